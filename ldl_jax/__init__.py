@@ -1,0 +1,1 @@
+"""Label distribution learning in JAX."""

@@ -1,0 +1,76 @@
+"""What a data set is: two splits of labelled images, each resident in memory or streamed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Request(NamedTuple):
+    """What every data set is asked with: the fields of `config.data` that all of them share."""
+
+    root: str = ""  # folder or file of the data on disk
+    verify: bool = True  # compare published checksums
+    resident: bool = True  # keep the whole set in the device's memory; False: feed it batch by batch
+    on_error: str = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, with mask 0)
+
+
+class Split(NamedTuple):
+    """One split in its published order; example i is the i-th of that order.
+
+    Resident: `images` holds them all and `stream` is None. Streamed: the other way round.
+    `stream(batches, train)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict of numpy
+    arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]}: the very examples asked for, in
+    their order. A slot that could not be read keeps its index, has mask 0 and holds a copy of a good image.
+    """
+
+    num_examples: int  # N
+    shape: tuple[int, int, int]  # H, W, C of an image as it reaches the device
+    images: np.ndarray | None = None  # u8[N, H, W, C]
+    labels: np.ndarray | None = None  # i32[N]
+    stream: Callable[[Iterable, bool], Iterator[dict]] | None = None
+    given: Any = {}  # {name: [N, ...]}: fixed tables, one row an example
+
+
+class Dataset(NamedTuple):
+    """A data set: its splits, the names of its classes, and the statistics of its pixels in [0, 1]."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def streamed(split: Split) -> Split:
+    """The same split fed from the host's memory batch by batch."""
+
+    def stream(batches, train):
+        del train
+        for _, index in batches:
+            mask = np.ones(len(index), np.float32)
+            image, label = split.images[index], split.labels[index]
+            yield {"image": image, "label": label, "index": np.asarray(index, np.int32), "mask": mask}
+
+    return split._replace(images=None, labels=None, stream=stream)
+
+
+def check_split(name: str, images, labels, num_classes: int) -> Split:
+    """A resident split from uint8 images [N, H, W, C] and integer labels [N].
+
+    Raises ValueError with one sentence that names `name` where shapes, types or the range of labels are wrong.
+    """
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise ValueError(f"{name}: images are {images.dtype}{list(images.shape)}; allowed is uint8 [N, H, W, C]")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: labels are {labels.dtype}{list(labels.shape)}; allowed are integers [{len(images)}], "
+            "one for each image"
+        )
+    if not len(images):
+        raise ValueError(f"{name}: holds no images; at least one is needed")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"{name}: labels range from {labels.min()} to {labels.max()}; allowed are 0 to {num_classes - 1}"
+        )
+    return Split(len(images), images.shape[1:], np.ascontiguousarray(images), labels.astype(np.int32))

@@ -1,0 +1,66 @@
+"""The CIFAR ResNet of depth 6n + 2: three stages of basic blocks after a 3x3 stem."""
+
+import flax.linen as nn
+
+from ldl_jax.contract import Outputs
+from ldl_jax.models.base import Network, conv, head, norm, normalise, pool
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes); returns the sum before ReLU."""
+
+    network: Network
+    features: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        y = conv(self.network, self.features, 3, self.strides, name="conv1")(x)
+        y = nn.relu(norm(self.network, train, name="bn1")(y))
+        y = norm(self.network, train, name="bn2")(conv(self.network, self.features, 3, name="conv2")(y))
+        if self.strides != 1 or x.shape[-1] != self.features:
+            x = conv(self.network, self.features, 1, self.strides, name="downsample_0")(x)
+            x = norm(self.network, train, name="downsample_1")(x)
+        return x + y
+
+
+class CifarResNet(nn.Module):
+    """He et al. 2016, section 4.2, with projection shortcuts; parts are named as in PyTorch ports."""
+
+    network: Network
+    depth: int
+    stem: int
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, image, train: bool):
+        x = normalise(image, self.network)
+        x = nn.relu(norm(self.network, train, name="bn1")(conv(self.network, self.stem, 3, name="conv1")(x)))
+        stages = []
+        for stage, width in enumerate(self.widths):
+            for block in range((self.depth - 2) // 6):
+                strides = 2 if stage > 0 and block == 0 else 1
+                name = f"layer{stage + 1}_{block}"
+                before = BasicBlock(self.network, width, strides, name=name)(x, train)
+                x = nn.relu(before)
+            stages.append(before)
+        embedding = pool(x, self.network)
+        return Outputs(head(self.network, embedding), tuple(stages), embedding)
+
+
+def make(
+    network: Network,
+    *,
+    depth: int = 20,  # 6n + 2: 8, 14, 20, 32, 44, 56, 110
+    width: int = 16,  # channels of the first stage; the next two have twice and four times as many
+    stem: int = 0,  # channels of the stem; 0 = width
+) -> nn.Module:
+    """CIFAR ResNet-(6n+2) of He et al. 2016; any image side from 8.
+
+    Raises ValueError where depth is not 6n + 2.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"model.cifar_resnet.depth is {depth}; allowed are 6n + 2: 8, 14, 20, 32, 44, 56, 110, ...")
+    if width < 1 or stem < 0:
+        raise ValueError(f"model.cifar_resnet.width is {width} and stem {stem}; both count channels")
+    return CifarResNet(network, depth, stem or width, (width, 2 * width, 4 * width))
