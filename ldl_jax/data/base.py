@@ -29,7 +29,7 @@ class Split(NamedTuple):
     images: np.ndarray | None = None  # u8[N, H, W, C]
     labels: np.ndarray | None = None  # i32[N]
     stream: Callable[[Iterable, bool], Iterator[dict]] | None = None
-    given: Any = {}  # {name: [N, ...]}: fixed tables, one row an example
+    given: Any = ()  # pytree of [N, ...]: fixed tables, one row an example
 
 
 class Dataset(NamedTuple):

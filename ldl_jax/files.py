@@ -1,0 +1,50 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def write(path, data: bytes | str) -> Path:
+    """Write `data` to `path` through a temporary name beside it; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_with(path, writer) -> Path:
+    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the ending."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        writer(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path, value) -> Path:
+    """Write `value` as indented JSON."""
+    return write(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def write_npz(path, **arrays) -> Path:
+    """Write named arrays as an .npz file."""
+    return write_with(path, lambda temporary: np.savez(temporary, **arrays))
+
+
+def sha256(path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
