@@ -1,0 +1,33 @@
+"""Agreement between several views of one image."""
+
+import jax
+import jax.numpy as jnp
+
+from ldl_jax.auxiliary.base import masked_mean
+from ldl_jax.contract import Auxiliary, Build
+
+
+def make(
+    build: Build,
+    *,
+    weight: float = 12.0,  # of the penalty
+    views: int = 3,  # draws of the augmentation that are compared, >= 2; the criterion sees the first
+) -> Auxiliary:
+    """Jensen-Shannon divergence between the predictions of several draws of the augmentation.
+
+    Hendrycks et al. 2020 (AugMix), equation 3; the mixture is clamped to [1e-7, 1] as in its code.
+    Raises ValueError below two views.
+    """
+    del build
+    if views < 2:
+        raise ValueError(f"auxiliary.jsd.views is {views}; allowed are whole numbers from 2")
+
+    def loss(params, state, batch, outputs, targets):
+        del params, targets
+        log_p = jax.nn.log_softmax(outputs.logits)  # [V, B, K]
+        p = jnp.exp(log_p)
+        log_mixture = jnp.log(jnp.clip(p.mean(0), 1e-7, 1))
+        divergence = jnp.sum(p * jnp.where(p > 0, log_p - log_mixture, 0), -1).mean(0)
+        return weight * masked_mean(divergence, batch), state
+
+    return Auxiliary(loss, draws=views)

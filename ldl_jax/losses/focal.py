@@ -1,0 +1,31 @@
+"""Focal loss, for distributions as well as for labels."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ldl_jax.losses.base import cross_entropy, expectation
+
+
+def make(
+    *,
+    gamma: float = 2.0,  # exponent of (1 - p), >= 0; 0 is cross entropy
+) -> Callable:
+    """Focal loss -sum_k q_k (1 - p_k)^gamma log p_k (Lin et al. 2017, equation 4, summed over the distribution).
+
+    Raises ValueError where gamma is negative.
+    """
+    if gamma < 0:
+        raise ValueError(f"losses.focal.gamma is {gamma}; allowed are numbers from 0")
+    if gamma == 0:
+        return cross_entropy
+
+    def focal(logits, probs):
+        log_p = jax.nn.log_softmax(logits)
+        rest = -jnp.expm1(log_p)  # 1 - p without cancellation
+        doubtful = rest > 0  # below gamma = 1 the power has no finite slope at 0, where the term is 0 anyway
+        factor = jnp.where(doubtful, jnp.where(doubtful, rest, 1) ** gamma, 0)
+        return -expectation(probs, factor * jnp.where(probs > 0, log_p, 0))
+
+    return focal
