@@ -1,0 +1,24 @@
+"""Shares of examples whose label is the first, or among the first five, of the network's ranking."""
+
+import jax.numpy as jnp
+
+from ldl_jax.metrics.base import Metric, count, masked_sum
+
+
+def make(num_classes: int) -> Metric:
+    """Accuracy (top-1) and, above 5 classes, top-5; among equal logits the lower class number ranks first."""
+
+    def sums(logits, seen):
+        own = jnp.take_along_axis(logits, seen.label[:, None], axis=-1)
+        lower = jnp.arange(num_classes) < seen.label[:, None]
+        rank = jnp.sum((logits > own) | ((logits == own) & lower), axis=-1)
+        hits = {
+            f"top{k}": masked_sum((rank < k).astype(jnp.float32), seen) for k in (1, 5) if k == 1 or num_classes > k
+        }
+        return {"n": count(seen), **hits}
+
+    def value(sums):
+        shares = {name: total / sums["n"] for name, total in sums.items() if name != "n"}
+        return {"n": sums["n"], "accuracy": shares.pop("top1"), **shares}
+
+    return Metric(sums, value)

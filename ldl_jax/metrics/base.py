@@ -1,0 +1,34 @@
+"""A metric: sums that add up over batches, devices and hosts, and the scalars they give."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ldl_jax.contract import Array
+
+
+class Seen(NamedTuple):
+    """What a metric may know of the examples beside their logits."""
+
+    label: Array  # i32[B]
+    mask: Array  # f32[B]: 0 for padding
+    given: Any = ()  # [B, ...]: their rows of fixed tables
+
+
+class Metric(NamedTuple):
+    """Masked sums of a batch, added over batches, and their value."""
+
+    sums: Callable  # (logits f32[B, K], Seen) -> pytree of sums
+    value: Callable  # (sums) -> {name: scalar}
+
+
+def masked_sum(values: Array, seen: Seen) -> Array:
+    """Sum over the examples that count: f32[...] from f32[B, ...]; what stands in a masked slot is ignored."""
+    mask = seen.mask.reshape(seen.mask.shape + (1,) * (values.ndim - 1)) > 0
+    return jnp.sum(jnp.where(mask, values, 0), axis=0, dtype=jnp.promote_types(values.dtype, jnp.float32))
+
+
+def count(seen: Seen) -> Array:
+    """Number of examples that count, f32[]: exact up to 2^24."""
+    return jnp.sum(seen.mask > 0, dtype=jnp.float32)

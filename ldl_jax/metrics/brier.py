@@ -1,0 +1,16 @@
+"""Brier score."""
+
+import jax
+import jax.numpy as jnp
+
+from ldl_jax.metrics.base import Metric, count, masked_sum
+
+
+def make(num_classes: int) -> Metric:
+    """Brier score: squared distance of the probabilities from the label, summed over classes, in [0, 2]."""
+
+    def sums(logits, seen):
+        off = jax.nn.softmax(logits) - jax.nn.one_hot(seen.label, num_classes, dtype=logits.dtype)
+        return {"n": count(seen), "brier": masked_sum(jnp.sum(off**2, -1), seen)}
+
+    return Metric(sums, lambda sums: {"brier": sums["brier"] / sums["n"]})

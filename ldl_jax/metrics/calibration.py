@@ -1,0 +1,54 @@
+"""Calibration of the confidence in equal-width bins."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldl_jax.contract import Array
+from ldl_jax.metrics.base import Metric, masked_sum
+
+BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
+
+
+def bin_of(confidence: Array, bins: int = BINS) -> Array:
+    """One-hot bin membership bool[N, bins] of confidences f32[N]: bins (lo, hi] of equal width over (0, 1]."""
+    edges = jnp.asarray(np.linspace(0, 1, bins + 1)[1:-1], confidence.dtype)
+    number = jnp.sum(confidence[:, None] > edges, axis=-1)
+    return number[:, None] == jnp.arange(bins)
+
+
+def make(num_classes: int) -> Metric:
+    """ECE and MCE of the top label's confidence: 15 equal-width bins (lo, hi], as Guo et al. 2017, section 2.
+
+    ECE is the mean over examples of |accuracy - mean confidence| of their bin, MCE the largest of those gaps over the
+    bins that hold an example. Sums: count, confidence and correct, f32[15] each.
+    """
+    del num_classes
+
+    def sums(logits, seen):
+        confidence = jnp.max(jax.nn.softmax(logits), -1)
+        correct = jnp.argmax(logits, -1) == seen.label
+        member = bin_of(confidence)
+        columns = {"count": jnp.ones_like(confidence), "confidence": confidence, "correct": correct}
+        return {name: masked_sum(jnp.where(member, x[:, None], 0), seen) for name, x in columns.items()}
+
+    def value(sums):
+        gap = jnp.abs(sums["correct"] - sums["confidence"])
+        count = sums["count"]
+        mce = jnp.max(jnp.where(count > 0, gap / jnp.maximum(count, 1), 0))
+        total = count.sum()
+        return {"ece": gap.sum() / total, "mce": mce, "confidence": sums["confidence"].sum() / total}
+
+    return Metric(sums, value)
+
+
+def noise_floor(key, confidence: Array, *, draws: int = 200, bins: int = BINS) -> Array:
+    """The ECE expected of a perfectly calibrated model with these confidences f32[N]: mean over simulated labels."""
+    member = bin_of(confidence, bins)
+    expected = jnp.where(member, confidence[:, None], 0).sum(0)
+
+    def draw(key):
+        correct = jax.random.uniform(key, confidence.shape, confidence.dtype) < confidence
+        return jnp.abs((member & correct[:, None]).sum(0) - expected).sum() / len(confidence)
+
+    return jax.lax.map(draw, jax.random.split(key, draws)).mean()

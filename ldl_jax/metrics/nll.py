@@ -1,0 +1,17 @@
+"""Negative log-likelihood of the labels."""
+
+import jax
+import jax.numpy as jnp
+
+from ldl_jax.metrics.base import Metric, count, masked_sum
+
+
+def make(num_classes: int) -> Metric:
+    """Negative log-likelihood of the label, in nat: a proper score of the probabilities."""
+    del num_classes
+
+    def sums(logits, seen):
+        own = jnp.take_along_axis(logits, seen.label[:, None], axis=-1)[:, 0]
+        return {"n": count(seen), "nll": masked_sum(jax.nn.logsumexp(logits, -1) - own, seen)}
+
+    return Metric(sums, lambda sums: {"nll": sums["nll"] / sums["n"]})

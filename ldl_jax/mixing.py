@@ -1,0 +1,166 @@
+"""Mixing images of a batch: mixup, CutMix and RICAP, on all views alike.
+
+A mixer's partners are rolls of the batch: batches are shuffled already, and a roll by one moves one image a device.
+Letters: V views, B batch, M images mixed into one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ldl_jax.contract import Array
+
+
+class Mixer(NamedTuple):
+    """How images are mixed, and how many of them."""
+
+    mix: Callable  # (key, image[V, B, H, W, C]) -> (image, partner i32[B, M], share f32[B, M])
+    probability: float  # share of the batches (or examples) that are mixed
+    ways: int  # M
+
+
+def partners(size: int, ways: int) -> Array:
+    """Positions of the images mixed together, i32[size, ways]: column m is the batch rolled by m."""
+    return (jnp.arange(size)[:, None] - jnp.arange(ways)[None, :]) % size
+
+
+def blend_images(image: Array, share: Array) -> Array:
+    """share image + (1 - share) (the image rolled by one): [V, B, H, W, C], share f32[B]."""
+    share = share.astype(image.dtype)[:, None, None, None]
+    return share * image + (1 - share) * jnp.roll(image, 1, axis=1)
+
+
+def paste_box(image: Array, box: Array) -> tuple[Array, Array]:
+    """Paste a box of the image rolled by one: image [V, B, H, W, C], and the share f32[B] of the own image.
+
+    box: i32[B, 4], (top, bottom, left, right): rows top <= y < bottom and columns left <= x < right of the image.
+    """
+    height, width = image.shape[2:4]
+    top, bottom, left, right = (box[:, i, None] for i in range(4))
+    y, x = jnp.arange(height), jnp.arange(width)
+    inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
+    area = ((bottom - top) * (right - left))[:, 0]
+    mixed = jnp.where(inside[..., None], jnp.roll(image, 1, axis=1), image)
+    return mixed, 1 - area.astype(jnp.float32) / (height * width)
+
+
+def patch_four(image: Array, split: Array, offset: Array) -> tuple[Array, Array]:
+    """Join patches of four images: image [V, B, H, W, C] and shares f32[B, 4].
+
+    split: i32[B, 2], height and width of the upper left patch; patches in the order upper left, upper right, lower
+    left, lower right come from the batch rolled by 0, 1, 2, 3. offset: i32[B, 4, 2], row and column of each crop.
+    """
+    size = jnp.asarray(image.shape[2:4])
+    low = (jnp.arange(image.shape[2]) >= split[:, :1])[:, :, None]
+    right = (jnp.arange(image.shape[3]) >= split[:, 1:])[:, None, :]
+    take = jax.vmap(lambda one, rows, columns: one[:, rows][:, :, columns], in_axes=(1, 0, 0), out_axes=1)
+    mixed, shares = jnp.zeros_like(image), []
+    for number in range(4):
+        corner = jnp.asarray([number // 2, number % 2])
+        start, extent = corner * split, jnp.where(corner == 0, split, size - split)
+        rows, columns = (
+            jnp.clip(jnp.arange(image.shape[2 + axis]) - start[:, axis, None] + offset[:, number, axis, None], 0,
+                     image.shape[2 + axis] - 1)
+            for axis in range(2)
+        )  # fmt: skip
+        patch = take(jnp.roll(image, number, axis=1), rows, columns)
+        here = (low == (number // 2)) & (right == (number % 2))
+        mixed = jnp.where(here[..., None], patch, mixed)
+        shares.append(extent.prod(-1).astype(jnp.float32) / (image.shape[2] * image.shape[3]))
+    return mixed, jnp.stack(shares, axis=1)
+
+
+def _check(name: str, alpha: float, probability: float) -> None:
+    if alpha <= 0 or not 0 <= probability <= 1:
+        raise ValueError(f"mixing.{name}: alpha {alpha}, probability {probability}; allowed are alpha > 0 and [0, 1]")
+
+
+def _draw_shape(size: int, per_example: bool) -> tuple[int, ...]:
+    return (size if per_example else 1,)
+
+
+def none() -> Mixer:
+    """No mixing."""
+
+    def mix(key, image):
+        del key
+        size = image.shape[1]
+        return image, partners(size, 1), jnp.ones((size, 1), jnp.float32)
+
+    return Mixer(mix, 0.0, 1)
+
+
+def mixup(
+    *,
+    alpha: float = 1.0,  # of Beta(alpha, alpha), from which the share is drawn, > 0
+    probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
+    per_example: bool = False,  # False: one share for the batch; True: one for each example
+) -> Mixer:
+    """mixup: the sum of two images by shares from Beta(alpha, alpha) (Zhang et al. 2018, equation 1)."""
+    _check("mixup", alpha, probability)
+
+    def mix(key, image):
+        size = image.shape[1]
+        shape = _draw_shape(size, per_example)
+        draw, touch = jax.random.split(key)
+        share = jax.random.beta(draw, alpha, alpha, shape, jnp.float32)
+        share = jnp.where(jax.random.uniform(touch, shape) < probability, share, 1)
+        share = jnp.broadcast_to(share, (size,))
+        return blend_images(image, share), partners(size, 2), jnp.stack([share, 1 - share], axis=1)
+
+    return Mixer(mix, probability, 2)
+
+
+def cutmix(
+    *,
+    alpha: float = 1.0,  # of Beta(alpha, alpha), from which the box's size is drawn, > 0
+    probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
+    per_example: bool = False,  # False: one box for the batch; True: one for each example
+) -> Mixer:
+    """CutMix: a box of another image; its share is corrected for clipping (Yun et al. 2019, algorithm 1)."""
+    _check("cutmix", alpha, probability)
+
+    def mix(key, image):
+        _, size, height, width, _ = image.shape
+        shape = _draw_shape(size, per_example)
+        draw, touch, where = jax.random.split(key, 3)
+        side = jnp.sqrt(1 - jax.random.beta(draw, alpha, alpha, shape, jnp.float32))
+        side = jnp.where(jax.random.uniform(touch, shape) < probability, side, 0)
+        extent = jnp.asarray([height, width])
+        half = (side[:, None] * extent).astype(jnp.int32) // 2
+        centre = jax.random.randint(where, (*shape, 2), 0, extent)
+        start, stop = jnp.clip(centre - half, 0, extent), jnp.clip(centre + half, 0, extent)
+        box = jnp.broadcast_to(jnp.stack([start, stop], axis=2).reshape(-1, 4), (size, 4))
+        mixed, share = paste_box(image, box)
+        return mixed, partners(size, 2), jnp.stack([share, 1 - share], axis=1)
+
+    return Mixer(mix, probability, 2)
+
+
+def ricap(
+    *,
+    alpha: float = 0.3,  # of Beta(alpha, alpha), from which the dividing lines are drawn, > 0
+    probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
+    per_example: bool = False,  # False: one pair of lines for the batch; True: one for each example
+) -> Mixer:
+    """RICAP: crops of four images joined in one (Takahashi et al. 2018, section 3)."""
+    _check("ricap", alpha, probability)
+
+    def mix(key, image):
+        _, size, height, width, _ = image.shape
+        shape = _draw_shape(size, per_example)
+        draw, touch, where = jax.random.split(key, 3)
+        extent = jnp.asarray([height, width])
+        split = jnp.round(extent * jax.random.beta(draw, alpha, alpha, (*shape, 2), jnp.float32)).astype(jnp.int32)
+        split = jnp.where(jax.random.uniform(touch, shape)[:, None] < probability, split, extent)
+        first, second = split[:, None, :], (extent - split)[:, None, :]
+        corner = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
+        room = extent - jnp.where(corner == 0, first, second)  # [., 4, 2]: how far a crop may be shifted
+        offset = jax.random.randint(where, room.shape, 0, room + 1)
+        split, offset = (jnp.broadcast_to(x, (size, *x.shape[1:])) for x in (split, offset))
+        mixed, share = patch_four(image, split, offset)
+        return mixed, partners(size, 4), share
+
+    return Mixer(mix, probability, 4)
