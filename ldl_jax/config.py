@@ -1,0 +1,289 @@
+"""Every setting once: its default, its unit, its checks.
+
+The block of a plug is read off its factory: the keyword-only options of `make` in ldl_jax/<folder>/<name>.py, with
+their defaults and the comment behind each; nothing is imported for it.
+"""
+
+import ast
+import difflib
+import inspect
+import json
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict, FieldReference, config_dict
+
+ROOM = Path(__file__).parent
+FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
+MAY_DIFFER = (  # of a run that is resumed
+    "data.root", "data.eval_batch_size", "data.verify", "eval.weights", "train.log_every_steps", "train.keep",
+    "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
+)  # fmt: skip
+
+
+def default() -> ConfigDict:
+    """All settings with their defaults, locked: an unknown field is an error."""
+    config = ConfigDict()
+    config.seed = 0  # of everything random
+    config.teachers = ()  # run directories of frozen networks, for labels.teacher and auxiliary.hint
+    config.data = data = ConfigDict()
+    data.name = "digits"  # file of ldl_jax/data
+    data.root = ""  # folder or file of the data on disk
+    data.batch_size = 128  # training examples a step, over all devices
+    data.eval_batch_size = 500  # examples a step of evaluation, over all devices; rounded up to a multiple of them
+    data.holdout = 0  # training examples set aside for validation, drawn by a fixed seed
+    data.examples = config_dict.placeholder(int)  # use the first so many training examples; None = all
+    data.resident = True  # keep the whole set in the device's memory; False: feed it batch by batch
+    data.verify = True  # compare published checksums
+    data.on_error = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, and counts for nothing)
+    config.augment = _options("augment.py", "make")
+    config.mixing = ConfigDict({"name": "none"})  # function of ldl_jax/mixing.py
+    config.model = model = ConfigDict()
+    model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
+    model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
+    model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
+    model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
+    model.options = ConfigDict()  # keyword options of a module of yours
+    config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
+    config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
+    config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 0.1  # at the start, after the warm-up
+    optimizer.momentum = 0.9  # of SGD, [0, 1)
+    optimizer.nesterov = False  # Nesterov's form of the momentum
+    optimizer.weight_decay = 5e-4  # L2, added to the gradient before the momentum
+    optimizer.decay = "all"  # parameters that decay: 'all', or 'kernels' (no biases, no BatchNorm)
+    optimizer.schedule = "piecewise"  # 'piecewise', 'cosine' or 'constant'
+    optimizer.boundaries = (100.0, 150.0)  # epochs at which the learning rate is multiplied by `factor`
+    optimizer.factor = 0.1  # of 'piecewise'
+    optimizer.warmup_epochs = 0.0  # epochs of linear warm-up
+    optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0 = not clipped
+    optimizer.accumulate = 1  # steps whose gradients are averaged into one update
+    optimizer.ema = 0.0  # decay of averaged parameters and statistics, each update; 0 = none kept
+    config.train = train = ConfigDict()
+    train.epochs = 200.0  # epochs
+    train.max_steps = config_dict.placeholder(int)  # end after so many steps; None = after `epochs`
+    train.save_every_epochs = 1.0  # epochs between checkpoints
+    train.eval_every_epochs = 1.0  # epochs between evaluations
+    train.log_every_steps = 50  # steps between lines of metrics.jsonl
+    train.keep = 2  # latest checkpoints that are kept
+    train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU, 16 elsewhere
+    train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
+    config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
+    for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
+        for name in plugs(folder):
+            config[section][name] = _options(f"{folder}/{name}.py", "make")
+    for name in mixings():
+        config.mixing[name] = _options("mixing.py", name)
+    return config.lock()
+
+
+def start(name: str) -> ConfigDict:
+    """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that calls it."""
+    path = Path(inspect.stack()[1].filename).parent / name
+    if not path.is_file():
+        found = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
+        raise ValueError(f"{path}: no such config; beside it are {found}")
+    return read(path)
+
+
+def read(path) -> ConfigDict:
+    """The config of a file's `get_config()`; errors in the file are one sentence that names it."""
+    space = {"__name__": f"config_{Path(path).stem}", "__file__": str(path)}
+    exec(compile(Path(path).read_text(), str(path), "exec"), space)
+    if "get_config" not in space:
+        raise ValueError(f"{path}: has no function get_config() -> ConfigDict")
+    return space["get_config"]()
+
+
+class Option(NamedTuple):
+    """A setting as it is written down: its value, its type where that is None, and the comment behind it."""
+
+    name: str
+    value: object
+    kind: str
+    text: str
+
+
+def plugs(folder: str) -> tuple[str, ...]:
+    """Names of the plugs in a folder of ldl_jax: its files, but for base and __init__."""
+    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if path.stem not in ("base", "__init__")))
+
+
+def mixings() -> tuple[str, ...]:
+    """Names of the ways to mix: the functions of mixing.py that return a Mixer."""
+    tree = ast.parse((ROOM / "mixing.py").read_text())
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns is not None)
+    return tuple(node.name for node in functions if ast.unparse(node.returns) == "Mixer")
+
+
+def read_options(file: str, function: str) -> tuple[str, list[Option]]:
+    """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
+    text = (ROOM / file).read_text()
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            options = []
+            for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                comment = lines[(value or arg).end_lineno - 1].partition("  # ")[2]
+                kind = ast.unparse(arg.annotation).split(" ")[0] if arg.annotation else "str"
+                options.append(Option(arg.arg, ast.literal_eval(value), kind, comment.strip()))
+            paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+            sentence = re.split(r"(?<!al)(?<=\.)\s", paragraph, maxsplit=1)[0]
+            return sentence, options
+    raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
+
+
+def _options(file: str, function: str) -> ConfigDict:
+    kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
+    block = ConfigDict()
+    for option in read_options(file, function)[1]:
+        empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
+        block[option.name] = option.value if empty is None else empty
+    return block
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    """All fields by their dotted names."""
+    fields = {}
+    for name in config:
+        value = config.get_oneway_ref(name).get() if isinstance(config.get_ref(name), FieldReference) else config[name]
+        if isinstance(value, ConfigDict):
+            fields.update(flatten(value, f"{prefix}{name}."))
+        else:
+            fields[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return fields
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as indented JSON."""
+    return json.dumps(json.loads(config.to_json_best_effort()), indent=2)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config of a JSON text: today's defaults overwritten by what it says; fields it knows alone are ignored."""
+    config = default()
+
+    def fill(target, source):
+        for name, value in source.items():
+            if name not in target:
+                continue
+            if isinstance(target.get(name), ConfigDict):
+                with target[name].unlocked():
+                    if name == "options":
+                        target[name].update(value)
+                fill(target[name], value)
+            elif value is not None:
+                target[name] = tuple(value) if isinstance(value, list) else value
+
+    fill(config, json.loads(text))
+    return config
+
+
+def in_use(config: ConfigDict) -> dict[str, object]:
+    """The fields that matter to a run: those of the plugs it names, not those of the others."""
+    parts = (config.labels.name, *(config.labels.blend.parts if config.labels.name == "blend" else ()))
+    used = {
+        "data": (config.data.name,), "model": (config.model.name,), "mixing": (config.mixing.name,), "labels": parts,
+        "losses": (config.losses.name,), "auxiliary": tuple(config.auxiliary.names),
+    }  # fmt: skip
+    blocks = {
+        section: [n for n in config[section] if isinstance(config[section].get(n), ConfigDict)] for section in used
+    }
+    idle = [f"{s}.{n}." for s, names in blocks.items() for n in names if n not in (*used[s], "options")]
+    return {name: value for name, value in flatten(config).items() if not name.startswith(tuple(idle))}
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, object]]:
+    """The fields in use in which two configs differ, but for those that a resumed run may change."""
+    before, after = in_use(old), in_use(new)
+    names = [*after, *(name for name in before if name not in after)]
+    return {
+        name: (before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name) and name not in MAY_DIFFER
+    }
+
+
+def unknown_field(name: str) -> str | None:
+    """A sentence about a dotted field that does not exist, listing what is there; None where it exists."""
+    place, walked = default(), []
+    for part in name.split("."):
+        if walked == ["model", "options"]:
+            return None
+        if not isinstance(place, ConfigDict) or part not in place:
+            where = "config" + "".join(f".{step}" for step in walked)
+            if not isinstance(place, ConfigDict):
+                return f"{where} is a value and has no field {part!r}"
+            near = difflib.get_close_matches(name, flatten(default()), 1)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            return f"{where} has no field {part!r}; there are {', '.join(sorted(place))}{hint}"
+        place, walked = place.get(part), [*walked, part]
+    return None
+
+
+def _name(field: str, value: str, allowed) -> None:
+    if value not in allowed:
+        raise ValueError(f"config.{field} is {value!r}; allowed are {', '.join(allowed)}")
+
+
+def check(config: ConfigDict) -> None:
+    """Raise ValueError, in one sentence that names the field, where a value is not allowed."""
+    _name("data.name", config.data.name, plugs("data"))
+    _name("mixing.name", config.mixing.name, mixings())
+    _name("labels.name", config.labels.name, plugs("labels"))
+    _name("losses.name", config.losses.name, plugs("losses"))
+    if "." not in config.model.name:
+        _name("model.name", config.model.name, plugs("models"))
+    for number, name in enumerate(config.auxiliary.names):
+        _name(f"auxiliary.names[{number}]", name, plugs("auxiliary"))
+    for number, part in enumerate(config.labels.blend.parts if config.labels.name == "blend" else ()):
+        _name(f"labels.blend.parts[{number}]", part, [name for name in plugs("labels") if name != "blend"])
+    _name("data.on_error", config.data.on_error, ("raise", "skip"))
+    _name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
+    _name("eval.weights", config.eval.weights, ("raw", "ema"))
+    if config.eval.weights == "ema" and not config.optimizer.ema:
+        raise ValueError("config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept")
+    for field, low in (
+        ("seed", 0), ("data.batch_size", 1), ("data.eval_batch_size", 1), ("data.holdout", 0), ("data.examples", 1),
+        ("optimizer.learning_rate", 0), ("optimizer.clip_norm", 0), ("optimizer.warmup_epochs", 0), ("train.epochs", 0),
+        ("train.max_steps", 1), ("train.save_every_epochs", 0), ("train.eval_every_epochs", 0),
+        ("train.log_every_steps", 1), ("train.keep", 1), ("train.chunk_steps", 0),
+    ):  # fmt: skip
+        value = flatten(config)[field]
+        if value is not None and not (math.isfinite(value) and value >= low):
+            raise ValueError(f"config.{field} is {value}; allowed are numbers from {low}")
+    if not 0 <= config.optimizer.ema < 1:
+        raise ValueError(f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)")
+
+
+def _own_fields() -> list[tuple[str, str, str]]:
+    """(field, default, comment) of each assignment in `default`, as it is written there."""
+    source = inspect.getsource(default)
+    lines, fields = source.splitlines(), []
+    for node in ast.parse(source).body[0].body:
+        text = lines[node.end_lineno - 1].partition("  # ")[2]
+        if not isinstance(node, ast.Assign) or not text:
+            continue
+        place, value = ast.unparse(node.targets[0]).removeprefix("config."), ast.unparse(node.value)
+        inner = re.fullmatch(r"ConfigDict\(\{'(\w+)': (.*)\}\)", value)
+        place, value = (f"{place}.{inner[1]}", inner[2]) if inner else (place, value)
+        fields.append((place, "None" if "placeholder" in value else value.replace("ConfigDict()", "{}"), text))
+    return fields
+
+
+def describe() -> str:
+    """Every field with its default and unit, and every plug with its first sentence: the text of --help."""
+    lines = ["Fields (a flag each: --config.FIELD=VALUE):"]
+    lines += [f"  {place} = {value}  {text}" for place, value, text in _own_fields()]
+    groups = [("augment", "", "augment.py", "make")] + [("mixing", name, "mixing.py", name) for name in mixings()]
+    for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
+        groups += [(section, name, f"{folder}/{name}.py", "make") for name in plugs(folder)]
+    for section, name, file, function in groups:
+        sentence, options = read_options(file, function)
+        lines += ["", f"{section} {name}".strip() + f": {sentence}"]
+        prefix = f"{section}.{name}".strip(".")
+        lines += [f"  {prefix}.{o.name} = {o.value!r}  {o.text}" for o in options]
+    return "\n".join(lines)

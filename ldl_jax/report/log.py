@@ -1,0 +1,189 @@
+"""What a run says while it trains: lines or a bar in the terminal, JSON lines and TensorBoard events in its folder."""
+
+import json
+import logging
+import math
+import numbers
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ldl_jax import files
+
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+LINE_SECONDS = 10.0  # without a terminal: at most one progress line in this time
+EVENT_SECONDS = 10  # TensorBoard events reach the disk after at most this time
+
+_clock = time.monotonic
+
+
+class Log:
+    """The one writer of a run: messages and progress for people, numbers for programs; silent where `main` is False.
+
+    Appends to the files of an earlier start: to resume, call `cut_back(workdir, start_step)` first. TensorBoard hides
+    what earlier starts wrote after `start_step`.
+    """
+
+    def __init__(self, workdir, *, total_steps: int, start_step: int = 0, main: bool = True):
+        self._main = main
+        if not main:
+            return
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._metrics = _open(workdir / METRICS)
+        self._timing = _open(workdir / TIMING)
+        self._events = _event_writer(workdir / "tensorboard", start_step)
+        self._progress = (_Bar if sys.stderr.isatty() else _Lines)(total_steps)
+
+    def message(self, text: str) -> None:
+        """Print one line, above the progress bar where there is one."""
+        if self._main:
+            self._progress.say(text)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record what a second run of the same seed would record again; a value that is not finite is a null."""
+        if self._main:
+            self._record(self._metrics, step, values)
+
+    def timing(self, step: int, values: dict[str, float]) -> None:
+        """Record what differs between two runs of the same seed: images per second, seconds, bytes."""
+        if self._main:
+            self._record(self._timing, step, values)
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """Show that `step` steps are done, with the speed (steps/s), the time left and `values`."""
+        if self._main:
+            self._progress.show(step, "  ".join(f"{name} {_short(value)}" for name, value in values.items()))
+
+    def close(self) -> None:
+        """Write out what is pending and close the files; a second call does nothing."""
+        if self._main:
+            self._main = False
+            for part in (self._progress, self._events, self._metrics, self._timing):
+                part.close()
+
+    def _record(self, file, step, values):
+        values = {name: _number(value) for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        # One write per line, and the file is line-buffered: a killed run leaves at most one line half-written.
+        file.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, int(step))
+
+
+def cut_back(workdir, step: int) -> None:
+    """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines stay as they are."""
+    for path in (Path(workdir) / METRICS, Path(workdir) / TIMING):
+        if not path.exists():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        rows = ((line, _parse(line)) for line in text.split("\n"))
+        kept = "".join(line + "\n" for line, row in rows if row is not None and row["step"] <= step)
+        if kept != text:
+            files.write(path, kept)
+
+
+def read(path) -> list[dict]:
+    """The rows of a JSON lines file, nulls as NaN; a half-written last line is ignored.
+
+    Raises ValueError for a broken line anywhere else.
+    """
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _parse(line)
+        if row is not None:
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+        elif line and number < len(lines):  # a whole line ends in a newline, so something, if only "", follows it
+            raise ValueError(f"{path}, line {number}: not a JSON object with a 'step': {line[:80]!r}")
+    return rows
+
+
+def _parse(line):
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
+
+
+def _open(path):
+    return open(path, "a", buffering=1, encoding="utf-8", newline="\n")
+
+
+def _event_writer(folder, start_step):
+    from tensorboardX import SummaryWriter  # flax.metrics.tensorboard would import TensorFlow
+
+    logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # it warns of every NaN, naming nothing
+    # A name of its own: files of two starts within one second would be called the same, and the first be lost.
+    suffix = f".{start_step}.{time.time_ns()}"
+    return SummaryWriter(str(folder), purge_step=start_step + 1, flush_secs=EVENT_SECONDS, filename_suffix=suffix)
+
+
+def _number(value):
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _short(value):
+    return f"{value:.4g}" if isinstance(value, numbers.Real) else str(value)
+
+
+class _Bar:
+    """Progress in a terminal: a bar on stderr."""
+
+    def __init__(self, total_steps):
+        self._total = total_steps
+        self._bar = None
+
+    def say(self, text):
+        if self._bar is None:
+            print(text, flush=True)
+        else:
+            self._bar.write(text)
+
+    def show(self, step, values):
+        if self._bar is None:  # made at the first call, so that compilation does not count as slow steps
+            self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)
+        self._bar.set_postfix_str(values, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Lines:
+    """Progress in a file: a line at the first call, then one in LINE_SECONDS, and one at the last step."""
+
+    def __init__(self, total_steps):
+        self._total = total_steps
+        self._first = self._last = None  # (step, seconds) of the first and the latest line
+
+    def say(self, text):
+        print(text, flush=True)
+
+    def show(self, step, values):
+        now = _clock()
+        if self._last is not None and step < self._total and now - self._last[1] < LINE_SECONDS:
+            return
+        speed, left = "-", "-:--:--"
+        if self._last is not None and now > self._last[1] and step > self._first[0]:
+            speed = f"{(step - self._last[0]) / (now - self._last[1]):.4g}"
+            # Over the whole run, not the last line: evaluations and saving will come again.
+            left = _clock_time((self._total - step) * (now - self._first[1]) / (step - self._first[0]))
+        self._first = self._first or (step, now)
+        self._last = (step, now)
+        width = len(str(self._total))
+        share = 100 * step / max(self._total, 1)
+        self.say(f"step {step:{width}d}/{self._total}  {share:5.1f} %  {speed} steps/s  {left} left  {values}".rstrip())
+
+    def close(self):
+        pass
+
+
+def _clock_time(seconds):
+    seconds = round(seconds)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

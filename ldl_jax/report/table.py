@@ -1,0 +1,67 @@
+"""The scores of one network as a table for the terminal and the log file."""
+
+import math
+
+_KNOWN = {  # metric -> (row name, factor, digits after the point)
+    "accuracy": ("accuracy %", 100, 2),
+    "top5": ("top-5 %", 100, 2),
+    "nll": ("NLL", 1, 4),
+    "brier": ("Brier", 1, 4),
+    "ece": ("ECE %", 100, 2),
+    "ece_floor": ("ECE noise floor %", 100, 2),
+    "mce": ("MCE %", 100, 2),
+}
+_NOTE = "noise floor: the ECE that a perfectly calibrated model with these confidences scores on this many images"
+_MISSING = "-"
+
+
+def table(columns: dict[str, dict[str, float]], floors: dict[str, float] | None = None) -> str:
+    """Metrics as rows, splits ('test', 'holdout') as columns, in plain ASCII, without a newline at the end.
+
+    `columns` holds fractions (accuracy, top5, ece, mce), NLL in nats, Brier, and `n`, the number of images; metrics
+    that are not known come last, with 4 significant digits. `floors` holds the noise floor of each split's ECE, a
+    fraction; without it, a column's own `ece_floor` is shown.
+    """
+    columns = {split: _with_floor(values, (floors or {}).get(split)) for split, values in columns.items()}
+    names = list(dict.fromkeys(name for values in columns.values() for name in values))
+    blocks = [
+        [["", *columns]],
+        [["images", *(_count(values.get("n")) for values in columns.values())]] if "n" in names else [],
+        [_row(*_KNOWN[name], [values.get(name) for values in columns.values()]) for name in _KNOWN if name in names],
+        [
+            [name, *(_significant(values.get(name)) for values in columns.values())]
+            for name in names
+            if name != "n" and name not in _KNOWN
+        ],
+    ]
+    lines = _align([block for block in blocks if block])
+    return "\n".join([*lines, _NOTE] if "ece_floor" in names else lines)
+
+
+def _with_floor(values, floor):
+    return values if floor is None else {**values, "ece_floor": floor}
+
+
+def _row(label, factor, digits, values):
+    return [label, *(_MISSING if value is None else f"{factor * value:.{digits}f}" for value in values)]
+
+
+def _count(value):
+    return _MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def _significant(value):
+    return _MISSING if value is None else f"{value:.4g}"
+
+
+def _align(blocks):
+    """Lines of equal width: first column to the left, the others to the right, a rule between blocks."""
+    widths = [max(len(row[i]) for block in blocks for row in block) for i in range(len(blocks[0][0]))]
+    rule = "-" * (sum(widths) + 3 * (len(widths) - 1))
+    lines = [rule]
+    for block in blocks:
+        for label, *cells in block:
+            cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+            lines.append("   ".join([f"{label:<{widths[0]}}", *cells]))
+        lines.append(rule)
+    return lines
