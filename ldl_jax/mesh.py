@@ -74,11 +74,14 @@ def to_global(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:
         return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
 
 
-def local_slice(size: int) -> slice:
+def local_slice(size: int, mesh: Mesh) -> slice:
     """This process's part of a global batch of `size` examples. Raises ValueError where it cannot be divided."""
-    devices, processes = jax.device_count(), jax.process_count()
+    devices, processes = mesh.size, jax.process_count()
     if size % devices:
-        raise ValueError(f"a batch of {size} examples cannot be divided over {devices} devices; allowed are multiples")
+        raise ValueError(
+            f"config.data.batch_size is {size}, which {devices} devices cannot share evenly; allowed are multiples of "
+            f"{devices}"
+        )
     part = size // processes
     return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
 

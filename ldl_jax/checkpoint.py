@@ -1,0 +1,158 @@
+"""Checkpoints: saved while training goes on, checked byte by byte before they are used; the only user of orbax."""
+
+import json
+import threading
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnySavePolicy, FixedIntervalPolicy, LatestN
+from orbax.checkpoint.checkpoint_managers import PreemptionCheckpointingPolicy as AtPreemption
+
+from ldl_jax import files
+from ldl_jax.contract import PyTree
+
+
+def layout(state: PyTree) -> dict[str, list]:
+    """Name, shape and type of every leaf of a state: {'params/model/fc/bias': [[10], 'float32'], ...}."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)]
+        for path, leaf in leaves
+    }
+
+
+class Checkpoints:
+    """The checkpoints of a run below `folder`: the latest `keep` of those at multiples of `every_steps`.
+
+    A checkpoint is folder/<step>, whole or not there; folder/<step>.sha256 holds the SHA-256 of each of its files,
+    written as soon as it is complete, because a flipped byte would be restored unnoticed.
+    """
+
+    def __init__(self, folder, *, every_steps: int, keep: int):
+        self.folder = Path(folder).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._options = ocp.CheckpointManagerOptions(
+            save_decision_policy=AnySavePolicy([FixedIntervalPolicy(every_steps), AtPreemption()]),
+            preservation_policy=LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = None  # made after the damaged ones are out of its sight
+        self._pending = None  # step that is being written, or waits for its checksums
+        self._hashing = None  # thread
+
+    def restore(self, abstract: PyTree, warn) -> tuple[PyTree, dict] | None:
+        """The newest checkpoint that is whole, as (state, notes), placed as `abstract` says; None where there is none.
+
+        One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence that names the
+        file. Raises ValueError where a checkpoint is of another model, naming the first leaf that differs.
+        """
+        for step in sorted(self.steps(), reverse=True):
+            fault = self._fault(step) or self._unlike(step, abstract)
+            if fault is None:
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
+                found = self._ready().restore(step, args=args)
+                return found.state, found.notes["notes"]
+            aside = self.folder / f"damaged-{step}"
+            number = 0
+            while aside.exists():
+                number += 1
+                aside = self.folder / f"damaged-{step}-{number}"
+            warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside} and the one before is used")
+            (self.folder / str(step)).rename(aside)
+            self._sums(step).unlink(missing_ok=True)
+        return None
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints on disk, in rising order."""
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and path.is_dir())
+
+    def due(self, step: int) -> bool:
+        """Whether a save at this step would write."""
+        return self._ready().should_save(step)
+
+    def save(self, step: int, state: PyTree, notes: dict, *, force: bool = False) -> None:
+        """Write the state and notes (JSON values) of this step in the background, where one is due or forced."""
+        self.poll()
+        if not (force or self.due(step)) or step in self.steps():
+            return
+        self._finish()
+        meta = {"notes": notes, "layout": layout(state)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(meta))
+        if self._ready().save(step, args=args, force=force):
+            self._pending = step
+
+    def poll(self) -> None:
+        """Begin the checksums of a checkpoint that has become complete; costs next to nothing, called each step."""
+        if self._pending is None or self._hashing or self._manager.is_saving_in_progress():
+            return
+        self._hashing = threading.Thread(target=self._write_sums, args=(self._pending,))
+        self._hashing.start()
+        self._pending = None
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._finish()
+        if self._manager is not None:
+            self._manager.close()
+
+    def _ready(self):
+        if self._manager is None:
+            self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        return self._manager
+
+    def _finish(self):
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+            self.poll()
+        if self._hashing:
+            self._hashing.join()
+            self._hashing = None
+
+    def _sums(self, step):
+        return self.folder / f"{step}.sha256"
+
+    def _write_sums(self, step):
+        root = self.folder / str(step)
+        found = {str(path.relative_to(root)): files.sha256(path) for path in sorted(root.rglob("*")) if path.is_file()}
+        files.write_json(self._sums(step), found)
+        for old in self.folder.glob("*.sha256"):
+            if not (self.folder / old.stem).exists():
+                old.unlink()
+
+    def _fault(self, step) -> str | None:
+        """What is wrong with a checkpoint's files; None where nothing is.
+
+        Without checksums (its process was killed in the moment between) it is taken as it is: it is complete.
+        """
+        root = self.folder / str(step)
+        if not self._sums(step).exists():
+            return None
+        try:
+            sums = json.loads(self._sums(step).read_text())
+        except ValueError:
+            return f"{self._sums(step)} is not JSON"
+        for name, expected in sums.items():
+            if not (root / name).is_file():
+                return f"{root / name} is missing"
+            if files.sha256(root / name) != expected:
+                return f"{root / name} has another SHA-256 than when it was written"
+        return None
+
+    def _unlike(self, step, abstract) -> str | None:
+        """A sentence where the notes cannot be read; raises ValueError where the state is of another model."""
+        try:
+            args = ocp.args.Composite(notes=ocp.args.JsonRestore())
+            there = self._ready().restore(step, args=args).notes["layout"]
+        except Exception as error:  # orbax raises whatever its readers do
+            self._manager = None
+            return f"its notes cannot be read ({type(error).__name__})"
+        here = layout(abstract)
+        for name in [*here, *there]:
+            if there.get(name) != here.get(name):
+                was, now = (f"{x[1]}{x[0]}" if x else "absent" for x in (there.get(name), here.get(name)))
+                raise ValueError(
+                    f"{self.folder / str(step)} is of another model: {name} is {was} there and {now} in this config; "
+                    "allowed is the config it was made with, or another --workdir"
+                )
+        return None
