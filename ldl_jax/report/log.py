@@ -74,6 +74,11 @@ class Log:
             self._events.add_scalar(name, value, int(step))
 
 
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 def cut_back(workdir, step: int) -> None:
     """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines stay as they are."""
     for path in (Path(workdir) / METRICS, Path(workdir) / TIMING):

@@ -10,6 +10,7 @@ _KNOWN = {  # metric -> (row name, factor, digits after the point)
     "ece": ("ECE %", 100, 2),
     "ece_floor": ("ECE noise floor %", 100, 2),
     "mce": ("MCE %", 100, 2),
+    "confidence": ("mean confidence %", 100, 2),
 }
 _NOTE = "noise floor: the ECE that a perfectly calibrated model with these confidences scores on this many images"
 _MISSING = "-"

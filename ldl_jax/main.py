@@ -1,0 +1,130 @@
+"""The command: train by a config, go on with a run, or measure it again.
+
+python -m ldl_jax.main --config=configs/digits_online.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ldl_jax import config
+
+USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
+
+  --config=FILE        a config, such as configs/digits_online.py
+  --config.FIELD=VALUE overrides one of the fields below
+  --workdir=DIR        the run's directory; runs/<config's name>-seed<seed> unless given
+  --mode=train|eval    train (or go on where the run stopped), or measure the latest checkpoint again
+  --dry-run            print sizes, build everything, start nothing
+  --extend             let a run that is there become longer
+  --profile=10:15      write a profiler trace of these steps
+"""
+
+
+class Usage(Exception):
+    """The command line is not understood."""
+
+
+def parse(argv: list[str]) -> flags.FlagValues:
+    """The flags of a command line, without the program's name. Raises Usage in one sentence that names the field."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values)
+    flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
+    flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
+    flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
+    flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
+    flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
+    try:
+        rest = values(["ldl_jax", *argv], known_only=False)
+    except (AttributeError, KeyError) as error:
+        fields = [arg.partition("=")[0].lstrip("-")[len("config.") :] for arg in argv if arg.startswith("--config.")]
+        sentences = [sentence for field in fields if (sentence := config.unknown_field(field))]
+        raise Usage(sentences[0] if sentences else f"{error}") from None
+    except FileNotFoundError as error:
+        raise Usage(
+            f"--config {error.filename or error} is not there; configs/ holds the ones that come along"
+        ) from None
+    except (flags.Error, TypeError, ValueError, IndentationError, SyntaxError) as error:
+        raise Usage(" ".join(str(error).split())) from None
+    if len(rest) > 1:
+        raise Usage(f"{rest[1]!r} is not understood; options begin with --")
+    return values
+
+
+def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:
+    """The config and the run's directory. Raises Usage where one of them is missing."""
+    c = values.config
+    workdir = values.workdir
+    if c is None:
+        from ldl_jax import run
+
+        c = run.read_config(workdir) if workdir and values.mode == "eval" else None
+        if c is None:
+            raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
+    if workdir is None:
+        name = Path(config_flags.get_config_filename(values["config"])).stem
+        workdir = f"runs/{name}-seed{c.seed}"
+    return c, Path(workdir)
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise Usage(f"--profile is {text!r}; allowed are two steps, as in 10:15")
+    return int(first), int(last)
+
+
+def prepare(c: ConfigDict) -> None:
+    """Set what has to be set before the first use of a device."""
+    import jax
+
+    if c.train.deterministic:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldl_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0 done, 1 the training failed, 2 the input is not right."""
+    argv = sys.argv[1:] if argv is None else argv
+    if {"--help", "-h", "-help", "--helpfull"} & set(argv):
+        print(USAGE + "\n" + config.describe())
+        return 0
+    try:
+        values = parse(argv)
+        c, workdir = settings(values)
+        profile = _steps(values.profile)
+        config.check(c)
+        prepare(c)
+        from ldl_jax import train
+    except (Usage, ValueError) as error:
+        return _fail(error)
+    try:
+        if values["dry-run"].value:
+            print(train.sizes(c))
+        elif values.mode == "eval":
+            train.evaluate(c, workdir)
+        else:
+            train.train(c, workdir, extend=values.extend, profile=profile)
+    except ValueError as error:
+        return _fail(error)
+    except train.NonFinite as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fail(error) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

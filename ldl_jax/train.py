@@ -1,0 +1,341 @@
+"""The one loop: build, restore, step, log, evaluate, save."""
+
+import itertools
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ldl_jax import build, config, finish, measure, mesh, order, run, steps
+from ldl_jax.build import Experiment
+from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.report import log as logs
+
+CHUNK = 16  # steps in one dispatch on an accelerator
+
+
+class NonFinite(Exception):
+    """The loss or the gradient stopped being a finite number."""
+
+
+class Plan(NamedTuple):
+    """The durations of a run, in steps."""
+
+    per_epoch: int
+    total: int
+    save_every: int
+    eval_every: int
+    chunk: int
+
+    def edge(self, step: int) -> int:
+        """The first step after `step` at which a dispatch has to end."""
+        every = (self.per_epoch, self.save_every, self.eval_every)
+        return min(self.total, *((step // n + 1) * n for n in every))
+
+    def evaluates(self, step: int) -> bool:
+        """Whether there is an evaluation after so many steps."""
+        return step % self.eval_every == 0 or step == self.total
+
+
+class Device(NamedTuple):
+    """The jitted programs of a run and what they read."""
+
+    step: Callable
+    chunk: Callable
+    evaluate: Callable
+    report: Callable
+    frozen: tuple
+    train: dict
+    test: dict
+
+
+def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, int] | None = None, devices=None):
+    """Train by a config, or go on with the run in `workdir`; returns the summary, or None where SIGTERM ended it.
+
+    Writes checkpoints, logs, and at the end predictions, pictures, weights and summary.json below `workdir`. With
+    `extend` the run may be longer than the one that is there. profile: first and last step of a profiler trace.
+    Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number.
+    """
+    made = build.experiment(c, devices)
+    run.claim(workdir, c, made.sources, made.teachers, extend=extend)
+    plan = make_plan(made)
+    checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
+    with _Terminated() as terminated:
+        state, notes = restore(made, checkpoints)
+        logs.cut_back(workdir, notes["step"])
+        log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
+        try:
+            log.message(first_line(made, plan, notes["step"]))
+            device = make_programs(made)
+            loop = Loop(made, plan, device, checkpoints, log, Path(workdir), notes, profile)
+            state = loop.run(state, terminated)
+            if state is None:
+                log.message(f"terminated: saved at step {loop.step}; the same command goes on from there")
+                return None
+            return loop.finish(state)
+        finally:
+            log.close()
+            checkpoints.close()
+
+
+def make_plan(made: Experiment) -> Plan:
+    """Durations in steps; what is 0 in the config happens at the end alone."""
+    t, per_epoch, total = made.config.train, made.recipe.build.steps_per_epoch, made.recipe.build.total_steps
+
+    def every(epochs):
+        return max(1, round(epochs * per_epoch)) if epochs else total
+
+    single = jax.default_backend() == "cpu" or made.dataset.train.stream is not None
+    chunk = t.chunk_steps or (1 if single else CHUNK)
+    return Plan(per_epoch, total, every(t.save_every_epochs), every(t.eval_every_epochs), chunk)
+
+
+def abstract_state(made: Experiment):
+    """The train state as shapes, types and shardings."""
+    abstract = jax.eval_shape(partial(steps.init_state, made.recipe), jax.eval_shape(lambda: jax.random.key(0)))
+    shardings = mesh.state_shardings(abstract, made.mesh)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
+    )
+
+
+def restore(made: Experiment, checkpoints: Checkpoints, warn=logs.warn):
+    """(state, notes) of the newest whole checkpoint, or fresh ones."""
+    abstract = abstract_state(made)
+    found = checkpoints.restore(abstract, warn)
+    if found is not None:
+        return found
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    fresh = jax.jit(partial(steps.init_state, made.recipe), out_shardings=shardings)
+    return fresh(jax.random.key(made.config.seed)), {"step": 0, "window": [], "best": None}
+
+
+def make_programs(made: Experiment) -> Device:
+    """Compile-ready programs, with images, tables and frozen networks on the devices."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(made))
+    everywhere = mesh.replicated(made.mesh)
+    step = steps.make_train_step(made.recipe)
+    jitted = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
+    evaluate = steps.make_eval_step(made.recipe.build.apply, made.metrics, made.recipe.dtype)
+    key = jax.random.key(made.config.seed)
+    return Device(
+        jitted(step), jitted(steps.make_chunk(step)), jax.jit(evaluate), jax.jit(made.recipe.source.report),
+        mesh.put_replicated(made.frozen, made.mesh),
+        measure.device_data(made.dataset.train, key, made.mesh),
+        measure.device_data(made.dataset.test, key, made.mesh),
+    )  # fmt: skip
+
+
+def first_line(made: Experiment, plan: Plan, start: int) -> str:
+    """Where and how the run computes."""
+    device = made.mesh.devices.flat[0]
+    where = f"{jax.default_backend()}, {made.mesh.size} x {device.device_kind}, {made.config.model.dtype}"
+    what = f"{made.config.model.name} on {made.config.data.name}, labels {made.config.labels.name}"
+    begin = f", going on at step {start}" if start else ""
+    epochs = plan.total / plan.per_epoch
+    return f"{where} | {what} | {plan.total} steps, {epochs:g} epochs of {plan.per_epoch}{begin}"
+
+
+def feed(made: Experiment, plan: Plan, first: int) -> Iterator[tuple[int, dict]]:
+    """(number of steps, batches on the devices) of every dispatch from step `first` to the last."""
+    c, split = made.config, made.dataset.train
+    mine = mesh.local_slice(c.data.batch_size, made.mesh)
+    sequence = order.batches(
+        made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=plan.per_epoch, first_step=first
+    )
+    local = ((epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first))
+    single = ({"index": index} for _, index in local) if split.stream is None else split.stream(local, True)
+    step = first
+    while step < plan.total:
+        whole = plan.chunk > 1 and plan.edge(step) - step >= plan.chunk
+        count = plan.chunk if whole else 1
+        parts = list(itertools.islice(single, count))
+        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *parts) if whole else parts[0]
+        yield count, mesh.to_global(batch, made.mesh, stacked=whole)
+        step += count
+
+
+class Loop:
+    """One pass from the restored step to the last."""
+
+    def __init__(self, made, plan, device, checkpoints, log, workdir, notes, profile):
+        self.made, self.plan, self.device, self.checkpoints = made, plan, device, checkpoints
+        self.log, self.workdir, self.profile = log, workdir, profile
+        self.step, self.window, self.best = notes["step"], notes["window"], notes["best"]
+        self.final = None  # the last evaluation, with predictions
+        self.clock = None  # (step, seconds) at the last line of timing.jsonl
+
+    def run(self, state, terminated):
+        """Step to the end and return the state; None where SIGTERM came in between and the state was saved."""
+        made, device, waiting, tracing = self.made, self.device, None, False
+        for count, batch in feed(made, self.plan, self.step):
+            if self.profile and not tracing and self.step <= self.profile[0] < self.step + count:
+                jax.profiler.start_trace(str(self.workdir / "profile"))
+                tracing = True
+            program = device.chunk if batch["index"].ndim == 2 else device.step
+            state, scalars = program(state, device.frozen, device.train, batch)
+            if waiting:
+                self.record(*waiting)  # waits for the dispatch before: two are in flight at most
+            waiting = (self.step, count, scalars)
+            self.step += count
+            stop = terminated()
+            if tracing and self.step > self.profile[1]:
+                jax.block_until_ready(scalars)
+                jax.profiler.stop_trace()
+                tracing, self.profile = False, None
+            if stop or self.plan.evaluates(self.step) or self.checkpoints.due(self.step):
+                self.record(*waiting)  # raises where this step was not finite, before anything of it is saved
+                waiting = None
+                if self.plan.evaluates(self.step):
+                    self.evaluate(state)
+                self.save(state, force=stop or self.step == self.plan.total)
+            self.checkpoints.poll()
+            if stop and self.step < self.plan.total:
+                return None
+        return state
+
+    def save(self, state, *, force):
+        """Save where it is due; the mean of the log's open window and the best score go with the state."""
+        notes = {"step": self.step, "window": self.window, "best": self.best}
+        self.checkpoints.save(self.step, state, notes, force=force)
+
+    def record(self, first, count, scalars):
+        """Log the steps of a dispatch, means over `train.log_every_steps`; raises NonFinite."""
+        values = jax.device_get(scalars)
+        for number in range(count):
+            step = first + number + 1
+            row = {name: float(value[number] if value.ndim else value) for name, value in values.items()}
+            if not row.pop("finite"):
+                raise NonFinite(
+                    f"step {step}: loss {row['loss']:g}, gradient norm {row['grad_norm']:g} at learning rate "
+                    f"{row['learning_rate']:g}; no checkpoint holds it"
+                )
+            self.window.append(row)
+            if step % self.made.config.train.log_every_steps == 0 or step == self.plan.total:
+                means = {f"train/{name}": sum(r[name] for r in self.window) / len(self.window) for name in row}
+                means["train/learning_rate"] = row["learning_rate"]
+                self.log.scalars(step, {"epoch": step / self.plan.per_epoch, **means})
+                self.window = []
+                self._time(step)
+        self.log.progress(first + count, {"loss": row["loss"], "lr": row["learning_rate"]})
+
+    def _time(self, step):
+        now = time.perf_counter()
+        if self.clock is not None:
+            rate = (step - self.clock[0]) * self.made.config.data.batch_size / (now - self.clock[1])
+            self.log.timing(step, {"images_per_second": rate})
+        self.clock = (step, now)
+
+    def measured(self, state, *, keep):
+        """The scores of every evaluation split, by its name."""
+        made, c = self.made, self.made.config
+        variables = finish.measured_weights(state, c.eval.weights)
+        common = {"metrics": made.metrics, "mesh": made.mesh, "batch_size": c.data.eval_batch_size, "keep": keep}
+        splits = {"test": (self.device.test, made.dataset.test, np.arange(made.dataset.test.num_examples))}
+        if len(made.holdout):
+            splits["holdout"] = (self.device.train, made.dataset.train, made.holdout)
+        return {
+            name: measure.measure(self.device.evaluate, variables, *split, **common) for name, split in splits.items()
+        }
+
+    def evaluate(self, state):
+        """Measure, log, and keep the weights where the holdout's NLL is the lowest so far."""
+        last = self.step == self.plan.total
+        found = self.measured(state, keep=last)
+        self.final = found if last else None
+        row = {f"{split}/{name}": value for split, part in found.items() for name, value in part.scores.items()}
+        report = {f"labels/{name}": float(value) for name, value in self.device.report(state.labels).items()}
+        self.log.scalars(self.step, {"epoch": self.step / self.plan.per_epoch, **row, **report})
+        nll = found["holdout"].scores["nll"] if "holdout" in found else math.inf
+        if nll < (math.inf if self.best is None else self.best):
+            self.best = nll
+            weights = finish.measured_weights(state, self.made.config.eval.weights)
+            if mesh.is_main():
+                run.save_weights(self.workdir / run.BEST, jax.device_get(weights), step=self.step, nll=self.best)
+        self.clock = None
+
+    def finish(self, state) -> dict:
+        """Write what remains of a finished run and return its summary."""
+        found = self.final or self.measured(state, keep=True)
+        return finish.write(self.made, self.workdir, state, found, self.log)
+
+
+class _Terminated:
+    """Whether SIGTERM has come; as a context, so that the process's own handler comes back."""
+
+    def __enter__(self):
+        self._flag = False
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._set)
+        except ValueError:  # not in the main thread: the caller handles signals
+            self._before = None
+        return lambda: self._flag
+
+    def _set(self, *_):
+        self._flag = True
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
+    """Measure the latest checkpoint of a run again, and write its results anew; returns the summary."""
+    workdir = Path(workdir)
+    before = run.read_config(workdir)
+    if before is None:
+        raise ValueError(f"--workdir {workdir} holds no run; train one there first")
+    changed = config.differences(before, c)
+    if changed:
+        raise ValueError(f"--workdir {workdir} holds another run: {run.sentence(changed)}; allowed is the same config")
+    made = build.experiment(c, devices)
+    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=1, keep=c.train.keep)
+    if not checkpoints.steps():
+        raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
+    state, notes = restore(made, checkpoints)
+    log = logs.Log(workdir, total_steps=notes["step"], start_step=notes["step"], main=mesh.is_main())
+    try:
+        plan = make_plan(made)
+        log.message(first_line(made, plan, notes["step"]))
+        loop = Loop(made, plan, make_programs(made), checkpoints, log, workdir, notes, None)
+        return loop.finish(state)
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+def sizes(c: ConfigDict, devices=None) -> str:
+    """What a run would hold: parameters, steps, and bytes on each device and in a checkpoint."""
+    made = build.experiment(c, devices)
+    plan, state, count = make_plan(made), abstract_state(made), made.mesh.size
+
+    def whole(tree):
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    def here(tree):
+        leaves = jax.tree.leaves(tree)
+        return sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+    params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    images = made.dataset.train.images
+    rows = [
+        ("parameters", f"{params:,}"),
+        ("training examples", f"{len(made.train):,} (and {len(made.holdout):,} held out)"),
+        ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
+        ("devices", f"{count} x {made.mesh.devices.flat[0].device_kind}"),
+        ("parameters and statistics, bytes a device", f"{here((state.params, state.batch_stats, state.ema)):,}"),
+        ("optimizer, bytes a device", f"{here(state.opt_state):,}"),
+        ("label memory, bytes a device", f"{here((state.labels, state.auxiliary)):,}"),
+        ("resident images, bytes a device", f"{0 if images is None else images.nbytes:,}"),
+        ("frozen networks, bytes a device", f"{whole(made.frozen):,}"),
+        ("checkpoint, bytes in all", f"{whole(state):,}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
