@@ -1,1 +1,9 @@
-"""Label distribution learning in JAX."""
+"""Label distribution learning in JAX: image classifiers whose confidence can be trusted."""
+
+
+def __getattr__(name):
+    if name == "load":  # on demand, so that `import ldl_jax` costs nothing
+        from ldl_jax.build import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

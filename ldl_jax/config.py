@@ -90,12 +90,21 @@ def start(name: str) -> ConfigDict:
 
 
 def read(path) -> ConfigDict:
-    """The config of a file's `get_config()`; errors in the file are one sentence that names it."""
-    space = {"__name__": f"config_{Path(path).stem}", "__file__": str(path)}
-    exec(compile(Path(path).read_text(), str(path), "exec"), space)
-    if "get_config" not in space:
-        raise ValueError(f"{path}: has no function get_config() -> ConfigDict")
-    return space["get_config"]()
+    """The config of a file's `get_config()`. Raises ValueError in one sentence that names the file and the fault."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"--config {path} is not there; configs/ holds the ones that come along")
+    space = {"__name__": f"config_{path.stem}", "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), space)
+        if "get_config" not in space:
+            raise ValueError("it has no function get_config() -> ConfigDict")
+        made = space["get_config"]()
+    except Exception as error:  # whatever a file of the user's may do
+        raise ValueError(f"--config {path} is no config: {' '.join(str(error).split())}") from error
+    if not isinstance(made, ConfigDict):
+        raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")
+    return made
 
 
 class Option(NamedTuple):
@@ -131,7 +140,7 @@ def read_options(file: str, function: str) -> tuple[str, list[Option]]:
                 kind = ast.unparse(arg.annotation).split(" ")[0] if arg.annotation else "str"
                 options.append(Option(arg.arg, ast.literal_eval(value), kind, comment.strip()))
             paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-            sentence = re.split(r"(?<!al)(?<=\.)\s", paragraph, maxsplit=1)[0]
+            sentence = re.split(r"(?<! al\.)(?<=\.)\s", paragraph, maxsplit=1)[0]
             return sentence, options
     raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
 

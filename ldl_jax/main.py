@@ -29,7 +29,7 @@ class Usage(Exception):
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
-    """The flags of a command line, without the program's name. Raises Usage in one sentence that names the field."""
+    """The flags of a command line, without the program's name. Raises Usage or ValueError naming the field or file."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values)
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
@@ -37,17 +37,16 @@ def parse(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
     flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
     flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
+    for arg in argv:
+        if arg.startswith(("--config=", "-config=")):
+            config.read(arg.partition("=")[2])  # ml_collections would tell of a fault much later, and at length
     try:
         rest = values(["ldl_jax", *argv], known_only=False)
     except (AttributeError, KeyError) as error:
         fields = [arg.partition("=")[0].lstrip("-")[len("config.") :] for arg in argv if arg.startswith("--config.")]
         sentences = [sentence for field in fields if (sentence := config.unknown_field(field))]
         raise Usage(sentences[0] if sentences else f"{error}") from None
-    except FileNotFoundError as error:
-        raise Usage(
-            f"--config {error.filename or error} is not there; configs/ holds the ones that come along"
-        ) from None
-    except (flags.Error, TypeError, ValueError, IndentationError, SyntaxError) as error:
+    except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(" ".join(str(error).split())) from None
     if len(rest) > 1:
         raise Usage(f"{rest[1]!r} is not understood; options begin with --")

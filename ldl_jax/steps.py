@@ -216,9 +216,10 @@ def make_chunk(train_step: Callable) -> Callable:
 
 
 def make_eval_step(apply: Callable, metrics: dict[str, Metric], dtype) -> Callable:
-    """The one evaluation step: (variables, data, batch) -> (sums of each metric, logits f32[B, K]).
+    """The one evaluation step: (variables, data, batch) -> (sums of each metric, predictions).
 
-    batch: {'index' i32[B], 'mask' f32[B]}, and for streamed sets 'image' and 'label'.
+    batch: {'index' i32[B], 'mask' f32[B]}, and for streamed sets 'image' and 'label'. predictions: {'logits' f32[B, K],
+    'label' i32[B], 'index' i32[B], 'mask' f32[B]}.
     """
 
     def eval_step(variables, data, batch):
@@ -227,7 +228,8 @@ def make_eval_step(apply: Callable, metrics: dict[str, Metric], dtype) -> Callab
             mask = mask * data["mask"][batch["index"]]
         logits = apply(variables, image, train=False, key=None)[0].logits
         seen = Seen(label, mask, given)
-        return {name: metric.sums(logits, seen) for name, metric in metrics.items()}, logits
+        predictions = {"logits": logits, "label": label, "index": batch["index"], "mask": mask}
+        return {name: metric.sums(logits, seen) for name, metric in metrics.items()}, predictions
 
     return eval_step
 
