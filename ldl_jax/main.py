@@ -30,8 +30,8 @@ class Usage(Exception):
 
 def parse(argv: list[str]) -> flags.FlagValues:
     """The flags of a command line, without the program's name. Raises Usage or ValueError naming the field or file."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values)
+    values, words = flags.FlagValues(), ["ldl_jax", *argv]
+    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=words)
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
     flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         if arg.startswith(("--config=", "-config=")):
             config.read(arg.partition("=")[2])  # ml_collections would tell of a fault much later, and at length
     try:
-        rest = values(["ldl_jax", *argv], known_only=False)
+        rest = values(words)
     except (AttributeError, KeyError) as error:
         fields = [arg.partition("=")[0].lstrip("-")[len("config.") :] for arg in argv if arg.startswith("--config.")]
         sentences = [sentence for field in fields if (sentence := config.unknown_field(field))]
@@ -61,6 +61,8 @@ def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:
         from ldl_jax import run
 
         c = run.read_config(workdir) if workdir and values.mode == "eval" else None
+        if c is None and workdir and values.mode == "eval":
+            raise Usage(f"--workdir {workdir} holds no run that could be measured; train one there first")
         if c is None:
             raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
     if workdir is None:

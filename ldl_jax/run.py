@@ -63,7 +63,12 @@ def claim(workdir, c: ConfigDict, sources: dict, teachers: dict[str, str], *, ex
             raise ValueError(
                 f"--workdir {workdir} holds another run: {sentence(changed)}{hint}; allowed is the same config"
             )
-        _check_teachers(workdir, history[-1]["teachers"] if history else teachers, teachers)
+        before = history[-1]["teachers"] if history else teachers
+        if list(before.values()) != list(teachers.values()):
+            raise ValueError(
+                f"--workdir {workdir} was begun with the teachers {list(before)} and their weights of then; "
+                f"{list(teachers)} have others, and allowed are the same"
+            )
     files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "teachers": teachers}]})
     files.write_json(workdir / NETWORK, sources)
     files.write(workdir / CONFIG, config.to_json(c) + "\n")
@@ -72,12 +77,6 @@ def claim(workdir, c: ConfigDict, sources: dict, teachers: dict[str, str], *, ex
 def sentence(changed: dict[str, tuple]) -> str:
     """The fields in which two configs differ, as text."""
     return "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in changed.items())
-
-
-def _check_teachers(workdir, before: dict, now: dict) -> None:
-    for (path, was), (other, digest) in zip(before.items(), now.items(), strict=True):
-        if was != digest:
-            raise ValueError(f"--workdir {workdir} was begun with other weights of the teacher {path} than {other} has")
 
 
 def _read_json(path) -> dict:

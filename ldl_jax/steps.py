@@ -191,7 +191,7 @@ def make_train_step(recipe: Recipe) -> Callable:
         model = {"params": params["model"], "batch_stats": batch_stats}
         seen = jax.lax.stop_gradient((outputs, targets))
         labels = recipe.source.update(state.labels, batch, Forward(*seen, clean_logits, **model, updated=moved))
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         scalars = {
             "loss": loss,
             "grad_norm": norm,

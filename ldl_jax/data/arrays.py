@@ -17,15 +17,13 @@ def _read(root: str) -> dict[str, np.ndarray]:
         )
     try:
         with np.load(root, allow_pickle=False) as file:
-            missing = [name for name in FIELDS if name not in file.files]
-            if missing:
-                raise ValueError(f"{root}: has no {', '.join(missing)}; needed are {', '.join(FIELDS)}")
-            arrays = {name: file[name] for name in FIELDS}
-            if "classes" in file.files:
-                arrays["classes"] = file["classes"]
-            return arrays
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{root}: cannot be read as an .npz file ({error})") from None
+            arrays = {name: file[name] for name in (*FIELDS, "classes") if name in file.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{root}: cannot be read as an .npz file of plain arrays ({error})") from None
+    missing = [name for name in FIELDS if name not in arrays]
+    if missing:
+        raise ValueError(f"{root}: has no {', '.join(missing)}; needed are {', '.join(FIELDS)}")
+    return arrays
 
 
 def make(request: Request) -> Dataset:

@@ -1,0 +1,124 @@
+"""Checkpoints are used only when every byte is the one that was written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldl_jax.checkpoint import Checkpoints
+
+EVERY = 5
+
+
+def state(step):
+    return {
+        "params": {"w": jnp.arange(400.0) + step},
+        "labels": {"rows": jnp.full((6, 3), step, jnp.float16)},
+        "ema": {},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Checkpoints of steps 10, 15 and 17, out of 17 steps with saves at multiples of 5 and a forced one at the end."""
+    checkpoints = Checkpoints(tmp_path, every_steps=EVERY, keep=3)
+    for step in range(1, 18):
+        checkpoints.save(step, state(step), {"step": step}, force=step == 17)
+    checkpoints.close()
+    assert checkpoints.steps() == [10, 15, 17]
+    assert sorted(path.name for path in tmp_path.glob("*.sha256")) == ["10.sha256", "15.sha256", "17.sha256"]
+    return tmp_path
+
+
+def restored(folder):
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])),
+        jax.eval_shape(lambda: state(0)),
+    )
+    warnings, checkpoints = [], Checkpoints(folder, every_steps=EVERY, keep=3)
+    found = checkpoints.restore(abstract, warnings.append)
+    checkpoints.close()
+    return found, warnings
+
+
+def largest(folder, step):
+    return max((path for path in (folder / str(step)).rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_the_newest_is_restored_with_its_notes(folder):
+    (found, notes), warnings = restored(folder)
+    np.testing.assert_array_equal(found["params"]["w"], state(17)["params"]["w"])
+    assert found["labels"]["rows"].dtype == jnp.float16
+    assert notes == {"step": 17}
+    assert not warnings
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip, lambda path: path.unlink()], ids=["truncated", "flipped", "removed"]
+)
+def test_a_damaged_one_is_named_and_the_one_before_is_used(folder, damage):
+    victim = largest(folder, 17)
+    damage(victim)
+    (found, notes), warnings = restored(folder)
+    np.testing.assert_array_equal(found["params"]["w"], state(15)["params"]["w"])
+    assert notes == {"step": 15}
+    assert len(warnings) == 1
+    assert str(victim) in warnings[0]
+    assert (folder / "damaged-17").is_dir()
+
+
+def test_every_byte_counts(folder):
+    for path in [path for path in (folder / "17").rglob("*") if path.is_file()]:
+        before = path.read_bytes()
+        flip(path) if before else path.write_bytes(b"x")
+        assert Checkpoints(folder, every_steps=1, keep=3)._fault(17) is not None, path
+        path.write_bytes(before)
+    assert Checkpoints(folder, every_steps=1, keep=3)._fault(17) is None
+
+
+def test_with_none_left_there_is_nothing_to_restore(folder):
+    for step in (10, 15, 17):
+        flip(largest(folder, step))
+    found, warnings = restored(folder)
+    assert found is None
+    assert len(warnings) == 3
+
+
+def test_a_run_goes_on_after_a_damaged_one(folder):
+    truncate(largest(folder, 17))
+    restored(folder)
+    checkpoints = Checkpoints(folder, every_steps=EVERY, keep=3)
+    checkpoints.save(17, state(99), {"step": 17}, force=True)
+    checkpoints.close()
+    (found, _), warnings = restored(folder)
+    np.testing.assert_array_equal(found["params"]["w"], state(99)["params"]["w"])
+    assert not warnings
+
+
+def test_one_that_was_complete_but_had_no_checksums_yet_is_used(folder):
+    (folder / "17.sha256").unlink()
+    assert restored(folder)[0][1] == {"step": 17}
+
+
+def test_one_that_was_never_completed_is_not_seen(folder):
+    (folder / "20.orbax-checkpoint-tmp").mkdir()
+    assert restored(folder)[0][1] == {"step": 17}
+
+
+def test_another_model_is_refused_by_the_leaf_that_differs(folder):
+    abstract = jax.eval_shape(lambda: state(0) | {"labels": {"rows": jnp.zeros((6, 4), jnp.float16)}})
+    checkpoints = Checkpoints(folder, every_steps=EVERY, keep=3)
+    with pytest.raises(ValueError, match=r"labels/rows is float16\[6, 3\] there and float16\[6, 4\] in this config"):
+        checkpoints.restore(abstract, print)
+    checkpoints.close()
+    assert (folder / "17").is_dir()

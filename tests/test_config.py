@@ -1,0 +1,82 @@
+"""Settings: written down once, in the factories, and every config of the folder builds."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import jax
+import pytest
+
+from ldl_jax import build, config, steps
+
+CONFIGS = sorted(path for path in (Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def test_a_block_is_what_the_factory_says():
+    c = config.default()
+    assert c.labels.online.to_dict() == {
+        "alpha": 0.8, "schedule": "linear", "momentum": 0.0, "write": "unmixed", "dtype": "logits",
+    }  # fmt: skip
+    assert c.mixing.cutmix.alpha == 1.0
+    assert set(config.mixings()) == {"none", "mixup", "cutmix", "ricap"}
+
+
+def test_every_factory_takes_every_option_of_its_block():
+    for section, folder in zip(config.FOLDERS, ("data", "models", "labels", "losses", "auxiliary"), strict=True):
+        for name in config.plugs(folder):
+            factory = importlib.import_module(f"ldl_jax.{folder}.{name}").make
+            options = {
+                n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY
+            }
+            assert config.default()[section].get(name, config.ConfigDict()).to_dict() == options, (folder, name)
+
+
+def test_a_config_survives_its_json():
+    c = config.default()
+    c.labels.online.alpha, c.data.examples, c.teachers = 0.3, 100, ("a", "b")
+    c.optimizer.boundaries = (1.0, 2.5)
+    assert config.from_json(config.to_json(c)).to_dict() == c.to_dict()
+    assert not config.differences(c, config.from_json(config.to_json(c)))
+
+
+def test_only_the_fields_in_use_make_a_difference():
+    one, other = config.default(), config.default()
+    other.labels.online.alpha, other.mixing.cutmix.alpha, other.data.root = 0.1, 0.2, "elsewhere"
+    assert not config.differences(one, other)
+    one.labels.name = other.labels.name = "online"
+    assert config.differences(one, other) == {"labels.online.alpha": (0.8, 0.1)}
+    one.labels.name = other.labels.name = "blend"
+    one.labels.blend.parts = other.labels.blend.parts = ("hard", "online")
+    assert config.differences(one, other) == {"labels.online.alpha": (0.8, 0.1)}
+
+
+def test_a_sibling_config_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "first.py").write_text(
+        "from ldl_jax.config import default\ndef get_config():\n  c = default()\n  c.seed = 7\n  return c\n"
+    )
+    (tmp_path / "second.py").write_text(
+        "from ldl_jax.config import start\n"
+        "def get_config():\n  c = start('first.py')\n  c.train.epochs = 2.0\n  return c\n"
+    )
+    monkeypatch.chdir("/")
+    c = config.read(tmp_path / "second.py")
+    assert (c.seed, c.train.epochs) == (7, 2.0)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "digits" in path.stem], ids=lambda path: path.stem)
+def test_every_config_builds_and_its_step_has_shapes(path):
+    made = build.experiment(config.read(path), jax.devices()[:1])
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda k: steps.init_state(made.recipe, k), key)
+    train = made.dataset.train
+    data = {
+        "key": key, "given": (),
+        "images": jax.ShapeDtypeStruct((train.num_examples, *train.shape), "uint8"),
+        "labels": jax.ShapeDtypeStruct((train.num_examples,), "int32"),
+    }  # fmt: skip
+    batch = {"index": jax.ShapeDtypeStruct((made.config.data.batch_size,), "int32")}
+    after, scalars = jax.eval_shape(steps.make_train_step(made.recipe), state, made.frozen, data, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert scalars["loss"].shape == ()
+    assert path.read_text().startswith('"""')
+    assert f"--config=configs/{path.name}" in path.read_text()

@@ -1,0 +1,167 @@
+"""The command line: every wrong input is answered by one sentence and a status that is not 0."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ldl_jax import config
+from ldl_jax.main import main
+
+DIGITS = "--config=configs/digits_online.py"
+
+
+def refused(capsys, *argv):
+    """The sentence of a command that is refused."""
+    assert main(list(argv)) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1, said.err
+    assert "Traceback" not in said.err
+    return said.err
+
+
+WRONG = {
+    "labels.nam=hard": r"config.labels has no field 'nam'; there are blend, .*did you mean config.labels.name\?",
+    "labels.online.alpah=1": "config.labels.online has no field 'alpah'; there are alpha, dtype, ",
+    "labels.name=onlin": "config.labels.name is 'onlin'; allowed are blend, classwise, hard",
+    "losses.name=mse": "config.losses.name is 'mse'; allowed are cross_entropy, focal, kl",
+    "model.name=resnext": "config.model.name is 'resnext'; allowed are ",
+    "mixing.name=puzzle": "config.mixing.name is 'puzzle'; allowed are none, mixup, cutmix, ricap",
+    "data.name=mnist": "config.data.name is 'mnist'; allowed are .*digits",
+    "auxiliary.names=('jsdd',)": r"config.auxiliary.names\[0\] is 'jsdd'; allowed are hint, jsd",
+    "model.name=no.such.module": "config.model.name is 'no.such.module', which cannot be imported",
+    "seed=abc": "config.seed=abc",
+    "seed=-1": "config.seed is -1; allowed are numbers from 0",
+    "train.epochs=nan": "config.train.epochs is nan; allowed are numbers from 0",
+    "optimizer.schedule=step": "optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'",
+    "optimizer.momentum=1.5": "momentum 1.5; allowed are",
+    "labels.online.alpha=1.5": "labels.online: alpha 1.5",
+    "labels.online.dtype=int8": "labels.online.dtype is 'int8'; allowed are 'logits', 'float16'",
+    "labels.name=teacher": "needs teachers, but config.teachers is empty",
+    "teachers=('runs/none',)": "runs/none is no run directory: it has no model.npz; make it with python -m",
+    "mixing.name=cutmix": "labels.online.write is 'unmixed', but mixing touches every example",
+    "data.batch_size=1440": "config.data.batch_size is 1440; allowed are at most 1437",
+    "data.holdout=1437": "config.data.holdout is 1437 of 1437 examples",
+    "data.examples=1438": "config.data.examples is 1438; allowed are at most 1437",
+    "optimizer.accumulate=100": "config.optimizer.accumulate is 100; allowed are at most 22",
+    "eval.weights=ema": "config.eval.weights is 'ema', but config.optimizer.ema is 0",
+    "model.mean=(0.5,0.5)": r"config.model.mean is \(0.5, 0.5\).* images have 1 channels",
+    "model.cifar_resnet.depth=9": "model.cifar_resnet.depth is 9; allowed are 6n",
+    "augment.pad=-1": "augment.pad is -1",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_field_is_named_with_what_is_allowed(capsys, tmp_path, override):
+    batch = [] if "batch_size" in override else ["--config.data.batch_size=64"]
+    sentence = refused(capsys, DIGITS, *batch, f"--workdir={tmp_path / 'run'}", f"--config.{override}")
+    assert re.search(WRONG[override], sentence), sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_the_devices_cannot_share(capsys):
+    assert "config.data.batch_size is 100, which 8 devices cannot share" in refused(
+        capsys, DIGITS, "--config.data.batch_size=100"
+    )
+
+
+def test_what_is_no_config(capsys, tmp_path):
+    assert "--config nope.py is not there" in refused(capsys, "--config=nope.py")
+    assert "--config is missing" in refused(capsys)
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(:\n")
+    assert f"--config {broken} is no config: invalid syntax" in refused(capsys, f"--config={broken}")
+    broken.write_text(
+        "from ldl_jax.config import default\ndef get_config():\n  c = default()\n  c.data.nam = 'x'\n  return c\n"
+    )
+    assert f"--config {broken} is no config" in refused(capsys, f"--config={broken}")
+    broken.write_text("def get_config():\n  return {}\n")
+    assert "get_config() returns dict; allowed is a ConfigDict" in refused(capsys, f"--config={broken}")
+
+
+def test_what_is_no_option(capsys):
+    assert "'train' is not understood" in refused(capsys, DIGITS, "train")
+    assert "Unknown command line flag 'nope'" in refused(capsys, DIGITS, "--nope=1")
+    assert "--profile is '15:10'" in refused(capsys, DIGITS, "--profile=15:10")
+    assert "train|eval" in refused(capsys, DIGITS, "--mode=test")
+
+
+def test_what_is_no_workdir(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, DIGITS, f"--workdir={tmp_path / 'file' / 'run'}")
+    assert "holds no run" in refused(capsys, DIGITS, f"--workdir={tmp_path / 'none'}", "--mode=eval")
+    assert "holds no run" in refused(capsys, f"--workdir={tmp_path / 'none'}", "--mode=eval")
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json cannot be read as a config" in refused(capsys, DIGITS, f"--workdir={tmp_path}")
+
+
+def arrays(path, **changes):
+    draw = np.random.default_rng(0)
+    made = {
+        "train_images": draw.integers(0, 256, (64, 8, 8, 3), np.uint8), "train_labels": np.arange(64) % 4,
+        "test_images": draw.integers(0, 256, (16, 8, 8, 3), np.uint8), "test_labels": np.arange(16) % 4,
+    } | changes  # fmt: skip
+    np.savez(path, **{name: value for name, value in made.items() if value is not None})
+    return [DIGITS, "--config.data.name=arrays", f"--config.data.root={path}", "--config.data.batch_size=64"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_labels": np.arange(64) % 5, "classes": np.arange(4)}, "labels range from 0 to 4; allowed are"),
+        ({"test_labels": np.arange(16) - 1}, "labels range from -1 to 14"),
+        ({"test_images": np.zeros((16, 9, 8, 3), np.uint8)}, "test images are (9, 8, 3); allowed is"),
+        ({"train_images": np.zeros((64, 8, 8, 3), np.float32)}, "images are float32[64, 8, 8, 3]; allowed is uint8"),
+        ({"train_images": np.zeros((63, 8, 8, 3), np.uint8)}, "allowed are integers [63]"),
+        ({"test_images": None}, "has no test_images"),
+        ({"train_images": np.array([{}], dtype=object)}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit(capsys, tmp_path, changes, sentence):
+    assert sentence in refused(capsys, *arrays(tmp_path / "own.npz", **changes))
+
+
+def test_arrays_that_are_no_file(capsys, tmp_path):
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"PK no archive")
+    said = refused(capsys, DIGITS, "--config.data.name=arrays", f"--config.data.root={path}")
+    assert f"{path}: cannot be read as an .npz file" in said
+
+
+def test_own_arrays_train(capsys, tmp_path):
+    argv = arrays(tmp_path / "own.npz")
+    assert (
+        main([*argv, "--config.model.name=tests.tiny", "--config.train.epochs=2.0", f"--workdir={tmp_path / 'run'}"])
+        == 0
+    )
+    assert "accuracy %" in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_sizes_and_writes_nothing(capsys, tmp_path):
+    assert main([DIGITS, "--config.data.batch_size=64", f"--workdir={tmp_path / 'run'}", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for name in ("parameters", "label memory, bytes a device", "checkpoint, bytes", "optimizer, bytes a device"):
+        assert name in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_every_field_with_its_meaning_and_every_plug(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for field in config.flatten(config.default()):
+        assert any(line.strip().startswith(f"{field} = ") for line in said.splitlines()), field
+    for folder, section in zip(("data", "models", "labels", "losses", "auxiliary"), config.FOLDERS, strict=True):
+        for name in config.plugs(folder):
+            assert any(line.startswith(f"{section} {name}: ") and len(line) > 20 for line in said.splitlines()), name
+
+
+def test_the_shell_sees_the_status():
+    done = subprocess.run(
+        [sys.executable, "-m", "ldl_jax.main", DIGITS, "--config.seed=x"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1

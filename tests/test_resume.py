@@ -1,0 +1,135 @@
+"""A run that is killed at any moment and started again is bitwise the run that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.report import log
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [
+    sys.executable, "-m", "ldl_jax.main", "--config=configs/digits_online.py", "--config.model.name=tests.tiny",
+    "--config.data.holdout=100", "--config.data.batch_size=128", "--config.train.save_every_epochs=0.3",
+    "--config.train.epochs=40.0", "--config.train.eval_every_epochs=2.0", "--config.train.log_every_steps=7",
+    "--config.optimizer.ema=0.9",
+]  # fmt: skip
+TOTAL = 400  # steps
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    keep = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
+    return {**keep, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
+
+
+def start(workdir, environment):
+    with open(f"{workdir}.log", "a") as log_file:
+        return subprocess.Popen(
+            [*COMMAND, f"--workdir={workdir}"], cwd=ROOT, env=environment, stdout=log_file, stderr=log_file
+        )
+
+
+def last_step(workdir):
+    path = workdir / log.METRICS
+    return max((row["step"] for row in log.read(path)), default=0) if path.exists() else 0
+
+
+def wait_for(process, condition, seconds=120):
+    """Until the condition holds or the process ends."""
+    limit = time.monotonic() + seconds
+    while process.poll() is None and not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, environment):
+    workdir = tmp_path_factory.mktemp("runs") / "calm"
+    assert start(workdir, environment).wait(120) == 0
+    assert last_step(workdir) == TOTAL
+    return workdir
+
+
+def everything(workdir):
+    """All numbers of a run by name, the whole state of its last checkpoint included."""
+    found = {}
+    for path in ("model.npz", "best.npz", "predictions/test.npz", "predictions/holdout.npz"):
+        with np.load(workdir / path, allow_pickle=False) as file:
+            found |= {f"{path}:{name}": file[name] for name in file.files}
+    assert Checkpoints(workdir / "checkpoints", every_steps=1, keep=2)._fault(TOTAL) is None
+    state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(TOTAL) / "state").absolute())
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        found[jax.tree_util.keystr(path)] = np.asarray(leaf)
+    assert any("rows" in name for name in found)
+    assert any("opt_state" in name for name in found)
+    return found
+
+
+def check_equal(workdir, calm):
+    assert (workdir / log.METRICS).read_text() == (calm / log.METRICS).read_text()
+    here, there = everything(workdir), everything(calm)
+    assert here.keys() == there.keys()
+    for name in there:
+        np.testing.assert_array_equal(here[name], there[name], err_msg=name)
+
+
+def kill_often(workdir, calm, environment, kills, seed):
+    """Kill at random steps; every second time as soon as the files of a save begin to appear."""
+    draw, killed = random.Random(seed), 0
+    checkpoints = workdir / "checkpoints"
+    while killed < kills:
+        process = start(workdir, environment)
+        goal = draw.randrange(last_step(workdir), TOTAL - TOTAL // 8)
+        wait_for(process, lambda goal=goal: last_step(workdir) > goal)
+        if killed % 2:
+            wait_for(process, lambda: any(checkpoints.glob("*tmp*")))
+        time.sleep(draw.random() * 0.02)
+        assert process.poll() is None, "the run ended before it was killed"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        killed += 1
+        if last_step(workdir) >= TOTAL - TOTAL // 8 - 20:
+            break
+    assert killed
+    assert start(workdir, environment).wait(120) == 0
+    check_equal(workdir, calm)
+    return killed
+
+
+def test_killed_three_times(calm, tmp_path, environment):
+    assert kill_often(tmp_path / "killed", calm, environment, 3, seed=1) >= 2
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(calm, tmp_path, environment):
+    done, part = 0, 0
+    while done < 20:
+        done += kill_often(tmp_path / f"killed{part}", calm, environment, 20 - done, seed=part)
+        part += 1
+
+
+def test_terminated_it_saves_and_leaves_with_status_0(calm, tmp_path, environment):
+    workdir = tmp_path / "terminated"
+    process = start(workdir, environment)
+    wait_for(process, lambda: last_step(workdir) > 30)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    stopped = Path(f"{workdir}.log").read_text()
+    assert "terminated: saved at step" in stopped
+    step = int(stopped.split("terminated: saved at step")[1].split(";")[0])
+    assert (workdir / "checkpoints" / f"{step}.sha256").exists()
+    assert not (workdir / "summary.json").exists()
+    assert start(workdir, environment).wait(120) == 0
+    assert f"going on at step {step}" in Path(f"{workdir}.log").read_text()
+    check_equal(workdir, calm)

@@ -1,0 +1,250 @@
+"""The loop from the outside: what a run writes, and that other ways to the same run are the same run."""
+
+import json
+import shutil
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import ldl_jax
+from ldl_jax import build, config, run, train
+from ldl_jax.report import log
+
+
+def settings(**fields):
+    c = config.default()
+    c.model.name, c.labels.name = "tests.tiny", "online"
+    c.augment.pad, c.augment.flip = 1, True
+    c.data.batch_size, c.data.eval_batch_size, c.data.holdout = 96, 128, 137
+    c.optimizer.learning_rate, c.optimizer.schedule = 0.2, "cosine"
+    c.train.epochs, c.train.log_every_steps = 3.0, 5
+    with c.model.options.unlocked():
+        c.model.options.channels = 8
+    c.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return c
+
+
+def go(workdir, c, devices=1, **options):
+    return train.train(c, workdir, devices=jax.devices()[:devices], **options)
+
+
+def predictions(workdir, split="test"):
+    with np.load(workdir / "predictions" / f"{split}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("calm")
+    go(workdir, settings(optimizer__ema=0.9))
+    return workdir
+
+
+def test_a_run_leaves_every_file(calm):
+    names = {str(path.relative_to(calm)) for path in calm.rglob("*") if path.is_file()}
+    assert {
+        "config.json", "network.json", "versions.json", "metrics.jsonl", "timing.jsonl", "model.npz", "best.npz",
+        "summary.json", "reliability.png", "curves.png", "predictions/test.npz", "predictions/holdout.npz",
+    } <= names  # fmt: skip
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert {path.name for path in (calm / "checkpoints").iterdir()} == {"26", "39", "26.sha256", "39.sha256"}
+    assert not [name for name in names if ".tmp" in name]
+    assert (calm / "reliability.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_scores_are_those_of_the_predictions_that_were_written(calm):
+    for split, count in (("test", 360), ("holdout", 137)):
+        said = predictions(calm, split)
+        assert said["logits"].dtype == np.float32
+        assert len(set(said["index"])) == len(said["index"]) == count
+        z = said["logits"].astype(np.float64)
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        truth = np.eye(10)[said["label"]]
+        confidence, correct = p.max(1), p.argmax(1) == said["label"]
+        bins = np.clip(np.ceil(confidence * 15) - 1, 0, 14)
+        gaps = [abs((confidence[bins == b] - correct[bins == b]).sum()) for b in range(15)]
+        expected = {
+            "n": count, "accuracy": correct.mean(), "nll": -np.log((p * truth).sum(1)).mean(),
+            "brier": ((p - truth) ** 2).sum(1).mean(), "ece": sum(gaps) / count,
+        }  # fmt: skip
+        scores = json.loads((calm / "summary.json").read_text())["splits"][split]
+        for name, value in expected.items():
+            assert scores[name] == pytest.approx(value, abs=2e-6), (split, name)
+        assert 0 < scores["ece_floor"] < 0.2
+
+
+def test_labels_of_the_predictions_are_those_of_the_published_order(calm):
+    dataset = build.make_dataset(settings().data)
+    for split, part in (("test", dataset.test), ("holdout", dataset.train)):
+        said = predictions(calm, split)
+        np.testing.assert_array_equal(said["label"], part.labels[said["index"]])
+
+
+def test_metrics_have_a_row_for_every_log_and_evaluation_and_only_numbers_that_repeat(calm):
+    rows = log.read(calm / "metrics.jsonl")
+    assert [row["step"] for row in rows if "train/loss" in row] == [5, 10, 15, 20, 25, 30, 35, 39]
+    assert [row["step"] for row in rows if "test/nll" in row] == [13, 26, 39]
+    assert rows[-1]["labels/rows_written"] == pytest.approx(1300, abs=60)
+    assert not any("second" in name for row in rows for name in row)
+    assert all("images_per_second" in row for row in log.read(calm / "timing.jsonl"))
+
+
+def test_the_best_weights_are_those_of_the_lowest_holdout_nll(calm):
+    rows = log.read(calm / "metrics.jsonl")
+    lowest = min((row["holdout/nll"], row["step"]) for row in rows if "holdout/nll" in row)
+    assert tuple(run.read_weights(calm / "best.npz")[1][name] for name in ("nll", "step")) == lowest
+
+
+def test_a_loaded_run_says_what_was_predicted(calm):
+    apply, variables = ldl_jax.load(calm)
+    images = build.make_dataset(settings().data).test.images
+    logits = jax.jit(apply)(variables, images).logits
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, predictions(calm)["logits"], atol=1e-5)
+
+
+def test_the_same_command_on_a_finished_run_changes_no_number(calm, tmp_path):
+    again = shutil.copytree(calm, tmp_path / "again")
+    go(again, settings(optimizer__ema=0.9, train__log_every_steps=5))
+    assert (again / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
+    chex.assert_trees_all_equal(predictions(again), predictions(calm))
+
+
+def test_another_evaluation_says_the_same_and_another_average_something_else(calm, tmp_path):
+    again = shutil.copytree(calm, tmp_path / "again")
+    train.evaluate(settings(optimizer__ema=0.9, data__eval_batch_size=50), again, jax.devices()[:1])
+    np.testing.assert_allclose(predictions(again)["logits"], predictions(calm)["logits"], atol=1e-5)
+    train.evaluate(settings(optimizer__ema=0.9, eval__weights="ema"), again, jax.devices()[:1])
+    assert np.abs(predictions(again)["logits"] - predictions(calm)["logits"]).max() > 1e-3
+
+
+def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_the_way_in(calm, tmp_path, monkeypatch):
+    """Streamed instead of resident, and stopped in the middle of an epoch and of a line of the log."""
+    c = settings(optimizer__ema=0.9, data__resident=False)
+    with monkeypatch.context() as patch:
+        calls = iter(range(100))
+        patch.setattr(train._Terminated, "__enter__", lambda self: lambda: next(calls) == 16)
+        patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
+        assert go(tmp_path, c) is None
+    assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
+    assert not (tmp_path / "summary.json").exists()
+    go(tmp_path, c)
+    assert (tmp_path / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
+    chex.assert_trees_all_equal(predictions(tmp_path), predictions(calm))
+
+
+def test_a_longer_run_needs_the_word_and_is_recorded(calm, tmp_path):
+    longer = shutil.copytree(calm, tmp_path / "longer")
+    with pytest.raises(ValueError, match=r"train.epochs was 3.0, is 4.0 .*--extend"):
+        go(longer, settings(optimizer__ema=0.9, train__epochs=4.0))
+    summary = go(longer, settings(optimizer__ema=0.9, train__epochs=4.0), extend=True)
+    assert summary["step"] == 52
+    assert len(json.loads((longer / "versions.json").read_text())["starts"]) == 2
+    assert run.read_config(longer).train.epochs == 4.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"labels__online__alpha": 0.5}, "labels.online.alpha"),
+        ({"seed": 1}, "seed"),
+        ({"labels__name": "hard"}, "labels.name"),
+    ],
+)
+def test_another_config_is_refused_by_the_names_of_the_fields(calm, fields, name):
+    before = (calm / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=rf"holds another run: {name} was .*, is "):
+        go(calm, settings(optimizer__ema=0.9, **fields))
+    assert (calm / "config.json").read_bytes() == before
+
+
+def test_another_model_behind_the_same_config_is_refused_by_the_leaf_that_differs(calm, tmp_path):
+    other = shutil.copytree(calm, tmp_path / "other")
+    text = json.loads((other / "config.json").read_text())
+    text["model"]["options"]["channels"] = 6
+    (other / "config.json").write_text(json.dumps(text))
+    c = settings(optimizer__ema=0.9)
+    c.model.options.channels = 6
+    with pytest.raises(ValueError, match=r"checkpoints/39 is of another model: params/model/bn/bias is float32\[8\]"):
+        go(other, c)
+    assert (other / "checkpoints" / "39").is_dir()
+
+
+def test_chunks_of_steps_are_the_same_steps(tmp_path):
+    fields = {"model__dtype": "float64", "train__epochs": 2.0, "labels__online__momentum": 0.5}
+    for name, chunk in (("one", 1), ("four", 4)):
+        go(tmp_path / name, settings(train__chunk_steps=chunk, **fields))
+    one, four = (log.read(tmp_path / name / "metrics.jsonl") for name in ("one", "four"))
+    chex.assert_trees_all_close(one, four, rtol=1e-10)
+
+
+def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
+    constant = {"optimizer__schedule": "constant", "labels__online__schedule": "constant", "model__dtype": "float64"}
+    go(tmp_path / "one", settings(**constant))
+    for devices, epochs in ((1, 1.0), (8, 2.0), (1, 3.0)):
+        go(tmp_path / "moved", settings(train__epochs=epochs, **constant), devices, extend=True)
+    one, moved = ({row["step"]: row for row in log.read(tmp_path / name / "metrics.jsonl") if "test/nll" in row}
+                  for name in ("one", "moved"))  # fmt: skip
+    chex.assert_trees_all_close(one, moved, rtol=1e-9)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_no_checkpoint_holds_it(tmp_path):
+    c = settings(optimizer__learning_rate=1e38, train__save_every_epochs=0.08, optimizer__schedule="constant")
+    with pytest.raises(train.NonFinite, match=r"step \d+: loss .* at learning rate 1e\+38"):
+        go(tmp_path, c)
+    checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
+    made = build.experiment(c, jax.devices()[:1])
+    _, notes = train.restore(made, checkpoints)
+    assert np.isfinite([row["loss"] for row in notes["window"]]).all()
+    checkpoints.close()
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_finished_run_teaches_and_is_remembered_by_its_weights(calm, tmp_path):
+    c = settings(labels__name="teacher", teachers=(str(calm),), train__epochs=1.0)
+    summary = go(tmp_path / "student", c)
+    assert list(summary["teachers"]) == [str(calm)]
+    other = shutil.copytree(calm, tmp_path / "other")
+    variables, _ = run.read_weights(calm / "model.npz")
+    run.save_weights(other / "model.npz", jax.tree.map(lambda x: x + 1, variables), step=39)
+    with pytest.raises(ValueError, match=r"begun with the teachers .* allowed are the same"):
+        go(tmp_path / "student", settings(labels__name="teacher", teachers=(str(other),), train__epochs=1.0))
+
+
+def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"):
+        build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+    other = shutil.copytree(calm, tmp_path / "other")
+    sources = json.loads((other / "network.json").read_text())
+    (other / "network.json").write_text(json.dumps({**sources, "num_classes": 7}))
+    with pytest.raises(ValueError, match="has classes 7; allowed is the student's, 10"):
+        build.experiment(settings(labels__name="teacher", teachers=(str(other),)))
+    (other / "model.npz").write_bytes(b"PK damaged")
+    with pytest.raises(ValueError, match=r"model.npz: cannot be read as the weights"):
+        build.experiment(settings(labels__name="teacher", teachers=(str(other),)))
+
+
+def test_sizes_are_told_before_anything_starts():
+    text = train.sizes(settings(), jax.devices()[:1])
+    assert "39 = 3 epochs of 13" in text
+    assert f"{3072 * 10 * 4:,}" in text  # the label memory: 1,437 rows padded to 3,072, f32
+    eighth = train.sizes(settings(), jax.devices())
+    assert f"{3072 * 10 * 4 // 8:,}" in eighth
+
+
+def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
+    go(tmp_path, settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0))
+    made = build.experiment(settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0),
+                            jax.devices()[:1])  # fmt: skip
+    checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
+    state, _ = train.restore(made, checkpoints)
+    checkpoints.close()
+    fresh = train.steps.init_state(made.recipe, jax.random.key(0))
+    # steps 0 and 1 make the one update; step 2 waits for its partner
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, fresh.params["model"], state.params["model"])
+    chex.assert_trees_all_close(state.ema["params"], expected, atol=1e-6)
