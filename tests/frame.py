@@ -1,0 +1,249 @@
+"""A network of two layers, forty images, and the step around them: what the tests of a step share."""
+
+import importlib
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldl_jax import augment, config, mesh, mixing, optimizer, steps
+from ldl_jax.contract import Batch, Build, Forward, Outputs
+from ldl_jax.models.base import Network, conv, head, norm, normalise, param_dtype, pool
+
+K, N, B, SHAPE = 5, 40, 16, (8, 8, 3)
+PER_EPOCH, TOTAL = 2, 6  # 32 of the 40 examples come in an epoch: some rows are skipped
+DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16}
+MIXINGS = ("none", "mixup", "cutmix", "ricap")
+
+
+class Tiny(nn.Module):
+    """One convolution with BatchNorm and a head; the convolution is handed out as two stages."""
+
+    network: Network
+
+    @nn.compact
+    def __call__(self, image, train: bool):
+        before = norm(self.network, train, name="bn")(
+            conv(self.network, 4, 3, name="conv")(normalise(image, self.network))
+        )
+        embedding = pool(nn.relu(before), self.network)
+        return Outputs(head(self.network, embedding), (before, before), embedding)
+
+
+class Case(NamedTuple):
+    """What a test's step is made of; hashable, so that a compiled step is shared by all tests that ask for it."""
+
+    labels: str = "hard"
+    mixing: str = "none"
+    dtype: str = "float32"
+    auxiliaries: tuple = ()
+    options: tuple = ()  # (name, value) pairs for the label source
+    mix_options: tuple = ()
+    augment: tuple = ()
+    criterion: str = "cross_entropy"
+    accumulate: int = 1
+    ema: float = 0.0
+    num_classes: int = K
+    examples: int = N
+    batch: int = B
+
+
+def plug(folder, name):
+    return importlib.import_module(f"ldl_jax.{folder}.{name}")
+
+
+def network(dtype, num_classes=K):
+    """(init, apply) of the tiny network, as `contract.Build` has them."""
+    module = Tiny(Network(num_classes, (0.5,) * 3, (0.25,) * 3, DTYPES[dtype]))
+    kind = param_dtype(DTYPES[dtype])
+
+    def init(key):
+        made = module.init(key, jnp.zeros((1, *SHAPE), kind), False)
+        return jax.tree.map(lambda leaf: leaf.astype(kind), {n: made[n] for n in ("params", "batch_stats")})
+
+    def apply(variables, image, *, train, key=None):
+        del key
+        if not train:
+            return module.apply(variables, image, False), variables["batch_stats"]
+        outputs, changed = module.apply(variables, image, True, mutable=["batch_stats"])
+        return outputs, changed["batch_stats"]
+
+    return init, apply
+
+
+def options_of(file, function="make"):
+    return {option.name: option.value for option in config.read_options(file, function)[1]}
+
+
+def source_options(name, mix_prob):
+    """Options where a source's defaults are refused: memories under mixing that leaves no example alone."""
+    return {"write": "clean"} if mix_prob >= 1 and "write" in options_of(f"labels/{name}.py") else {}
+
+
+def make_build(case, init, apply, mix_prob, made_optimizer, views=1):
+    variables = jax.eval_shape(init, jax.random.key(0))
+    shown = jax.ShapeDtypeStruct((views, case.batch, *SHAPE), param_dtype(DTYPES[case.dtype]))
+    look = jax.eval_shape(lambda v, x: steps.forward(partial(apply, v, train=False), x)[0], variables, shown)
+    build = Build(
+        num_classes=case.num_classes, num_examples=case.examples, rows=mesh.padded_rows(case.examples),
+        steps_per_epoch=PER_EPOCH, total_steps=TOTAL, mix_prob=mix_prob,
+        criterion=plug("losses", case.criterion).make(), init=init, apply=apply, optimizer=made_optimizer,
+        outputs=look, teachers=(look, look), part=None,
+    )  # fmt: skip
+    return build._replace(
+        part=lambda name: plug("labels", name).make(build, **source_options(name, mix_prob))
+    )  # parts of a blend have no blend of their own
+
+
+def sgd(accumulate=1, learning_rate=0.1):
+    schedule = optimizer.make_schedule(
+        learning_rate, schedule="cosine", boundaries=(), factor=0.1, warmup_epochs=1.0,
+        updates_per_epoch=PER_EPOCH / accumulate, total_updates=TOTAL // accumulate,
+    )  # fmt: skip
+    made = optimizer.make(
+        schedule, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="all", clip_norm=0.0, accumulate=accumulate
+    )
+    return schedule, made
+
+
+@lru_cache(None)
+def recipe(case):
+    """The recipe of a case, made as `build` makes one, with two frozen networks."""
+    init, apply = network(case.dtype, case.num_classes)
+    schedule, made_optimizer = sgd(case.accumulate)
+    mixer = getattr(mixing, case.mixing)(**dict(case.mix_options))
+    build = make_build(case, init, apply, mixer.probability, made_optimizer)
+    auxiliaries = {name: plug("auxiliary", name).make(build) for name in case.auxiliaries}
+    views = steps.num_views(auxiliaries, jax.ShapeDtypeStruct((case.batch, *SHAPE), jnp.float32))
+    if views > 1:
+        build = make_build(case, init, apply, mixer.probability, made_optimizer, views)
+        auxiliaries = {name: plug("auxiliary", name).make(build) for name in case.auxiliaries}
+    options = source_options(case.labels, mixer.probability) | dict(case.options)
+    source = plug("labels", case.labels).make(build, **options)
+    look = lambda variables, image: apply(variables, image, train=False)[0]  # noqa: E731
+    return steps.Recipe(
+        build, source, auxiliaries, (look, look), augment.make((0.5,) * 3, **dict(case.augment)), mixer, schedule,
+        case.accumulate, case.ema, param_dtype(DTYPES[case.dtype]),
+    )  # fmt: skip
+
+
+@lru_cache(None)
+def frozen(dtype="float32", num_classes=K):
+    """Variables of two frozen networks."""
+    init, _ = network(dtype, num_classes)
+    return tuple(init(jax.random.key(seed)) for seed in (101, 102))
+
+
+@lru_cache(None)
+def data():
+    """Forty resident images, and the seed's key."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (N, *SHAPE)).astype(np.uint8)
+    return {"key": jax.random.key(3), "images": images, "labels": draw.integers(0, K, N).astype(np.int32)}
+
+
+def resident(step):
+    """The batch of a step by its index alone; no example comes twice in an epoch."""
+    epoch, place = divmod(step, PER_EPOCH)
+    order = np.random.default_rng([7, epoch]).permutation(N)
+    return {"index": order[place * B : (place + 1) * B].astype(np.int32)}
+
+
+def streamed(step, masked=()):
+    """The same batch with its images; `masked` slots count for nothing and hold a copy of slot 0."""
+    index = resident(step)["index"]
+    image, label, mask = data()["images"][index], data()["labels"][index], np.ones(B, np.float32)
+    image[list(masked)], mask[list(masked)] = image[0], 0
+    return {"index": index, "image": image, "label": label, "mask": mask}
+
+
+@lru_cache(None)
+def fresh(case):
+    """The state at step 0."""
+    return steps.init_state(recipe(case), jax.random.key(3))
+
+
+def arguments(case):
+    """Abstract (state, frozen, data, batch) of a case, of any size: nothing is allocated."""
+    struct, made = jax.ShapeDtypeStruct, recipe(case)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(partial(steps.init_state, made), key)
+    variables = jax.eval_shape(made.build.init, key)
+    images = struct((case.examples, *SHAPE), jnp.uint8)
+    labels = struct((case.examples,), jnp.int32)
+    table = {"key": key, "images": images, "labels": labels}
+    return state, (variables, variables), table, {"index": struct((case.batch,), jnp.int32)}
+
+
+@lru_cache(None)
+def observed(case):
+    """A jitted step that also hands out its prepared batch and its targets after mixing."""
+    made = recipe(case)
+    step = steps.make_train_step(made)
+
+    def watched(state, frozen, data, batch):
+        seen = steps.prepare(made, frozen, data, batch, state.step)
+        variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
+        outputs = steps.forward(partial(made.build.apply, variables, train=True), seen.image)[0]
+        targets = made.source.targets(state.labels, seen, outputs)
+        targets = tuple(steps.mix_target(target, seen.partner, seen.share) for target in targets)
+        return step(state, frozen, data, batch), (seen, targets, outputs)
+
+    return jax.jit(watched)
+
+
+def train(case, count, devices=1, make=resident):
+    """(state, scalars of each step) after `count` steps from the initial state, on so many devices."""
+    there = mesh.make_mesh(jax.devices()[:devices])
+    shardings = mesh.state_shardings(fresh(case), there)
+    state = jax.device_put(jax.tree.map(np.asarray, fresh(case)), shardings)  # through the host: the state is donated
+    step = jax.jit(
+        steps.make_train_step(recipe(case)), donate_argnums=0, out_shardings=(shardings, mesh.replicated(there))
+    )
+    fixed, table = mesh.put_replicated(frozen(case.dtype), there), mesh.put_replicated(data(), there)
+    history = []
+    for number in range(count):
+        state, scalars = step(state, fixed, table, mesh.to_global(make(number), there))
+        history.append(jax.device_get(jax.block_until_ready(scalars)))
+    return jax.device_get(state), history
+
+
+def plain_build(**changes):
+    """A build for sources that are tested without a network: float64, no mixing."""
+    init, apply = network("float64")
+    return make_build(Case(dtype="float64"), init, apply, 0.0, sgd()[1])._replace(**changes)
+
+
+def plain_batch(label, *, index=None, share=None, mask=None, step=0, teacher=()):
+    """A batch without images: what a label source reads."""
+    label = jnp.asarray(label, jnp.int32)
+    size = len(label)
+    share = jnp.ones((size, 1)) if share is None else jnp.asarray(share)
+    return Batch(
+        image=None, clean=None, index=jnp.arange(size) if index is None else jnp.asarray(index), label=label, given=(),
+        partner=mixing.partners(size, share.shape[1]), share=share, mask=jnp.ones(size) if mask is None else mask,
+        teacher=tuple(says(logits) for logits in teacher), step=jnp.asarray(step, jnp.int32), key=jax.random.key(0),
+    )  # fmt: skip
+
+
+def says(logits):
+    """Outputs of one view with these logits [B, K]."""
+    return Outputs(jnp.asarray(logits)[None], (), None)
+
+
+def after(logits, *, clean=None, params=None, batch_stats=None, updated=True):
+    """What `update` gets, from logits [B, K]."""
+    return Forward(says(logits), (), clean, params, batch_stats, jnp.asarray(updated))
+
+
+def softmax(logits):
+    """By numpy, in float64."""
+    power = np.exp(np.asarray(logits, np.float64) - np.max(logits, -1, keepdims=True))
+    return power / power.sum(-1, keepdims=True)
+
+
+def float_leaves(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
