@@ -18,8 +18,8 @@ from ml_collections import ConfigDict, FieldReference, config_dict
 ROOM = Path(__file__).parent
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers are known by their weights, wherever they lie
-    "teachers", "data.root", "data.eval_batch_size", "data.verify", "eval.weights", "train.log_every_steps", "train.keep",
-    "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
+    "teachers", "data.root", "data.eval_batch_size", "data.verify", "eval.weights", "train.log_every_steps",
+    "train.keep", "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
 )  # fmt: skip
 
 

@@ -195,7 +195,7 @@ def make_train_step(recipe: Recipe) -> Callable:
         scalars = {
             "loss": loss,
             "grad_norm": norm,
-            "learning_rate": jnp.asarray(recipe.schedule(state.step // recipe.accumulate)),
+            "learning_rate": jnp.asarray(recipe.schedule(state.step // recipe.accumulate), recipe.dtype),
             "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
             **({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}),
         }

@@ -203,7 +203,8 @@ class Loop:
 
     def save(self, state, *, force):
         """Save where it is due; the mean of the log's open window and the best score go with the state."""
-        notes = {"step": self.step, "window": self.window, "best": self.best}
+        # A copy: the notes are written in the background, while the window grows.
+        notes = {"step": self.step, "window": list(self.window), "best": self.best}
         self.checkpoints.save(self.step, state, notes, force=force)
 
     def record(self, first, count, scalars):

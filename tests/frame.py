@@ -246,4 +246,6 @@ def softmax(logits):
 
 
 def float_leaves(tree):
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    """The floating leaves that have a type of their own: Python numbers take on that of what they meet."""
+    leaves = jax.tree.leaves(tree)
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating) and not leaf.weak_type]
