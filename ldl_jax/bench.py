@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ldl_jax import build, config, mesh, order, steps, train
+from ldl_jax import build, config, mesh, order, plan, steps, train
 from ldl_jax.labels import base
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits_online.py"
@@ -64,7 +64,7 @@ def summary(times: dict[str, list[float]], reference: str, unit: str, per_call: 
 
 def toolkit_step(made: build.Experiment) -> Callable:
     """The run's own train step on its own data, one step a call."""
-    device, shapes = train.make_programs(made), train.abstract_state(made)
+    device, shapes = train.make_programs(made), plan.abstract_state(made)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     fresh = jax.jit(partial(steps.init_state, made.recipe), out_shardings=shardings)
     state, batches = fresh(jax.random.key(made.config.seed)), _batches(made)

@@ -104,12 +104,12 @@ def main(argv: list[str] | None = None) -> int:
         profile = _steps(values.profile)
         config.check(c)
         prepare(c)
-        from ldl_jax import train
+        from ldl_jax import plan, train
     except (Usage, ValueError) as error:
         return _fail(error)
     try:
         if values["dry-run"].value:
-            print(train.sizes(c))
+            print(plan.sizes(c))
         elif values.mode == "eval":
             train.evaluate(c, workdir)
         else:

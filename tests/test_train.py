@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ldl_jax
-from ldl_jax import build, config, run, train
+from ldl_jax import build, config, plan, run, train
 from ldl_jax.report import log
 
 
@@ -230,10 +230,10 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
 
 
 def test_sizes_are_told_before_anything_starts():
-    text = train.sizes(settings(), jax.devices()[:1])
+    text = plan.sizes(settings(), jax.devices()[:1])
     assert "39 = 3 epochs of 13" in text
     assert f"{3072 * 10 * 4:,}" in text  # the label memory: 1,437 rows padded to 3,072, f32
-    eighth = train.sizes(settings(), jax.devices())
+    eighth = plan.sizes(settings(), jax.devices())
     assert f"{3072 * 10 * 4 // 8:,}" in eighth
 
 

@@ -88,7 +88,7 @@ def term_loss(target: Target, logits: Array, criterion) -> Array:
 
 
 def row_report(rows: Array) -> dict[str, Array]:
-    """Share of the rows that were written, and their mean entropy in nat."""
+    """Number of the rows that were written, and their mean entropy in nat."""
     kind = jnp.promote_types(rows.dtype, jnp.float32)
     total = rows.sum(-1, dtype=kind)
     written = total > 0
