@@ -43,20 +43,25 @@ class Teacher(NamedTuple):
     digest: str  # SHA-256 of the weights' file
 
 
-def experiment(c: ConfigDict, devices=None) -> Experiment:
-    """Everything that a config stands for, checked. Raises ValueError in one sentence where something does not fit."""
+def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()) -> Experiment:
+    """Everything that a config stands for, checked. Raises ValueError in one sentence where something does not fit.
+
+    A `dataset` given here takes the place of the one that the config names, and `teachers` (each a function of the
+    network's sources that makes a `Teacher`) join those that it names.
+    """
     config.check(c)
-    dataset = make_dataset(c.data)
+    dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout = order.split(dataset.train.num_examples, c.data.examples, c.data.holdout)
     there = mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
     sources = run.network_sources(c, dataset, *_statistics(c.model, dataset))
-    teachers = [make_teacher(path, sources) for path in c.teachers]
+    named = [make_teacher(path, sources) for path in c.teachers]
+    teachers = named + [make(sources) for make in teachers]
     return Experiment(
         c, dataset, train, holdout, sources, there, make_recipe(c, sources, teachers, dataset, len(train)),
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
-        {str(path): teacher.digest for path, teacher in zip(c.teachers, teachers, strict=True)},
+        {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
     )  # fmt: skip
 
 
