@@ -17,11 +17,8 @@ class Adaptor(nn.Module):
     @nn.compact
     def __call__(self, x):
         pad = [(1, 1)] * 2 if self.strides == 2 else "VALID"
-        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        conv = nn.Conv(
-            self.features, self.kernel, self.strides, padding=pad, kernel_init=init, param_dtype=x.dtype, name="conv"
-        )
-        x = conv(x)
+        he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        x = nn.Conv(self.features, self.kernel, self.strides, pad, kernel_init=he, param_dtype=x.dtype, name="conv")(x)
         x = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
         scale = self.param("scale", nn.initializers.ones, (self.features,), x.dtype)
         return nn.relu(x * scale + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))

@@ -16,7 +16,8 @@ def make(
 ) -> LabelSource:
     """A weighted sum of sources: `hard` and `teacher` at temperature 4 is knowledge distillation (Hinton 2015).
 
-    State: a tuple, one entry a part. Raises ValueError where weights and parts differ in number a part is a blend, or the ramp is negative.
+    State: a tuple, one entry a part. Raises ValueError where weights and parts differ in number, a part is a blend or
+    the ramp is negative.
     """
     if len(parts) != len(weights) or not parts:
         raise ValueError(f"labels.blend: parts {parts} and weights {weights}; allowed is one weight for each part")
