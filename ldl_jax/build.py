@@ -55,7 +55,7 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
     there = mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
     sources = run.network_sources(c, dataset, *_statistics(c.model, dataset))
-    named = [make_teacher(path, sources) for path in c.teachers]
+    named = [make_teacher(path, sources, c.teachers_from) for path in c.teachers]
     teachers = named + [make(sources) for make in teachers]
     return Experiment(
         c, dataset, train, holdout, sources, there, make_recipe(c, sources, teachers, dataset, len(train)),
@@ -152,9 +152,9 @@ def load(path) -> tuple[Callable, PyTree]:
     return apply, variables
 
 
-def make_teacher(path, sources: dict) -> Teacher:
+def make_teacher(path, sources: dict, made_from: str = "") -> Teacher:
     """A finished run as a frozen network. Raises ValueError where it does not fit the student's sources."""
-    theirs, variables, digest = run.load_weights(path)
+    theirs, variables, digest = run.load_weights(path, made_from)
     for field, what in (("num_classes", "classes"), ("shape", "image shape")):
         if theirs[field] != sources[field]:
             raise ValueError(

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict, FieldReference, config_dict
 ROOM = Path(__file__).parent
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers are known by their weights, wherever they lie
-    "teachers", "data.root", "data.eval_batch_size", "data.verify", "eval.weights", "train.log_every_steps",
-    "train.keep", "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
+    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "eval.weights",
+    "train.log_every_steps", "train.keep", "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
 )  # fmt: skip
 
 
@@ -28,6 +28,7 @@ def default() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything random
     config.teachers = ()  # run directories of frozen networks, for labels.teacher and auxiliary.hint
+    config.teachers_from = ""  # arguments of the command that makes a teacher, shown where one is missing
     config.data = data = ConfigDict()
     data.name = "digits"  # file of ldl_jax/data
     data.root = ""  # folder or file of the data on disk
@@ -80,18 +81,22 @@ def default() -> ConfigDict:
     return config.lock()
 
 
-def start(name: str) -> ConfigDict:
+def start(name: str, *arguments: str) -> ConfigDict:
     """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that calls it."""
     path = Path(inspect.stack()[1].filename).parent / name
     if not path.is_file():
         found = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
         raise ValueError(f"{path}: no such config; beside it are {found}")
-    return read(path)
+    return read(":".join([str(path), *arguments]))
 
 
 def read(path) -> ConfigDict:
-    """The config of a file's `get_config()`. Raises ValueError in one sentence that names the file and the fault."""
-    path = Path(path)
+    """The config of a file's `get_config()`, or of `get_config(argument)` where the path is FILE:ARGUMENT.
+
+    Raises ValueError in one sentence that names the file and the fault.
+    """
+    name, *arguments = str(path).split(":", 1)
+    path = Path(name)
     if not path.is_file():
         raise ValueError(f"--config {path} is not there; configs/ holds the ones that come along")
     space = {"__name__": f"config_{path.stem}", "__file__": str(path)}
@@ -99,12 +104,20 @@ def read(path) -> ConfigDict:
         exec(compile(path.read_text(), str(path), "exec"), space)
         if "get_config" not in space:
             raise ValueError("it has no function get_config() -> ConfigDict")
-        made = space["get_config"]()
+        made = space["get_config"](*arguments)
     except Exception as error:  # whatever a file of the user's may do
-        raise ValueError(f"--config {path} is no config: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).removeprefix(f"--config {path} is no config: ")
+        raise ValueError(f"--config {path} is no config: {text}") from error
     if not isinstance(made, ConfigDict):
         raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")
     return made
+
+
+def choose(argument: str, options: dict[str, object]):
+    """The option that a config's argument names. Raises ValueError listing the options."""
+    if argument not in options:
+        raise ValueError(f"its argument is {argument!r}; allowed are {', '.join(options)}")
+    return options[argument]
 
 
 class Option(NamedTuple):

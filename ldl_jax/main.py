@@ -14,7 +14,7 @@ from ldl_jax import config
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
-  --config=FILE        a config, such as configs/digits_online.py
+  --config=FILE        a config, such as configs/digits_online.py; FILE:ARGUMENT where it takes one (a schedule)
   --config.FIELD=VALUE overrides one of the fields below
   --workdir=DIR        the run's directory; runs/<config's name>-seed<seed> unless given
   --mode=train|eval    train (or go on where the run stopped), or measure the latest checkpoint again
@@ -66,7 +66,8 @@ def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:
         if c is None:
             raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
     if workdir is None:
-        name = Path(config_flags.get_config_filename(values["config"])).stem
+        file, _, argument = config_flags.get_config_filename(values["config"]).partition(":")
+        name = "-".join([Path(file).stem, *([argument] if argument else [])])
         workdir = f"runs/{name}-seed{c.seed}"
     return c, Path(workdir)
 
