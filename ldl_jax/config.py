@@ -1,8 +1,4 @@
-"""Every setting once: its default, its unit, its checks.
-
-The block of a plug is read off its factory: the keyword-only options of `make` in ldl_jax/<folder>/<name>.py, with
-their defaults and the comment behind each; nothing is imported for it.
-"""
+"""Every setting once: its default, its unit, its checks."""
 
 import ast
 import difflib
@@ -11,11 +7,11 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from ml_collections import ConfigDict, FieldReference, config_dict
 
-ROOM = Path(__file__).parent
+from ldl_jax.options import block, mixings, plugs, read_options
+
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers are known by their weights, wherever they lie
     "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "eval.weights",
@@ -39,7 +35,7 @@ def default() -> ConfigDict:
     data.resident = True  # keep the whole set in the device's memory; False: feed it batch by batch
     data.verify = True  # compare published checksums
     data.on_error = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, and counts for nothing)
-    config.augment = _options("augment.py", "make")
+    config.augment = block("augment.py", "make")
     config.mixing = ConfigDict({"name": "none"})  # function of ldl_jax/mixing.py
     config.model = model = ConfigDict()
     model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
@@ -75,9 +71,9 @@ def default() -> ConfigDict:
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
     for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
         for name in plugs(folder):
-            config[section][name] = _options(f"{folder}/{name}.py", "make")
+            config[section][name] = block(f"{folder}/{name}.py", "make")
     for name in mixings():
-        config.mixing[name] = _options("mixing.py", name)
+        config.mixing[name] = block("mixing.py", name)
     return config.lock()
 
 
@@ -118,53 +114,6 @@ def choose(argument: str, options: dict[str, object]):
     if argument not in options:
         raise ValueError(f"its argument is {argument!r}; allowed are {', '.join(options)}")
     return options[argument]
-
-
-class Option(NamedTuple):
-    """A setting as it is written down: its value, its type where that is None, and the comment behind it."""
-
-    name: str
-    value: object
-    kind: str
-    text: str
-
-
-def plugs(folder: str) -> tuple[str, ...]:
-    """Names of the plugs in a folder of ldl_jax: its files, but for base and __init__."""
-    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if path.stem not in ("base", "__init__")))
-
-
-def mixings() -> tuple[str, ...]:
-    """Names of the ways to mix: the functions of mixing.py that return a Mixer."""
-    tree = ast.parse((ROOM / "mixing.py").read_text())
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns is not None)
-    return tuple(node.name for node in functions if ast.unparse(node.returns) == "Mixer")
-
-
-def read_options(file: str, function: str) -> tuple[str, list[Option]]:
-    """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
-    text = (ROOM / file).read_text()
-    lines = text.splitlines()
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            options = []
-            for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-                comment = lines[(value or arg).end_lineno - 1].partition("  # ")[2]
-                kind = ast.unparse(arg.annotation).split(" ")[0] if arg.annotation else "str"
-                options.append(Option(arg.arg, ast.literal_eval(value), kind, comment.strip()))
-            paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-            sentence = re.split(r"(?<! al\.)(?<=\.)\s", paragraph, maxsplit=1)[0]
-            return sentence, options
-    raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
-
-
-def _options(file: str, function: str) -> ConfigDict:
-    kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
-    block = ConfigDict()
-    for option in read_options(file, function)[1]:
-        empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
-        block[option.name] = option.value if empty is None else empty
-    return block
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import config
+from ldl_jax import config, options
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -75,8 +75,8 @@ def test_the_method_in_one_file_trains_and_is_the_formula(monkeypatch):
 def test_its_options_are_read_off_a_file_like_any_other(tmp_path, monkeypatch):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "bootstrap.py").write_text(block("bootstrapping"))
-    monkeypatch.setattr(config, "ROOM", tmp_path)
-    sentence, (option,) = config.read_options("labels/bootstrap.py", "make")
+    monkeypatch.setattr(options, "ROOM", tmp_path)
+    sentence, (option,) = options.read_options("labels/bootstrap.py", "make")
     assert sentence.startswith("Soft bootstrapping")
     assert (option.name, option.value, option.text) == ("beta", 0.95, "share of the given label, [0, 1]")
 
