@@ -4,6 +4,7 @@ A mixer's partners are rolls of the batch: batches are shuffled already, and a r
 Letters: V views, B batch, M images mixed into one.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,11 @@ class Mixer(NamedTuple):
     mix: Callable  # (key, image[V, B, H, W, C]) -> (image, partner i32[B, M], share f32[B, M])
     probability: float  # share of the batches (or examples) that are mixed
     ways: int  # M
+
+
+def precision(image: Array):
+    """The type of shares: the image's, float32 at least, so that the shares of a row sum to 1 in the step's type."""
+    return jnp.promote_types(image.dtype, jnp.float32)
 
 
 def partners(size: int, ways: int) -> Array:
@@ -43,7 +49,7 @@ def paste_box(image: Array, box: Array) -> tuple[Array, Array]:
     inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
     area = ((bottom - top) * (right - left))[:, 0]
     mixed = jnp.where(inside[..., None], jnp.roll(image, 1, axis=1), image)
-    return mixed, 1 - area.astype(jnp.float32) / (height * width)
+    return mixed, 1 - area.astype(precision(image)) / (height * width)
 
 
 def patch_four(image: Array, split: Array, offset: Array) -> tuple[Array, Array]:
@@ -68,12 +74,12 @@ def patch_four(image: Array, split: Array, offset: Array) -> tuple[Array, Array]
         patch = take(jnp.roll(image, number, axis=1), rows, columns)
         here = (low == (number // 2)) & (right == (number % 2))
         mixed = jnp.where(here[..., None], patch, mixed)
-        shares.append(extent.prod(-1).astype(jnp.float32) / (image.shape[2] * image.shape[3]))
+        shares.append(extent.prod(-1).astype(precision(image)) / (image.shape[2] * image.shape[3]))
     return mixed, jnp.stack(shares, axis=1)
 
 
 def _check(name: str, alpha: float, probability: float) -> None:
-    if alpha <= 0 or not 0 <= probability <= 1:
+    if not 0 < alpha < math.inf or not 0 <= probability <= 1:
         raise ValueError(f"mixing.{name}: alpha {alpha}, probability {probability}; allowed are alpha > 0 and [0, 1]")
 
 
@@ -87,7 +93,7 @@ def none() -> Mixer:
     def mix(key, image):
         del key
         size = image.shape[1]
-        return image, partners(size, 1), jnp.ones((size, 1), jnp.float32)
+        return image, partners(size, 1), jnp.ones((size, 1), precision(image))
 
     return Mixer(mix, 0.0, 1)
 
@@ -107,7 +113,7 @@ def mixup(
         draw, touch = jax.random.split(key)
         share = jax.random.beta(draw, alpha, alpha, shape, jnp.float32)
         share = jnp.where(jax.random.uniform(touch, shape) < probability, share, 1)
-        share = jnp.broadcast_to(share, (size,))
+        share = jnp.broadcast_to(share, (size,)).astype(precision(image))
         return blend_images(image, share), partners(size, 2), jnp.stack([share, 1 - share], axis=1)
 
     return Mixer(mix, probability, 2)

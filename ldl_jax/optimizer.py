@@ -1,5 +1,6 @@
 """The learning-rate schedule and the optax chain."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import jax
@@ -21,8 +22,8 @@ def make_schedule(
     if schedule == "cosine":
         base = optax.cosine_decay_schedule(learning_rate, total_updates)
     elif schedule == "piecewise":
-        edges = {round(epoch * updates_per_epoch): factor for epoch in boundaries}
-        base = optax.piecewise_constant_schedule(learning_rate, edges)
+        edges = Counter(round(epoch * updates_per_epoch) for epoch in boundaries)  # short runs: two may meet
+        base = optax.piecewise_constant_schedule(learning_rate, {at: factor**n for at, n in edges.items()})
     else:
         base = optax.constant_schedule(learning_rate)
     warmup = warmup_epochs * updates_per_epoch
@@ -59,7 +60,19 @@ def make(
     optimizer = optax.chain(*chain)
     if accumulate == 1:
         return optimizer
-    return optax.MultiSteps(optimizer, accumulate).gradient_transformation()
+    return _accumulated(optimizer, accumulate)
+
+
+def _accumulated(optimizer, accumulate):
+    """`optax.MultiSteps` whose mean has the type of the parameters: its own default is float32, whatever they are."""
+
+    def steps(tree):
+        return optax.MultiSteps(optimizer, accumulate, accumulator_dtype=jnp.result_type(*jax.tree.leaves(tree)))
+
+    def update(grads, state, params=None):
+        return steps(grads).update(grads, state, params)
+
+    return optax.GradientTransformation(lambda params: steps(params).init(params), update)
 
 
 def updated(opt_state, accumulate: int):

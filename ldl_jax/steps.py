@@ -121,7 +121,6 @@ def prepare(recipe: Recipe, frozen: PyTree, data: PyTree, batch: PyTree, step: A
     views = _draw_views(recipe, draw_key, image, batch["index"])
     clean = views[0]
     views, partner, share = recipe.mixer.mix(jax.random.fold_in(key, MIX), views)
-    share = share.astype(recipe.dtype)
     for auxiliary in recipe.auxiliaries.values():
         if auxiliary.views is not None:
             views = auxiliary.views(key, views[0])

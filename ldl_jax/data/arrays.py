@@ -2,12 +2,15 @@
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
 
 from ldl_jax.data.base import Dataset, Request, check_split
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
+# What numpy and zipfile raise for files of another kind, bare arrays, and archives that are broken or encrypted.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, AttributeError, TypeError, RuntimeError)
 
 
 def _read(root: str) -> dict[str, np.ndarray]:
@@ -18,7 +21,7 @@ def _read(root: str) -> dict[str, np.ndarray]:
     try:
         with np.load(root, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*FIELDS, "classes") if name in file.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{root}: cannot be read as an .npz file of plain arrays ({error})") from None
     missing = [name for name in FIELDS if name not in arrays]
     if missing:
@@ -35,6 +38,10 @@ def make(request: Request) -> Dataset:
     arrays = _read(root)
     labels = arrays["train_labels"]
     named = arrays.get("classes")
+    if named is not None and named.ndim != 1:
+        raise ValueError(
+            f"{root}: classes are {named.dtype}{list(named.shape)}; allowed is a list of names, one a class"
+        )
     num_classes = (
         len(named) if named is not None else int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
     )

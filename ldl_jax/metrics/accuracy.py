@@ -6,12 +6,16 @@ from ldl_jax.metrics.base import Metric, count, masked_sum
 
 
 def make(num_classes: int) -> Metric:
-    """Accuracy (top-1) and, above 5 classes, top-5; among equal logits the lower class number ranks first."""
+    """Accuracy (top-1) and, above 5 classes, top-5; among equal logits the lower class number ranks first.
+
+    A label whose logit is NaN is never hit.
+    """
 
     def sums(logits, seen):
         own = jnp.take_along_axis(logits, seen.label[:, None], axis=-1)
-        lower = jnp.arange(num_classes) < seen.label[:, None]
-        rank = jnp.sum((logits > own) | ((logits == own) & lower), axis=-1)
+        not_lower = jnp.arange(num_classes) >= seen.label[:, None]
+        behind = (logits < own) | ((logits == own) & not_lower)  # nothing is behind a NaN
+        rank = num_classes - jnp.sum(behind, axis=-1)
         hits = {
             f"top{k}": masked_sum((rank < k).astype(jnp.float32), seen) for k in (1, 5) if k == 1 or num_classes > k
         }

@@ -78,7 +78,7 @@ def curves(path, rows: list[dict], *, title: str):
     with matplotlib.rc_context(_STYLE):
         tall = 1 if len(panels) < 3 else 2
         figure = Figure(figsize=(8.5, 1.1 + 2.7 * tall), layout="constrained")
-        figure.suptitle(textwrap.fill(title, 78), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.suptitle(textwrap.fill(title, 78), x=0.01, ha="left", fontsize=10, fontweight="bold", parse_math=False)
         if not panels:
             figure.text(0.5, 0.45, "nothing to draw yet: no row holds a loss or a score", ha="center", color=GREY)
         for i, (label, series) in enumerate(panels):
@@ -206,7 +206,8 @@ def _tint(colour, strength):
 
 def _head(figure, y, title, summary):
     figure.text(0.105, y, summary, fontsize=7.5)
-    figure.text(0.105, y + 0.025, textwrap.fill(title, 56), fontsize=10, fontweight="bold", va="bottom")
+    text = {"fontsize": 10, "fontweight": "bold", "va": "bottom", "parse_math": False}  # a title may hold a $
+    figure.text(0.105, y + 0.025, textwrap.fill(title, 56), **text)
 
 
 def _save(path, figure):

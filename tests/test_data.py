@@ -1,0 +1,172 @@
+"""Data sets: the digits that come with scikit-learn, the user's own arrays, and splits fed batch by batch."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from ldl_jax.data import arrays, digits
+from ldl_jax.data.base import Request, check_split, streamed
+
+
+def own_arrays(**changes):
+    draw = np.random.default_rng(0)
+    made = {
+        "train_images": draw.integers(0, 256, (12, 5, 6, 3)).astype(np.uint8), "train_labels": np.arange(12) % 3,
+        "test_images": draw.integers(0, 256, (4, 5, 6, 3)).astype(np.uint8), "test_labels": np.array([2, 0, 1, 2]),
+    }  # fmt: skip
+    return {name: value for name, value in (made | changes).items() if value is not None}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Write arrays to a file; returns the request for them."""
+
+    def store(**changes):
+        np.savez(tmp_path / "own.npz", **own_arrays(**changes))
+        return Request(root=str(tmp_path / "own.npz"))
+
+    return store
+
+
+def test_the_digits_are_1437_and_360_in_published_order():
+    made, published = digits.make(Request()), load_digits()
+    assert (made.train.num_examples, made.test.num_examples) == (1437, 360)
+    assert made.train.shape == made.test.shape == (8, 8, 1)
+    assert made.classes == tuple("0123456789")
+    images = np.concatenate([made.train.images, made.test.images])
+    assert images.dtype == np.uint8
+    assert images.max() == 255
+    np.testing.assert_allclose(images[..., 0] / 255, published.images / 16, rtol=0, atol=0.5 / 255)
+    labels = np.concatenate([made.train.labels, made.test.labels])
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, published.target)
+    assert np.bincount(made.train.labels, minlength=10).min() > 100
+
+
+def test_statistics_are_those_of_the_training_pixels(stored):
+    made, own = arrays.make(stored()), own_arrays()["train_images"] / 255
+    np.testing.assert_allclose(made.mean, own.reshape(-1, 3).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(made.std, own.reshape(-1, 3).std(0), rtol=1e-12)
+    made = digits.make(Request())
+    np.testing.assert_allclose(made.mean, [(made.train.images / 255).mean()], rtol=1e-12)
+    np.testing.assert_allclose(made.std, [(made.train.images / 255).std()], rtol=1e-12)
+
+
+def test_own_arrays_come_back_as_they_were(stored):
+    made, own = arrays.make(stored()), own_arrays()
+    for name, part in (("train", made.train), ("test", made.test)):
+        np.testing.assert_array_equal(part.images, own[f"{name}_images"])
+        np.testing.assert_array_equal(part.labels, own[f"{name}_labels"])
+        assert (part.labels.dtype, part.num_examples, part.shape) == (np.int32, len(part.labels), (5, 6, 3))
+    assert made.classes == ("0", "1", "2")
+
+
+def test_classes_may_be_named_also_those_that_no_image_has(stored):
+    made = arrays.make(stored(classes=np.array(["cat", "dog", "eel", "fox"])))
+    assert made.classes == ("cat", "dog", "eel", "fox")
+
+
+def test_images_of_one_colour_have_a_standard_deviation_above_zero(stored):
+    made = arrays.make(stored(train_images=np.full((12, 5, 6, 3), 51, np.uint8)))
+    np.testing.assert_allclose(made.mean, [0.2] * 3)
+    np.testing.assert_allclose(made.std, [1 / 255] * 3)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"test_labels": None}, r"own\.npz: has no test_labels; needed are train_images"),
+    ({"train_images": np.zeros((12, 5, 6, 3), np.float32)}, r"\(train\): images are float32\[12, 5, 6, 3\]; allowed"),
+    ({"train_images": np.zeros((12, 5, 6), np.uint8)}, r"\(train\): images are uint8\[12, 5, 6\]; allowed is"),
+    ({"train_labels": np.arange(11) % 3}, r"\(train\): labels are int64\[11\]; allowed are integers \[12\]"),
+    ({"train_labels": np.zeros(12)}, r"\(train\): labels are float64\[12\]; allowed are integers"),
+    ({"test_labels": np.array([0, 1, 2, 3])}, r"\(test\): labels range from 0 to 3; allowed are 0 to 2"),
+    ({"train_labels": np.arange(12) % 3 - 1}, r"\(train\): labels range from -1 to 1; allowed are 0 to 1"),
+    ({"test_images": np.zeros((4, 5, 7, 3), np.uint8)}, r"test images are \(5, 7, 3\); allowed is the shape of train"),
+    ({"test_images": np.zeros((0, 5, 6, 3), np.uint8), "test_labels": np.zeros(0, int)}, r"\(test\): holds no images"),
+    ({"train_labels": np.array([{}] * 12, object)}, r"own\.npz: cannot be read as an \.npz file of plain arrays"),
+    ({"classes": np.array(["one", "two"])}, r"\(train\): labels range from 0 to 2; allowed are 0 to 1"),
+    ({"classes": np.array("one")}, r"own\.npz: classes are .*allowed"),
+])  # fmt: skip
+def test_own_arrays_that_do_not_fit_are_refused_in_a_sentence(stored, changes, says):
+    with pytest.raises(ValueError, match=says):
+        arrays.make(stored(**changes))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_with_flipped_bytes_is_read_or_refused_in_a_sentence(tmp_path, save):
+    path, draw = tmp_path / "own.npz", np.random.default_rng(0)
+    save(path, **own_arrays())
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        broken = bytearray(whole)
+        for place in draw.integers(0, len(whole), 8):
+            broken[place] = draw.integers(256)
+        path.write_bytes(broken)
+        try:
+            arrays.make(Request(root=str(path)))
+        except ValueError as error:
+            assert "own.npz" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken", None])
+def test_a_file_that_is_no_archive_is_refused_in_a_sentence(tmp_path, content):
+    path = tmp_path / "own.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"own\.npz"):
+        arrays.make(Request(root=str(path)))
+
+
+def test_an_archive_that_was_cut_or_holds_one_bare_array_is_refused(stored, tmp_path):
+    request, path = stored(), tmp_path / "own.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"own\.npz: cannot be read as an \.npz file of plain arrays"):
+        arrays.make(request)
+    np.save(tmp_path / "bare.npy", np.arange(3))
+    with pytest.raises(ValueError, match=r"bare\.npy"):
+        arrays.make(Request(root=str(tmp_path / "bare.npy")))
+
+
+def test_pickles_are_never_opened(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    np.savez(tmp_path / "own.npz", **own_arrays(), classes=np.array([Trap()], object))
+    with pytest.raises(ValueError, match="plain arrays"):
+        arrays.make(Request(root=str(tmp_path / "own.npz")))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_streamed_split_gives_the_very_examples_asked_for():
+    resident = digits.make(Request()).train
+    split = streamed(resident)
+    assert split.images is None
+    assert split.labels is None
+    assert (split.num_examples, split.shape) == (1437, (8, 8, 1))
+    asked = [(0, np.array([5, 0, 1436, 5])), (0, np.array([7, 8])), (1, np.array([3, 2, 1]))]
+    found = list(split.stream(iter(asked), True))
+    assert len(found) == 3
+    for (_, index), batch in zip(asked, found, strict=True):
+        np.testing.assert_array_equal(batch["index"], index)
+        np.testing.assert_array_equal(batch["image"], resident.images[index])
+        np.testing.assert_array_equal(batch["label"], resident.labels[index])
+        np.testing.assert_array_equal(batch["mask"], np.ones(len(index)))
+        assert [batch[name].dtype for name in ("image", "label", "index", "mask")] == ["u1", "i4", "i4", "f4"]
+
+
+def test_a_stream_reads_no_further_than_it_is_asked():
+    def endless():
+        while True:
+            yield 0, np.arange(4)
+
+    stream = streamed(digits.make(Request()).test).stream(endless(), False)
+    assert next(stream)["image"].shape == next(stream)["image"].shape == (4, 8, 8, 1)
+
+
+def test_a_checked_split_is_contiguous_and_of_int32():
+    images = np.zeros((4, 6, 5, 1), np.uint8).transpose(0, 2, 1, 3)
+    made = check_split("mine", images, np.array([0, 1, 2, 1], np.uint8), 3)
+    assert made.images.flags.c_contiguous
+    assert (made.num_examples, made.shape, made.labels.dtype, made.stream) == (4, (5, 6, 1), np.int32, None)

@@ -1,0 +1,241 @@
+"""Metrics against numpy in float64, on random and on adverse predictions; sums that add up."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from frame import plug, softmax
+from scipy import stats
+
+from ldl_jax import config
+from ldl_jax.metrics import calibration
+from ldl_jax.metrics.base import Seen, count, masked_sum
+
+NAMES = config.plugs("metrics")
+
+
+def random_case(classes, size=300, scale=2.0, seed=0):
+    """Logits f32[N, K] and labels i32[N] that agree more often than by chance."""
+    draw = np.random.default_rng(seed)
+    label = draw.integers(0, classes, size)
+    logits = scale * draw.standard_normal((size, classes))
+    logits[np.arange(size), label] += 1.5
+    return logits.astype(np.float32), label.astype(np.int32)
+
+
+def adverse_cases():
+    label, eye = np.arange(300, dtype=np.int32) % 6, np.eye(6, dtype=np.float32)
+    mild, wrong = 2 * eye[label], (label + 1) % 6
+    return {
+        "two classes": random_case(2),
+        "six classes": random_case(6),
+        "many classes": random_case(100, scale=0.5),
+        "all correct": (mild, label),
+        "all wrong": (mild, wrong),
+        "certain and correct": (1000 * eye[label], label),
+        "certain and wrong": (1000 * eye[label], wrong),
+        "all alike": (np.zeros((300, 6), np.float32), label),
+        "ties with the first": (np.tile([3, 3, 1, 1, 1, 0], (300, 1)).astype(np.float32), label),
+        "a third": (np.zeros((9, 3), np.float32), np.arange(9, dtype=np.int32) % 3),  # 1/3 is an edge: 5/15
+        "a fifth": (np.zeros((9, 5), np.float32), np.arange(9, dtype=np.int32) % 5),
+        "a fifteenth": (np.zeros((9, 15), np.float32), np.arange(9, dtype=np.int32)),
+        "one example": random_case(7, size=1),
+        "shifted far": (random_case(6)[0] + np.float32(1000), random_case(6)[1]),
+    }
+
+
+CASES = adverse_cases()
+
+
+def binned(confidence, correct, bins=15):
+    """(count, confidence, correct) of each bin (lo, hi] of equal width, one example after the other."""
+    table = np.zeros((3, bins))
+    for c, right in zip(confidence, correct, strict=True):
+        number = next(i for i in range(bins) if c <= (i + 1) / bins + 1e-12 or i == bins - 1)
+        table[:, number] += 1, c, right
+    return table
+
+
+def expected_scores(logits, label):
+    """Every metric by its definition, in float64."""
+    probs, n = softmax(logits), len(label)
+    own = probs[np.arange(n), label]
+    ranking = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")  # among equals the lower class first
+    table = binned(probs.max(1), ranking[:, 0] == label)
+    used = table[:, table[0] > 0]
+    gap = abs(used[2] - used[1]) / used[0]
+    scores = {
+        "n": n,
+        "accuracy": np.mean(ranking[:, 0] == label),
+        "nll": np.mean(np.log(np.exp(logits - logits.max(1, keepdims=True, initial=-1e9)).sum(1))
+                       + (logits.max(1) - logits[np.arange(n), label]).astype(np.float64)),
+        "brier": np.mean((probs**2).sum(1) - 2 * own + 1),
+        "ece": (used[0] / n * gap).sum(),
+        "mce": gap.max(),
+        "confidence": probs.max(1).mean(),
+    }  # fmt: skip
+    if logits.shape[1] > 5:
+        scores["top5"] = np.mean((ranking[:, :5] == label[:, None]).any(1))
+    return scores
+
+
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is most of the time here
+def jitted_sums(logits, seen):
+    return {name: plug("metrics", name).make(logits.shape[1]).sums(logits, seen) for name in NAMES}
+
+
+def sums(logits, label, mask=None):
+    """The sums of every metric, by name."""
+    mask = np.ones(len(label)) if mask is None else mask
+    return jax.device_get(jitted_sums(logits, Seen(np.asarray(label, np.int32), np.asarray(mask, np.float32))))
+
+
+def values(made, classes):
+    return {k: float(v) for name in NAMES for k, v in plug("metrics", name).make(classes).value(made[name]).items()}
+
+
+def scores(logits, label, mask=None):
+    return values(sums(logits, label, mask), logits.shape[1])
+
+
+def assert_scores(found, expected, rtol=2e-6, atol=1e-6):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=rtol, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_are_their_definitions(case):
+    logits, label = CASES[case]
+    assert_scores(scores(logits, label), expected_scores(logits, label))
+
+
+@pytest.mark.parametrize("case", ["six classes", "shifted far", "a third", "a fifth", "a fifteenth"])
+def test_scores_of_float64_are_float64(case):
+    logits, label = CASES[case][0].astype(np.float64), CASES[case][1]
+    found, expected = scores(logits, label), expected_scores(logits, label)
+    assert_scores(found, expected)
+    for name in ("nll", "brier"):
+        assert abs(found[name] - expected[name]) < 1e-12
+
+
+def test_scores_known_by_hand():
+    logits = np.log(np.array([[0.7, 0.3], [0.7, 0.3], [0.1, 0.9], [0.5, 0.5]]))
+    expected = {  # the confidence 0.9 lies in the 14th bin, both 0.7 in the 11th
+        "n": 4, "accuracy": 0.75, "confidence": 0.7, "mce": 0.5, "ece": (0.4 + 0.1 + 0.5) / 4,
+        "nll": -np.log(0.7 * 0.3 * 0.9 * 0.5) / 4, "brier": (0.18 + 0.98 + 0.02 + 0.5) / 4,
+    }  # fmt: skip
+    assert_scores(scores(logits, np.array([0, 1, 1, 0])), expected, atol=1e-12)
+
+
+def test_certainty_counts_in_the_last_bin():
+    found = scores(*CASES["certain and wrong"])
+    assert (found["accuracy"], found["ece"], found["mce"], found["brier"], found["nll"]) == (0, 1, 1, 2, 1000)
+    table = sums(*CASES["certain and correct"])["calibration"]
+    np.testing.assert_array_equal(table["count"], 300 * np.eye(15)[14])
+    assert scores(*CASES["certain and correct"])["ece"] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_edge_belongs_to_the_bin_below_it(dtype):
+    edges = np.linspace(0, 1, 16).astype(dtype)
+    above = np.nextafter(edges[:-1], dtype(2))
+    np.testing.assert_array_equal(calibration.bin_of(jnp.asarray(edges)).argmax(1), [0, *range(15)])
+    np.testing.assert_array_equal(calibration.bin_of(jnp.asarray(above)).argmax(1), range(15))
+    assert (calibration.bin_of(jnp.asarray(edges)).sum(1) == 1).all()
+
+
+def test_ties_rank_by_the_class_number():
+    logits = np.zeros((8, 8), np.float32)
+    found = sums(logits, np.arange(8))["accuracy"]
+    assert (found["top1"], found["top5"]) == (1, 5)
+
+
+def test_top_five_says_nothing_of_five_classes():
+    assert "top5" not in scores(*CASES["a fifth"])
+    assert "top5" in scores(*CASES["six classes"])
+
+
+def test_a_network_that_says_nan_hits_nothing():
+    logits = np.full((300, 6), np.nan, np.float32)
+    found = scores(logits, np.arange(300) % 6)
+    assert (found["accuracy"], found["top5"]) == (0, 0)
+    assert np.isnan([found["nll"], found["brier"], found["ece"], found["confidence"]]).all()
+
+
+@pytest.mark.parametrize("case", ["two classes", "many classes", "ties with the first"])
+def test_sums_over_batches_are_the_sums_of_the_whole(case):
+    logits, label = CASES[case]
+    parts = [sums(logits[i : i + 60], label[i : i + 60]) for i in range(0, 300, 60)]
+    added = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), added, sums(logits, label))
+    assert_scores(values(added, logits.shape[1]), expected_scores(logits, label))
+
+
+@pytest.mark.parametrize("filler", [0.0, 50.0, np.inf, np.nan])
+def test_padding_changes_nothing(filler):
+    logits, label = random_case(6, 280)
+    padded, mask = np.full((300, 6), filler, np.float32), np.ones(300)
+    mask[np.random.default_rng(1).permutation(300)[:20]] = 0
+    padded[mask > 0] = logits
+    for said in (0, 5):
+        labels = np.full(300, said)
+        labels[mask > 0] = label
+        assert_scores(values(sums(padded, labels, mask), 6), expected_scores(logits, label))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_examples_and_bounds_between_scores(seed):
+    logits, label = random_case(6, scale=1.0 + seed, seed=seed)
+    found, order = scores(logits, label), np.random.default_rng(9).permutation(300)
+    assert_scores(scores(logits[order], label[order]), found)
+    assert abs(found["accuracy"] - found["confidence"]) - 1e-6 <= found["ece"] <= found["mce"] + 1e-6 <= 1 + 2e-6
+    assert 1 / 6 <= found["confidence"] <= 1
+    assert found["accuracy"] <= found["top5"] <= 1
+    assert 0 <= found["brier"] <= 2
+
+
+def test_classes_may_be_renamed():
+    logits, label = random_case(6)
+    order = np.random.default_rng(2).permutation(6)
+    assert_scores(scores(logits[:, order], np.argsort(order)[label]), scores(logits, label))
+
+
+def test_half_precision_is_summed_in_float32():
+    seen = Seen(jnp.zeros(5000, jnp.int32), jnp.ones(5000))
+    assert float(masked_sum(jnp.ones(5000, jnp.bfloat16), seen)) == 5000
+    assert float(count(seen)) == 5000
+    made = jax.eval_shape(jitted_sums, jax.ShapeDtypeStruct((5000, 6), jnp.bfloat16), seen)
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_masked_sum_keeps_further_axes():
+    rows, mask = np.arange(12.0).reshape(4, 3), np.array([1.0, 0, 1, 0])
+    np.testing.assert_array_equal(masked_sum(jnp.asarray(rows), Seen(None, jnp.asarray(mask))), rows[0] + rows[2])
+
+
+@pytest.mark.parametrize(("confidence", "size"), [(0.7, 50), (0.99, 200)])
+def test_the_noise_floor_of_one_confidence_is_the_mean_deviation_of_a_binomial(confidence, size):
+    hits = np.arange(size + 1)
+    chance = stats.binom(size, confidence).pmf(hits)
+    deviation = abs(hits / size - confidence)
+    expected, spread = chance @ deviation, np.sqrt(chance @ deviation**2 - (chance @ deviation) ** 2)
+    found = calibration.noise_floor(jax.random.key(0), jnp.full(size, confidence), draws=2000)
+    assert abs(float(found) - expected) < 4 * spread / 2000**0.5 + 1e-6
+
+
+def test_the_noise_floor_is_the_score_of_simulated_labels():
+    draw, bins = np.random.default_rng(6), 20
+    confidence = draw.beta(5, 1, 400)
+    simulated = []
+    for _ in range(200):
+        table = binned(confidence, draw.random(400) < confidence, bins)
+        simulated.append(abs(table[2] - table[1]).sum() / 400)
+    found = calibration.noise_floor(jax.random.key(1), jnp.asarray(confidence), draws=1000, bins=bins)
+    assert abs(float(found) - np.mean(simulated)) < 4 * np.std(simulated) * (1 / 200 + 1 / 1000) ** 0.5
+
+
+def test_certainty_has_no_noise():
+    assert float(calibration.noise_floor(jax.random.key(0), jnp.ones(30))) == 0

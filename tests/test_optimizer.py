@@ -1,0 +1,175 @@
+"""The optimizer against PyTorch's SGD written out in numpy, and schedules at exact updates."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ldl_jax import optimizer
+
+DEFAULTS = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "decay": "all", "clip_norm": 0.0, "accumulate": 1}
+
+
+def start():
+    draw = np.random.default_rng(0)
+    return {"kernel": draw.standard_normal((3, 4)), "bias": draw.standard_normal(4)}
+
+
+def gradients(count=6):
+    draw = np.random.default_rng(1)
+    return [{"kernel": draw.standard_normal((3, 4)), "bias": draw.standard_normal(4)} for _ in range(count)]
+
+
+def moved(grads, schedule=lambda count: 0.1, **options):
+    """The parameters after each step by the optimizer under test."""
+    made, params, history = optimizer.make(schedule, **DEFAULTS | options), start(), []
+    state, step = made.init(params), jax.jit(made.update)
+    for grad in grads:
+        updates, state = step(grad, state, params)
+        params = optax.apply_updates(params, updates)
+        history.append((params, bool(optimizer.updated(state, options.get("accumulate", 1)))))
+    return history
+
+
+def torch_sgd(
+    grads, rate=lambda count: 0.1, momentum=0.9, nesterov=False, weight_decay=0.0, decayed=("kernel", "bias")
+):
+    """torch.optim.SGD as its documentation writes it down, in numpy: the parameters after each step."""
+    params, buffer, history = start(), None, []
+    for count, grad in enumerate(grads):
+        grad = {n: g + weight_decay * params[n] * (n in decayed) for n, g in grad.items()}
+        if momentum:  # the first buffer is the first gradient
+            buffer = grad if buffer is None else {n: momentum * buffer[n] + grad[n] for n in grad}
+            grad = {n: grad[n] + momentum * buffer[n] for n in grad} if nesterov else buffer
+        params = {n: params[n] - rate(count) * grad[n] for n in params}
+        history.append(params)
+    return history
+
+
+def assert_same(history, expected):
+    assert len(history) == len(expected)
+    for (params, _), other in zip(history, expected, strict=True):
+        for name in other:
+            np.testing.assert_allclose(params[name], other[name], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_steps_are_those_of_pytorch(momentum, nesterov, weight_decay):
+    options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+    assert_same(moved(gradients(), **options), torch_sgd(gradients(), **options))
+
+
+def test_a_changing_rate_multiplies_the_buffer_and_is_not_kept_in_it():
+    rates = [0.1, 0.1, 0.01, 0.5, 0.2, 0.3]
+    schedule = lambda count: jnp.asarray(rates)[count]  # noqa: E731
+    options = {"nesterov": True, "weight_decay": 0.05}
+    assert_same(moved(gradients(), schedule, **options), torch_sgd(gradients(), lambda count: rates[count], **options))
+
+
+def test_decay_of_kernels_leaves_biases_and_scales_alone():
+    options = {"weight_decay": 0.05, "nesterov": True}
+    history = moved(gradients(), decay="kernels", **options)
+    assert_same(history, torch_sgd(gradients(), decayed=("kernel",), **options))
+    tree = {"conv": {"kernel": np.ones((3, 3, 2, 2))}, "bn": {"scale": np.ones(2), "bias": np.ones(2)}}
+    assert optimizer.kernels_only(tree) == {"conv": {"kernel": True}, "bn": {"scale": False, "bias": False}}
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_the_gradient_is_clipped_by_its_global_norm_before_the_decay(limit):
+    clipped = []
+    for grad in gradients():
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in grad.values()))
+        clipped.append({name: leaf * min(1, limit / norm) for name, leaf in grad.items()})
+    history = moved(gradients(), clip_norm=limit, weight_decay=0.05)
+    assert_same(history, torch_sgd(clipped, weight_decay=0.05))
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulated_steps_are_one_step_by_their_mean(accumulate):
+    options = {"nesterov": True, "weight_decay": 0.05}
+    grads, rates = gradients(), jnp.asarray([0.1, 0.02, 0.3])
+    history = moved(grads, lambda count: rates[count], accumulate=accumulate, **options)
+    assert [flag for _, flag in history] == [(number + 1) % accumulate == 0 for number in range(6)]
+    groups = [grads[i : i + accumulate] for i in range(0, 6, accumulate)]
+    means = [{name: np.mean([grad[name] for grad in group], 0) for name in group[0]} for group in groups]
+    assert_same(history[accumulate - 1 :: accumulate], torch_sgd(means, lambda count: float(rates[count]), **options))
+    for number, (params, flag) in enumerate(history):
+        before = history[number - 1][0] if number else start()
+        assert all((params[name] == before[name]).all() != flag for name in params)
+
+
+def test_every_step_moves_without_accumulation():
+    assert bool(optimizer.updated((), 1)) is True
+
+
+def test_a_float32_optimizer_stays_float32():
+    params = jax.tree.map(jnp.float32, start())
+    schedule = make_schedule(schedule="cosine", warmup_epochs=1.0)
+    made = optimizer.make(schedule, **DEFAULTS | {"weight_decay": 1e-3, "clip_norm": 1.0, "accumulate": 2})
+    updates, state = made.update(params, made.init(params), params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.float32)}
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == jax.tree.map(lambda leaf: leaf.dtype, made.init(params))
+
+
+def make_schedule(**changes):
+    settings = {
+        "schedule": "constant", "boundaries": (), "factor": 0.1, "warmup_epochs": 0.0, "updates_per_epoch": 4,
+        "total_updates": 40,
+    }  # fmt: skip
+    return optimizer.make_schedule(0.2, **settings | changes)
+
+
+def rates(schedule, counts):
+    return [float(schedule(jnp.asarray(count))) for count in counts]
+
+
+def test_a_piecewise_rate_falls_at_the_update_that_begins_an_epoch():
+    schedule = make_schedule(schedule="piecewise", boundaries=(1.0, 2.5, 7), factor=0.2)
+    counts = [0, 3, 4, 9, 10, 27, 28, 39]
+    expected = [0.2, 0.2, 0.04, 0.04, 0.008, 0.008, 0.0016, 0.0016]
+    np.testing.assert_allclose(rates(schedule, counts), expected, rtol=1e-6)
+
+
+def test_boundaries_within_one_update_both_count():
+    schedule = make_schedule(schedule="piecewise", boundaries=(2.0, 2.1), factor=0.5)
+    np.testing.assert_allclose(rates(schedule, [7, 8, 20]), [0.2, 0.05, 0.05], rtol=1e-6)
+
+
+def test_a_cosine_rate_falls_to_zero_over_the_run():
+    counts = [0, 1, 10, 20, 39, 40]
+    expected = [0.2 * (1 + math.cos(math.pi * count / 40)) / 2 for count in counts]
+    found = rates(make_schedule(schedule="cosine"), counts)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    assert found[0] == pytest.approx(0.2)
+    assert found[3] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("warmup_epochs", "updates"), [(2.0, 8), (0.75, 3), (0.0, 0)])
+@pytest.mark.parametrize("name", ["constant", "piecewise", "cosine"])
+def test_a_warm_up_multiplies_the_rate(name, warmup_epochs, updates):
+    plain = make_schedule(schedule=name, boundaries=(1,))
+    warm = make_schedule(schedule=name, boundaries=(1,), warmup_epochs=warmup_epochs)
+    expected = [rate * min(1, (u + 1) / updates if updates else 1) for u, rate in enumerate(rates(plain, range(12)))]
+    np.testing.assert_allclose(rates(warm, range(12)), expected, rtol=1e-6)
+
+
+def test_a_constant_rate_is_constant():
+    assert rates(make_schedule(), [0, 17, 40]) == [pytest.approx(0.2)] * 3
+
+
+@pytest.mark.parametrize("options", [{"decay": "some"}, {"accumulate": 0}, {"weight_decay": -1e-4}, {"momentum": 1.0},
+                                     {"momentum": -0.1}])  # fmt: skip
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=r"optimizer.*" + next(iter(options)) + r".*allowed are"):
+        optimizer.make(lambda count: 0.1, **DEFAULTS | options)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(
+        ValueError, match=r"optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'"
+    ):
+        make_schedule(schedule="step")
