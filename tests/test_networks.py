@@ -1,7 +1,8 @@
 """ResNets and wide ResNets: published sizes, shapes, types, and how they start."""
 
-from functools import partial
+from functools import lru_cache, partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,9 +31,11 @@ def network(name, options, *, num_classes=10, side=32, dtype="float32"):
     )  # fmt: skip
 
 
-def fresh(init):
+@lru_cache(None)
+def fresh(case):
     """Variables as a network starts, by a kind of key whose draws compile in a tenth of the time."""
-    return jax.jit(init)(jax.random.key(0, impl="rbg"))
+    init, _ = network(*SMALL[case])
+    return jax.device_get(jax.jit(init)(jax.random.key(0, impl="rbg")))
 
 
 def abstract(init):
@@ -107,34 +110,32 @@ def test_activations_have_the_type_asked_for_and_the_rest_is_never_below_float32
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(outside)}
 
 
-@pytest.fixture(scope="module", params=["post", "preact", "wide"])
-def started(request):
-    """(variables, logits of 32 images in training mode, the same with bfloat16 inside) of a network as it starts."""
-    name, options = SMALL[request.param]
-    init, apply = network(name, options, side=16)
-    half = network(name, options, side=16, dtype="bfloat16")[1]
+@lru_cache(None)
+def train_logits(case, dtype):
+    """Of 32 images, by a network as it starts, in training mode."""
     image = np.random.default_rng(0).random((32, 16, 16, 3), np.float32)
-    variables = fresh(init)
-    run = jax.jit(lambda v: [net(v, image, train=True)[0].logits for net in (apply, half)])
-    return variables, *run(variables)
+    apply = network(*SMALL[case], side=16, dtype=dtype)[1]
+    return jax.jit(partial(apply, train=True))(fresh(case), image)[0].logits
 
 
-def test_a_network_starts_close_to_a_guess(started):
-    logits = started[1]
+@pytest.mark.parametrize("case", ["post", "wide"])
+def test_a_network_starts_close_to_a_guess(case):
+    logits = train_logits(case, "float32")
     label = jnp.arange(32) % 10
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
     assert 0.05 < jnp.std(logits) < 2
     assert abs(loss - jnp.log(10)) < 0.5
 
 
-def test_bfloat16_says_about_the_same(started):
-    _, logits, half = started
+def test_bfloat16_says_about_the_same():
+    full, half = (train_logits("wide", dtype) for dtype in ("float32", "bfloat16"))
     assert half.dtype == jnp.float32
-    assert 0 < jnp.abs(half - logits).max() < 0.1 * jnp.abs(logits).max()
+    assert 0 < jnp.abs(half - full).max() < 0.1 * jnp.abs(full).max()
 
 
-def test_kernels_start_he_normal_by_fan_out_and_norms_as_the_identity(started):
-    flat = traverse_util.flatten_dict(jax.device_get(started[0]["params"]), sep="/")
+@pytest.mark.parametrize("case", ["post", "wide"])
+def test_kernels_start_he_normal_by_fan_out_and_norms_as_the_identity(case):
+    flat = traverse_util.flatten_dict(fresh(case)["params"], sep="/")
     for name, leaf in flat.items():
         if leaf.ndim == 4:
             spread = np.sqrt(2 / (leaf.shape[0] * leaf.shape[1] * leaf.shape[3]))
@@ -157,11 +158,19 @@ def test_with_zero_init_a_block_starts_as_its_shortcut(block):
         assert zero == (["bn2" if block is BasicBlock else "bn3"] if zero_init else [])
 
 
-def test_zero_init_reaches_every_block():
-    params = fresh(network("resnet", {"depth": 10, "width": 2, "zero_init": True}, side=8)[0])["params"]
-    flat = traverse_util.flatten_dict(params, sep="/")
-    zero = {name for name, leaf in flat.items() if name.endswith("scale") and not np.any(leaf)}
-    assert zero == {f"layer{stage}_0/bn2/scale" for stage in range(1, 5)}
+@pytest.mark.parametrize(("depth", "count"), [(34, 16), (50, 16)])
+def test_zero_init_reaches_every_block(depth, count):
+    told = {}
+
+    def listen(call, args, kwargs, context):
+        if hasattr(context.module, "zero_init"):
+            told[context.module.name] = context.module.zero_init
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(listen):
+        abstract(network("resnet", {"depth": depth, "width": 2, "zero_init": True}, side=8)[0])
+    assert len(told) == count
+    assert all(told.values())
 
 
 @pytest.mark.parametrize("block", [resnet.Bottleneck, resnet.PreActBottleneck])
@@ -169,26 +178,25 @@ def test_zero_init_reaches_every_block():
 def test_a_stride_in_the_first_convolution_looks_at_every_fourth_pixel_alone(block, stride_in_3x3):
     options = {"zero_init": False} if block is resnet.Bottleneck else {}
     module = block(
-        Network(2, (0.0,), (1.0,)), features=8, inner=2, strides=2, stride_in_3x3=stride_in_3x3, **options
+        Network(2, (0.0,), (1.0,)), features=8, inner=16, strides=2, stride_in_3x3=stride_in_3x3, **options
     )  # fmt: skip
     x = np.random.default_rng(0).standard_normal((1, 4, 4, 4), np.float32)
-    variables = jax.jit(partial(module.init, train=False))(jax.random.key(1, impl="rbg"), x)
-
-    def total(x):
-        return jnp.sum(jnp.sin(jax.tree.leaves(module.apply(variables, x, False))[0]))
-
-    seen = np.any(jax.jit(jax.grad(total))(x)[0], axis=-1)
-    skipped = np.ones((4, 4), bool)
-    skipped[::2, ::2] = False
-    assert np.any(seen[skipped]) == stride_in_3x3
+    start = jax.jit(partial(module.init_with_output, train=False))
+    seen = np.zeros((4, 4), bool)
+    for place in np.ndindex(4, 4):
+        changed = x.copy()
+        changed[0][place] += 1
+        outputs = [jax.tree.leaves(start(jax.random.key(0, impl="rbg"), image)[0])[0] for image in (x, changed)]
+        seen[place] = not np.array_equal(*outputs)
+    grid = np.zeros((4, 4), bool)
+    grid[::2, ::2] = True
+    assert np.array_equal(seen, np.ones_like(grid) if stride_in_3x3 else grid)
 
 
 def test_dropout_draws_by_its_key():
-    options = {"depth": 10, "widen": 1, "dropout": 0.3}
-    init, apply = network("wide_resnet", options, side=8)
-    variables = jax.device_get(fresh(init))
+    apply = network("wide_resnet", SMALL["wide"][1] | {"dropout": 0.3}, side=8)[1]
     image = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
-    run = jax.jit(lambda key: apply(variables, image, train=True, key=key)[0].logits)
+    run = jax.jit(lambda key: apply(fresh("wide"), image, train=True, key=key)[0].logits)
     first, again, other = (run(jax.random.key(seed, impl="rbg")) for seed in (2, 2, 3))
     np.testing.assert_array_equal(first, again)
     assert jnp.abs(first - other).max() > 1e-3
