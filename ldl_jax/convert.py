@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from absl import flags
@@ -107,7 +108,7 @@ def _fault(name: str, found: np.ndarray | None, shape: tuple[int, ...]) -> str:
         return f"{name} {list(shape)} is missing"
     if found.shape != shape:
         return f"{name} is {list(found.shape)}, needed is {list(shape)}"
-    if found.dtype.kind != "f":
+    if not jnp.issubdtype(found.dtype, jnp.floating):
         return f"{name} is {found.dtype}, needed are floating-point numbers"
     return ""
 
