@@ -54,7 +54,7 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
     train, holdout = order.split(dataset.train.num_examples, c.data.examples, c.data.holdout)
     there = mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
-    sources = run.network_sources(c, dataset, *_statistics(c.model, dataset))
+    sources = run.network_sources(c, dataset, *statistics(c.model, dataset))
     named = [make_teacher(path, sources, c.teachers_from) for path in c.teachers]
     teachers = named + [make(sources) for make in teachers]
     return Experiment(
@@ -80,7 +80,11 @@ def make_dataset(settings: ConfigDict) -> Dataset:
     return made._replace(train=train, test=test)
 
 
-def _statistics(settings: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(settings: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels of each channel: those of `config.model`, or the data set's.
+
+    Raises ValueError where they are not one for each channel, or a deviation is not above 0.
+    """
     mean, std = tuple(settings.mean) or dataset.mean, tuple(settings.std) or dataset.std
     channels = dataset.train.shape[-1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:

@@ -30,27 +30,37 @@ class Usage(Exception):
 
 def parse(argv: list[str]) -> flags.FlagValues:
     """The flags of a command line, without the program's name. Raises Usage or ValueError naming the field or file."""
-    values, words = flags.FlagValues(), ["ldl_jax", *argv]
-    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=words)
+    values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
     flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
     flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
     flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
+    words = read_flags(values, argv)
+    if words:
+        raise Usage(f"{words[0]!r} is not understood; options begin with --")
+    return values
+
+
+def read_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Read `argv` into `values`, and into its flag `config`, which is added; returns the words that are no flags.
+
+    Raises Usage or ValueError naming the field or file.
+    """
+    named = ["ldl_jax", *argv]
+    values.set_gnu_getopt(True)  # flags may come after words
+    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=named)
     for arg in argv:
         if arg.startswith(("--config=", "-config=")):
             config.read(arg.partition("=")[2])  # ml_collections would tell of a fault much later, and at length
     try:
-        rest = values(words)
+        return values(named)[1:]
     except (AttributeError, KeyError) as error:
         fields = [arg.partition("=")[0].lstrip("-")[len("config.") :] for arg in argv if arg.startswith("--config.")]
         sentences = [sentence for field in fields if (sentence := config.unknown_field(field))]
         raise Usage(sentences[0] if sentences else f"{error}") from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(" ".join(str(error).split())) from None
-    if len(rest) > 1:
-        raise Usage(f"{rest[1]!r} is not understood; options begin with --")
-    return values
 
 
 def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:

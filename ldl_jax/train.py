@@ -238,7 +238,10 @@ class _Terminated:
 
 
 def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
-    """Measure the latest checkpoint of a run again, and write its results anew; returns the summary."""
+    """Measure the latest checkpoint of a run again, or weights that were imported; returns the summary.
+
+    Its results are written anew. Raises ValueError where there is no such run, or it has another config.
+    """
     workdir = Path(workdir)
     before = run.read_config(workdir)
     if before is None:
@@ -248,9 +251,11 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
         raise ValueError(f"--workdir {workdir} holds another run: {run.sentence(changed)}; allowed is the same config")
     made = build.experiment(c, devices)
     checkpoints = Checkpoints(workdir / "checkpoints", every_steps=1, keep=c.train.keep)
-    if not checkpoints.steps():
+    if not checkpoints.steps() and not (workdir / run.WEIGHTS).is_file():
         raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
     state, notes = restore(made, checkpoints)
+    if not checkpoints.steps():
+        state = _with_weights(made, state, run.load_weights(workdir)[1])
     log = logs.Log(workdir, total_steps=notes["step"], start_step=notes["step"], main=mesh.is_main())
     try:
         plan = plans.make_plan(made)
@@ -260,3 +265,10 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
     finally:
         log.close()
         checkpoints.close()
+
+
+def _with_weights(made: Experiment, state, variables):
+    """The state with these variables of the network, averaged ones included."""
+    model = mesh.put_replicated(variables, made.mesh)
+    params = {**state.params, "model": model["params"]}
+    return state.replace(params=params, batch_stats=model["batch_stats"], ema=model if made.recipe.ema else {})

@@ -1,9 +1,14 @@
-"""What every network knows when it is made, and the layers they share."""
+"""What every network knows when it is made, and the layers and blocks they share.
+
+Parts are named as in PyTorch code, an underscore for a dot (`layer1_0` is layer1.0): `ldl_jax.convert` relies on it.
+"""
 
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+
+from ldl_jax.contract import Outputs
 
 
 class Network(NamedTuple):
@@ -42,8 +47,8 @@ def conv(network: Network, features: int, kernel: int, strides: int = 1, *, name
     )
 
 
-def norm(network: Network, train: bool, *, name: str):
-    """BatchNorm over the global batch, momentum 0.9, epsilon 1e-5.
+def norm(network: Network, train: bool, *, zero: bool = False, name: str):
+    """BatchNorm over the global batch, momentum 0.9, epsilon 1e-5; its scale starts at 1, or at 0 with `zero`.
 
     The running variance is the biased one (PyTorch keeps the unbiased one: a factor n / (n - 1), seen in
     evaluation alone).
@@ -54,6 +59,7 @@ def norm(network: Network, train: bool, *, name: str):
         epsilon=1e-5,
         dtype=network.dtype,
         param_dtype=param_dtype(network.dtype),
+        scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
         name=name,
     )
 
@@ -76,3 +82,62 @@ def head(network: Network, embedding, *, name: str = "fc"):
 def pool(maps, network: Network):
     """Global average of maps [B, h, w, c], summed in float32 or better: [B, c]."""
     return jnp.mean(maps, axis=(1, 2), dtype=param_dtype(network.dtype))
+
+
+def outputs(network: Network, maps, stages) -> Outputs:
+    """The last maps [B, h, w, c] averaged and classified, beside the maps of every stage."""
+    embedding = pool(maps, network)
+    return Outputs(head(network, embedding), tuple(stages), embedding)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes); returns the sum before ReLU.
+
+    He et al. 2016, figure 5 left, with projections (option B).
+    """
+
+    network: Network
+    features: int
+    strides: int
+    zero_init: bool = False  # the last BatchNorm's scale starts at 0
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        y = conv(self.network, self.features, 3, self.strides, name="conv1")(x)
+        y = nn.relu(norm(self.network, train, name="bn1")(y))
+        y = conv(self.network, self.features, 3, name="conv2")(y)
+        y = norm(self.network, train, zero=self.zero_init, name="bn2")(y)
+        return projection(self.network, x, self.features, self.strides, train) + y
+
+
+def projection(network: Network, x, features: int, strides: int, train: bool):
+    """The shortcut of a post-activation block: the input, or its 1x1 convolution with BatchNorm where shapes change."""
+    if strides == 1 and x.shape[-1] == features:
+        return x
+    x = conv(network, features, 1, strides, name="downsample_0")(x)
+    return norm(network, train, name="downsample_1")(x)
+
+
+class PreActBlock(nn.Module):
+    """BatchNorm, ReLU and 3x3 convolution, twice, and a shortcut; returns the sum, and the maps before the first ReLU.
+
+    He et al. 2016b, figure 4e. Where the shape changes, the shortcut is a 1x1 convolution of the activated input, as in
+    the CIFAR code of kuangliu (PreActBlock) and of Zagoruyko and Komodakis 2016 (wide ResNets).
+    """
+
+    network: Network
+    features: int
+    strides: int
+    shortcut: str = "downsample_0"  # name of the 1x1 convolution
+    dropout: float = 0.0  # between the convolutions, after ReLU
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        before = norm(self.network, train, name="bn1")(x)
+        y = nn.relu(before)
+        if self.strides != 1 or x.shape[-1] != self.features:
+            x = conv(self.network, self.features, 1, self.strides, name=self.shortcut)(y)
+        y = conv(self.network, self.features, 3, self.strides, name="conv1")(y)
+        y = nn.relu(norm(self.network, train, name="bn2")(y))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return x + conv(self.network, self.features, 3, name="conv2")(y), before

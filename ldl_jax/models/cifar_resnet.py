@@ -2,26 +2,7 @@
 
 import flax.linen as nn
 
-from ldl_jax.contract import Outputs
-from ldl_jax.models.base import Network, conv, head, norm, normalise, pool
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes); returns the sum before ReLU."""
-
-    network: Network
-    features: int
-    strides: int
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        y = conv(self.network, self.features, 3, self.strides, name="conv1")(x)
-        y = nn.relu(norm(self.network, train, name="bn1")(y))
-        y = norm(self.network, train, name="bn2")(conv(self.network, self.features, 3, name="conv2")(y))
-        if self.strides != 1 or x.shape[-1] != self.features:
-            x = conv(self.network, self.features, 1, self.strides, name="downsample_0")(x)
-            x = norm(self.network, train, name="downsample_1")(x)
-        return x + y
+from ldl_jax.models.base import BasicBlock, Network, conv, norm, normalise, outputs
 
 
 class CifarResNet(nn.Module):
@@ -44,8 +25,7 @@ class CifarResNet(nn.Module):
                 before = BasicBlock(self.network, width, strides, name=name)(x, train)
                 x = nn.relu(before)
             stages.append(before)
-        embedding = pool(x, self.network)
-        return Outputs(head(self.network, embedding), tuple(stages), embedding)
+        return outputs(self.network, x, stages)
 
 
 def make(

@@ -1,0 +1,314 @@
+"""Weights from PyTorch and back: twins of every family predict and learn the same, and misfits are told in a sentence.
+
+The numbers are PyTorch's, written by tests/vectors/make_networks.py; nothing here but the last test needs PyTorch.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ldl_jax
+from ldl_jax import build, config, convert, files, run, steps
+from ldl_jax.data.base import Dataset, check_split
+from ldl_jax.main import main
+
+BASIC, BOTTLENECK = {"depth": 10, "width": 4}, {"depth": 14, "width": 2}
+TWINS = {  # name -> (model, its options, whose names)
+    "cifar_resnet": ("cifar_resnet", {"depth": 8, "width": 4}, "torchvision"),
+    "resnet_cifar": ("resnet", BASIC, "kuangliu"),
+    "resnet_imagenet": ("resnet", BOTTLENECK | {"stem": "imagenet", "width_factor": 2}, "torchvision"),
+    "preact_pskd": ("resnet", BASIC | {"preact": True}, "kuangliu"),
+    "preact_bottleneck": ("resnet", BOTTLENECK | {"preact": True, "stem_norm": False, "final_norm": True}, "kuangliu"),
+    "wide_resnet": ("wide_resnet", {"depth": 10, "widen": 1}, "torchvision"),
+}
+
+
+@lru_cache(None)
+def vectors():
+    """All that make_networks.py wrote, as a nested dictionary of float64 and integer arrays."""
+    found = {}
+    with np.load(Path(__file__).parent / "vectors" / "networks.npz", allow_pickle=False) as file:
+        for name in file.files:
+            place = found
+            *folders, last = name.split("/", 2)
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            place[last] = file[name]
+    return found
+
+
+def state_of(name):
+    """A twin's state_dict, in float64 but for the counts of batches."""
+    weights = vectors()[name]["weights"]
+    return {key: value.astype(np.int64 if "tracked" in key else np.float64) for key, value in weights.items()}
+
+
+def images_of(name):
+    side = 32 if name == "resnet_imagenet" else 16
+    return vectors()["images"][:, :side, :side]
+
+
+def config_of(name, dtype="float64"):
+    """The config that a twin was trained by."""
+    model, options, _ = TWINS[name]
+    c = config.default()
+    c.data.batch_size = 8
+    c.model.name, c.model.dtype = model, dtype
+    c.model.mean, c.model.std = tuple(vectors()["mean"].tolist()), tuple(vectors()["std"].tolist())
+    c.model[model].update(options)
+    c.optimizer.schedule, c.optimizer.learning_rate, c.optimizer.nesterov = "constant", 0.1, True
+    return c
+
+
+def imported(folder, name, dtype="float64", **changes):
+    """The run directory of a twin."""
+    path = files.write_npz(folder / f"{name}.npz", **(state_of(name) | changes))
+    shape = images_of(name).shape[1:]
+    return convert.import_run(path, config_of(name, dtype), folder / f"{name}-run", classes=5, shape=shape)
+
+
+SLOW = ("resnet_cifar", "resnet_imagenet", "preact_pskd", "preact_bottleneck")  # a step takes seconds to compile
+
+
+@pytest.fixture(scope="module", params=TWINS)
+def twin(request, tmp_path_factory):
+    """(name, run directory) of a twin after its import."""
+    return request.param, imported(tmp_path_factory.mktemp("import"), request.param)
+
+
+def test_an_imported_network_predicts_as_pytorch_does(twin):
+    name, workdir = twin
+    sources, variables, _ = run.load_weights(workdir)
+    apply = build.make_network(sources)[1]
+
+    @jax.jit
+    def look(variables, image):
+        evaluated, trained = (apply(variables, image, train=train)[0] for train in (False, True))
+        return evaluated.logits, trained.logits, evaluated.stages
+
+    found = look(variables, images_of(name) / 255)
+    expected = vectors()[name]
+    np.testing.assert_allclose(found[0], expected["eval_logits"], atol=1e-11)
+    np.testing.assert_allclose(found[1], expected["train_logits"], atol=1e-11)
+    assert len(found[2]) == len(expected["stages"])
+    for number, stage in enumerate(found[2]):
+        np.testing.assert_allclose(stage.mean((0, 1, 2)), expected["stages"][str(number)], atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TWINS])
+def test_five_steps_from_imported_weights_lose_what_pytorch_s_lose(name, tmp_path):
+    sources, variables, _ = run.load_weights(imported(tmp_path, name))
+    data = check_split("twin", images_of(name), vectors()["labels"], 5)
+    dataset = Dataset(data, data, tuple("abcde"), sources["mean"], sources["std"])
+    recipe = build.make_recipe(config_of(name), sources, [], dataset, data.num_examples)
+    recipe = recipe._replace(build=recipe.build._replace(init=lambda key: jax.tree.map(jnp.asarray, variables)))
+    state = steps.init_state(recipe, jax.random.key(0))
+    resident = {"key": jax.random.key(0), "images": data.images, "labels": data.labels}
+    step, losses = jax.jit(steps.make_train_step(recipe)), []
+    for index in vectors()["order"]:
+        state, scalars = step(state, (), resident, {"index": index})
+        losses.append(float(scalars["loss"]))
+    np.testing.assert_allclose(losses, vectors()[name]["losses"], rtol=1e-9)
+
+
+def test_an_export_is_the_state_dict_that_was_imported(twin, tmp_path):
+    name, workdir = twin
+    path = convert.export_run(workdir, tmp_path / "back.safetensors", TWINS[name][2])
+    found, expected = safetensors.numpy.load_file(path), state_of(name)
+    assert set(found) == {key for key in expected if not key.endswith("num_batches_tracked")}
+    for key, value in found.items():
+        np.testing.assert_array_equal(value, expected[key], key, strict=True)
+
+
+def test_an_export_has_one_set_of_names_or_the_other(twin, tmp_path):
+    _, workdir = twin
+    variables = run.load_weights(workdir)[1]
+    ours, theirs = (convert.to_state_dict(variables, names) for names in ("torchvision", "kuangliu"))
+    assert not {part for key in ours for part in key.split(".")} & {"shortcut", "linear"}
+    assert not {part for key in theirs for part in key.split(".")} & {"downsample", "fc"}
+    assert len(ours) == len(theirs)
+
+
+def test_a_float32_run_keeps_float32_bits(tmp_path):
+    state = {key: value.astype(np.float32) for key, value in state_of("cifar_resnet").items()}
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(state, path)
+    workdir = convert.import_run(path, config_of("cifar_resnet", "float32"), tmp_path / "run", 5, (16, 16, 3))
+    found = safetensors.numpy.load_file(convert.export_run(workdir, tmp_path / "back.safetensors"))
+    for key, value in found.items():
+        np.testing.assert_array_equal(value, state[key], key, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_halves_are_widened(dtype):
+    state = {"fc.weight": np.ones((2, 3), dtype), "fc.bias": np.full(2, 0.5, dtype)}
+    layer = {"kernel": jax.ShapeDtypeStruct((3, 2), np.float32), "bias": jax.ShapeDtypeStruct((2,), np.float32)}
+    found = convert.from_state_dict(state, {"params": {"fc": layer}}, "weights")["params"]["fc"]
+    np.testing.assert_array_equal(found["kernel"], np.ones((3, 2), np.float32), strict=True)
+    np.testing.assert_array_equal(found["bias"], np.full(2, 0.5, np.float32), strict=True)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "state_dict/module.", "model.", "state_dict/"])
+def test_a_wrapped_state_dict_is_unwrapped(prefix):
+    state = state_of("resnet_cifar")
+    wrapped = {prefix + key: value for key, value in state.items()} | ({"epoch": np.ones(())} if "/" in prefix else {})
+    assert convert.plain(wrapped).keys() == convert.plain(state).keys()
+    assert "layer2.0.downsample.1.running_var" in convert.plain(wrapped)
+
+
+def without(state, *names):
+    return {key: value for key, value in state.items() if key not in names}
+
+
+MISFITS = {
+    "another shape": (lambda s: s | {"fc.weight": s["fc.weight"][:4]}, r"fc.weight is \[4, 16\], needed is \[5, 16\]"),
+    "missing": (lambda s: without(s, "bn1.bias"), r"bn1.bias \[4\] is missing"),
+    "unknown": (lambda s: s | {"layer1.0.conv3.weight": np.ones((1, 2))}, r"layer1.0.conv3.weight \[1, 2\] is not in"),
+    "whole numbers": (lambda s: s | {"fc.bias": np.arange(5)}, "fc.bias is int64, needed are floating-point numbers"),
+    "nothing": (lambda s: {}, r"is missing; .* is missing; .* is missing; and \d+ more$"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_state_dict_that_does_not_fit_is_told_by_its_first_differences(tmp_path, case):
+    change, sentence = MISFITS[case]
+    path = files.write_npz(tmp_path / "weights.npz", **change(state_of("cifar_resnet")))
+    with pytest.raises(ValueError, match=f"{path} does not fit the network of the config: .*{sentence}") as caught:
+        convert.import_run(path, config_of("cifar_resnet"), tmp_path / "run", 5, (16, 16, 3))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def command(*argv):
+    """The status of a command."""
+    return convert.main([str(arg) for arg in argv])
+
+
+@pytest.fixture
+def own(tmp_path):
+    """(arguments, folder): a config of a twin on an .npz of images, and the twin's weights, all as files."""
+    images, labels = images_of("cifar_resnet"), vectors()["labels"]
+    data = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "data.npz", **data, classes=np.array(list("abcde")))
+    np.savez(tmp_path / "weights.npz", **state_of("cifar_resnet"))
+    (tmp_path / "twin.py").write_text(
+        "from ldl_jax.config import default\ndef get_config():\n  c = default()\n  c.data.name = 'arrays'\n"
+        f"  c.data.root = {str(tmp_path / 'data.npz')!r}\n  c.data.batch_size = 8\n  c.data.eval_batch_size = 16\n"
+        "  c.model.cifar_resnet.depth, c.model.cifar_resnet.width = 8, 4\n  return c\n"
+    )
+    mean, std = (tuple(vectors()[name].tolist()) for name in ("mean", "std"))
+    argv = [f"--config={tmp_path / 'twin.py'}", f"--config.model.mean={mean}", f"--config.model.std={std}"]
+    return argv, tmp_path
+
+
+def test_the_command_makes_a_run_that_loads_and_teaches(own, capsys):
+    argv, folder = own
+    assert command("import", folder / "weights.npz", *argv, f"--workdir={folder / 'run'}") == 0
+    assert "wrote the run" in capsys.readouterr().out
+    for name in ("config.json", "network.json", "versions.json", "model.npz"):
+        assert (folder / "run" / name).is_file()
+    sources = json.loads((folder / "run" / "network.json").read_text())
+    assert sources["imported"]["sha256"] == files.sha256(folder / "weights.npz")
+    assert sources["classes"] == list("abcde")
+    apply, variables = ldl_jax.load(folder / "run")
+    logits = jax.jit(apply)(variables, images_of("cifar_resnet")).logits
+    np.testing.assert_allclose(logits, vectors()["cifar_resnet"]["eval_logits"], atol=1e-4)
+    teacher = build.make_teacher(folder / "run", sources)
+    assert teacher.digest == files.sha256(folder / "run" / "model.npz")
+    assert command("export", folder / "run", folder / "back.safetensors", "--names=kuangliu") == 0
+    assert "linear.weight" in safetensors.numpy.load_file(folder / "back.safetensors")
+
+
+def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
+    argv, folder = own
+    draw, there = np.random.default_rng(0), f"--workdir={folder / 'run'}"
+    state = {"bn.weight": 8, "bn.bias": 8, "bn.running_mean": 8, "bn.running_var": 8, "fc.bias": 5}
+    state = {name: draw.random(size) + 0.5 for name, size in state.items()}
+    state |= {"conv.weight": draw.standard_normal((8, 3, 3, 3)), "fc.weight": draw.standard_normal((5, 8))}
+    np.savez(folder / "tiny.npz", **state)
+    argv = [*argv, "--config.model.name=tests.tiny"]
+    assert command("import", folder / "tiny.npz", *argv, there) == 0
+    digest = run.load_weights(folder / "run")[2]
+    assert main([*argv, there, "--mode=eval"]) == 0
+    assert "accuracy %" in capsys.readouterr().out
+    apply, variables = ldl_jax.load(folder / "run")
+    with np.load(folder / "run" / "predictions" / "test.npz") as file:
+        images = images_of("cifar_resnet")[file["index"]]
+        np.testing.assert_allclose(file["logits"], apply(variables, images).logits, atol=1e-4)
+    assert run.load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
+
+
+def refused(capsys, *argv):
+    """The sentence of a command that is refused."""
+    assert command(*argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_a_directory_that_holds_a_run_is_left_alone(own, capsys):
+    argv, folder = own
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text("{}")
+    said = refused(capsys, "import", folder / "weights.npz", *argv, f"--workdir={folder / 'run'}")
+    assert "holds a run already (config.json)" in said
+    assert [path.name for path in (folder / "run").iterdir()] == ["config.json"]
+
+
+def test_files_that_are_no_state_dict(own, capsys):
+    argv, folder = own
+    argv = [*argv, f"--workdir={folder / 'run'}"]
+    (folder / "broken.npz").write_bytes(b"PK no archive")
+    (folder / "broken.safetensors").write_bytes(b"\x07" * 40)
+    np.savez(folder / "objects.npz", fc=np.array([{}], dtype=object))
+    for name in ("broken.npz", "broken.safetensors", "objects.npz", "none.npz", "none.safetensors"):
+        assert f"{folder / name}: cannot be read as a state_dict" in refused(capsys, "import", folder / name, *argv)
+    said = refused(capsys, "import", folder / "weights.pth", *argv)
+    assert (
+        "weights.pth is neither .safetensors nor .npz; in PyTorch, write one with safetensors.torch.save_file" in said
+    )
+    assert not (folder / "run").exists()
+
+
+def test_command_lines_that_are_not_understood(own, capsys):
+    argv, folder = own
+    weights, there = folder / "weights.npz", f"--workdir={folder / 'run'}"
+    assert "'' is not understood; allowed are import FILE" in refused(capsys, there)
+    assert "'import' is not understood" in refused(capsys, "import")
+    assert "'convert x' is not understood" in refused(capsys, "convert", "x")
+    assert "--config is missing; import needs both" in refused(capsys, "import", weights, there)
+    assert "--workdir is missing; import needs both" in refused(capsys, "import", weights, *argv)
+    assert "config.model has no field 'nam'" in refused(capsys, "import", weights, *argv, "--config.model.nam=x")
+    for shape, sentence in (("9", "--shape [9]"), ("a,b,c", "--shape is 'a,b,c'"), ("0,1,3", "--shape [0, 1, 3]")):
+        said = refused(capsys, "import", weights, *argv, there, "--classes=5", f"--shape={shape}")
+        assert sentence in said
+    assert "--classes and --shape come together" in refused(capsys, "import", weights, *argv, there, "--classes=5")
+    plain = [argv[0], there, "--classes=5", "--shape=16,16,3"]
+    assert "config.model.mean and config.model.std are needed" in refused(capsys, "import", weights, *plain)
+    assert "is no run directory" in refused(capsys, "export", folder / "none", folder / "x.safetensors")
+    assert "x.pth does not end in .safetensors" in refused(capsys, "export", folder / "none", folder / "x.pth")
+    assert command("--help") == 0
+    assert "--names=kuangliu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_pytorch_loads_an_export_strictly_and_predicts_the_same(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+    from vectors import make_networks
+
+    path = convert.export_run(imported(tmp_path, name), tmp_path / "back.safetensors", TWINS[name][2])
+    side, make = make_networks.TWINS[name]
+    module = make().double().eval()
+    module.load_state_dict(load_file(path), strict=True)
+    x = ((vectors()["images"][:, :side, :side] / 255 - make_networks.MEAN) / make_networks.STD).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = module(torch.from_numpy(x))[0].numpy()
+    np.testing.assert_allclose(logits, vectors()[name]["eval_logits"], atol=1e-11)
