@@ -1,4 +1,7 @@
-"""Arrays that took long to make, kept on disk: whole and unchanged, or not used."""
+"""Arrays that took long to make, kept on disk: whole and unchanged, or not used.
+
+Nothing that is out of date is removed; the folder may be deleted at any time.
+"""
 
 import hashlib
 import json

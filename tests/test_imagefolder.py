@@ -266,25 +266,24 @@ def test_the_cache_lies_where_the_system_keeps_them(tmp_path, own, monkeypatch):
     assert len(list((tmp_path / "xdg/ldl_jax/images").iterdir())) == 2
 
 
-def settings(root, cache):
-    c = config.default()
-    c.data.name, c.data.root, c.data.on_error = "imagefolder", str(root), "skip"
-    c.data.imagefolder.cache = str(cache)
-    c.data.batch_size, c.data.eval_batch_size = 4, 4
-    c.model.name, c.train.epochs, c.optimizer.learning_rate = "tests.tiny", 1.0, 0.01
-    return c
-
-
 def test_what_cannot_be_read_is_not_counted(tmp_path):
     root = tmp_path / "images"
     two_classes(root)
-    damage(root)
     (root / "val/a-b/0.png").write_bytes(b"")
-    c = settings(root, tmp_path / "cache")
-    summary = train.train(c, tmp_path / "run", devices=jax.devices()[:1])
-    assert summary["splits"]["test"]["n"] == 3  # of four
-    with np.load(tmp_path / "run/predictions/test.npz") as said:
-        np.testing.assert_array_equal(said["index"], [0, 2, 3])
+    c = config.default()
+    c.data.name, c.data.root, c.data.on_error, c.data.batch_size = "imagefolder", str(root), "skip", 4
+    c.data.imagefolder.cache, c.model.name = str(tmp_path / "cache"), "tests.tiny"
+    made = build.experiment(c, jax.devices()[:1])
+    programs = train.make_programs(made)
+    variables = made.recipe.build.init(jax.random.key(0))
+    found = measure.measure(
+        programs.evaluate, variables, programs.test, made.dataset.test, made.test, metrics=made.metrics,
+        mesh=made.mesh, batch_size=3, keep=True,
+    )  # fmt: skip
+    assert found.scores["n"] == 3  # of four
+    np.testing.assert_array_equal(found.predictions["index"], [0, 2, 3])
+    hits = found.predictions["logits"].argmax(1) == [0, 1, 1]
+    assert found.scores["accuracy"] == pytest.approx(hits.mean())
 
 
 def test_masks_reach_the_device_and_the_stream(tmp_path):
