@@ -44,20 +44,25 @@ class Teacher(NamedTuple):
     digest: str  # SHA-256 of the weights' file
 
 
-def experiment(c: ConfigDict, devices=None) -> Experiment:
-    """Everything that a config stands for, checked. Raises ValueError in one sentence where something does not fit."""
+def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()) -> Experiment:
+    """Everything that a config stands for, checked. Raises ValueError in one sentence where something does not fit.
+
+    A `dataset` given here takes the place of the one that the config names, and `teachers` (each a function of the
+    network's sources that makes a `Teacher`) join those that it names.
+    """
     config.check(c)
-    dataset = make_dataset(c.data)
+    dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout, test = positions(c.data, dataset)
     there = mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
     sources = run.network_sources(c, dataset, *_statistics(c.model, dataset))
-    teachers = [make_teacher(path, sources) for path in c.teachers]
+    named = [make_teacher(path, sources, c.teachers_from) for path in c.teachers]
+    teachers = named + [make(sources) for make in teachers]
     return Experiment(
         c, dataset, train, holdout, test, sources, there, make_recipe(c, sources, teachers, dataset, len(train)),
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
-        {str(path): teacher.digest for path, teacher in zip(c.teachers, teachers, strict=True)},
+        {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
     )  # fmt: skip
 
 
@@ -162,9 +167,9 @@ def load(path) -> tuple[Callable, PyTree]:
     return apply, variables
 
 
-def make_teacher(path, sources: dict) -> Teacher:
+def make_teacher(path, sources: dict, made_from: str = "") -> Teacher:
     """A finished run as a frozen network. Raises ValueError where it does not fit the student's sources."""
-    theirs, variables, digest = run.load_weights(path)
+    theirs, variables, digest = run.load_weights(path, made_from)
     for field, what in (("num_classes", "classes"), ("shape", "image shape")):
         if theirs[field] != sources[field]:
             raise ValueError(

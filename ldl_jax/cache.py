@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ldl_jax import files
-from ldl_jax.report.log import warn
+from ldl_jax.data.base import warn
 
 DIGEST = "sha256"  # entry of the file: the digest of all the others
 

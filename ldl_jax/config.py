@@ -1,8 +1,4 @@
-"""Every setting once: its default, its unit, its checks.
-
-The block of a plug is read off its factory: the keyword-only options of `make` in ldl_jax/<folder>/<name>.py, with
-their defaults and the comment behind each; nothing is imported for it.
-"""
+"""Every setting once: its default, its unit, its checks."""
 
 import ast
 import difflib
@@ -11,15 +7,16 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from ml_collections import ConfigDict, FieldReference, config_dict
 
-ROOM = Path(__file__).parent
+from ldl_jax.options import block, mixings, plugs, read_options
+
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers are known by their weights, wherever they lie
-    "teachers", "data.root", "data.eval_batch_size", "data.verify", "data.imagefolder.cache", "eval.weights",
-    "train.log_every_steps", "train.keep", "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
+    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "data.imagefolder.cache",
+    "eval.weights", "train.log_every_steps", "train.keep", "train.save_every_epochs", "train.eval_every_epochs",
+    "train.chunk_steps",
 )  # fmt: skip
 
 
@@ -28,6 +25,7 @@ def default() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything random
     config.teachers = ()  # run directories of frozen networks, for labels.teacher and auxiliary.hint
+    config.teachers_from = ""  # arguments of the command that makes a teacher, shown where one is missing
     config.data = data = ConfigDict()
     data.name = "digits"  # file of ldl_jax/data
     data.root = ""  # folder or file of the data on disk
@@ -46,7 +44,7 @@ def default() -> ConfigDict:
     data.train_table = ""  # .npy or .npz of distributions [N, K], one for each image of the published train split
     data.test_table = ""  # the same for the published test split, to train on or to be measured against
     data.table_name = ""  # entry of the two tables, where they are .npz files of several
-    config.augment = _options("augment.py", "make")
+    config.augment = block("augment.py", "make")
     config.mixing = ConfigDict({"name": "none"})  # function of ldl_jax/mixing.py
     config.model = model = ConfigDict()
     model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
@@ -80,26 +78,35 @@ def default() -> ConfigDict:
     train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU, 16 elsewhere
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
+    return _with_blocks(config).lock()
+
+
+def _with_blocks(config: ConfigDict) -> ConfigDict:
+    """The config with the block of every plug and every mixing."""
     for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
         for name in plugs(folder):
-            config[section][name] = _options(f"{folder}/{name}.py", "make")
+            config[section][name] = block(f"{folder}/{name}.py", "make")
     for name in mixings():
-        config.mixing[name] = _options("mixing.py", name)
-    return config.lock()
+        config.mixing[name] = block("mixing.py", name)
+    return config
 
 
-def start(name: str) -> ConfigDict:
+def start(name: str, *arguments: str) -> ConfigDict:
     """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that calls it."""
     path = Path(inspect.stack()[1].filename).parent / name
     if not path.is_file():
         found = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
         raise ValueError(f"{path}: no such config; beside it are {found}")
-    return read(path)
+    return read(":".join([str(path), *arguments]))
 
 
 def read(path) -> ConfigDict:
-    """The config of a file's `get_config()`. Raises ValueError in one sentence that names the file and the fault."""
-    path = Path(path)
+    """The config of a file's `get_config()`, or of `get_config(argument)` where the path is FILE:ARGUMENT.
+
+    Raises ValueError in one sentence that names the file and the fault.
+    """
+    name, *arguments = str(path).split(":", 1)
+    path = Path(name)
     if not path.is_file():
         raise ValueError(f"--config {path} is not there; configs/ holds the ones that come along")
     space = {"__name__": f"config_{path.stem}", "__file__": str(path)}
@@ -107,59 +114,20 @@ def read(path) -> ConfigDict:
         exec(compile(path.read_text(), str(path), "exec"), space)
         if "get_config" not in space:
             raise ValueError("it has no function get_config() -> ConfigDict")
-        made = space["get_config"]()
+        made = space["get_config"](*arguments)
     except Exception as error:  # whatever a file of the user's may do
-        raise ValueError(f"--config {path} is no config: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).removeprefix(f"--config {path} is no config: ")
+        raise ValueError(f"--config {path} is no config: {text}") from error
     if not isinstance(made, ConfigDict):
         raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")
     return made
 
 
-class Option(NamedTuple):
-    """A setting as it is written down: its value, its type where that is None, and the comment behind it."""
-
-    name: str
-    value: object
-    kind: str
-    text: str
-
-
-def plugs(folder: str) -> tuple[str, ...]:
-    """Names of the plugs in a folder of ldl_jax: its files, but for base and __init__."""
-    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if path.stem not in ("base", "__init__")))
-
-
-def mixings() -> tuple[str, ...]:
-    """Names of the ways to mix: the functions of mixing.py that return a Mixer."""
-    tree = ast.parse((ROOM / "mixing.py").read_text())
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns is not None)
-    return tuple(node.name for node in functions if ast.unparse(node.returns) == "Mixer")
-
-
-def read_options(file: str, function: str) -> tuple[str, list[Option]]:
-    """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
-    text = (ROOM / file).read_text()
-    lines = text.splitlines()
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            options = []
-            for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-                comment = lines[(value or arg).end_lineno - 1].partition("  # ")[2]
-                kind = ast.unparse(arg.annotation).split(" ")[0] if arg.annotation else "str"
-                options.append(Option(arg.arg, ast.literal_eval(value), kind, comment.strip()))
-            paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-            sentence = re.split(r"(?<! al\.)(?<=\.)\s", paragraph, maxsplit=1)[0]
-            return sentence, options
-    raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
-
-
-def _options(file: str, function: str) -> ConfigDict:
-    kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
-    block = ConfigDict()
-    for option in read_options(file, function)[1]:
-        empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
-        block[option.name] = option.value if empty is None else empty
-    return block
+def choose(argument: str, options: dict[str, object]):
+    """The option that a config's argument names. Raises ValueError listing the options."""
+    if argument not in options:
+        raise ValueError(f"its argument is {argument!r}; allowed are {', '.join(options)}")
+    return options[argument]
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

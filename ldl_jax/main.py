@@ -14,7 +14,7 @@ from ldl_jax import config
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
-  --config=FILE        a config, such as configs/digits_online.py
+  --config=FILE        a config, such as configs/digits_online.py; FILE:ARGUMENT where it takes one (a schedule)
   --config.FIELD=VALUE overrides one of the fields below
   --workdir=DIR        the run's directory; runs/<config's name>-seed<seed> unless given
   --mode=train|eval    train (or go on where the run stopped), or measure the latest checkpoint again
@@ -66,7 +66,8 @@ def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:
         if c is None:
             raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
     if workdir is None:
-        name = Path(config_flags.get_config_filename(values["config"])).stem
+        file, _, argument = config_flags.get_config_filename(values["config"]).partition(":")
+        name = "-".join([Path(file).stem, *([argument] if argument else [])])
         workdir = f"runs/{name}-seed{c.seed}"
     return c, Path(workdir)
 
@@ -104,12 +105,12 @@ def main(argv: list[str] | None = None) -> int:
         profile = _steps(values.profile)
         config.check(c)
         prepare(c)
-        from ldl_jax import train
+        from ldl_jax import plan, train
     except (Usage, ValueError) as error:
         return _fail(error)
     try:
         if values["dry-run"].value:
-            print(train.sizes(c))
+            print(plan.sizes(c))
         elif values.mode == "eval":
             train.evaluate(c, workdir)
         else:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import sys
 import zipfile
 from importlib import metadata
@@ -132,16 +133,25 @@ def read_weights(path) -> tuple[PyTree, dict[str, float]]:
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, notes
 
 
-def load_weights(path) -> tuple[dict, PyTree, str]:
+def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
     """(sources, variables, SHA-256 of the weights' file) of a finished run.
 
-    Raises ValueError, with the command that finishes it, where the run is missing or unfinished.
+    Raises ValueError where the run is missing or unfinished, with the command that makes or finishes it: that of its
+    last start, or one with the arguments `made_from`.
     """
     path = Path(path)
     weights = path / WEIGHTS
     if not (weights.is_file() and (path / NETWORK).is_file()):
         state = "is not finished" if (path / CONFIG).is_file() else "is no run directory"
-        raise ValueError(
-            f"{path} {state}: it has no {WEIGHTS}; make it with python -m ldl_jax.main --config=CONFIG --workdir={path}"
-        )
+        arguments = _last_arguments(path) or f"{made_from or '--config=CONFIG'} --workdir={path}"
+        raise ValueError(f"{path} {state}: it has no {WEIGHTS}; make it with python -m ldl_jax.main {arguments}")
     return _read_json(path / NETWORK), read_weights(weights)[0], files.sha256(weights)
+
+
+def _last_arguments(path: Path) -> str:
+    """The arguments of the command that last worked on a run directory; '' where that is not known."""
+    try:
+        command = _read_json(path / VERSIONS)["starts"][-1]["command"]
+    except (ValueError, KeyError, IndexError):
+        return ""
+    return shlex.join(command[1:]) if command and command[0].endswith("main.py") else ""

@@ -14,34 +14,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax import build, config, finish, measure, mesh, order, run, steps
+from ldl_jax import plan as plans
 from ldl_jax.build import Experiment
 from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.plan import Plan
 from ldl_jax.report import log as logs
-
-CHUNK = 16  # steps in one dispatch on an accelerator
 
 
 class NonFinite(Exception):
     """The loss or the gradient stopped being a finite number."""
-
-
-class Plan(NamedTuple):
-    """The durations of a run, in steps."""
-
-    per_epoch: int
-    total: int
-    save_every: int
-    eval_every: int
-    chunk: int
-
-    def edge(self, step: int) -> int:
-        """The first step after `step` at which a dispatch has to end."""
-        every = (self.per_epoch, self.save_every, self.eval_every)
-        return min(self.total, *((step // n + 1) * n for n in every))
-
-    def evaluates(self, step: int) -> bool:
-        """Whether there is an evaluation after so many steps."""
-        return step % self.eval_every == 0 or step == self.total
 
 
 class Device(NamedTuple):
@@ -65,14 +46,14 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
     """
     made = build.experiment(c, devices)
     run.claim(workdir, c, made.sources, made.teachers, extend=extend)
-    plan = make_plan(made)
+    plan = plans.make_plan(made)
     checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
     with _Terminated() as terminated:
         state, notes = restore(made, checkpoints)
         logs.cut_back(workdir, notes["step"])
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:
-            log.message(first_line(made, plan, notes["step"]))
+            log.message(plans.first_line(made, plan, notes["step"]))
             device = make_programs(made)
             loop = Loop(made, plan, device, checkpoints, log, Path(workdir), notes, profile)
             state = loop.run(state, terminated)
@@ -85,30 +66,9 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
             checkpoints.close()
 
 
-def make_plan(made: Experiment) -> Plan:
-    """Durations in steps; what is 0 in the config happens at the end alone."""
-    t, per_epoch, total = made.config.train, made.recipe.build.steps_per_epoch, made.recipe.build.total_steps
-
-    def every(epochs):
-        return max(1, round(epochs * per_epoch)) if epochs else total
-
-    single = jax.default_backend() == "cpu" or made.dataset.train.stream is not None
-    chunk = t.chunk_steps or (1 if single else CHUNK)
-    return Plan(per_epoch, total, every(t.save_every_epochs), every(t.eval_every_epochs), chunk)
-
-
-def abstract_state(made: Experiment):
-    """The train state as shapes, types and shardings."""
-    abstract = jax.eval_shape(partial(steps.init_state, made.recipe), jax.eval_shape(lambda: jax.random.key(0)))
-    shardings = mesh.state_shardings(abstract, made.mesh)
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
-    )
-
-
 def restore(made: Experiment, checkpoints: Checkpoints, warn=logs.warn):
     """(state, notes) of the newest whole checkpoint, or fresh ones."""
-    abstract = abstract_state(made)
+    abstract = plans.abstract_state(made)
     found = checkpoints.restore(abstract, warn)
     if found is not None:
         return found
@@ -119,7 +79,7 @@ def restore(made: Experiment, checkpoints: Checkpoints, warn=logs.warn):
 
 def make_programs(made: Experiment) -> Device:
     """Compile-ready programs, with images, tables and frozen networks on the devices."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(made))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, plans.abstract_state(made))
     everywhere = mesh.replicated(made.mesh)
     step = steps.make_train_step(made.recipe)
     jitted = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
@@ -132,16 +92,6 @@ def make_programs(made: Experiment) -> Device:
         mesh.put_replicated(made.frozen, made.mesh),
         images, images if same else measure.device_data(made.dataset.test, key, made.mesh),
     )  # fmt: skip
-
-
-def first_line(made: Experiment, plan: Plan, start: int) -> str:
-    """Where and how the run computes."""
-    device = made.mesh.devices.flat[0]
-    where = f"{jax.default_backend()}, {made.mesh.size} x {device.device_kind}, {made.config.model.dtype}"
-    what = f"{made.config.model.name} on {made.config.data.name}, labels {made.config.labels.name}"
-    begin = f", going on at step {start}" if start else ""
-    epochs = plan.total / plan.per_epoch
-    return f"{where} | {what} | {plan.total} steps, {epochs:g} epochs of {plan.per_epoch}{begin}"
 
 
 def feed(made: Experiment, plan: Plan, first: int) -> Iterator[tuple[int, dict]]:
@@ -304,40 +254,10 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
     state, notes = restore(made, checkpoints)
     log = logs.Log(workdir, total_steps=notes["step"], start_step=notes["step"], main=mesh.is_main())
     try:
-        plan = make_plan(made)
-        log.message(first_line(made, plan, notes["step"]))
+        plan = plans.make_plan(made)
+        log.message(plans.first_line(made, plan, notes["step"]))
         loop = Loop(made, plan, make_programs(made), checkpoints, log, workdir, notes, None)
         return loop.finish(state)
     finally:
         log.close()
         checkpoints.close()
-
-
-def sizes(c: ConfigDict, devices=None) -> str:
-    """What a run would hold: parameters, steps, and bytes on each device and in a checkpoint."""
-    made = build.experiment(c, devices)
-    plan, state, count = make_plan(made), abstract_state(made), made.mesh.size
-
-    def whole(tree):
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-    def here(tree):
-        leaves = jax.tree.leaves(tree)
-        return sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
-
-    params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    images = made.dataset.train.images
-    rows = [
-        ("parameters", f"{params:,}"),
-        ("training examples", f"{len(made.train):,} (and {len(made.holdout):,} held out)"),
-        ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
-        ("devices", f"{count} x {made.mesh.devices.flat[0].device_kind}"),
-        ("parameters and statistics, bytes a device", f"{here((state.params, state.batch_stats, state.ema)):,}"),
-        ("optimizer, bytes a device", f"{here(state.opt_state):,}"),
-        ("label memory, bytes a device", f"{here((state.labels, state.auxiliary)):,}"),
-        ("resident images, bytes a device", f"{0 if images is None else images.nbytes:,}"),
-        ("frozen networks, bytes a device", f"{whole(made.frozen):,}"),
-        ("checkpoint, bytes in all", f"{whole(state):,}"),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import augment, config, mesh, mixing, optimizer, steps
+from ldl_jax import augment, mesh, mixing, optimizer, options, steps
 from ldl_jax.contract import Batch, Build, Forward, Outputs
 from ldl_jax.models.base import Network, conv, head, norm, normalise, param_dtype, pool
 
@@ -75,7 +75,7 @@ def network(dtype, num_classes=K):
 
 
 def options_of(file, function="make"):
-    return {option.name: option.value for option in config.read_options(file, function)[1]}
+    return {option.name: option.value for option in options.read_options(file, function)[1]}
 
 
 def source_options(name, mix_prob):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ldl_jax
-from ldl_jax import build, config, run, train
+from ldl_jax import build, config, plan, run, train
 from ldl_jax.report import log
 
 
@@ -219,6 +219,15 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     (tmp_path / "unfinished" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"):
         build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+    (tmp_path / "unfinished" / "versions.json").write_text(
+        json.dumps({"starts": [{"command": ["/there/ldl_jax/main.py", "--config=a b.py", "--workdir=runs/t"]}]})
+    )
+    with pytest.raises(ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"):
+        build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+    with pytest.raises(ValueError, match=r"python -m ldl_jax.main --config=configs/x.py --workdir=runs/none$"):
+        build.experiment(
+            settings(labels__name="teacher", teachers=("runs/none",), teachers_from="--config=configs/x.py")
+        )
     other = shutil.copytree(calm, tmp_path / "other")
     sources = json.loads((other / "network.json").read_text())
     (other / "network.json").write_text(json.dumps({**sources, "num_classes": 7}))
@@ -230,10 +239,10 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
 
 
 def test_sizes_are_told_before_anything_starts():
-    text = train.sizes(settings(), jax.devices()[:1])
+    text = plan.sizes(settings(), jax.devices()[:1])
     assert "39 = 3 epochs of 13" in text
     assert f"{3072 * 10 * 4:,}" in text  # the label memory: 1,437 rows padded to 3,072, f32
-    eighth = train.sizes(settings(), jax.devices())
+    eighth = plan.sizes(settings(), jax.devices())
     assert f"{3072 * 10 * 4 // 8:,}" in eighth
 
 

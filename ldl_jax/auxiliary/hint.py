@@ -11,23 +11,14 @@ class Adaptor(nn.Module):
     """Convolution, BatchNorm by the batch's statistics, ReLU: student maps [B, h, w, c] to the teacher's shape."""
 
     features: int
-    kernel: int
+    kernel: tuple[int, int]
     strides: int
 
     @nn.compact
     def __call__(self, x):
         pad = [(1, 1)] * 2 if self.strides == 2 else "VALID"
-        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        x = nn.Conv(
-            self.features,
-            shape[:2],
-            (self.strides,) * 2,
-            padding=pad,
-            kernel_init=init,
-            param_dtype=x.dtype,
-            name="conv",
-        )(x)
+        he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        x = nn.Conv(self.features, self.kernel, self.strides, pad, kernel_init=he, param_dtype=x.dtype, name="conv")(x)
         x = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
         scale = self.param("scale", nn.initializers.ones, (self.features,), x.dtype)
         return nn.relu(x * scale + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
@@ -50,18 +41,18 @@ def make(
     if not 1 <= stage <= stages:
         raise ValueError(f"auxiliary.hint.stage is {stage}; allowed are 1 to {stages}")
     mine, theirs = (o.stages[stage - 1] for o in (build.outputs, build.teachers[0]))
-    side, goal = mine.shape[2], theirs.shape[2]
-    if side < goal:
-        raise ValueError(f"auxiliary.hint: the student's maps of stage {stage} are {side} wide, the teacher's {goal}")
-    kernel, strides = (3, 2) if side == 2 * goal else (1 + side - goal, 1)
-    adaptor = Adaptor(theirs.shape[-1], kernel, strides)
+    size, goal = mine.shape[2:4], theirs.shape[2:4]
+    beyond = size[0] - goal[0], size[1] - goal[1]
+    if min(beyond) < 0:
+        raise ValueError(f"auxiliary.hint.stage {stage}: maps of {size}; allowed are at least the teacher's {goal}")
+    halved = beyond == goal
+    adaptor = Adaptor(theirs.shape[-1], (3, 3) if halved else (1 + beyond[0], 1 + beyond[1]), 2 if halved else 1)
     kind = jnp.promote_types(mine.dtype, build.outputs.logits.dtype)
 
     def init(key):
         return adaptor.init(key, jnp.zeros(mine.shape[1:], kind))["params"], ()
 
     def loss(params, state, batch, outputs, targets):
-        del targets
         student = adaptor.apply({"params": params}, nn.relu(outputs.stages[stage - 1][0]).astype(kind))
         teacher = nn.relu(batch.teacher[0].stages[stage - 1][0]).astype(kind)
         return weight * masked_mean(jnp.mean((student - teacher) ** 2, axis=(1, 2, 3)), batch), state

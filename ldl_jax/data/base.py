@@ -1,5 +1,6 @@
 """What a data set is: two splits of labelled images, each resident in memory or streamed."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -42,6 +43,11 @@ class Dataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
+
+
+def warn(text: str) -> None:
+    """Tell on stderr what is not as it should be, but can be gone on with."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def streamed(split: Split) -> Split:

@@ -12,8 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ldl_jax import cache as caches
-from ldl_jax.data.base import Dataset, Request, Split, check_split
-from ldl_jax.report.log import warn
+from ldl_jax.data.base import Dataset, Request, Split, check_split, warn
 
 ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
 DECODING = 1  # raise it where the same file comes to other pixels

@@ -27,7 +27,7 @@ def read_rows(rows: Array, index: Array, hard: Array) -> Array:
     return jnp.where(written, row / jnp.where(written, total, 1), hard)
 
 
-def write_rows(rows: Array, index: Array, new: Array, *, momentum, write: Array) -> Array:
+def write_rows(rows: Array, index: Array, new: Array, *, momentum=0.0, write: Array | bool = True) -> Array:
     """Set rows[index] to momentum * old + (1 - momentum) * new where `write` (bool[B]) holds.
 
     The old row takes part even at momentum 0: a scatter that does not depend on what it overwrites makes XLA
@@ -88,7 +88,7 @@ def term_loss(target: Target, logits: Array, criterion) -> Array:
 
 
 def row_report(rows: Array) -> dict[str, Array]:
-    """Share of the rows that were written, and their mean entropy in nat."""
+    """Number of the rows that were written, and their mean entropy in nat."""
     kind = jnp.promote_types(rows.dtype, jnp.float32)
     total = rows.sum(-1, dtype=kind)
     written = total > 0

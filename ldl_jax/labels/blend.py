@@ -12,16 +12,19 @@ def make(
     *,
     parts: tuple[str, ...] = ("hard", "teacher"),  # label sources, each with its own config block
     weights: tuple[float, ...] = (0.1, 0.9),  # of the parts; they scale the weights of the parts' own terms
-    ramp_epochs: float = 0.0,  # the weights of all parts but the first grow linearly from 0 over so many epochs
+    ramp_epochs: float = 0.0,  # the weights of all parts but the first grow linearly from 0 over so many epochs, >= 0
 ) -> LabelSource:
     """A weighted sum of sources: `hard` and `teacher` at temperature 4 is knowledge distillation (Hinton 2015).
 
-    State: a tuple, one entry a part. Raises ValueError where weights and parts differ in number or a part is a blend.
+    State: a tuple, one entry a part. Raises ValueError where weights and parts differ in number, a part is a blend or
+    the ramp is negative.
     """
     if len(parts) != len(weights) or not parts:
         raise ValueError(f"labels.blend: parts {parts} and weights {weights}; allowed is one weight for each part")
     if "blend" in parts:
         raise ValueError("labels.blend.parts names 'blend'; allowed are the other label sources")
+    if ramp_epochs < 0:
+        raise ValueError(f"labels.blend.ramp_epochs is {ramp_epochs}; allowed are numbers from 0")
     sources = tuple(build.part(name) for name in parts)
     ramp_steps = ramp_epochs * build.steps_per_epoch
 

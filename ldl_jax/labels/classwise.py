@@ -13,17 +13,19 @@ def make(
     hard_weight: float = 0.5,  # weight of the term with the hard label
     weight: float = 0.5,  # weight of the term with the class's row
     first: str = "uniform",  # first epoch's rows: 'uniform', or 'zeros' (that term has weight 0 until its end)
-    freeze: float = 1.0,  # a class's row stays as it is once its largest entry reaches this; 1 = never
+    freeze: float = 1.0,  # a class's row stays as it is once its largest entry reaches this, (0, 1]; 1 = never
     write: str = "unmixed",  # predictions that count: 'unmixed' examples' or, by a 'clean' pass, all examples'
 ) -> LabelSource:
     """Online label per class (OLS): the mean prediction of the class's correctly classified examples last epoch.
 
     Zhang et al. 2021, equations 3-5. The CIFAR form is weights 0.5 + 0.5 from 'zeros'; the fine-grained form 1 + 1
     from 'uniform' with freeze 0.88. A class without a correct example gets the uniform row. State: table [K, K] in
-    use, sums [K, K] and count [K] of the running epoch. Raises ValueError where `first` or `write` is unknown.
+    use, sums [K, K] and count [K] of the running epoch. Raises ValueError where an option is not allowed.
     """
     if first not in ("uniform", "zeros"):
         raise ValueError(f"labels.classwise.first is {first!r}; allowed are 'uniform', 'zeros'")
+    if not 0 < freeze <= 1:
+        raise ValueError(f"labels.classwise.freeze is {freeze}; allowed are numbers above 0, to 1")
     base.check_write("classwise", write, build.mix_prob)
     size, kind = build.num_classes, build.outputs.logits.dtype
 

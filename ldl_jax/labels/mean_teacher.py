@@ -41,9 +41,9 @@ def make(
     def update(state, batch, forward):
         del batch
         updates = state["updates"] + forward.updated
-        kept = jnp.minimum(1 - 1 / (updates + 1), decay) if warm_up else decay
 
         def average(old, new):
+            kept = jnp.minimum(1 - 1 / (updates + 1).astype(old.dtype), decay) if warm_up else decay
             m = jnp.where(forward.updated, kept, 1).astype(old.dtype)
             return m * old + (1 - m) * new
 

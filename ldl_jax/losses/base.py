@@ -12,9 +12,14 @@ def expectation(probs: Array, values: Array) -> Array:
     return jnp.sum(jnp.where(seen, probs * jnp.where(seen, values, 0), 0), axis=-1)
 
 
+def log_softmax(logits: Array) -> Array:
+    """log p of every class, [B, K], in float32 or better whatever the logits are."""
+    return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+
+
 def cross_entropy(logits: Array, probs: Array) -> Array:
     """-sum_k probs_k log softmax(logits)_k: f32[B] from [B, K]."""
-    return -expectation(probs, jax.nn.log_softmax(logits))
+    return -expectation(probs, log_softmax(logits))
 
 
 def kl_divergence(logits: Array, probs: Array) -> Array:

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
-from ldl_jax.losses.base import cross_entropy, expectation
+from ldl_jax.losses.base import cross_entropy, expectation, log_softmax
 
 
 def make(
@@ -22,7 +21,7 @@ def make(
         return cross_entropy
 
     def focal(logits, probs):
-        log_p = jax.nn.log_softmax(logits)
+        log_p = log_softmax(logits)
         rest = -jnp.expm1(log_p)  # 1 - p without cancellation
         doubtful = rest > 0  # below gamma = 1 the power has no finite slope at 0, where the term is 0 anyway
         factor = jnp.where(doubtful, jnp.where(doubtful, rest, 1) ** gamma, 0)

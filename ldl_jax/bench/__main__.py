@@ -1,0 +1,49 @@
+"""Benchmarks: ratios of programs that take turns in one process.
+
+python -m ldl_jax.bench step [--config=FILE] [--rounds=7] [--seconds=1]
+python -m ldl_jax.bench step --model=resnet18 --set=cifar100 [--batch=128] [--dtype=bfloat16] [--torch]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ldl_jax.bench import memory, step
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits_online.py"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m ldl_jax.bench", description=__doc__.split("\n")[0])
+    made.add_argument("what", choices=("step",), help="the train step, and the update of a label memory")
+    made.add_argument("--config", default=CONFIG, help="whose step is measured; digits_online unless given")
+    made.add_argument("--model", help="instead of a config: a network with its depth, as resnet18 or cifar_resnet20")
+    made.add_argument("--set", choices=tuple(step.SHAPES), default="cifar100", help="whose image shape and classes")
+    made.add_argument("--batch", type=int, default=128, help="images a step")
+    made.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of activations")
+    made.add_argument("--peak-tflops", type=float, help="the device's peak for that type, to show the share reached")
+    made.add_argument("--torch", action="store_true", help="PyTorch's step beside it (extra `peers`)")
+    made.add_argument("--rounds", type=int, default=7, help="alternations")
+    made.add_argument("--seconds", type=float, default=1.0, help="seconds of a turn")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a benchmark by name and print its table; returns the exit status."""
+    chosen = parser().parse_args(argv)
+    turns = {"rounds": chosen.rounds, "seconds": chosen.seconds}
+    try:
+        if chosen.model:
+            c = step.settings(chosen.model, batch=chosen.batch, dtype=chosen.dtype)
+            print(step.measure_kinds(c, chosen.set, peak=chosen.peak_tflops, peers=chosen.torch, **turns))
+        else:
+            print(step.measure(chosen.config, **turns), memory.measure(**turns), sep="\n\n")
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The toolkit's whole train step beside a hand-written cross-entropy step of the same network and batch."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from ldl_jax import build, config, mesh, order, plan, steps, train
+from ldl_jax.bench import base
+from ldl_jax.data.base import Dataset, Split
+
+SHAPES = {"cifar10": (32, 32, 3, 10), "cifar100": (32, 32, 3, 100), "stl10": (96, 96, 3, 10)}  # H, W, C, K
+EXAMPLES = 50_000  # of a synthetic set
+
+
+def toolkit_step(made: build.Experiment) -> Callable:
+    """The run's own train step on its own data, one step a call."""
+    device, state, batches = train.make_programs(made), fresh_state(made), _batches(made, 1)
+
+    def call():
+        nonlocal state
+        state, scalars = device.step(state, device.frozen, device.train, next(batches))
+        return scalars["loss"]
+
+    return call
+
+
+def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
+    """The run's own train step, `count` steps a call in one dispatch, as runs on accelerators do it."""
+    device, state, batches = train.make_programs(made), fresh_state(made), _batches(made, count)
+
+    def call():
+        nonlocal state
+        state, scalars = device.chunk(state, device.frozen, device.train, next(batches))
+        return scalars["loss"]
+
+    return call
+
+
+def plain_step(made: build.Experiment) -> Callable:
+    """A hand-written cross-entropy step: fetch, network, gradient, optimizer; no plugs, no memory, no augmentation."""
+    data, batches, apply = train.make_programs(made).train, _batches(made, 1), made.recipe.build.apply
+    optimizer = made.recipe.build.optimizer
+    variables = jax.jit(made.recipe.build.init)(jax.random.key(made.config.seed))
+    state = (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, data, batch):
+        params, stats, opt_state = state
+        image = data["images"][batch["index"]].astype(made.recipe.dtype) / 255
+        label = data["labels"][batch["index"]]
+
+        def loss(params):
+            outputs, new = apply({"params": params, "batch_stats": stats}, image, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, label).mean(), new
+
+        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), stats, opt_state), value
+
+    def call():
+        nonlocal state
+        state, value = step(state, data, next(batches))
+        return value
+
+    return call
+
+
+def fresh_state(made: build.Experiment):
+    """The state at step 0, where the run would have it."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, plan.abstract_state(made))
+    fresh = jax.jit(partial(steps.init_state, made.recipe), out_shardings=shardings)
+    return fresh(jax.random.key(made.config.seed))
+
+
+def _batches(made, count):
+    """Batches on the device without end; `count` of them stacked for a chunk."""
+    c = made.config
+    sequence = order.batches(
+        made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=made.recipe.build.steps_per_epoch,
+        first_step=0,
+    )  # fmt: skip
+    while True:
+        index = np.stack([next(sequence)[1] for _ in range(count)])
+        yield mesh.to_global({"index": index if count > 1 else index[0]}, made.mesh, stacked=count > 1)
+
+
+def synthetic(name: str) -> Dataset:
+    """Random images of a published set's shape and classes: the time of a step does not depend on what they show."""
+    height, width, channels, classes = SHAPES[name]
+    draw = np.random.default_rng(0)
+
+    def split(count):
+        images = draw.integers(0, 256, (count, height, width, channels), np.uint8)
+        return Split(count, images.shape[1:], images, draw.integers(0, classes, count).astype(np.int32))
+
+    names = tuple(str(number) for number in range(classes))
+    return Dataset(split(EXAMPLES), split(1000), names, (0.5,) * channels, (0.25,) * channels)
+
+
+def flops(made: build.Experiment) -> float | None:
+    """Floating-point operations of the run's train step, as the compiler counts them; None where it does not."""
+    device = train.make_programs(made)
+    batch = next(_batches(made, 1))
+    cost = device.step.lower(fresh_state(made), device.frozen, device.train, batch).compile().cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    return (cost or {}).get("flops")
+
+
+def measure(path, *, rounds: int, seconds: float) -> str:
+    """Goal: the whole online step takes at most 1.02 times a hand-written step's time."""
+    made = build.experiment(config.read(path), jax.devices()[:1])
+    programs = {"plain step": plain_step(made), "toolkit step": toolkit_step(made)}
+    times = base.alternate(programs, rounds=rounds, seconds=seconds)
+    head = f"{Path(path).name}: {base.machine(rounds)}"
+    return "\n".join([head, "", base.summary(times, "plain step", "images/s", made.config.data.batch_size)])
+
+
+def settings(model: str, *, batch: int, dtype: str) -> ConfigDict:
+    """A config of a step: 'resnet18' is model.name='resnet' of depth 18, 'cifar_resnet20' and others alike."""
+    c = config.default()
+    family = model.rstrip("0123456789")
+    if family not in config.plugs("models"):
+        raise ValueError(f"--model is {model!r}; allowed are {', '.join(config.plugs('models'))}, each with its depth")
+    c.data.name, c.data.batch_size, c.model.name, c.model.dtype = "digits", batch, family, dtype
+    if model != family:
+        c.model[family].depth = int(model[len(family) :])
+    if "stem" in c.model[family] and isinstance(c.model[family].stem, str):
+        c.model[family].stem = "cifar"
+    return c
+
+
+def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
+    """What is measured one upon the other: bare, with augmentation, with an online memory, with a frozen teacher."""
+    c = deepcopy(c)
+    made = {"bare": deepcopy(c)}
+    c.augment.pad, c.augment.flip, c.mixing.name, c.mixing.cutmix.probability = 4, True, "cutmix", 0.5
+    made["crop, flip, CutMix"] = deepcopy(c)
+    c.labels.name = "online"
+    made["and online memory"] = deepcopy(c)
+    c.labels.name = "teacher"
+    made["and frozen teacher"] = c
+    return made
+
+
+def frozen_copy(sources: dict) -> build.Teacher:
+    """A fresh network like the student, as a frozen teacher."""
+    init, apply = build.make_network(sources)
+    return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.jit(init)(jax.random.key(1)), "")
+
+
+def measure_kinds(c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool) -> str:
+    """Images per second of a network's step, bare and with what the toolkit adds; beside PyTorch's with `peers`.
+
+    peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a step reaches.
+    """
+    dataset, batch = synthetic(name), c.data.batch_size
+    programs, work, waits, notes = {}, {}, {}, []
+    for kind, settings in kinds(c).items():
+        teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
+        made = build.experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
+        if kind == "bare":
+            programs["plain JAX step"] = plain_step(made)
+            count = flops(made)
+        programs[kind] = toolkit_step(made)
+        if jax.default_backend() != "cpu":  # XLA:CPU runs convolutions inside a scan many times slower
+            programs[f"{kind}, chunks"] = toolkit_chunk(made, plan.CHUNK)
+            work[f"{kind}, chunks"] = batch * plan.CHUNK
+    if peers:
+        from ldl_jax.bench import torch_step
+
+        for kind, program in torch_step.programs(c, dataset).items():
+            programs[kind], waits[kind] = program, torch_step.wait
+    work = {kind: work.get(kind, batch) for kind in programs}
+    times = base.alternate(programs, rounds=rounds, seconds=seconds, wait=waits)
+    if count:
+        rate = count / np.median(times["bare"]) / 1e12
+        share = f", {100 * rate / peak:.1f} % of {peak:g}" if peak else ""
+        notes = ["", f"bare: {count / batch / 1e9:.2f} GFLOP an image, {rate:.2f} TFLOP/s{share}"]
+    what = f"{c.model.name} {c.model.dtype}, batch {batch}, images of {name}'s shape"
+    return "\n".join([f"{what}: {base.machine(rounds)}", "", base.summary(times, "bare", "images/s", work), *notes])

@@ -1,0 +1,62 @@
+"""The options of the plugs, read off their factories: name, default, type, and the comment behind each.
+
+A plug is a file ldl_jax/<folder>/<name>.py with a factory `make`, a mixing a public function of mixing.py; their
+keyword-only options are their config blocks. Nothing is imported for it.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict, config_dict
+
+ROOM = Path(__file__).parent
+
+
+class Option(NamedTuple):
+    """A setting as it is written down: its value, its type where that is None, and the comment behind it."""
+
+    name: str
+    value: object
+    kind: str
+    text: str
+
+
+def plugs(folder: str) -> tuple[str, ...]:
+    """Names of the plugs in a folder of ldl_jax: its files, but for base and __init__."""
+    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if path.stem not in ("base", "__init__")))
+
+
+def mixings() -> tuple[str, ...]:
+    """Names of the ways to mix: the functions of mixing.py that return a Mixer."""
+    tree = ast.parse((ROOM / "mixing.py").read_text())
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns is not None)
+    return tuple(node.name for node in functions if ast.unparse(node.returns) == "Mixer")
+
+
+def read_options(file: str, function: str) -> tuple[str, list[Option]]:
+    """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
+    text = (ROOM / file).read_text()
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            options = []
+            for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                comment = lines[(value or arg).end_lineno - 1].partition("  # ")[2]
+                kind = ast.unparse(arg.annotation).split(" ")[0] if arg.annotation else "str"
+                options.append(Option(arg.arg, ast.literal_eval(value), kind, comment.strip()))
+            paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+            sentence = re.split(r"(?<! al\.)(?<=\.)\s", paragraph, maxsplit=1)[0]
+            return sentence, options
+    raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
+
+
+def block(file: str, function: str) -> ConfigDict:
+    """The config block of a factory; an option whose default is None becomes a placeholder of its type."""
+    kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
+    made = ConfigDict()
+    for option in read_options(file, function)[1]:
+        empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
+        made[option.name] = option.value if empty is None else empty
+    return made

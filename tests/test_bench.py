@@ -1,0 +1,62 @@
+"""The benchmarks run and say what they should; their figures are never asserted."""
+
+import re
+
+import pytest
+
+from ldl_jax import config
+from ldl_jax.bench import __main__ as bench
+from ldl_jax.bench import base, memory, step
+
+
+def test_programs_take_turns_and_ratios_are_of_the_time_for_a_unit():
+    calls = []
+    programs = {"one": lambda: calls.append("one"), "two": lambda: calls.append("two")}
+    times = base.alternate(programs, rounds=4, seconds=1e-9)
+    assert {name: len(values) for name, values in times.items()} == {"one": 4, "two": 4}
+    assert calls[4:] == ["two", "one", "one", "two"] * 2
+    text = base.summary({"one": [1.0, 1.0], "two": [2.0, 4.0]}, "one", "rows/s", {"one": 10, "two": 40})
+    assert re.search(r"one +10\.0 +1\.000", text)
+    assert re.search(r"two +13\.3 +0\.750 \(0\.500 - 1\.000\)", text)
+
+
+def tiny():
+    c = config.default()
+    c.model.name, c.labels.name, c.data.batch_size = "tests.tiny", "online", 32
+    return c
+
+
+def test_the_step_is_measured_beside_a_plain_one(capsys, monkeypatch):
+    monkeypatch.setattr(config, "read", lambda path: tiny())
+    monkeypatch.setattr(memory.measure, "__kwdefaults__", {"sizes": ((300, 10), (600, 10))})
+    assert bench.main(["step", "--rounds=1", "--seconds=0.001"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"toolkit step +[\d,]+\.\d +\d+\.\d{3}", said)
+    assert "600 x 10 float16" in said
+
+
+def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
+    monkeypatch.setattr(step, "EXAMPLES", 64)
+    monkeypatch.setattr(step, "settings", lambda model, **_: tiny())
+    assert bench.main(["step", "--model=x", "--rounds=1", "--seconds=0.001", "--peak-tflops=100"]) == 0
+    said = capsys.readouterr().out
+    for kind in ("plain JAX step", "bare", "crop, flip, CutMix", "and online memory", "and frozen teacher"):
+        assert re.search(rf"^{kind} +[\d,]+\.\d", said, re.MULTILINE), kind
+    assert re.search(r"GFLOP an image, \d.*% of 100", said)
+
+
+def test_a_network_is_named_with_its_depth():
+    c = step.settings("cifar_resnet56", batch=64, dtype="bfloat16")
+    assert (c.model.name, c.model.cifar_resnet.depth, c.model.dtype) == ("cifar_resnet", 56, "bfloat16")
+    made = step.kinds(c)
+    assert [k.labels.name for k in made.values()] == ["hard", "hard", "online", "teacher"]
+    assert [k.mixing.name for k in made.values()] == ["none", "cutmix", "cutmix", "cutmix"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [(["--model=vgg16"], "--model is 'vgg16'; allowed are "), (["--config=none.py"], "none.py is not there")],
+)
+def test_what_is_not_there_is_named(capsys, argv, sentence):
+    assert bench.main(["step", *argv]) == 2
+    assert sentence in capsys.readouterr().err

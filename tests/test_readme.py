@@ -1,0 +1,97 @@
+"""What the README shows works as it stands there."""
+
+import re
+import types
+from pathlib import Path
+
+import frame
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldl_jax import config, options
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def block(word):
+    (found,) = [text for text in BLOCKS if word in text]
+    return found
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """The names after the loop of the README has run on images that a linear network can learn."""
+    draw, K, N, B = np.random.default_rng(0), 4, 96, 16
+    labels = jnp.asarray(draw.integers(0, K, N))
+    images = jnp.asarray(draw.normal(size=(N, 6)) + 2 * np.eye(K, 6)[labels], jnp.float32)
+    space = {
+        "images": images, "labels": labels, "K": K, "EPOCHS": 12, "network": lambda params, x: x @ params["w"],
+        "params": {"w": jnp.zeros((6, K), jnp.float32)},
+        "batches": lambda epoch: np.random.default_rng(epoch).permutation(N).reshape(-1, B),
+    }  # fmt: skip
+    exec(compile(block("opt_state"), "README.md", "exec"), space)
+    exec(compile(block("ece.value"), "README.md", "exec"), space)
+    return space
+
+
+def test_the_loop_learns_and_its_memory_holds_predictions(loop):
+    assert float(loop["value"]) < 0.8 * np.log(4)
+    np.testing.assert_allclose(loop["rows"].sum(-1), 1, rtol=1e-5)
+    logits = loop["network"](loop["params"], loop["images"])
+    assert np.mean(np.argmax(logits, -1) == loop["labels"]) > 0.8
+    assert np.abs(loop["rows"] - jax.nn.softmax(logits)).max() < 0.2
+
+
+def test_the_loop_measures_its_calibration(loop):
+    p = np.asarray(jax.nn.softmax(loop["network"](loop["params"], loop["images"])), np.float64)
+    confidence, correct = p.max(1), p.argmax(1) == np.asarray(loop["labels"])
+    bins = np.clip(np.ceil(confidence * 15) - 1, 0, 14)
+    expected = sum(abs((confidence[bins == b] - correct[bins == b]).sum()) for b in range(15)) / len(p)
+    assert float(loop["scores"]["ece"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_method_in_one_file_trains_and_is_the_formula(monkeypatch):
+    module = types.ModuleType("bootstrap")
+    exec(compile(block("bootstrapping"), "README.md", "exec"), module.__dict__)
+    made = module.make(frame.plain_build(), beta=0.7)
+    logits = np.random.default_rng(0).normal(size=(3, frame.K))
+    terms = made.targets((), frame.plain_batch([0, 1, 4]), frame.says(logits))
+    total = sum(np.asarray(term.probs) * term.weight for term in terms)
+    np.testing.assert_allclose(total, 0.7 * np.eye(frame.K)[[0, 1, 4]] + 0.3 * frame.softmax(logits), rtol=1e-6)
+    monkeypatch.setattr(
+        frame, "plug", lambda folder, name, known=frame.plug: module if name == "bootstrap" else known(folder, name)
+    )
+    monkeypatch.setattr(
+        frame, "options_of", lambda file, known=frame.options_of: {} if "bootstrap" in file else known(file)
+    )
+    _, scalars = frame.train(frame.Case("bootstrap", "mixup"), 2)
+    assert all(np.isfinite(s["loss"]) for s in scalars)
+
+
+def test_its_options_are_read_off_a_file_like_any_other(tmp_path, monkeypatch):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "bootstrap.py").write_text(block("bootstrapping"))
+    monkeypatch.setattr(options, "ROOM", tmp_path)
+    sentence, (option,) = options.read_options("labels/bootstrap.py", "make")
+    assert sentence.startswith("Soft bootstrapping")
+    assert (option.name, option.value, option.text) == ("beta", 0.95, "share of the given label, [0, 1]")
+
+
+def test_the_loop_is_about_twenty_lines():
+    assert len([line for line in block("opt_state").splitlines() if line.strip()]) <= 24
+
+
+def test_every_source_and_every_picture_is_named_and_there():
+    for name in config.plugs("labels"):
+        assert f"| `{name}` |" in TEXT
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
+        assert (ROOT / picture).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_two_commands_are_one_line_each():
+    assert len(re.findall(r"^pip install .*ldl_jax\.main", TEXT, re.MULTILINE)) == 1
+    assert len(re.findall(r"^pip install .*pytest", TEXT, re.MULTILINE)) == 1
