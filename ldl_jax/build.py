@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, mesh, mixing, optimizer, order, run, steps
+from ldl_jax import augment, config, mesh, mixing, optimizer, order, run, steps, tables
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset, Request, streamed
 from ldl_jax.metrics.base import Metric
@@ -27,6 +27,7 @@ class Experiment(NamedTuple):
     dataset: Dataset
     train: np.ndarray  # i64[n]: positions, in the published order, of the examples that are trained on
     holdout: np.ndarray  # i64[h]: positions of those set aside
+    test: np.ndarray  # i64[t]: positions, in the test split's order, of the examples that are evaluated as test
     sources: dict[str, Any]  # what the network is made from: see `run.network_sources`
     mesh: Mesh
     recipe: steps.Recipe
@@ -51,14 +52,14 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
     """
     config.check(c)
     dataset = make_dataset(c.data) if dataset is None else dataset
-    train, holdout = order.split(dataset.train.num_examples, c.data.examples, c.data.holdout)
+    train, holdout, test = positions(c.data, dataset)
     there = mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
     sources = run.network_sources(c, dataset, *statistics(c.model, dataset))
     named = [make_teacher(path, sources, c.teachers_from) for path in c.teachers]
     teachers = named + [make(sources) for make in teachers]
     return Experiment(
-        c, dataset, train, holdout, sources, there, make_recipe(c, sources, teachers, dataset, len(train)),
+        c, dataset, train, holdout, test, sources, there, make_recipe(c, sources, teachers, dataset, len(train)),
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
         {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
@@ -74,10 +75,24 @@ def make_dataset(settings: ConfigDict) -> Dataset:
     """The data set that `config.data` names, resident or streamed."""
     request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
     made = plug("data", settings.name).make(request, **settings[settings.name])
+    made = tables.trained_on(tables.with_tables(made, settings), settings)
     if settings.resident:
         return made
     train, test = (part if part.stream else streamed(part) for part in (made.train, made.test))
-    return made._replace(train=train, test=test)
+    return made._replace(train=train, test=train if made.test is made.train else test)
+
+
+def positions(settings: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions i64, rising, of the examples that are trained on, set aside, and evaluated as test.
+
+    With `folds` the fold's examples are the test ones, and the others those that may be trained on.
+    """
+    test, allowed = np.arange(dataset.test.num_examples), np.arange(dataset.train.num_examples)
+    if settings.folds:
+        allowed, test = order.fold(dataset.train.num_examples, settings.folds, settings.fold)
+    if dataset.subset is not None:
+        allowed = np.intersect1d(allowed, dataset.subset)
+    return *order.split(allowed, settings.examples, settings.holdout), test
 
 
 def statistics(settings: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -199,6 +214,7 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
         rows=mesh.padded_rows(dataset.train.num_examples), steps_per_epoch=per_epoch, total_steps=total,
         mix_prob=mixer.probability, criterion=plug("losses", c.losses.name).make(**c.losses[c.losses.name]),
         init=init, apply=apply, optimizer=transformation, outputs=None, teachers=(), part=None,
+        tables=tuple(dataset.train.given),
     )  # fmt: skip
     image = jax.ShapeDtypeStruct((c.data.batch_size, *dataset.train.shape), dtype)
     build, auxiliaries = _with_views(c, build, teachers, image)

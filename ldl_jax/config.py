@@ -14,8 +14,9 @@ from ldl_jax.options import block, mixings, plugs, read_options
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers are known by their weights, wherever they lie
-    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "eval.weights",
-    "train.log_every_steps", "train.keep", "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
+    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "data.imagefolder.cache",
+    "eval.weights", "train.log_every_steps", "train.keep", "train.save_every_epochs", "train.eval_every_epochs",
+    "train.chunk_steps",
 )  # fmt: skip
 
 
@@ -35,6 +36,14 @@ def default() -> ConfigDict:
     data.resident = True  # keep the whole set in the device's memory; False: feed it batch by batch
     data.verify = True  # compare published checksums
     data.on_error = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, and counts for nothing)
+    data.train_split = "train"  # published split that is trained on: 'train' or 'test'; the other is evaluated
+    data.folds = 0  # parts of that split for cross-validation, drawn by a fixed seed; 0 = none
+    data.fold = 0  # with folds: the part that is evaluated as the test images, from 0; the others are trained on
+    data.labels_file = ""  # .npy or .npz of integers [N] to train on instead of that split's labels; '' = none
+    data.labels_name = ""  # entry of labels_file, where that is an .npz of several
+    data.train_table = ""  # .npy or .npz of distributions [N, K], one for each image of the published train split
+    data.test_table = ""  # the same for the published test split, to train on or to be measured against
+    data.table_name = ""  # entry of the two tables, where they are .npz files of several
     config.augment = block("augment.py", "make")
     config.mixing = ConfigDict({"name": "none"})  # function of ldl_jax/mixing.py
     config.model = model = ConfigDict()
@@ -69,12 +78,17 @@ def default() -> ConfigDict:
     train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU, 16 elsewhere
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
+    return _with_blocks(config).lock()
+
+
+def _with_blocks(config: ConfigDict) -> ConfigDict:
+    """The config with the block of every plug and every mixing."""
     for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
         for name in plugs(folder):
             config[section][name] = block(f"{folder}/{name}.py", "make")
     for name in mixings():
         config.mixing[name] = block("mixing.py", name)
-    return config.lock()
+    return config
 
 
 def start(name: str, *arguments: str) -> ConfigDict:
@@ -213,6 +227,14 @@ def check(config: ConfigDict) -> None:
     for number, part in enumerate(config.labels.blend.parts if config.labels.name == "blend" else ()):
         _name(f"labels.blend.parts[{number}]", part, [name for name in plugs("labels") if name != "blend"])
     _name("data.on_error", config.data.on_error, ("raise", "skip"))
+    _name("data.train_split", config.data.train_split, ("train", "test"))
+    if config.data.folds < 0 or config.data.folds == 1:
+        raise ValueError(f"config.data.folds is {config.data.folds}; allowed are 0 for none, or numbers from 2")
+    if not 0 <= config.data.fold < max(config.data.folds, 1):
+        raise ValueError(
+            f"config.data.fold is {config.data.fold}; allowed are 0 to {max(config.data.folds, 1) - 1}, below "
+            "config.data.folds"
+        )
     _name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
     _name("eval.weights", config.eval.weights, ("raw", "ema"))
     if config.eval.weights == "ema" and not config.optimizer.ema:

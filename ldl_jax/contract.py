@@ -28,7 +28,7 @@ class Build(NamedTuple):
     """What a plug may know when it is made."""
 
     num_classes: int  # K
-    num_examples: int  # N, the published count of training examples
+    num_examples: int  # N, the published count of the split that is trained on
     rows: int  # N padded to a multiple of ROW_MULTIPLE
     steps_per_epoch: int
     total_steps: int
@@ -40,6 +40,7 @@ class Build(NamedTuple):
     outputs: Outputs  # abstract, [V, B, ...], of the student
     teachers: tuple[Outputs, ...]  # abstract, of each frozen network
     part: Callable  # (name) -> LabelSource: another source, made from its own config block (for `blend`)
+    tables: tuple[str, ...] = ()  # names in Batch.given: 'table' (a distribution an example), 'label' (already in use)
 
 
 class Batch(NamedTuple):
@@ -48,8 +49,8 @@ class Batch(NamedTuple):
     image: Array  # [V, B, H, W, C] in [0, 1]; view 0 is what the criterion sees
     clean: Array | None  # [B, H, W, C]: the unmixed view 0, where a source asks for it
     index: Array  # i32[B]: position in the published order of the training set
-    label: Array  # i32[B]
-    given: PyTree  # [B, ...]: these examples' rows of fixed tables
+    label: Array  # i32[B], to train on: given['label'] where there is one
+    given: PyTree  # dict of [B, ...]: these examples' rows of fixed tables, or ()
     partner: Array  # i32[B, M]: positions in this batch of the images mixed together; column 0 is the own one
     share: Array  # f32[B, M]: their shares; rows sum to 1
     mask: Array  # f32[B]: 0 for slots that count for nothing (unreadable, or mixed with an unreadable one)

@@ -33,7 +33,7 @@ def write(made: Experiment, workdir: Path, state: TrainState, found: dict[str, M
         "config": made.config.data.name, "step": int(state.step),
         "epochs": int(state.step) / made.recipe.build.steps_per_epoch, "weights": made.config.eval.weights,
         "splits": {split: {**part.scores, "ece_floor": floors[split]} for split, part in found.items()},
-        "teachers": made.teachers,
+        "teachers": made.teachers, **changed_labels(made),
     }  # fmt: skip
     paths += draw(made, workdir, found, floors)
     paths.append(files.write_json(workdir / run.SUMMARY, summary))
@@ -41,6 +41,14 @@ def write(made: Experiment, workdir: Path, state: TrainState, found: dict[str, M
     log.message(table({split: part.scores for split, part in found.items()}, floors))
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths), f"  {workdir / logs.METRICS}"]))
     return summary
+
+
+def changed_labels(made: Experiment) -> dict[str, float]:
+    """The share of the examples trained on whose label `data.labels_file` changed; nothing where there is none."""
+    split = made.dataset.train
+    if "label" not in split.given or split.labels is None:
+        return {}
+    return {"labels_changed": float((split.given["label"] != split.labels)[made.train].mean())}
 
 
 def write_predictions(workdir: Path, found: dict[str, Measured]) -> list[Path]:

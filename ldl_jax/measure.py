@@ -25,10 +25,12 @@ class Measured(NamedTuple):
 
 
 def device_data(split: Split, key, mesh) -> PyTree:
-    """What the steps read beside the batch: the seed's key and, of a resident split, images, labels and tables."""
-    data = {"key": key}
+    """What the steps read beside the batch: the seed's key, tables and, of a resident split, images and labels."""
+    data = {"key": key, "given": split.given}
     if split.images is not None:
-        data |= {"images": split.images, "labels": split.labels, "given": split.given}
+        data |= {"images": split.images, "labels": split.labels}
+    if split.mask is not None:
+        data["mask"] = split.mask
     return meshes.put_replicated(data, mesh)
 
 

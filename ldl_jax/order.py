@@ -5,20 +5,34 @@ from collections.abc import Iterator
 import numpy as np
 
 HOLDOUT_SEED = 20230131  # fixed: every run of a data set sets the same examples aside
+FOLD_SEED = 20190823  # fixed: the folds of a data set are the same for every run
 
 
-def split(num_examples: int, examples: int | None, holdout: int) -> tuple[np.ndarray, np.ndarray]:
+def split(positions: np.ndarray, examples: int | None, holdout: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions to train on and positions set aside, i64, both rising, out of the first `examples` (None: all).
 
-    Raises ValueError where more is asked for than there is.
+    positions: i64[n], rising, those that may be used. Raises ValueError where more is asked for than there is.
     """
-    count = num_examples if examples is None else examples
-    if count > num_examples:
-        raise ValueError(f"config.data.examples is {examples}; allowed are at most {num_examples}")
+    count = len(positions) if examples is None else examples
+    if count > len(positions):
+        raise ValueError(f"config.data.examples is {examples}; allowed are at most {len(positions)}")
     if holdout >= count:
         raise ValueError(f"config.data.holdout is {holdout} of {count} examples; allowed are fewer")
     shuffled = np.random.Generator(np.random.Philox(HOLDOUT_SEED)).permutation(count)
-    return np.sort(shuffled[holdout:]), np.sort(shuffled[:holdout])
+    return positions[np.sort(shuffled[holdout:])], positions[np.sort(shuffled[:holdout])]
+
+
+def fold(num_examples: int, folds: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions outside and inside one of `folds` parts, i64, both rising: drawn by a fixed seed, sizes within one.
+
+    Raises ValueError where there are fewer examples than folds.
+    """
+    if folds > num_examples:
+        raise ValueError(f"config.data.folds is {folds}; allowed are at most {num_examples}, the number of examples")
+    shuffled = np.random.Generator(np.random.Philox(FOLD_SEED)).permutation(num_examples)
+    parts = np.array_split(shuffled, folds)
+    inside = parts.pop(number)
+    return np.sort(np.concatenate(parts)), np.sort(inside)
 
 
 def epoch_order(positions: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -115,6 +115,8 @@ def _draw_views(recipe: Recipe, key, image: Array, index: Array) -> Array:
 def prepare(recipe: Recipe, frozen: PyTree, data: PyTree, batch: PyTree, step: Array) -> Batch:
     """Fetch, augment, mix, and let the frozen networks look: what the rest of the step works on."""
     image, label, mask, given = fetch(data, batch, recipe.dtype)
+    if "label" in given:  # noisy labels are for training alone: evaluation has the published ones
+        label = given["label"]
     epoch = step // recipe.build.steps_per_epoch
     key = jax.random.fold_in(jax.random.fold_in(data["key"], STEP), step)
     draw_key = jax.random.fold_in(jax.random.fold_in(data["key"], AUGMENT), epoch)
@@ -173,10 +175,10 @@ def _average(old: PyTree, new: PyTree, decay: float, moved: Array) -> PyTree:
 def make_train_step(recipe: Recipe) -> Callable:
     """The one train step: (state, frozen, data, batch) -> (state, scalars), pure.
 
-    frozen: a tuple of the teachers' variables. data: {'key': the seed's key, and for resident sets 'images'
-    u8[N, H, W, C], 'labels' i32[N], 'mask' f32[N], 'given'}. batch: {'index' i32[B]}, and for streamed sets 'image',
-    'label', 'mask'. scalars: loss, grad_norm, learning_rate, finite, and each term of the loss, all from before
-    the update.
+    frozen: a tuple of the teachers' variables. data: {'key': the seed's key, 'given': fixed tables, and for
+    resident sets 'images' u8[N, H, W, C], 'labels' i32[N], 'mask' f32[N]}. batch: {'index' i32[B]}, and for streamed
+    sets 'image', 'label', 'mask'. scalars: loss, grad_norm, learning_rate, finite, and each term of the loss, all from
+    before the update.
     """
     optimizer = recipe.build.optimizer
 

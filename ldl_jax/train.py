@@ -85,11 +85,12 @@ def make_programs(made: Experiment) -> Device:
     jitted = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
     evaluate = steps.make_eval_step(made.recipe.build.apply, made.metrics, made.recipe.dtype)
     key = jax.random.key(made.config.seed)
+    images = measure.device_data(made.dataset.train, key, made.mesh)
+    same = made.dataset.test is made.dataset.train  # the folds of one split
     return Device(
         jitted(step), jitted(steps.make_chunk(step)), jax.jit(evaluate), jax.jit(made.recipe.source.report),
         mesh.put_replicated(made.frozen, made.mesh),
-        measure.device_data(made.dataset.train, key, made.mesh),
-        measure.device_data(made.dataset.test, key, made.mesh),
+        images, images if same else measure.device_data(made.dataset.test, key, made.mesh),
     )  # fmt: skip
 
 
@@ -189,7 +190,7 @@ class Loop:
         made, c = self.made, self.made.config
         variables = finish.measured_weights(state, c.eval.weights)
         common = {"metrics": made.metrics, "mesh": made.mesh, "batch_size": c.data.eval_batch_size, "keep": keep}
-        splits = {"test": (self.device.test, made.dataset.test, np.arange(made.dataset.test.num_examples))}
+        splits = {"test": (self.device.test, made.dataset.test, made.test)}
         if len(made.holdout):
             splits["holdout"] = (self.device.train, made.dataset.train, made.holdout)
         return {

@@ -91,7 +91,7 @@ def make_build(case, init, apply, mix_prob, made_optimizer, views=1):
         num_classes=case.num_classes, num_examples=case.examples, rows=mesh.padded_rows(case.examples),
         steps_per_epoch=PER_EPOCH, total_steps=TOTAL, mix_prob=mix_prob,
         criterion=plug("losses", case.criterion).make(), init=init, apply=apply, optimizer=made_optimizer,
-        outputs=look, teachers=(look, look), part=None,
+        outputs=look, teachers=(look, look), part=None, tables=("table",),
     )  # fmt: skip
     return build._replace(
         part=lambda name: plug("labels", name).make(build, **source_options(name, mix_prob))
@@ -139,10 +139,11 @@ def frozen(dtype="float32", num_classes=K):
 
 @lru_cache(None)
 def data():
-    """Forty resident images, and the seed's key."""
+    """Forty resident images with a distribution each, and the seed's key."""
     draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (N, *SHAPE)).astype(np.uint8)
-    return {"key": jax.random.key(3), "images": images, "labels": draw.integers(0, K, N).astype(np.int32)}
+    images, labels = draw.integers(0, 256, (N, *SHAPE)).astype(np.uint8), draw.integers(0, K, N).astype(np.int32)
+    given = {"table": draw.dirichlet(np.ones(K), N).astype(np.float32)}
+    return {"key": jax.random.key(3), "images": images, "labels": labels, "given": given}
 
 
 def resident(step):
@@ -174,7 +175,8 @@ def arguments(case):
     variables = jax.eval_shape(made.build.init, key)
     images = struct((case.examples, *SHAPE), jnp.uint8)
     labels = struct((case.examples,), jnp.int32)
-    table = {"key": key, "images": images, "labels": labels}
+    given = {"table": struct((case.examples, case.num_classes), jnp.float32)}
+    table = {"key": key, "images": images, "labels": labels, "given": given}
     return state, (variables, variables), table, {"index": struct((case.batch,), jnp.int32)}
 
 

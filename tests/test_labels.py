@@ -438,6 +438,7 @@ REFUSED = [
     ("teacher", {"average": "votes"}, {}, r"teacher\.average is 'votes'; allowed are 'probs', 'logits'"),
     ("teacher", {"temperature": 0.0}, {}, r"teacher\.temperature is 0\.0; allowed are numbers above 0"),
     ("teacher", {}, {"teachers": ()}, r"'teacher' needs teachers, but config\.teachers is empty; name run directories"),
+    ("table", {}, {"tables": ("label",)}, r"'table' needs a distribution for .* config\.data\.train_table"),
     ("smooth", {"epsilon": 1.1}, {}, r"smooth\.epsilon is 1\.1; allowed are numbers from 0 to 1"),
     ("smooth", {"epsilon": -0.1}, {}, r"smooth\.epsilon is -0\.1; allowed"),
     ("blend", {"weights": (1.0,)}, {}, r"blend: parts .* and weights \(1\.0,\); allowed is one weight for each part"),

@@ -54,15 +54,15 @@ def test_evaluation_counts_each_example_once(count, batch):
 
 
 def test_the_holdout_is_the_same_for_every_run_and_disjoint():
-    train, holdout = order.split(1000, None, 100)
+    train, holdout = order.split(np.arange(1000), None, 100)
     assert len(train) == 900
     assert sorted([*train, *holdout]) == list(range(1000))
-    np.testing.assert_array_equal(holdout, order.split(1000, None, 100)[1])
-    first, _ = order.split(1000, 300, 0)
+    np.testing.assert_array_equal(holdout, order.split(np.arange(1000), None, 100)[1])
+    first, _ = order.split(np.arange(1000), 300, 0)
     np.testing.assert_array_equal(first, np.arange(300))
 
 
 @pytest.mark.parametrize(("examples", "holdout"), [(1001, 0), (None, 1000), (50, 50)])
 def test_more_than_there_is(examples, holdout):
     with pytest.raises(ValueError, match=r"config.data.(examples|holdout) is "):
-        order.split(1000, examples, holdout)
+        order.split(np.arange(1000), examples, holdout)

@@ -1,5 +1,6 @@
 """What a data set is: two splits of labelled images, each resident in memory or streamed."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ class Split(NamedTuple):
     images: np.ndarray | None = None  # u8[N, H, W, C]
     labels: np.ndarray | None = None  # i32[N]
     stream: Callable[[Iterable, bool], Iterator[dict]] | None = None
-    given: Any = ()  # pytree of [N, ...]: fixed tables, one row an example
+    given: Any = ()  # dict of [N, ...], one row an example: 'label' i32 to train on instead, 'table' f32[N, K]
+    mask: np.ndarray | None = None  # f32[N], resident: 0 for images that could not be read; None = all are good
 
 
 class Dataset(NamedTuple):
@@ -40,6 +42,12 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
+
+
+def warn(text: str) -> None:
+    """Tell on stderr what is not as it should be, but can be gone on with."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def streamed(split: Split) -> Split:
@@ -48,11 +56,11 @@ def streamed(split: Split) -> Split:
     def stream(batches, train):
         del train
         for _, index in batches:
-            mask = np.ones(len(index), np.float32)
+            mask = np.ones(len(index), np.float32) if split.mask is None else split.mask[index]
             image, label = split.images[index], split.labels[index]
             yield {"image": image, "label": label, "index": np.asarray(index, np.int32), "mask": mask}
 
-    return split._replace(images=None, labels=None, stream=stream)
+    return split._replace(images=None, labels=None, stream=stream, mask=None)
 
 
 def check_split(name: str, images, labels, num_classes: int) -> Split:

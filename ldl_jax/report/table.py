@@ -11,6 +11,8 @@ _KNOWN = {  # metric -> (row name, factor, digits after the point)
     "ece_floor": ("ECE noise floor %", 100, 2),
     "mce": ("MCE %", 100, 2),
     "confidence": ("mean confidence %", 100, 2),
+    "table_cross_entropy": ("CE to the table", 1, 4),
+    "table_kl": ("KL to the table", 1, 4),
 }
 _NOTE = "noise floor: the ECE that a perfectly calibrated model with these confidences scores on this many images"
 _MISSING = "-"

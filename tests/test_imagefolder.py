@@ -1,0 +1,318 @@
+"""The user's own image files: their order, their pixels, their faults, and the cache of what was decoded."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldl_jax import build, config, measure, order, train
+from ldl_jax.data import imagefolder
+from ldl_jax.data.base import Request, streamed
+
+DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
+
+
+def noise(seed, height=12, width=12):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def save(path, pixels, mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels) if mode == "RGB" else Image.fromarray(pixels).convert(mode)
+    image.save(path, **options)
+    return path
+
+
+def two_classes(root, val="val"):
+    """Five images to train on and three to test on, of 'a' and 'a-b': {relative path: pixels}."""
+    names = ("train/a/2.png", "train/a/10.PNG", "train/a/deep/1.png", "train/a-b/x.png", "train/a-b/y.png",
+             f"{val}/a/1.png", f"{val}/a-b/2.png", f"{val}/a-b/3.png")  # fmt: skip
+    pixels = {name: noise(number) for number, name in enumerate(names)}
+    for name, image in pixels.items():
+        save(root / name, image, format="PNG")
+    return pixels
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A function that makes the data set of tmp_path / 'images'."""
+
+    def make(on_error="raise", **options):
+        request = Request(str(tmp_path / "images"), on_error=on_error)
+        return imagefolder.make(request, **{"cache": str(tmp_path / "cache"), **options})
+
+    return make
+
+
+@pytest.mark.parametrize("val", ["val", "test"])
+def test_sorted_classes_and_sorted_paths_are_the_published_order(tmp_path, own, val):
+    pixels = two_classes(tmp_path / "images", val)
+    (tmp_path / "images/train/a/notes.txt").write_text("no image")
+    (tmp_path / "images/train/a/.hidden.png").write_text("no image")
+    (tmp_path / "images/train/.git").mkdir()
+    made = own()
+    assert made.classes == ("a", "a-b")
+    expected = ["train/a/10.PNG", "train/a/2.png", "train/a/deep/1.png", "train/a-b/x.png", "train/a-b/y.png"]
+    np.testing.assert_array_equal(made.train.images, np.stack([pixels[name] for name in expected]))
+    np.testing.assert_array_equal(made.train.labels, [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(made.test.labels, [0, 1, 1])
+    assert made.train.mask is None
+    assert made.mean == (0.485, 0.456, 0.406)
+
+
+def test_every_mode_becomes_rgb(tmp_path, own):
+    two_classes(tmp_path / "images")
+    grey = np.arange(144, dtype=np.uint8).reshape(12, 12)
+    wide = (grey.astype(np.uint16) << 8) + 77
+    folder = tmp_path / "images/train/a"
+    for path in list(folder.rglob("*.*")):
+        if path.is_file():
+            path.unlink()
+    Image.fromarray(grey).save(folder / "grey.png")
+    Image.fromarray(wide).save(folder / "grey16.png")
+    flat = np.full((12, 12, 3), (204, 51, 102), np.uint8)  # a colour of the web palette
+    save(folder / "cmyk.jpg", flat, "CMYK", quality=100)
+    save(folder / "palette.png", flat, "P")
+    save(folder / "alpha.png", flat, "RGBA")
+    save(folder / "named_wrongly.JPEG", flat, format="PNG")
+    made = own()
+    found = dict(zip(("alpha", "cmyk", "grey", "grey16", "named", "palette"), made.train.images, strict=False))
+    for name in ("grey", "grey16"):
+        np.testing.assert_array_equal(found[name], np.repeat(grey[..., None], 3, 2))
+    for name in ("alpha", "named", "palette"):
+        np.testing.assert_array_equal(found[name], flat)
+    assert np.abs(found["cmyk"].astype(int) - flat).max() <= 3
+
+
+def test_the_middle_square_is_resized_with_antialiasing(tmp_path, own):
+    two_classes(tmp_path / "images")
+    pixels = noise(3, 40, 80)
+    save(tmp_path / "images/train/a/1.png", pixels)
+    tall = save(tmp_path / "images/train/a-b/1.png", np.zeros((90, 30, 3), np.uint8))
+    made = own(size=10)
+    assert made.train.shape == made.test.shape == (10, 10, 3)
+    # by 4 both ways: each pixel is a bicubic mean (a = -1/2, widened by 4) of 16 x 16, away from the edges
+    x = (np.arange(16) - 7.5) / 4
+    near = np.abs(x)
+    weight = np.where(near < 1, 1.5 * near**3 - 2.5 * near**2 + 1, -0.5 * near**3 + 2.5 * near**2 - 4 * near + 2)
+    weight /= weight.sum()
+    row, column = 4, 5
+    top, left = 4 * row + 2 - 8, 20 + 4 * column + 2 - 8
+    patch = pixels[top : top + 16, left : left + 16].astype(float)
+    expected = np.clip(np.einsum("i,j,ijc->c", weight, weight, patch), 0, 255)
+    first = made.train.images[0]
+    assert np.abs(first[row, column] - expected).max() <= 1.01
+    assert made.train.images[list(made.train.labels).index(1)].max() == 0, tall
+
+
+def test_sizes_that_differ_are_refused_unless_one_is_asked_for(tmp_path, own):
+    two_classes(tmp_path / "images")
+    save(tmp_path / "images/train/a/5.png", noise(0, 12, 14))
+    with pytest.raises(ValueError, match=r"a/5.png: is 12x14 pixels, but .*a/10.PNG is 12x12 pixels; allowed is"):
+        own()
+    (tmp_path / "images/train/a/5.png").unlink()
+    for name in ("a/1.png", "a-b/2.png", "a-b/3.png"):
+        save(tmp_path / "images/val" / name, noise(0, 8, 8))
+    with pytest.raises(ValueError, match=r"val: images are 8x8 pixels, those of .*train 12x12 pixels; allowed is one"):
+        own()
+    assert own(size=8).train.shape == (8, 8, 3)
+    with pytest.raises(ValueError, match=r"config.data.imagefolder.size is -1"):
+        own(size=-1)
+
+
+def damage(root):
+    """Three images to train on that cannot be read: {name: what is said of it}."""
+    cut = save(root / "train/a/cut.jpg", noise(1, 64, 64))
+    cut.write_bytes(cut.read_bytes()[:-500])
+    (root / "train/a-b/empty.jpg").write_bytes(b"")
+    (root / "train/a-b/text.JPEG").write_text("not an image at all")
+    return {"train/a/cut.jpg": "truncated", "train/a-b/empty.jpg": "no bytes", "train/a-b/text.JPEG": "neither JPEG"}
+
+
+@pytest.mark.parametrize("name", ["train/a/cut.jpg", "train/a-b/empty.jpg", "train/a-b/text.JPEG"])
+@pytest.mark.parametrize("size", [0, 6])
+def test_an_unreadable_image_is_named(tmp_path, own, name, size):
+    root = tmp_path / "images"
+    two_classes(root)
+    faults = damage(root)
+    for other in set(faults) - {name}:
+        (root / other).unlink()
+    with pytest.raises(ValueError, match=f"{name}: .*{faults[name]}.*; mend or remove it") as told:
+        own(size=size)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("size", [0, 6])
+def test_skipped_images_keep_their_slot_count_for_nothing_and_are_named_once(tmp_path, own, capfd, size):
+    root = tmp_path / "images"
+    two_classes(root)
+    faults = damage(root)
+    (root / "train/a/0.jpg").write_bytes(b"")  # the very first of all
+    for again in (False, True):  # decoded, then from the cache
+        made = own("skip", size=size)
+        said = capfd.readouterr().err
+        for name, reason in (faults | {"train/a/0.jpg": "no bytes"}).items():
+            assert said.count(f"{name}: ") == 1, (again, name)
+            assert reason in said
+        np.testing.assert_array_equal(made.train.mask, [0, 1, 1, 0, 1, 0, 0, 1, 1])
+        np.testing.assert_array_equal(made.train.labels, [0] * 5 + [1] * 4)
+        for slot in (0, 3, 5, 6):
+            np.testing.assert_array_equal(made.train.images[slot], made.train.images[1])
+        assert made.train.num_examples == 9
+    with pytest.raises(ValueError, match=r"train/a/0.jpg: holds no bytes; mend or remove it"):
+        own("raise", size=size)  # although the cache is there
+
+
+def test_a_split_of_which_nothing_can_be_read(tmp_path, own):
+    two_classes(tmp_path / "images")
+    for path in (tmp_path / "images/val").rglob("*.png"):
+        path.write_bytes(b"")
+    for size in (0, 6):
+        with pytest.raises(ValueError, match=r"val/a/1.png: holds no bytes; of .*3 images .*none can be read"):
+            own("skip", size=size)
+
+
+def test_folders_that_do_not_fit(tmp_path, own):
+    root = tmp_path / "images"
+    with pytest.raises(ValueError, match=r"config.data.root is .*; for data.name='imagefolder' it names a folder with"):
+        own()
+    root.mkdir()
+    for name in ("train/a/1.png", "train/b/1.png"):
+        save(root / name, noise(0))
+    with pytest.raises(ValueError, match=r"images: has neither val/ nor test/"):
+        own()
+    save(root / "val/a/1.png", noise(0))
+    with pytest.raises(ValueError, match=r"val: has 1 class folders; needed are at least two"):
+        own()
+    save(root / "val/c/1.png", noise(0))
+    with pytest.raises(ValueError, match=r"val: lacks the classes b of .*train; allowed are the same"):
+        own()
+    (root / "val/c").rename(root / "val/b")
+    save(root / "val/d/1.png", noise(0))
+    with pytest.raises(ValueError, match=r"train: lacks the classes d of .*val"):
+        own()
+    (root / "train/d").mkdir()
+    (root / "train/d/readme.txt").write_text("")
+    with pytest.raises(ValueError, match=r"train/d: this class has no image"):
+        own()
+
+
+def test_the_cache_is_used_while_nothing_changed_and_only_then(tmp_path, own, monkeypatch):
+    two_classes(tmp_path / "images")
+    decoded = []
+    decode = imagefolder._decode
+    monkeypatch.setattr(imagefolder, "_decode", lambda path, size: decoded.append(path.name) or decode(path, size))
+    first = own()
+    assert set(decoded) == {"2.png", "10.PNG", "1.png", "x.png", "y.png", "3.png"}
+    decoded.clear()
+    np.testing.assert_array_equal(own().train.images, first.train.images)
+    assert decoded == []
+    changed = save(tmp_path / "images/train/a/2.png", noise(99))
+    os.utime(changed, ns=(1, 1))
+    np.testing.assert_array_equal(own().train.images[1], noise(99))
+    decoded.clear()
+    assert own(size=6).train.shape == (6, 6, 3)
+    assert decoded
+    decoded.clear()
+    (tmp_path / "images/train/a/2.png").rename(tmp_path / "images/train/a/3.png")
+    own()
+    assert "3.png" in decoded
+
+
+@pytest.mark.parametrize("fault", ["flip", "cut", "text", "empty"])
+def test_a_damaged_cache_is_warned_about_and_made_again(tmp_path, own, capfd, fault):
+    two_classes(tmp_path / "images")
+    first = own()
+    files = sorted((tmp_path / "cache").iterdir())
+    assert len(files) == 2
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 3] ^= 1
+        file.write_bytes({"flip": content, "cut": content[:-30], "text": b"text", "empty": b""}[fault])
+    capfd.readouterr()
+    again = own()
+    assert capfd.readouterr().err.count("is damaged and will be made again") == 2
+    np.testing.assert_array_equal(again.train.images, first.train.images)
+    own()
+    assert "damaged" not in capfd.readouterr().err
+
+
+def test_a_cache_whose_archive_is_whole_but_says_something_else_is_not_believed(tmp_path, own, capfd):
+    two_classes(tmp_path / "images")
+    first = own()
+    for file in (tmp_path / "cache").iterdir():
+        with np.load(file) as content:
+            arrays = dict(content)
+        np.savez(file, **arrays | {"images": arrays["images"] ^ 1})
+    np.testing.assert_array_equal(own().train.images, first.train.images)
+    assert "its content has another SHA-256" in capfd.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, own, capfd):
+    pixels = two_classes(tmp_path / "images")
+    (tmp_path / "file").write_text("")
+    made = own(cache=str(tmp_path / "file" / "cache"))
+    np.testing.assert_array_equal(made.train.images[0], pixels["train/a/10.PNG"])
+    assert "cannot be written" in capfd.readouterr().err
+
+
+def test_the_cache_lies_where_the_system_keeps_them(tmp_path, own, monkeypatch):
+    two_classes(tmp_path / "images")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    own(cache="")
+    assert len(list((tmp_path / "xdg/ldl_jax/images").iterdir())) == 2
+
+
+def test_what_cannot_be_read_is_not_counted(tmp_path):
+    root = tmp_path / "images"
+    two_classes(root)
+    (root / "val/a-b/0.png").write_bytes(b"")
+    c = config.default()
+    c.data.name, c.data.root, c.data.on_error, c.data.batch_size = "imagefolder", str(root), "skip", 4
+    c.data.imagefolder.cache, c.model.name = str(tmp_path / "cache"), "tests.tiny"
+    made = build.experiment(c, jax.devices()[:1])
+    programs = train.make_programs(made)
+    variables = made.recipe.build.init(jax.random.key(0))
+    found = measure.measure(
+        programs.evaluate, variables, programs.test, made.dataset.test, made.test, metrics=made.metrics,
+        mesh=made.mesh, batch_size=3, keep=True,
+    )  # fmt: skip
+    assert found.scores["n"] == 3  # of four
+    np.testing.assert_array_equal(found.predictions["index"], [0, 2, 3])
+    hits = found.predictions["logits"].argmax(1) == [0, 1, 1]
+    assert found.scores["accuracy"] == pytest.approx(hits.mean())
+
+
+def test_masks_reach_the_device_and_the_stream(tmp_path):
+    root = tmp_path / "images"
+    two_classes(root)
+    damage(root)
+    made = imagefolder.make(Request(str(root), on_error="skip"), cache=str(tmp_path / "cache"))
+    there = build.mesh.make_mesh(jax.devices()[:1])
+    np.testing.assert_array_equal(measure.device_data(made.train, jax.random.key(0), there)["mask"], made.train.mask)
+    split = streamed(made.train)
+    index = order.epoch_order(np.arange(8), 0, 0)
+    (batch,) = split.stream([(0, index)], True)
+    np.testing.assert_array_equal(batch["mask"], made.train.mask[index])
+    assert "mask" not in measure.device_data(split, jax.random.key(0), there)
+
+
+@pytest.mark.data
+def test_tiny_imagenet_is_read_whole(tmp_path):
+    root = DATA / "tiny-imagenet"
+    if not root.is_dir():
+        pytest.skip("needs tiny-imagenet below LDL_DATA_DIR")
+    made = imagefolder.make(Request(str(root)), cache=str(tmp_path))
+    assert (made.train.num_examples, made.test.num_examples, made.train.shape) == (10000, 5000, (64, 64, 3))
+    assert set(np.bincount(made.train.labels)) == {50}
+    assert set(np.bincount(made.test.labels)) == {25}
+    names = sorted(path.name for path in (root / "train").iterdir())
+    assert made.classes == tuple(names)
+    last = sorted((root / "train" / names[-1]).iterdir(), key=lambda path: path.name)[-1]
+    with Image.open(last) as image:
+        np.testing.assert_array_equal(made.train.images[-1], np.asarray(image.convert("RGB")))
+    again = imagefolder.make(Request(str(root)), cache=str(tmp_path))
+    np.testing.assert_array_equal(again.train.images, made.train.images)

@@ -1,0 +1,348 @@
+"""Labels of the user's own beside the published ones, tables of distributions, and cross-validation."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import frame
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldl_jax import build, config, measure, order, plan, steps, tables, train
+from ldl_jax.labels import table as table_source
+from ldl_jax.metrics import table as table_metric
+from ldl_jax.metrics.base import Seen
+
+DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
+N, T, K = 60, 24, 4  # images to train on, to test on, classes
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A config of random images in an .npz, and a function that writes arrays beside it."""
+    random = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "own.npz",
+        train_images=random.integers(0, 256, (N, 8, 8, 3)).astype(np.uint8), train_labels=np.arange(N) % K,
+        test_images=random.integers(0, 256, (T, 8, 8, 3)).astype(np.uint8), test_labels=np.arange(T) % K,
+    )  # fmt: skip
+    c = config.default()
+    c.data.name, c.data.root, c.data.batch_size, c.data.eval_batch_size = "arrays", str(tmp_path / "own.npz"), 8, 16
+    c.model.name, c.optimizer.learning_rate, c.train.max_steps = "tests.tiny", 0.01, 3
+
+    def write(name, array):
+        np.save(tmp_path / name, array)
+        return str(tmp_path / name)
+
+    c.train.log_every_steps = 1
+    return c, write
+
+
+def rows(count, seed=1):
+    return np.random.default_rng(seed).dirichlet(np.ones(K), count)
+
+
+def prepared(made, index):
+    """The batch that the step works on."""
+    data = {"images": made.dataset.train.images, "labels": made.dataset.train.labels, "given": made.dataset.train.given}
+    data |= {"key": jax.random.key(0)}
+    return steps.prepare(made.recipe, (), data, {"index": np.asarray(index, np.int32)}, jnp.zeros((), jnp.int32))
+
+
+def test_noisy_labels_are_trained_on_and_the_published_ones_are_measured(own, tmp_path, capsys):
+    c, write = own
+    votes = rows(T)
+    c.data.test_table = write("votes.npy", votes)
+    noisy = np.arange(N) % K
+    noisy[:15] = (noisy[:15] + 1) % K
+    c.data.labels_file, c.data.holdout = write("noisy.npy", noisy), 20
+    made = build.experiment(c, jax.devices()[:1])
+    index = np.arange(8) * 3
+    np.testing.assert_array_equal(prepared(made, index).label, noisy[index])
+    np.testing.assert_array_equal(made.dataset.train.labels, np.arange(N) % K)
+    assert made.recipe.build.tables == ("label",)
+    summary = train.train(c, tmp_path / "run", devices=jax.devices()[:1])
+    for split in ("test", "holdout"):
+        with np.load(tmp_path / f"run/predictions/{split}.npz") as said:
+            np.testing.assert_array_equal(said["label"], said["index"] % K)
+    share = (noisy != np.arange(N) % K)[made.train].mean()
+    assert (
+        summary["labels_changed"] == json.loads((tmp_path / "run/summary.json").read_text())["labels_changed"] == share
+    )
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident):
+    c, write = own
+    noisy, table = (np.arange(N) + 1) % K, rows(N)
+    c.data.labels_file, c.data.train_table, c.data.resident = write("l.npy", noisy), write("t.npy", table), resident
+    made = build.experiment(c, jax.devices()[:1])
+    data = measure.device_data(made.dataset.train, jax.random.key(0), made.mesh)
+    assert ("images" in data) is resident
+    for _, batch in train.feed(made, plan.make_plan(made), 0):
+        seen = steps.prepare(made.recipe, (), data, batch, jnp.zeros((), jnp.int32))
+        index = np.asarray(seen.index)
+        np.testing.assert_array_equal(seen.label, noisy[index])
+        np.testing.assert_allclose(seen.given["table"], table[index], atol=1e-7)
+
+
+def test_a_table_is_the_target_and_follows_its_split(own):
+    c, write = own
+    train_rows, test_rows = rows(N), rows(T, 2)
+    c.data.train_table, c.data.test_table = write("train.npy", train_rows), write("test.npy", test_rows)
+    c.labels.name = "table"
+    for name, expected, other in (("train", train_rows, test_rows), ("test", test_rows, train_rows)):
+        c.data.train_split = name
+        made = build.experiment(c, jax.devices()[:1])
+        index = np.arange(8) * 2
+        batch = prepared(made, index)
+        (target,) = made.recipe.source.targets((), batch, frame.says(jnp.zeros((8, K))))
+        np.testing.assert_allclose(target.probs, expected[index], atol=1e-7)
+        np.testing.assert_allclose(made.dataset.test.given["table"], other, atol=1e-7)
+        assert made.recipe.build.num_examples == len(expected)
+        assert len(made.train) == len(expected)
+        np.testing.assert_array_equal(made.test, np.arange(len(other)))
+
+
+def test_the_source_needs_a_table_on_the_split_that_is_trained_on(own):
+    c, write = own
+    c.labels.name, c.data.test_table = "table", write("test.npy", rows(T))
+    with pytest.raises(ValueError, match=r"labels 'table' needs a distribution for each example, .* has none; name a"):
+        build.experiment(c, jax.devices()[:1])
+    c.data.train_split = "test"
+    build.experiment(c, jax.devices()[:1])
+    c.labels.name, c.labels.blend.parts = "blend", ("hard", "table")
+    build.experiment(c, jax.devices()[:1])
+    with pytest.raises(ValueError, match=r"name a file in config.data.train_table"):
+        table_source.make(frame.plain_build(tables=("label",)))
+
+
+def test_the_target_of_a_mixed_image_mixes_the_rows():
+    given = rows(4).astype(np.float32)
+    batch = frame.plain_batch([0, 1, 2, 3], share=np.tile([0.7, 0.3], (4, 1)))._replace(given={"table": given})
+    source = table_source.make(frame.plain_build(num_classes=K, tables=("table",)))
+    (target,) = source.targets((), batch, frame.says(jnp.zeros((4, K))))
+    assert target.probs.dtype == jnp.float64  # the step's type, not the file's
+    mixed = steps.mix_target(target, batch.partner, batch.share)
+    partner = np.asarray(batch.partner)[:, 1]
+    np.testing.assert_allclose(mixed.probs, 0.7 * given + 0.3 * given[partner], atol=1e-7)
+
+
+def test_cross_entropy_and_kl_are_those_of_numpy():
+    random = np.random.default_rng(5)
+    logits, given = 3 * random.normal(size=(7, K)), rows(7)
+    given[0], given[1] = [1, 0, 0, 0], [0, 0.5, 0.5, 0]
+    mask = np.array([1, 1, 0, 1, 1, 0, 1])
+    metric = table_metric.make(K)
+    seen = Seen(jnp.zeros(7, jnp.int32), jnp.asarray(mask, jnp.float32), {"table": jnp.asarray(given)})
+    found = metric.value(metric.sums(jnp.asarray(logits), seen))
+    log = np.log(frame.softmax(logits))
+    cross = -(given * log).sum(1)
+    entropy = np.array([-sum(p * np.log(p) for p in row if p > 0) for row in given])
+    assert float(found["table_cross_entropy"]) == pytest.approx(cross[mask > 0].mean(), abs=1e-12)
+    assert float(found["table_kl"]) == pytest.approx((cross - entropy)[mask > 0].mean(), abs=1e-12)
+    own = Seen(seen.label, seen.mask, {"table": jnp.asarray(frame.softmax(logits))})
+    assert float(metric.value(metric.sums(jnp.asarray(logits), own))["table_kl"]) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("given", [(), {}, {"label": jnp.zeros(3, jnp.int32)}])
+def test_without_a_table_the_metric_says_nothing(given):
+    metric = table_metric.make(K)
+    sums = metric.sums(jnp.zeros((3, K)), Seen(jnp.zeros(3, jnp.int32), jnp.ones(3), given))
+    assert sums == {}
+    assert metric.value(sums) == {}
+
+
+def test_folds_are_a_partition_and_the_same_for_every_run():
+    parts = [order.fold(103, 4, number) for number in range(4)]
+    assert sorted(np.concatenate([inside for _, inside in parts])) == list(range(103))
+    assert sorted(len(inside) for _, inside in parts) == [25, 26, 26, 26]
+    for outside, inside in parts:
+        assert sorted([*outside, *inside]) == list(range(103))
+        assert list(inside) == sorted(inside)
+    assert any(np.diff(parts[0][1]) != 1)  # drawn, not cut in a row
+    np.testing.assert_array_equal(order.fold(103, 4, 2)[1], parts[2][1])
+
+
+def test_a_fold_is_evaluated_and_the_others_are_trained_on(own, tmp_path):
+    c, write = own
+    c.data.train_split, c.data.folds, c.data.batch_size = "test", 3, 4
+    c.data.test_table, c.labels.name = write("test.npy", rows(T)), "table"
+    seen = []
+    for number in range(3):
+        c.data.fold = number
+        made = build.experiment(c, jax.devices()[:1])
+        assert not set(made.train) & set(made.test)
+        assert made.dataset.test is made.dataset.train
+        assert made.recipe.build.num_examples == T
+        seen += list(made.test)
+    assert sorted(seen) == list(range(T))
+    programs = train.make_programs(made)
+    assert programs.test is programs.train  # one copy of the images on the device
+    summary = train.train(c, tmp_path / "run", devices=jax.devices()[:1])
+    assert summary["splits"]["test"]["n"] == 8
+    assert "table_kl" in summary["splits"]["test"]
+    with np.load(tmp_path / "run/predictions/test.npz") as said:
+        np.testing.assert_array_equal(said["index"], made.test)
+        np.testing.assert_array_equal(said["label"], made.test % K)
+
+
+def test_folds_leave_examples_and_holdout_their_meaning(own):
+    c, _ = own
+    c.data.folds, c.data.fold, c.data.holdout, c.data.examples = 3, 1, 10, 30
+    dataset = build.make_dataset(c.data)
+    train_on, holdout, test = build.positions(c.data, dataset)
+    outside, inside = order.fold(N, 3, 1)
+    np.testing.assert_array_equal(test, inside)
+    np.testing.assert_array_equal(np.sort([*train_on, *holdout]), outside[:30])
+    assert len(holdout) == 10
+    chosen = dataset._replace(subset=np.arange(0, N, 2))
+    c.data.examples, c.data.holdout = None, 0
+    train_on, _, test = build.positions(c.data, chosen)
+    np.testing.assert_array_equal(train_on, [i for i in outside if i % 2 == 0])
+    np.testing.assert_array_equal(test, inside)
+
+
+def test_a_subset_of_everything_changes_nothing(own):
+    c, _ = own
+    c.data.holdout = 13
+    dataset = build.make_dataset(c.data)
+    whole = build.positions(c.data, dataset)
+    same = build.positions(c.data, dataset._replace(subset=np.arange(N)))
+    jax.tree.map(np.testing.assert_array_equal, whole, same)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_split": "val"}, r"config.data.train_split is 'val'; allowed are train, test"),
+        ({"folds": 1}, r"config.data.folds is 1; allowed are 0 for none, or numbers from 2"),
+        ({"folds": -2}, r"config.data.folds is -2; allowed are 0"),
+        ({"folds": 5, "fold": 5}, r"config.data.fold is 5; allowed are 0 to 4"),
+        ({"fold": 1}, r"config.data.fold is 1; allowed are 0 to 0"),
+        ({"folds": 61}, r"config.data.folds is 61; allowed are at most 60"),
+    ],
+)
+def test_folds_and_splits_that_are_not_there(own, changes, sentence):
+    c, _ = own
+    c.data.update(changes)
+    with pytest.raises(ValueError, match=sentence):
+        build.experiment(c, jax.devices()[:1])
+
+
+def broken(value, row=5, column=1):
+    table = rows(N)
+    table[row, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (rows(N + 1), r"holds float64\[61, 4\]; allowed are numbers \[60, 4\], one row for each image"),
+        (np.full((N, K + 1), 0.2), r"holds float64\[60, 5\]; allowed are numbers \[60, 4\]"),
+        (np.arange(N) % K, r"holds int64\[60\]; allowed"),
+        (np.full((N, K), "x"), r"holds <U1\[60, 4\]; allowed"),
+        (broken(np.nan), r"row 5 has an entry that is negative or no number"),
+        (broken(-0.1), r"row 5 has an entry that is negative or no number"),
+        (broken(np.inf), r"row 5 does not sum to 1 within 0.001 \(its sum is inf\)"),
+        (rows(N) * 50, r"row 0 does not sum to 1 within 0.001 \(its sum is 50\)"),
+        (rows(N) * np.where(np.arange(N) == 7, 1.002, 1)[:, None], r"row 7 does not sum to 1 within 0.001"),
+        (np.zeros((N, K)), r"row 0 does not sum to 1"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_named(own, table, sentence):
+    c, write = own
+    c.data.train_table = write("mine.npy", table)
+    with pytest.raises(ValueError, match=rf"config.data.train_table: .*mine.npy.*{sentence}") as told:
+        build.make_dataset(c.data)
+    assert "\n" not in str(told.value)
+
+
+def test_a_table_of_half_precision_is_made_to_sum_to_one(own):
+    c, write = own
+    whole = np.random.default_rng(0).dirichlet(np.ones(K), N)
+    half = whole.astype(np.float16)
+    assert np.abs(half.astype(np.float64).sum(1) - 1).max() > 1e-5
+    c.data.train_table = write("half.npy", half)
+    found = build.make_dataset(c.data).train.given["table"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.astype(np.float64).sum(1), 1, atol=1e-7)
+    np.testing.assert_allclose(found, half.astype(np.float64) / half.astype(np.float64).sum(1)[:, None], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (np.arange(N - 1) % K, r"holds int64\[59\]; allowed are integers \[60\], one for each image of the split"),
+        (np.arange(N).astype(float) % K, r"holds float64\[60\]"),
+        (np.arange(N) % (K + 1), r"has labels from 0 to 4; allowed are 0 to 3"),
+        (np.arange(N) % K - 1, r"has labels from -1 to 2"),
+        (np.array([{}] * N), r"cannot be read as an .npy or .npz file of numbers"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(own, labels, sentence):
+    c, write = own
+    c.data.labels_file = write("mine.npy", labels)
+    with pytest.raises(ValueError, match=rf"config.data.labels_file: .*mine.npy.*{sentence}"):
+        build.make_dataset(c.data)
+
+
+def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):
+    labels = np.arange(6) % K
+    np.savez(tmp_path / "one.npz", worst=labels)
+    np.savez(tmp_path / "two.npz", worst=labels, best=labels[::-1])
+    np.save(tmp_path / "plain.npy", labels)
+    read = partial(tables.read_labels, num_examples=6, num_classes=K)
+    for file, name in (("one.npz", ""), ("one.npz", "worst"), ("two.npz", "worst"), ("plain.npy", "")):
+        np.testing.assert_array_equal(read(str(tmp_path / file), name), labels)
+    np.testing.assert_array_equal(read(str(tmp_path / "two.npz"), "best"), labels[::-1])
+    for name in ("", "mean"):
+        with pytest.raises(ValueError, match=rf"config.data.labels_name is '{name}'; .*two.npz has worst, best"):
+            read(str(tmp_path / "two.npz"), name)
+    with pytest.raises(ValueError, match=r"config.data.labels_file is .*none.npy', which is not there"):
+        read(str(tmp_path / "none.npy"), "")
+    for content in (
+        b"",
+        b"text",
+        (tmp_path / "one.npz").read_bytes()[:-40],
+        (tmp_path / "plain.npy").read_bytes()[:-9],
+    ):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"config.data.labels_file: .*bad.npz cannot be read as") as told:
+            read(str(tmp_path / "bad.npz"), "")
+        assert "\n" not in str(told.value)
+
+
+def real(**fields):
+    if not (DATA / "cifar10n.npz").exists():
+        pytest.skip("needs the CIFAR tables below LDL_DATA_DIR")
+    c = config.default()
+    c.data.update({"root": str(DATA), "verify": False} | fields)
+    return build.make_dataset(c.data)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "noisy", "entry", "wrong"),
+    [
+        ("cifar10", "cifar10n.npz", "aggre_label", 9.01), ("cifar10", "cifar10n.npz", "worse_label", 40.21),
+        ("cifar10", "cifar10n.npz", "random_label1", 17.23), ("cifar10", "cifar10n.npz", "random_label2", 18.12),
+        ("cifar10", "cifar10n.npz", "random_label3", 17.64), ("cifar100", "cifar100n.npz", "noisy_label", 40.20),
+    ],
+)  # fmt: skip
+def test_human_labels_are_wrong_as_often_as_published(name, noisy, entry, wrong):
+    split = real(name=name, labels_file=str(DATA / noisy), labels_name=entry).train
+    assert 100 * (split.given["label"] != split.labels).mean() == pytest.approx(wrong, abs=0.005)
+
+
+@pytest.mark.data
+def test_the_votes_of_cifar10h_have_the_label_on_top():
+    made = real(name="cifar10", test_table=str(DATA / "cifar10h.npy"), train_split="test")
+    table, labels = made.train.given["table"], made.train.labels
+    assert made.train.num_examples == 10000
+    assert 100 * (table.argmax(1) == labels).mean() == pytest.approx(99.21, abs=0.005)
+    assert table.max(1).mean() == pytest.approx(0.9544, abs=1e-4)
