@@ -41,7 +41,7 @@ def make(
     def update(state, batch, forward):
         del batch
         updates = state["updates"] + forward.updated
-        kept = jnp.minimum(1 - 1 / (updates + 1), decay) if warm_up else decay
+        kept = jnp.minimum(1 - 1 / jnp.asarray(updates + 1, float), decay) if warm_up else decay
 
         def average(old, new):
             m = jnp.where(forward.updated, kept, 1).astype(old.dtype)

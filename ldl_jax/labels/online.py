@@ -40,7 +40,7 @@ def make(
     def targets(state, batch, outputs):
         hard = base.one_hot(batch, outputs.logits)
         epoch = batch.step // build.steps_per_epoch
-        part = jnp.minimum((epoch + 1) / epochs, 1) if schedule == "linear" else 1.0
+        part = jnp.minimum(jnp.asarray(epoch + 1, float) / epochs, 1) if schedule == "linear" else 1.0
         share = jnp.asarray(alpha * part, hard.dtype)
         return (Target((1 - share) * hard + share * base.read_rows(state["rows"], batch.index, hard)),)
 
