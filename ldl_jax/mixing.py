@@ -1,6 +1,7 @@
 """Mixing images of a batch: mixup, CutMix and RICAP, on all views alike.
 
 A mixer's partners are rolls of the batch: batches are shuffled already, and a roll by one moves one image a device.
+The functions that mix take any others as well, by `partner` i32[B, M]: positions in the batch, column 0 the own one.
 Letters: V views, B batch, M images mixed into one.
 """
 
@@ -32,31 +33,38 @@ def partners(size: int, ways: int) -> Array:
     return (jnp.arange(size)[:, None] - jnp.arange(ways)[None, :]) % size
 
 
-def blend_images(image: Array, share: Array) -> Array:
-    """share image + (1 - share) (the image rolled by one): [V, B, H, W, C], share f32[B]."""
+def _other(image: Array, partner: Array | None, column: int) -> Array:
+    """The images [V, B, H, W, C] of one column of partners; None: the batch rolled by its number."""
+    return jnp.roll(image, column, axis=1) if partner is None else image[:, partner[:, column]]
+
+
+def blend_images(image: Array, share: Array, partner: Array | None = None) -> Array:
+    """share image + (1 - share) its partner: [V, B, H, W, C], share f32[B]; partner i32[B, 2], None: rolled by one."""
     share = share.astype(image.dtype)[:, None, None, None]
-    return share * image + (1 - share) * jnp.roll(image, 1, axis=1)
+    return share * image + (1 - share) * _other(image, partner, 1)
 
 
-def paste_box(image: Array, box: Array) -> tuple[Array, Array]:
-    """Paste a box of the image rolled by one: image [V, B, H, W, C], and the share f32[B] of the own image.
+def paste_box(image: Array, box: Array, partner: Array | None = None) -> tuple[Array, Array]:
+    """Paste a box of another image: image [V, B, H, W, C], and the share [B] of the own image, float32 or better.
 
     box: i32[B, 4], (top, bottom, left, right): rows top <= y < bottom and columns left <= x < right of the image.
+    partner: i32[B, 2], whose column 1 says which other image; None: the batch rolled by one.
     """
     height, width = image.shape[2:4]
     top, bottom, left, right = (box[:, i, None] for i in range(4))
     y, x = jnp.arange(height), jnp.arange(width)
     inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
     area = ((bottom - top) * (right - left))[:, 0]
-    mixed = jnp.where(inside[..., None], jnp.roll(image, 1, axis=1), image)
+    mixed = jnp.where(inside[..., None], _other(image, partner, 1), image)
     return mixed, 1 - area.astype(precision(image)) / (height * width)
 
 
-def patch_four(image: Array, split: Array, offset: Array) -> tuple[Array, Array]:
-    """Join patches of four images: image [V, B, H, W, C] and shares f32[B, 4].
+def patch_four(image: Array, split: Array, offset: Array, partner: Array | None = None) -> tuple[Array, Array]:
+    """Join patches of four images: image [V, B, H, W, C] and shares [B, 4], float32 or better.
 
-    split: i32[B, 2], height and width of the upper left patch; patches in the order upper left, upper right, lower
-    left, lower right come from the batch rolled by 0, 1, 2, 3. offset: i32[B, 4, 2], row and column of each crop.
+    split: i32[B, 2], height and width of the upper left patch. The patches come in the order upper left, upper right,
+    lower left, lower right, from the columns of partner i32[B, 4]; None: the batch rolled by 0, 1, 2, 3.
+    offset: i32[B, 4, 2], row and column of each crop in its image.
     """
     size = jnp.asarray(image.shape[2:4])
     low = (jnp.arange(image.shape[2]) >= split[:, :1])[:, :, None]
@@ -71,7 +79,7 @@ def patch_four(image: Array, split: Array, offset: Array) -> tuple[Array, Array]
                      image.shape[2 + axis] - 1)
             for axis in range(2)
         )  # fmt: skip
-        patch = take(jnp.roll(image, number, axis=1), rows, columns)
+        patch = take(_other(image, partner, number), rows, columns)
         here = (low == (number // 2)) & (right == (number % 2))
         mixed = jnp.where(here[..., None], patch, mixed)
         shares.append(extent.prod(-1).astype(precision(image)) / (image.shape[2] * image.shape[3]))

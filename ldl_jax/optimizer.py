@@ -27,9 +27,12 @@ def make_schedule(
     else:
         base = optax.constant_schedule(learning_rate)
     warmup = warmup_epochs * updates_per_epoch
-    if warmup <= 0:
-        return base
-    return lambda count: base(count) * jnp.minimum((count + 1) / warmup, 1)
+
+    def rate(count):
+        count = jnp.asarray(count, float)  # the quotient of an int32 would be float32, also where all else is float64
+        return base(count) * (jnp.minimum((count + 1) / warmup, 1) if warmup > 0 else 1)
+
+    return rate
 
 
 def kernels_only(params):

@@ -112,17 +112,43 @@ def _draw_views(recipe: Recipe, key, image: Array, index: Array) -> Array:
     return jnp.stack([recipe.augment(fold(keys, view), image) for view in range(draws)])
 
 
+def _mixed_views(recipe: Recipe, key, draw_key, image: Array, batch: PyTree) -> tuple[Array, Array, Array, Array]:
+    """(views [V, B, ...], clean [B, ...], partner, share): augmented and mixed here, or as they were fed."""
+    if ("partner" in batch) != ("share" in batch):
+        found = "partner" if "partner" in batch else "share"
+        raise ValueError(f"batch has {found!r} alone; allowed are both of 'partner' and 'share', or neither")
+    if "partner" not in batch:
+        views = _draw_views(recipe, draw_key, image, batch["index"])
+        mixed, partner, share = recipe.mixer.mix(jax.random.fold_in(key, MIX), views)
+        return mixed, views[0], partner, share
+    for name, auxiliary in recipe.auxiliaries.items():
+        if auxiliary.draws > 1:
+            raise ValueError(
+                f"batch comes already mixed ('partner', 'share') with one view an image, but auxiliary {name!r} "
+                f"compares {auxiliary.draws}; allowed are auxiliaries that look at one"
+            )
+    partner, share = batch["partner"], batch["share"]
+    if recipe.source.clean and partner.shape[1] > 1 and "clean" not in batch:
+        raise ValueError(
+            "batch comes already mixed, but the label source also asks for the images as they were; feed them as "
+            "'clean', of the shape of 'image'"
+        )
+    return image[None], batch.get("clean", image), partner, share
+
+
 def prepare(recipe: Recipe, frozen: PyTree, data: PyTree, batch: PyTree, step: Array) -> Batch:
-    """Fetch, augment, mix, and let the frozen networks look: what the rest of the step works on."""
+    """Fetch, augment, mix, and let the frozen networks look: what the rest of the step works on.
+
+    Raises ValueError where a batch that comes already mixed lacks something: see `make_train_step`.
+    """
     image, label, mask, given = fetch(data, batch, recipe.dtype)
     if "label" in given:  # noisy labels are for training alone: evaluation has the published ones
         label = given["label"]
     epoch = step // recipe.build.steps_per_epoch
     key = jax.random.fold_in(jax.random.fold_in(data["key"], STEP), step)
     draw_key = jax.random.fold_in(jax.random.fold_in(data["key"], AUGMENT), epoch)
-    views = _draw_views(recipe, draw_key, image, batch["index"])
-    clean = views[0]
-    views, partner, share = recipe.mixer.mix(jax.random.fold_in(key, MIX), views)
+    views, clean, partner, share = _mixed_views(recipe, key, draw_key, image, batch)
+    share = share.astype(recipe.dtype)
     for auxiliary in recipe.auxiliaries.values():
         if auxiliary.views is not None:
             views = auxiliary.views(key, views[0])
@@ -158,7 +184,7 @@ def _loss(recipe: Recipe, state: TrainState, batch: Batch, params):
     clean_logits = None
     if recipe.source.clean:
         clean_logits = outputs.logits[0]
-        if recipe.mixer.ways > 1:
+        if batch.partner.shape[1] > 1:
             clean_logits = apply(variables, batch.clean)[0].logits
         clean_logits = jax.lax.stop_gradient(clean_logits)
     return sum(losses.values()), (outputs, targets, batch_stats, states, losses, clean_logits)
@@ -179,6 +205,13 @@ def make_train_step(recipe: Recipe) -> Callable:
     resident sets 'images' u8[N, H, W, C], 'labels' i32[N], 'mask' f32[N]}. batch: {'index' i32[B]}, and for streamed
     sets 'image', 'label', 'mask'. scalars: loss, grad_norm, learning_rate, finite, and each term of the loss, all from
     before the update.
+
+    A batch may come already mixed: with 'partner' i32[B, M], positions in this batch of the images mixed together
+    (column 0 the own one, the others any permutation), and 'share' f32[B, M], whose rows sum to 1. Its 'image'
+    [B, H, W, C] is then used as it is: the recipe's augmentation and mixing are left out. 'clean' [B, H, W, C] are the
+    unmixed images, for sources that ask for them. So a published method can be replayed step by step, with its own
+    weights, batches and boxes (`mixing.paste_box` makes such an image). Raises ValueError while it is traced, where
+    one of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
     """
     optimizer = recipe.build.optimizer
 

@@ -32,7 +32,7 @@ def make(
         return tuple(source.init(key, variables) for source in sources)
 
     def targets(state, batch, outputs):
-        ramp = jnp.minimum(batch.step / ramp_steps, 1) if ramp_steps else 1.0
+        ramp = jnp.minimum(batch.step.astype(outputs.logits.dtype) / ramp_steps, 1) if ramp_steps else 1.0
         terms = []
         for number, (source, weight) in enumerate(zip(sources, weights, strict=True)):
             scale = weight * (ramp if number else 1.0)

@@ -19,8 +19,9 @@ def make(
     """Online label per class (OLS): the mean prediction of the class's correctly classified examples last epoch.
 
     Zhang et al. 2021, equations 3-5. The CIFAR form is weights 0.5 + 0.5 from 'zeros'; the fine-grained form 1 + 1
-    from 'uniform' with freeze 0.88. A class without a correct example gets the uniform row. State: table [K, K] in
-    use, sums [K, K] and count [K] of the running epoch. Raises ValueError where an option is not allowed.
+    from 'uniform' with freeze 0.88. A class without a correct example gets the uniform row, even where its row was
+    frozen, as in the published code. State: table [K, K] in use, sums [K, K] and count [K] of the running epoch.
+    Raises ValueError where an option is not allowed.
     """
     if first not in ("uniform", "zeros"):
         raise ValueError(f"labels.classwise.first is {first!r}; allowed are 'uniform', 'zeros'")
@@ -46,9 +47,9 @@ def make(
         count = state["count"].at[batch.label].add(good)
         seen = count[:, None] > 0
         new = jnp.where(seen, sums / jnp.where(seen, count[:, None], 1), 1 / size)
-        frozen = jnp.max(state["table"], -1, keepdims=True) >= freeze
+        frozen = seen & (freeze < 1) & (jnp.max(state["table"], -1, keepdims=True) >= freeze)
         edge = (batch.step + 1) % build.steps_per_epoch == 0
-        table = jnp.where(edge & ~(frozen & (freeze < 1)), new, state["table"])
+        table = jnp.where(edge & ~frozen, new, state["table"])
         return {"table": table, "sums": jnp.where(edge, 0, sums), "count": jnp.where(edge, 0, count)}
 
     def report(state):
