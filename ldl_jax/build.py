@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, mesh, mixing, optimizer, order, run, steps, tables
+from ldl_jax import augment, config, files, mesh, mixing, optimizer, order, run, steps, tables
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset, Request, streamed
 from ldl_jax.metrics.base import Metric
@@ -34,6 +34,7 @@ class Experiment(NamedTuple):
     metrics: dict[str, Metric]
     frozen: tuple[PyTree, ...]  # the teachers' variables, on the host
     teachers: dict[str, str]  # run directory -> SHA-256 of the weights used
+    tables: dict[str, str]  # file of labels or distributions -> SHA-256
 
 
 class Teacher(NamedTuple):
@@ -63,6 +64,7 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
         {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
+        {path: files.sha256(path) for path in (c.data.labels_file, c.data.train_table, c.data.test_table) if path},
     )  # fmt: skip
 
 

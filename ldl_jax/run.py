@@ -38,11 +38,12 @@ def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
     )  # fmt: skip
 
 
-def claim(workdir, c: ConfigDict, sources: dict, teachers: dict[str, str], *, extend: bool) -> None:
+def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool) -> None:
     """Make `workdir` the directory of this config, or see that it is already.
 
-    With `extend` the run may be longer than the one before; the change is recorded. Raises ValueError where the
-    directory holds another run, naming the fields that differ, or cannot be written.
+    inputs: SHA-256 of the teachers' weights and of the files of labels and tables, by their paths. With `extend` the
+    run may be longer than the one before; the change is recorded. Raises ValueError where the directory holds another
+    run, naming the fields that differ, or imported weights, or cannot be written.
     """
     workdir = Path(workdir)
     try:
@@ -52,6 +53,8 @@ def claim(workdir, c: ConfigDict, sources: dict, teachers: dict[str, str], *, ex
     except OSError as error:
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
     before = read_config(workdir)
+    if (workdir / NETWORK).exists() and "imported" in _read_json(workdir / NETWORK):
+        raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
     history = []
     if before is not None:
         history = _read_json(workdir / VERSIONS).get("starts", [])
@@ -64,13 +67,13 @@ def claim(workdir, c: ConfigDict, sources: dict, teachers: dict[str, str], *, ex
             raise ValueError(
                 f"--workdir {workdir} holds another run: {sentence(changed)}{hint}; allowed is the same config"
             )
-        before = history[-1]["teachers"] if history else teachers
-        if list(before.values()) != list(teachers.values()):
+        before = history[-1]["inputs"] if history else inputs
+        if list(before.values()) != list(inputs.values()):
             raise ValueError(
-                f"--workdir {workdir} was begun with the teachers {list(before)} and their weights of then; "
-                f"{list(teachers)} have others, and allowed are the same"
+                f"--workdir {workdir} was begun with {list(before)} (teachers, labels and tables) and what they held "
+                f"then; {list(inputs)} hold something else, and allowed is the same"
             )
-    files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "teachers": teachers}]})
+    files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
     files.write_json(workdir / NETWORK, sources)
     files.write(workdir / CONFIG, config.to_json(c) + "\n")
 

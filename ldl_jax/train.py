@@ -45,7 +45,7 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
     Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number.
     """
     made = build.experiment(c, devices)
-    run.claim(workdir, c, made.sources, made.teachers, extend=extend)
+    run.claim(workdir, c, made.sources, {**made.teachers, **made.tables}, extend=extend)
     plan = plans.make_plan(made)
     checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
     with _Terminated() as terminated:

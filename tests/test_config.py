@@ -5,9 +5,11 @@ import inspect
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from ldl_jax import build, config, steps
+from ldl_jax.data.base import Dataset, Split
 
 CONFIGS = sorted(path for path in (Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -63,9 +65,31 @@ def test_a_sibling_config_is_found_from_any_folder(tmp_path, monkeypatch):
     assert (c.seed, c.train.epochs) == (7, 2.0)
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if "digits" in path.stem], ids=lambda path: path.stem)
+PUBLISHED = {  # training and test images, their shape, classes
+    "cifar10": (50_000, 10_000, (32, 32, 3), 10), "cifar100": (50_000, 10_000, (32, 32, 3), 100),
+    "stl10": (5_000, 8_000, (96, 96, 3), 10), "imagefolder": (100_000, 10_000, (64, 64, 3), 200),
+}  # fmt: skip
+
+
+def blank(name):
+    """A data set of the published size and shape without its images: zeros that are never touched take no memory."""
+    train, test, shape, classes = PUBLISHED[name]
+    halves = [Split(n, shape, np.zeros((n, *shape), np.uint8), np.zeros(n, np.int32)) for n in (train, test)]
+    return Dataset(*halves, tuple(map(str, range(classes))), (0.5,) * 3, (0.25,) * 3)
+
+
+def untrained(sources):
+    """A frozen network known by its shapes alone."""
+    init, apply = build.make_network(sources)
+    return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_builds_and_its_step_has_shapes(path):
-    made = build.experiment(config.read(path), jax.devices()[:1])
+    c = config.read(path)
+    teachers, c.teachers = (untrained,) * len(c.teachers), ()
+    dataset = blank(c.data.name) if c.data.name in PUBLISHED else None
+    made = build.experiment(c, jax.devices()[:1], dataset=dataset, teachers=teachers)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda k: steps.init_state(made.recipe, k), key)
     train = made.dataset.train
@@ -80,3 +104,15 @@ def test_every_config_builds_and_its_step_has_shapes(path):
     assert scalars["loss"].shape == ()
     assert path.read_text().startswith('"""')
     assert f"--config=configs/{path.name}" in path.read_text()
+    assert "easured" in path.read_text() or "accuracy" in path.read_text()  # what was measured, or that nothing was
+
+
+def test_a_config_takes_the_schedules_it_lists_and_no_other():
+    file = CONFIGS[0].parent / "cifar100_online.py"
+    assert config.read(file).train.epochs == 240.0
+    long = config.read(f"{file}:long")
+    assert (long.train.epochs, tuple(long.optimizer.boundaries)) == (350.0, (150.0, 200.0, 250.0, 300.0))
+    with pytest.raises(ValueError, match=r"is no config: its argument is '100'; allowed are short, long, 300$"):
+        config.read(f"{file}:100")
+    with pytest.raises(ValueError, match=r"is no config: .*takes 0 positional arguments"):
+        config.read(f"{CONFIGS[0].parent / 'digits_online.py'}:long")

@@ -210,7 +210,7 @@ def test_a_finished_run_teaches_and_is_remembered_by_its_weights(calm, tmp_path)
     other = shutil.copytree(calm, tmp_path / "other")
     variables, _ = run.read_weights(calm / "model.npz")
     run.save_weights(other / "model.npz", jax.tree.map(lambda x: x + 1, variables), step=39)
-    with pytest.raises(ValueError, match=r"begun with the teachers .* allowed are the same"):
+    with pytest.raises(ValueError, match=r"begun with .*calm.* hold something else"):
         go(tmp_path / "student", settings(labels__name="teacher", teachers=(str(other),), train__epochs=1.0))
 
 
