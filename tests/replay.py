@@ -293,7 +293,10 @@ def main(arguments=None) -> None:
         columns = ("method", f"steps in {dtype}", *TABLES[dtype])
         print("\n| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
         for method in chosen.method or METHODS:
-            numbers = ["" if x is None else f"{x:.0e}" for x in figures(method, dtype, chosen.data)]
+            try:
+                numbers = ["" if x is None else f"{x:.0e}" for x in figures(method, dtype, chosen.data)]
+            except (OSError, ValueError) as error:
+                parser.error(f"--data {chosen.data}: {error}")
             print(f"| {method} | 32 | " + " | ".join(numbers) + " |", flush=True)
 
 
