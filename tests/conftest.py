@@ -1,10 +1,24 @@
-"""Eight fake devices and float64, before jax is loaded by anything."""
+"""Eight fake devices, float64 and quick compilation, set before jax is loaded; one run shares its compiled programs."""
 
 import os
+import shutil
+import tempfile
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 
 jax.config.update("jax_enable_x64", True)
+
+# A folder made anew by each run of the tests, so that nothing comes from an earlier one; its workers inherit it.
+OWNER = "LDL_TEST_PROGRAMS" not in os.environ
+PROGRAMS = os.environ.setdefault("LDL_TEST_PROGRAMS", tempfile.mkdtemp(prefix="ldl_jax-tests-") if OWNER else "")
+jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_unconfigure():
+    """Remove the folder when the run is over, not when one of its workers is."""
+    if OWNER:
+        shutil.rmtree(PROGRAMS, ignore_errors=True)

@@ -237,6 +237,8 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     digest = run.load_weights(folder / "run")[2]
     assert main([*argv, there, "--mode=eval"]) == 0
     assert "accuracy %" in capsys.readouterr().out
+    assert main([*argv, there]) == 2
+    assert "holds imported weights; allowed for training is another directory" in capsys.readouterr().err
     apply, variables = ldl_jax.load(folder / "run")
     with np.load(folder / "run" / "predictions" / "test.npz") as file:
         images = images_of("cifar_resnet")[file["index"]]

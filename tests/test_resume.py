@@ -20,10 +20,10 @@ ROOT = Path(__file__).parent.parent
 COMMAND = [
     sys.executable, "-m", "ldl_jax.main", "--config=configs/digits_online.py", "--config.model.name=tests.tiny",
     "--config.data.holdout=100", "--config.data.batch_size=128", "--config.train.save_every_epochs=0.3",
-    "--config.train.epochs=40.0", "--config.train.eval_every_epochs=2.0", "--config.train.log_every_steps=7",
+    "--config.train.epochs=20.0", "--config.train.eval_every_epochs=2.0", "--config.train.log_every_steps=7",
     "--config.optimizer.ema=0.9",
 ]  # fmt: skip
-TOTAL = 400  # steps
+TOTAL = 200  # steps
 
 
 @pytest.fixture(scope="module")
