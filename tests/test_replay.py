@@ -177,7 +177,8 @@ def kept(what, name, done):
 
 def test_a_batch_fed_mixed_is_the_batch_that_the_step_mixes():
     case = Case("online", "mixup", augment=(("pad", 1), ("flip", True)))
-    look = jax.jit(partial(steps.prepare, frame.recipe(case), frame.frozen(), frame.data()))
+    prepare = jax.jit(partial(steps.prepare, frame.recipe(case), frame.frozen()))
+    look = partial(prepare, frame.data())
     batch = frame.streamed(0, masked=(5,))
     one = look(batch, jnp.zeros((), jnp.int32))
     assert np.abs(one.image[0] - one.clean).max() > 0.1
