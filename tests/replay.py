@@ -1,6 +1,6 @@
 """What official PyTorch code computes, step by step, and what our one step makes of the same start and batches.
 
-python -m tests.replay --data DIR prints a Markdown table; DIR holds cifar-100-python/train. The vectors were recorded
+python -m tests.replay --data DIR prints a Markdown table; DIR holds CIFAR-100. The vectors were recorded
 from the official functions in float64 (torch 2.13.0, CPU): `hard` and `kd` from HobbitLong/RepDistiller, `pskd` from
 lgcnsai/PS-KD-Pytorch, `sl` from vision01234/8511. All start from the same ResNet-8 and see the first 1,024 training
 images of CIFAR-100 in the same order, four epochs of eight steps of 128. `kd` and `sl` have a frozen ResNet-14.
@@ -11,7 +11,6 @@ were recorded rounded to float32, which is 6e-8; the running variances are compa
 import argparse
 import hashlib
 import os
-import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax import build, config, run, steps
+from ldl_jax import build, config, convert, run, steps
 from ldl_jax.contract import LabelSource
-from ldl_jax.data.base import Dataset, Split
+from ldl_jax.data import cifar100
+from ldl_jax.data.base import Dataset, Request, Split
 
 VECTORS = Path(__file__).parent / "vectors"
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -73,40 +73,15 @@ def under(prefix: str, vectors: dict) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in vectors.items() if name.startswith(prefix)}
 
 
-def place(name: str, ndim: int) -> tuple[str, ...]:
-    """Where a tensor of a PyTorch ResNet lies in ours: (collection, modules ..., leaf)."""
-    *modules, leaf = name.split(".")
-    path = [f"{m}_{modules[i + 1]}" if modules[i + 1 : i + 2] and modules[i + 1].isdigit() else m
-            for i, m in enumerate(modules) if not m.isdigit()]  # fmt: skip
-    if leaf.startswith("running_"):
-        return ("batch_stats", *path, leaf.removeprefix("running_"))
-    return ("params", *path, "bias" if leaf == "bias" else "scale" if ndim == 1 else "kernel")
-
-
-def from_torch(weights: dict[str, np.ndarray], dtype="float64") -> dict:
-    """PyTorch's tensors as {'params', 'batch_stats'}: convolutions OIHW -> HWIO, linear layers transposed."""
-    tree = {"params": {}, "batch_stats": {}}
-    for name, value in weights.items():
-        *path, leaf = place(name, value.ndim)
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = jnp.asarray(
-            value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0) if value.ndim == 4 else value, dtype
-        )
-    return tree
+def from_torch(weights: dict[str, np.ndarray], init: Callable) -> dict:
+    """PyTorch's tensors as the variables {'params', 'batch_stats'} that `init` would make."""
+    return convert.from_state_dict(weights, jax.eval_shape(init, jax.random.key(0)), "the start weights")
 
 
 def to_torch(variables: dict, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our variables under PyTorch's names and in its layouts: the tensors named in `like`."""
-    found = {}
-    for name, theirs in like.items():
-        value = variables
-        for part in place(name, theirs.ndim):
-            value = value[part]
-        value = np.asarray(value)
-        found[name] = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
-    return found
+    found = convert.to_state_dict({name: variables[name] for name in ("params", "batch_stats") if name in variables})
+    return {name: found[name] for name in like}
 
 
 def unbiased(name: str, ours: np.ndarray, start: np.ndarray, pixels: int, count: int) -> np.ndarray:
@@ -141,8 +116,8 @@ def settings(overrides: dict, problem: Problem):
 
 def teacher(overrides: dict, problem: Problem, weights: dict[str, np.ndarray]) -> build.Teacher:
     """A frozen network with given weights."""
-    apply = build.make_network(settings(overrides, problem)[2])[1]
-    return build.Teacher(lambda v, image: apply(v, image, train=False)[0], from_torch(weights, problem.dtype), "")
+    init, apply = build.make_network(settings(overrides, problem)[2])
+    return build.Teacher(lambda v, image: apply(v, image, train=False)[0], from_torch(weights, init), "")
 
 
 def make(overrides: dict, problem: Problem, teachers=()) -> steps.Recipe:
@@ -153,7 +128,7 @@ def make(overrides: dict, problem: Problem, teachers=()) -> steps.Recipe:
 
 def begin(recipe: steps.Recipe, weights: dict[str, np.ndarray]) -> steps.TrainState:
     """The state at step 0 with given weights."""
-    variables = from_torch(weights, recipe.dtype)
+    variables = from_torch(weights, recipe.build.init)
     given = recipe._replace(build=recipe.build._replace(init=lambda key: variables))
     return jax.jit(partial(steps.init_state, given))(jax.random.key(0))
 
@@ -185,20 +160,9 @@ def _showing(source: LabelSource) -> LabelSource:
     )
 
 
-class _Plain(pickle.Unpickler):
-    """Reads dictionaries, lists, bytes, numbers and numpy arrays, and nothing that could run."""
-
-    def find_class(self, module, name):
-        if (module.split(".")[0], name) in {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not data")
-
-
 def cifar_images(root) -> np.ndarray:
-    """The first 1,024 training images of CIFAR-100, uint8 [1024, 32, 32, 3], from root/cifar-100-python/train."""
-    with open(Path(root) / "cifar-100-python" / "train", "rb") as file:
-        flat = _Plain(file, encoding="bytes").load()[b"data"][:COUNT]
-    return np.ascontiguousarray(flat.reshape(COUNT, 3, 32, 32).transpose(0, 2, 3, 1))
+    """The first 1,024 training images of CIFAR-100 below `root`, uint8 [1024, 32, 32, 3]."""
+    return cifar100.make(Request(str(root))).train.images[:COUNT]
 
 
 def normalised(images: np.ndarray, common: dict) -> np.ndarray:
@@ -282,7 +246,7 @@ def figures(method: str, dtype: str, root) -> list[float | None]:
 def main(arguments=None) -> None:
     """Replay the methods asked for and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.replay", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", default=os.environ.get("LDL_DATA_DIR"), help="holds cifar-100-python/train")
+    parser.add_argument("--data", default=os.environ.get("LDL_DATA_DIR"), help="holds CIFAR-100")
     parser.add_argument("--method", action="append", choices=tuple(METHODS), help="may be repeated; default: all")
     parser.add_argument("--dtype", action="append", choices=("float64", "float32"), help="may be repeated")
     chosen = parser.parse_args(arguments)

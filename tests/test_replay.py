@@ -85,17 +85,17 @@ def four(batch, step):
 def given(name, recipe):
     """The twin's start: with its adaptor or its peer, where it has one."""
     if name == "mutual":
-        peer = replay.from_torch(replay.under("peer/", VECTORS))
+        peer = replay.from_torch(replay.under("peer/", VECTORS), recipe.build.init)
         peer |= {"opt_state": recipe.build.optimizer.init(peer["params"])}
         recipe = recipe._replace(source=recipe.source._replace(init=lambda key, variables: peer))
     state = replay.begin(recipe, START)
     if name == "hint":
         regress = replay.under("regress/", VECTORS)
-        conv = replay.from_torch({"conv.weight": regress["conv.weight"], "conv.bias": regress["conv.bias"]})["params"]
-        hint = conv | {
-            "scale": jnp.asarray(regress["bn.weight"], float),
-            "bias": jnp.asarray(regress["bn.bias"], float),
-        }
+        kernel = regress["conv.weight"].transpose(2, 3, 1, 0)
+        hint = {
+            "conv": {"kernel": jnp.asarray(kernel, float), "bias": jnp.asarray(regress["conv.bias"], float)},
+            "scale": jnp.asarray(regress["bn.weight"], float), "bias": jnp.asarray(regress["bn.bias"], float),
+        }  # fmt: skip
         return state.replace(params=state.params | {"auxiliary": {"hint": hint}})
     return state
 
