@@ -68,13 +68,10 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
 
 def restore(made: Experiment, checkpoints: Checkpoints, warn=logs.warn):
     """(state, notes) of the newest whole checkpoint, or fresh ones."""
-    abstract = plans.abstract_state(made)
-    found = checkpoints.restore(abstract, warn)
+    found = checkpoints.restore(plans.abstract_state(made), warn)
     if found is not None:
         return found
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    fresh = jax.jit(partial(steps.init_state, made.recipe), out_shardings=shardings)
-    return fresh(jax.random.key(made.config.seed)), {"step": 0, "window": [], "best": None}
+    return plans.fresh_state(made), {"step": 0, "window": [], "best": None}
 
 
 def make_programs(made: Experiment) -> Device:

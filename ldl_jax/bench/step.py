@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, mesh, order, plan, steps, train
+from ldl_jax import build, config, mesh, order, plan, train
 from ldl_jax.bench import base
 from ldl_jax.data.base import Dataset, Split
 
@@ -20,7 +20,7 @@ EXAMPLES = 50_000  # of a synthetic set
 
 def toolkit_step(made: build.Experiment) -> Callable:
     """The run's own train step on its own data, one step a call."""
-    device, state, batches = train.make_programs(made), fresh_state(made), _batches(made, 1)
+    device, state, batches = train.make_programs(made), plan.fresh_state(made), _batches(made, 1)
 
     def call():
         nonlocal state
@@ -32,7 +32,7 @@ def toolkit_step(made: build.Experiment) -> Callable:
 
 def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
     """The run's own train step, `count` steps a call in one dispatch, as runs on accelerators do it."""
-    device, state, batches = train.make_programs(made), fresh_state(made), _batches(made, count)
+    device, state, batches = train.make_programs(made), plan.fresh_state(made), _batches(made, count)
 
     def call():
         nonlocal state
@@ -71,13 +71,6 @@ def plain_step(made: build.Experiment) -> Callable:
     return call
 
 
-def fresh_state(made: build.Experiment):
-    """The state at step 0, where the run would have it."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, plan.abstract_state(made))
-    fresh = jax.jit(partial(steps.init_state, made.recipe), out_shardings=shardings)
-    return fresh(jax.random.key(made.config.seed))
-
-
 def _batches(made, count):
     """Batches on the device without end; `count` of them stacked for a chunk."""
     c = made.config
@@ -107,7 +100,7 @@ def flops(made: build.Experiment) -> float | None:
     """Floating-point operations of the run's train step, as the compiler counts them; None where it does not."""
     device = train.make_programs(made)
     batch = next(_batches(made, 1))
-    cost = device.step.lower(fresh_state(made), device.frozen, device.train, batch).compile().cost_analysis()
+    cost = device.step.lower(plan.fresh_state(made), device.frozen, device.train, batch).compile().cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
     return (cost or {}).get("flops")
 
