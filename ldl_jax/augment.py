@@ -36,7 +36,7 @@ def make(
     mean: tuple[float, ...],
     *,
     pad: int = 0,  # pixels: a random crop of the image padded with so many on each side; 0 = off
-    flip: bool = False,  # mirror every second image
+    flip: bool = False,  # mirror an image with probability 1/2
     cutout: int = 0,  # side of the erased square in pixels, filled with the mean colour; 0 = off
 ) -> Callable:
     """Pad and crop, flip, cutout: (keys[B], image[B, H, W, C] in [0, 1]) -> image, each image by its own key.

@@ -34,7 +34,7 @@ class Experiment(NamedTuple):
     metrics: dict[str, Metric]
     frozen: tuple[PyTree, ...]  # the teachers' variables, on the host
     teachers: dict[str, str]  # run directory -> SHA-256 of the weights used
-    tables: dict[str, str]  # file of labels or distributions -> SHA-256
+    inputs: dict[str, str]  # SHA-256 of teachers, labels and tables, by '<field> = <path>'
 
 
 class Teacher(NamedTuple):
@@ -64,8 +64,15 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
         {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
-        {path: files.sha256(path) for path in (c.data.labels_file, c.data.train_table, c.data.test_table) if path},
+        _inputs(c, named),
     )  # fmt: skip
+
+
+def _inputs(c: ConfigDict, teachers) -> dict[str, str]:
+    """SHA-256 of all that a run reads beside its images, by '<field> = <path>'."""
+    found = {f"teachers[{n}] = {path}": t.digest for n, (path, t) in enumerate(zip(c.teachers, teachers, strict=True))}
+    tables = {field: c.data[field] for field in ("labels_file", "train_table", "test_table") if c.data[field]}
+    return found | {f"data.{field} = {path}": files.sha256(path) for field, path in tables.items()}
 
 
 def plug(folder: str, name: str) -> ModuleType:

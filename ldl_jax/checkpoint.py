@@ -45,23 +45,44 @@ class Checkpoints:
         """The newest checkpoint that is whole, as (state, notes), placed as `abstract` says; None where there is none.
 
         One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence that names the
-        file. Raises ValueError where a checkpoint is of another model, naming the first leaf that differs.
+        file. Raises ValueError where all that there were are damaged, since beginning anew would overwrite the log, or
+        where one is of another model, naming the first leaf that differs.
         """
         for step in sorted(self.steps(), reverse=True):
             fault = self._fault(step) or self._unlike(step, abstract)
             if fault is None:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-                found = self._ready().restore(step, args=args)
+                found, fault = self._read(step, abstract)
+            if fault is None:
+                if not self._sums(step).exists():  # its process was killed before it had any
+                    self._write_sums(step)
                 return found.state, found.notes["notes"]
-            aside = self.folder / f"damaged-{step}"
-            number = 0
-            while aside.exists():
-                number += 1
-                aside = self.folder / f"damaged-{step}-{number}"
-            warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside} and the one before is used")
-            (self.folder / str(step)).rename(aside)
-            self._sums(step).unlink(missing_ok=True)
+            aside = self._set_aside(step)
+            warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for")
+        damaged = sorted(str(path) for path in self.folder.glob("damaged-*"))
+        if damaged:
+            raise ValueError(
+                f"{self.folder} has no whole checkpoint, only {', '.join(damaged)}; to begin anew, remove them or take "
+                "another --workdir"
+            )
         return None
+
+    def _read(self, step, abstract):
+        """(what was saved, None), or (None, what is wrong with it)."""
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
+            return self._ready().restore(step, args=args), None
+        except Exception as error:  # orbax raises whatever its readers do
+            self._manager = None
+            return None, f"it cannot be read ({type(error).__name__})"
+
+    def _set_aside(self, step):
+        aside, number = self.folder / f"damaged-{step}", 0
+        while aside.exists():
+            number += 1
+            aside = self.folder / f"damaged-{step}-{number}"
+        (self.folder / str(step)).rename(aside)
+        self._sums(step).unlink(missing_ok=True)
+        return aside
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints on disk, in rising order."""
@@ -118,7 +139,7 @@ class Checkpoints:
         files.write_json(self._sums(step), found)
         for old in self.folder.glob("*.sha256"):
             if not (self.folder / old.stem).exists():
-                old.unlink()
+                old.unlink(missing_ok=True)
 
     def _fault(self, step) -> str | None:
         """What is wrong with a checkpoint's files; None where nothing is.

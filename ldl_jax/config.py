@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict, FieldReference, config_dict
 
-from ldl_jax.options import block, mixings, plugs, read_options
+from ldl_jax.options import block, check_elements, mixings, plugs, read_options
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
-MAY_DIFFER = (  # of a run that is resumed; teachers are known by their weights, wherever they lie
+MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are known by what they hold, wherever it lies
     "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "data.imagefolder.cache",
-    "eval.weights", "train.log_every_steps", "train.keep", "train.save_every_epochs", "train.eval_every_epochs",
-    "train.chunk_steps",
+    "data.labels_file", "data.train_table", "data.test_table", "train.log_every_steps", "train.keep",
+    "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
 )  # fmt: skip
 
 
@@ -70,12 +70,12 @@ def default() -> ConfigDict:
     optimizer.ema = 0.0  # decay of averaged parameters and statistics, each update; 0 = none kept
     config.train = train = ConfigDict()
     train.epochs = 200.0  # epochs
-    train.max_steps = config_dict.placeholder(int)  # end after so many steps; None = after `epochs`
-    train.save_every_epochs = 1.0  # epochs between checkpoints
-    train.eval_every_epochs = 1.0  # epochs between evaluations
+    train.max_steps = config_dict.placeholder(int)  # end after so many steps, which schedules span; None: `epochs`
+    train.save_every_epochs = 1.0  # epochs between checkpoints; 0 = at the end alone
+    train.eval_every_epochs = 1.0  # epochs between evaluations; 0 = at the end alone
     train.log_every_steps = 50  # steps between lines of metrics.jsonl
     train.keep = 2  # latest checkpoints that are kept
-    train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU, 16 elsewhere
+    train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
     return _with_blocks(config).lock()
@@ -120,6 +120,13 @@ def read(path) -> ConfigDict:
         raise ValueError(f"--config {path} is no config: {text}") from error
     if not isinstance(made, ConfigDict):
         raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")
+    there = flatten(made)
+    lacking = [field for field in flatten(default()) if field not in there]
+    if lacking:
+        raise ValueError(
+            f"--config {path}: get_config() does not start from ldl_jax.config.default(): it lacks {lacking[0]}"
+            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+        )
     return made
 
 
@@ -216,6 +223,7 @@ def _name(field: str, value: str, allowed) -> None:
 
 def check(config: ConfigDict) -> None:
     """Raise ValueError, in one sentence that names the field, where a value is not allowed."""
+    check_elements(flatten(config), flatten(default()))
     _name("data.name", config.data.name, plugs("data"))
     _name("mixing.name", config.mixing.name, mixings())
     _name("labels.name", config.labels.name, plugs("labels"))
@@ -241,13 +249,15 @@ def check(config: ConfigDict) -> None:
         raise ValueError("config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept")
     for field, low in (
         ("seed", 0), ("data.batch_size", 1), ("data.eval_batch_size", 1), ("data.holdout", 0), ("data.examples", 1),
-        ("optimizer.learning_rate", 0), ("optimizer.clip_norm", 0), ("optimizer.warmup_epochs", 0), ("train.epochs", 0),
-        ("train.max_steps", 1), ("train.save_every_epochs", 0), ("train.eval_every_epochs", 0),
-        ("train.log_every_steps", 1), ("train.keep", 1), ("train.chunk_steps", 0),
+        ("optimizer.learning_rate", 0), ("optimizer.clip_norm", 0), ("optimizer.warmup_epochs", 0),
+        ("optimizer.accumulate", 1), ("train.epochs", 0), ("train.max_steps", 1), ("train.save_every_epochs", 0),
+        ("train.eval_every_epochs", 0), ("train.log_every_steps", 1), ("train.keep", 1), ("train.chunk_steps", 0),
     ):  # fmt: skip
         value = flatten(config)[field]
         if value is not None and not (math.isfinite(value) and value >= low):
             raise ValueError(f"config.{field} is {value}; allowed are numbers from {low}")
+    if config.seed >= 2**32:  # without x64, JAX would take the lower 32 bits: another seed's key
+        raise ValueError(f"config.seed is {config.seed}; allowed are numbers from 0 to {2**32 - 1}")
     if not 0 <= config.optimizer.ema < 1:
         raise ValueError(f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)")
 

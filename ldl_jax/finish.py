@@ -22,15 +22,19 @@ def measured_weights(state: TrainState, weights: str) -> dict:
 
 
 def write(made: Experiment, workdir: Path, state: TrainState, found: dict[str, Measured], log) -> dict:
-    """Write a run's results below `workdir`, print its table, and return the summary."""
+    """Write a run's results below `workdir`, print its table, and return the summary.
+
+    The weights are written where the run is finished, so that no teacher is one that was measured half-way.
+    """
     weights = jax.device_get(measured_weights(state, made.config.eval.weights))
     if not mesh.is_main():
         return {}
-    paths = [run.save_weights(workdir / run.WEIGHTS, weights, step=int(state.step))]
+    finished = int(state.step) >= made.recipe.build.total_steps
+    paths = [run.save_weights(workdir / run.WEIGHTS, weights, step=int(state.step))] if finished else []
     paths += write_predictions(workdir, found)
     floors = {split: noise_floor(part) for split, part in found.items()}
     summary = {
-        "config": made.config.data.name, "step": int(state.step),
+        "data": made.config.data.name, "labels": made.config.labels.name, "step": int(state.step), "finished": finished,
         "epochs": int(state.step) / made.recipe.build.steps_per_epoch, "weights": made.config.eval.weights,
         "splits": {split: {**part.scores, "ece_floor": floors[split]} for split, part in found.items()},
         "teachers": made.teachers, **changed_labels(made),

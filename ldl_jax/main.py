@@ -50,17 +50,27 @@ def read_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
     named = ["ldl_jax", *argv]
     values.set_gnu_getopt(True)  # flags may come after words
     config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=named)
-    for arg in argv:
+    for arg, following in zip(argv, [*argv, ""][1:], strict=True):
         if arg.startswith(("--config=", "-config=")):
             config.read(arg.partition("=")[2])  # ml_collections would tell of a fault much later, and at length
+        elif arg in ("--config", "-config") and following:
+            config.read(following)
     try:
-        return values(named)[1:]
+        words = values(named)[1:]
+        getattr(values["config"].value, "seed", None)  # OSError where a --flagfile names what cannot be read
+        return words
     except (AttributeError, KeyError) as error:
-        fields = [arg.partition("=")[0].lstrip("-")[len("config.") :] for arg in argv if arg.startswith("--config.")]
-        sentences = [sentence for field in fields if (sentence := config.unknown_field(field))]
-        raise Usage(sentences[0] if sentences else f"{error}") from None
+        fields = [arg.partition("=")[0].lstrip("-") for arg in argv if arg.startswith(("--config.", "-config."))]
+        sentences = [config.unknown_field(field.removeprefix("config.")) for field in fields]
+        sentences += [_unknown_option(field) for field in fields if field.startswith("config.model.options.")]
+        raise Usage(next(filter(None, sentences), f"{error}")) from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(" ".join(str(error).split())) from None
+
+
+def _unknown_option(field: str) -> str:
+    place, _, name = field.rpartition(".")
+    return f"{place} has no field {name!r}; there are those that the config file sets, for a module of yours"
 
 
 def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:

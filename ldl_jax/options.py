@@ -60,3 +60,19 @@ def block(file: str, function: str) -> ConfigDict:
         empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
         made[option.name] = option.value if empty is None else empty
     return made
+
+
+def check_elements(fields: dict[str, object], defaults: dict[str, object]) -> None:
+    """Raise ValueError where an element of a list is of another type than those of the field's default.
+
+    fields, defaults: values by their dotted names. An empty default is one of strings, but for
+    the model's mean and std.
+    """
+    for field, usual in defaults.items():
+        if not isinstance(usual, list):
+            continue
+        numbers = field in ("model.mean", "model.std") or (usual and not isinstance(usual[0], str))
+        kinds, allowed = ((int, float), "numbers") if numbers else ((str,), "strings")
+        for number, value in enumerate(fields.get(field) or ()):
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise ValueError(f"config.{field}[{number}] is {value!r}; allowed are {allowed}")

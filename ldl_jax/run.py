@@ -1,5 +1,7 @@
 """The run directory: what a run keeps of its settings, its versions and its weights."""
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -18,7 +20,7 @@ from ldl_jax import config, files
 from ldl_jax.contract import PyTree
 
 CONFIG, NETWORK, VERSIONS, SUMMARY = "config.json", "network.json", "versions.json", "summary.json"
-WEIGHTS, BEST = "model.npz", "best.npz"
+WEIGHTS, BEST, LOCK = "model.npz", "best.npz", ".lock"
 PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "chex", "numpy")
 EXTENDABLE = ("train.epochs", "train.max_steps")
 
@@ -28,54 +30,102 @@ def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
     name = c.model.name
     options = c.model.options if "." in name else c.model[name]
     model = {"name": name, "dtype": c.model.dtype, "options": options.to_dict()}
-    return json.loads(
-        json.dumps(
-            {
-                "num_classes": len(dataset.classes), "classes": list(dataset.classes),
-                "shape": list(dataset.train.shape), "mean": list(mean), "std": list(std), "model": model,
-            }
-        )
-    )  # fmt: skip
+    made = {
+        "num_classes": len(dataset.classes), "classes": list(dataset.classes), "shape": list(dataset.train.shape),
+        "num_examples": dataset.train.num_examples, "mean": list(mean), "std": list(std), "model": model,
+    }  # fmt: skip
+    return json.loads(json.dumps(made))
+
+
+@contextlib.contextmanager
+def locked(workdir):
+    """Hold a run directory for this process, made where it is not there.
+
+    Raises ValueError where it cannot be written, or another process holds it.
+    """
+    workdir = Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / LOCK).touch()
+    except OSError as error:
+        raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
+    with open(workdir / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"--workdir {workdir} is in use by another process; allowed is one at a time") from None
+        except OSError:  # a file system without locks: two processes are then not told apart
+            pass
+        yield
 
 
 def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool) -> None:
     """Make `workdir` the directory of this config, or see that it is already.
 
-    inputs: SHA-256 of the teachers' weights and of the files of labels and tables, by their paths. With `extend` the
-    run may be longer than the one before; the change is recorded. Raises ValueError where the directory holds another
-    run, naming the fields that differ, or imported weights, or cannot be written.
+    inputs: SHA-256 of the teachers' weights and of the files of labels and tables, by '<field> = <path>'. With
+    `extend` the run may be longer than the one before; the change is recorded. Raises ValueError where the directory
+    holds another run, naming the fields that differ, or imported weights, or cannot be written.
     """
     workdir = Path(workdir)
+    before, history = read_config(workdir), []
+    if before is not None:
+        check_network(workdir, sources)
+        history = _read_json(workdir / VERSIONS).get("starts", [])
+        if _check_config(workdir, before, c, extend=extend):
+            for name in (WEIGHTS, SUMMARY):  # of the shorter run: until this one ends, it is not finished
+                (workdir / name).unlink(missing_ok=True)
+        known = history[-1]["inputs"] if history else inputs
+        if _by_field(known) != _by_field(inputs):
+            raise ValueError(
+                f"--workdir {workdir} was begun with {list(known)} and what they held then; {list(inputs)} hold "
+                "something else, and allowed is the same"
+            )
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        files.write(workdir / ".writable", "")
-        (workdir / ".writable").unlink()
+        files.write_json(workdir / NETWORK, sources)
+        files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
+        files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
-    before = read_config(workdir)
-    if (workdir / NETWORK).exists() and "imported" in _read_json(workdir / NETWORK):
+
+
+def check_network(workdir, sources: dict) -> None:
+    """Raise ValueError where a run directory's network is made for other data; its `model` block is the config's."""
+    there = _read_json(Path(workdir) / NETWORK)
+    if "imported" in there:
         raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
-    history = []
-    if before is not None:
-        history = _read_json(workdir / VERSIONS).get("starts", [])
-        changed = config.differences(before, c)
-        longer = {name: both for name, both in changed.items() if name in EXTENDABLE}
-        if extend:
-            changed = {name: both for name, both in changed.items() if name not in longer}
-        if changed:
-            hint = " (a longer run goes on with --extend)" if longer and not extend else ""
+    for name in sources:
+        if name != "model" and there.get(name) != sources[name]:
             raise ValueError(
-                f"--workdir {workdir} holds another run: {sentence(changed)}{hint}; allowed is the same config"
+                f"--workdir {workdir} was begun with other data: {name} was "
+                f"{_short(there.get(name))}, is {_short(sources[name])}; allowed is the same"
             )
-        before = history[-1]["inputs"] if history else inputs
-        if list(before.values()) != list(inputs.values()):
-            raise ValueError(
-                f"--workdir {workdir} was begun with {list(before)} (teachers, labels and tables) and what they held "
-                f"then; {list(inputs)} hold something else, and allowed is the same"
-            )
-    files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
-    files.write_json(workdir / NETWORK, sources)
-    files.write(workdir / CONFIG, config.to_json(c) + "\n")
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _by_field(inputs: dict[str, str]) -> dict[str, str]:
+    """The same without paths: where a file lies may change, what it holds may not."""
+    return {name.partition(" = ")[0]: digest for name, digest in inputs.items()}
+
+
+def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -> bool:
+    """Whether the run becomes longer. Raises ValueError where its config is another one."""
+    changed = config.differences(before, c)
+    longer = {name: both for name, both in changed.items() if name in EXTENDABLE}
+    if extend:
+        for name, (was, now) in longer.items():
+            if was is not None and now is not None and now < was:
+                raise ValueError(f"--extend: config.{name} was {was}, is {now}; allowed is more")
+        changed = {name: both for name, both in changed.items() if name not in longer}
+    if changed:
+        hint = " (a longer run goes on with --extend)" if longer and not extend else ""
+        raise ValueError(
+            f"--workdir {workdir} holds another run: {sentence(changed)}{hint}; allowed is the same config"
+        )
+    return bool(longer)
 
 
 def sentence(changed: dict[str, tuple]) -> str:

@@ -12,6 +12,7 @@ from flax import struct
 from ldl_jax import optimizer as opt
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
 from ldl_jax.labels.base import mix_rows, mix_target, term_loss
+from ldl_jax.mesh import is_rows
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing import Mixer
 
@@ -198,6 +199,13 @@ def _average(old: PyTree, new: PyTree, decay: float, moved: Array) -> PyTree:
     return jax.tree.map(average, old, new)
 
 
+def _all_finite(tree: PyTree) -> Array:
+    """Whether all numbers of a state are finite, but for memories: they hold what was computed from it, row by row."""
+    leaves = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if not is_rows(path)]
+    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
+
+
 def make_train_step(recipe: Recipe) -> Callable:
     """The one train step: (state, frozen, data, batch) -> (state, scalars), pure.
 
@@ -230,7 +238,7 @@ def make_train_step(recipe: Recipe) -> Callable:
             "loss": loss,
             "grad_norm": norm,
             "learning_rate": jnp.asarray(recipe.schedule(state.step // recipe.accumulate), recipe.dtype),
-            "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
+            "finite": jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite({**model, "labels": labels}),
             **({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}),
         }
         ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}

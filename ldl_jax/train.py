@@ -45,18 +45,23 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
     Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number.
     """
     made = build.experiment(c, devices)
-    run.claim(workdir, c, made.sources, {**made.teachers, **made.tables}, extend=extend)
-    plan = plans.make_plan(made)
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
-    with _Terminated() as terminated:
+    with run.locked(workdir), _Terminated() as terminated:
+        run.claim(workdir, c, made.sources, made.inputs, extend=extend)
+        plan = plans.make_plan(made)
+        checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
         state, notes = restore(made, checkpoints)
+        if notes["step"] > plan.total:
+            raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
         logs.cut_back(workdir, notes["step"])
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:
             log.message(plans.first_line(made, plan, notes["step"]))
             device = make_programs(made)
             loop = Loop(made, plan, device, checkpoints, log, Path(workdir), notes, profile)
-            state = loop.run(state, terminated)
+            try:
+                state = loop.run(state, terminated)
+            finally:
+                loop.end_trace()
             if state is None:
                 log.message(f"terminated: saved at step {loop.step}; the same command goes on from there")
                 return None
@@ -119,14 +124,13 @@ class Loop:
         self.step, self.window, self.best = notes["step"], notes["window"], notes["best"]
         self.final = None  # the last evaluation, with predictions
         self.clock = None  # (step, seconds) at the last line of timing.jsonl
+        self.tracing = False  # whether the profiler runs
 
     def run(self, state, terminated):
         """Step to the end and return the state; None where SIGTERM came in between and the state was saved."""
-        made, device, waiting, tracing = self.made, self.device, None, False
-        for count, batch in feed(made, self.plan, self.step):
-            if self.profile and not tracing and self.step <= self.profile[0] < self.step + count:
-                jax.profiler.start_trace(str(self.workdir / "profile"))
-                tracing = True
+        device, waiting = self.device, None
+        for count, batch in feed(self.made, self.plan, self.step):
+            self.trace(count, waiting)
             program = device.chunk if batch["index"].ndim == 2 else device.step
             state, scalars = program(state, device.frozen, device.train, batch)
             if waiting:
@@ -134,10 +138,6 @@ class Loop:
             waiting = (self.step, count, scalars)
             self.step += count
             stop = terminated()
-            if tracing and self.step > self.profile[1]:
-                jax.block_until_ready(scalars)
-                jax.profiler.stop_trace()
-                tracing, self.profile = False, None
             if stop or self.plan.evaluates(self.step) or self.checkpoints.due(self.step):
                 self.record(*waiting)  # raises where this step was not finite, before anything of it is saved
                 waiting = None
@@ -148,6 +148,25 @@ class Loop:
             if stop and self.step < self.plan.total:
                 return None
         return state
+
+    def trace(self, count, waiting):
+        """Begin the profiler's trace before the first step asked for, and end it after the last."""
+        first, last = self.profile or (math.inf, -1)
+        if not self.tracing and self.step <= first < self.step + count:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+            self.tracing = True
+        elif self.tracing and self.step > last:
+            jax.block_until_ready(waiting)
+            self.end_trace()
+
+    def end_trace(self):
+        """Write the trace that is under way, if any; where none was written, say so."""
+        if self.tracing:
+            jax.profiler.stop_trace()
+            self.log.message(f"trace of steps: {self.workdir / 'profile'}")
+        elif self.profile:
+            self.log.message(f"no trace was written: step {self.profile[0]} did not come")
+        self.tracing, self.profile = False, None
 
     def save(self, state, *, force):
         """Save where it is due; the mean of the log's open window and the best score go with the state."""
@@ -238,17 +257,23 @@ class _Terminated:
 def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
     """Measure the latest checkpoint of a run again, or weights that were imported; returns the summary.
 
-    Its results are written anew. Raises ValueError where there is no such run, or it has another config.
+    Its results are written anew, and its weights where it is finished. Raises ValueError where there is no such run, it
+    has another config (`eval.weights` may differ), or another process works on it.
     """
     workdir = Path(workdir)
     before = run.read_config(workdir)
     if before is None:
         raise ValueError(f"--workdir {workdir} holds no run; train one there first")
-    changed = config.differences(before, c)
+    changed = {name: both for name, both in config.differences(before, c).items() if name != "eval.weights"}
     if changed:
         raise ValueError(f"--workdir {workdir} holds another run: {run.sentence(changed)}; allowed is the same config")
     made = build.experiment(c, devices)
-    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=1, keep=c.train.keep)
+    with run.locked(workdir):
+        return _measure_again(made, workdir)
+
+
+def _measure_again(made: Experiment, workdir: Path) -> dict:
+    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=1, keep=made.config.train.keep)
     if not checkpoints.steps() and not (workdir / run.WEIGHTS).is_file():
         raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
     state, notes = restore(made, checkpoints)

@@ -195,6 +195,7 @@ def replay(method: str, root, dtype: str = "float64", *, quiet: bool = False) ->
     done = watch(
         recipe, begin(recipe, under("init/", common)), tuple(t.variables for t in teachers), batches,
         keep=lambda state: (jax.device_get(state.params), state.labels), name="" if quiet else f"{method} {dtype}",
+        options={"xla_backend_optimization_level": 3},  # whatever the tests compile with
     )  # fmt: skip
     return done, theirs, common
 

@@ -86,12 +86,12 @@ def test_every_byte_counts(folder):
     assert Checkpoints(folder, every_steps=1, keep=3)._fault(17) is None
 
 
-def test_with_none_left_there_is_nothing_to_restore(folder):
+def test_with_none_left_nothing_is_overwritten(folder):
     for step in (10, 15, 17):
         flip(largest(folder, step))
-    found, warnings = restored(folder)
-    assert found is None
-    assert len(warnings) == 3
+    for _ in range(2):  # the second time, all have been set aside
+        with pytest.raises(ValueError, match=r"has no whole checkpoint, only .*damaged-10.*damaged-17; to begin anew"):
+            restored(folder)
 
 
 def test_a_run_goes_on_after_a_damaged_one(folder):
@@ -108,6 +108,15 @@ def test_a_run_goes_on_after_a_damaged_one(folder):
 def test_one_that_was_complete_but_had_no_checksums_yet_is_used(folder):
     (folder / "17.sha256").unlink()
     assert restored(folder)[0][1] == {"step": 17}
+    assert (folder / "17.sha256").exists()  # from now on it has
+
+
+def test_one_without_checksums_that_cannot_be_read_is_named_too(folder):
+    (folder / "17.sha256").unlink()
+    truncate(largest(folder, 17))
+    (_, notes), warnings = restored(folder)
+    assert notes == {"step": 15}
+    assert "checkpoint 17 is damaged: it cannot be read" in warnings[0]
 
 
 def test_one_that_was_never_completed_is_not_seen(folder):

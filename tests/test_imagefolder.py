@@ -166,6 +166,21 @@ def test_skipped_images_keep_their_slot_count_for_nothing_and_are_named_once(tmp
         own("raise", size=size)  # although the cache is there
 
 
+@pytest.mark.parametrize("size", [0, 6])
+def test_a_link_that_leads_nowhere_is_an_unreadable_image(tmp_path, own, capfd, size):
+    root = tmp_path / "images"
+    two_classes(root)
+    link = root / "train/a/0.png"
+    link.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(ValueError, match=r"train/a/0.png: is a link to a file that is not there; mend or remove it"):
+        own(size=size)
+    for _ in range(2):  # decoded, then from the cache
+        np.testing.assert_array_equal(own("skip", size=size).train.mask, [0, 1, 1, 1, 1, 1])
+        assert "train/a/0.png: is a link to" in capfd.readouterr().err
+    save(tmp_path / "gone.png", noise(50))
+    assert own(size=size).train.mask is None  # the cache knows that it was mended
+
+
 def test_a_split_of_which_nothing_can_be_read(tmp_path, own):
     two_classes(tmp_path / "images")
     for path in (tmp_path / "images/val").rglob("*.png"):

@@ -35,6 +35,17 @@ WRONG = {
     "model.name=no.such.module": "config.model.name is 'no.such.module', which cannot be imported",
     "seed=abc": "config.seed=abc",
     "seed=-1": "config.seed is -1; allowed are numbers from 0",
+    "seed=4294967296": "config.seed is 4294967296; allowed are numbers from 0 to 4294967295",
+    "seed=9223372036854775808": "config.seed is 9223372036854775808; allowed are numbers from 0 to 4294967295",
+    "optimizer.accumulate=0": "config.optimizer.accumulate is 0; allowed are numbers from 1",
+    "optimizer.boundaries=('a',)": r"config.optimizer.boundaries\[0\] is 'a'; allowed are numbers",
+    "labels.blend.weights=(0.5,True)": r"config.labels.blend.weights\[1\] is True; allowed are numbers",
+    "labels.blend.parts=('hard',3)": r"config.labels.blend.parts\[1\] is 3; allowed are strings",
+    "model.mean=('x',)": r"config.model.mean\[0\] is 'x'; allowed are numbers",
+    "model.std=(None,)": r"config.model.std\[0\] is None; allowed are numbers",
+    "auxiliary.names=(1,)": r"config.auxiliary.names\[0\] is 1; allowed are strings",
+    "teachers=(1.5,)": r"config.teachers\[0\] is 1.5; allowed are strings",
+    "model.options.foo=3": "config.model.options has no field 'foo'; there are those that the config file sets",
     "train.epochs=nan": "config.train.epochs is nan; allowed are numbers from 0",
     "optimizer.schedule=step": "optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'",
     "optimizer.momentum=1.5": "momentum 1.5; allowed are",
@@ -70,7 +81,15 @@ def test_a_batch_that_the_devices_cannot_share(capsys):
 
 def test_what_is_no_config(capsys, tmp_path):
     assert "--config nope.py is not there" in refused(capsys, "--config=nope.py")
+    for words in (["--config", "configs/nope.py"], ["-config", "configs/nope.py"], ["-config=configs/nope.py"]):
+        assert "--config configs/nope.py is not there" in refused(capsys, *words)
+    (tmp_path / "flags").write_text("--config=configs/nope.py\n")
+    assert "configs/nope.py" in refused(capsys, f"--flagfile={tmp_path / 'flags'}")
     assert "--config is missing" in refused(capsys)
+    assert "Missing value for flag --config" in refused(capsys, "--config")
+    assert "'config.foo'" in refused(capsys, "--config.foo")
+    for flag in ("--config.foo", "-config.foo=1"):
+        assert "config has no field 'foo'" in refused(capsys, "--config", "configs/digits_online.py", flag)
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(:\n")
     assert f"--config {broken} is no config: invalid syntax" in refused(capsys, f"--config={broken}")
@@ -80,6 +99,9 @@ def test_what_is_no_config(capsys, tmp_path):
     assert f"--config {broken} is no config" in refused(capsys, f"--config={broken}")
     broken.write_text("def get_config():\n  return {}\n")
     assert "get_config() returns dict; allowed is a ConfigDict" in refused(capsys, f"--config={broken}")
+    broken.write_text("from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({'a': 1})\n")
+    said = refused(capsys, f"--config={broken}")
+    assert "does not start from ldl_jax.config.default(): it lacks augment.cutout and " in said
 
 
 def test_what_is_no_option(capsys):

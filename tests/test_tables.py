@@ -148,6 +148,15 @@ def test_cross_entropy_and_kl_are_those_of_numpy():
     assert float(metric.value(metric.sums(jnp.asarray(logits), own))["table_kl"]) == pytest.approx(0, abs=1e-12)
 
 
+def test_a_class_ruled_out_by_network_and_table_alike_counts_for_nothing():
+    metric, given = table_metric.make(3), jnp.asarray([[0.25, 0.75, 0.0]])
+    seen = Seen(jnp.zeros(1, jnp.int32), jnp.ones(1), {"table": given})
+    found = metric.value(metric.sums(jnp.asarray([[0.0, 0.0, -jnp.inf]]), seen))
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert float(found["table_cross_entropy"]) == pytest.approx(np.log(2))
+    assert float(found["table_kl"]) == pytest.approx(np.log(2) - entropy)
+
+
 @pytest.mark.parametrize("given", [(), {}, {"label": jnp.zeros(3, jnp.int32)}])
 def test_without_a_table_the_metric_says_nothing(given):
     metric = table_metric.make(K)

@@ -262,3 +262,66 @@ def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
 def test_a_trace_of_the_steps_asked_for_is_written(tmp_path):
     go(tmp_path, settings(train__max_steps=5, data__holdout=0), profile=(2, 3))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_told(tmp_path, capsys):
+    c = settings(train__max_steps=5, data__holdout=0)
+    go(tmp_path / "short", c, profile=(3, 9))
+    assert list((tmp_path / "short" / "profile").rglob("*.xplane.pb"))
+    go(tmp_path / "short", c, profile=(3, 9))
+    assert "no trace was written: step 3 did not come" in capsys.readouterr().out
+
+
+def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritten(tmp_path):
+    def arrays(classes, images=128):
+        draw = np.random.default_rng(classes)
+        parts = {f"{part}_images": draw.integers(0, 256, (images, 8, 8, 3), np.uint8) for part in ("train", "test")}
+        labels = {f"{part}_labels": np.arange(images) % classes for part in ("train", "test")}
+        np.savez(tmp_path / "own.npz", **parts, **labels)
+
+    c = settings(data__name="arrays", data__root=str(tmp_path / "own.npz"), data__holdout=0, train__max_steps=2)
+    arrays(4)
+    go(tmp_path / "run", c)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+    for classes, images, name in ((5, 128, "num_classes"), (4, 160, "num_examples")):
+        arrays(classes, images)
+        with pytest.raises(ValueError, match=f"begun with other data: {name} was "):
+            go(tmp_path / "run", c)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+
+
+def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
+    half = shutil.copytree(calm, tmp_path / "half")
+    c = settings(optimizer__ema=0.9, train__epochs=4.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train._Terminated, "__enter__", lambda self: lambda: True)
+        patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
+        assert go(half, c, extend=True) is None
+    assert not train.evaluate(c, half, jax.devices()[:1])["finished"]
+    with pytest.raises(ValueError, match=r"half is not finished: it has no model.npz"):
+        build.experiment(settings(labels__name="teacher", teachers=(str(half),)))
+
+
+def test_a_directory_belongs_to_one_process(tmp_path):
+    with (
+        run.locked(tmp_path),
+        pytest.raises(ValueError, match="is in use by another process; allowed is one at a time"),
+    ):
+        go(tmp_path, settings())
+
+
+def test_a_run_is_not_extended_to_less(calm):
+    with pytest.raises(ValueError, match=r"--extend: config.train.epochs was 3.0, is 1.0; allowed is more"):
+        go(calm, settings(optimizer__ema=0.9, train__epochs=1.0), extend=True)
+
+
+@pytest.mark.parametrize("name", ["peer", "mean_teacher"])
+def test_a_second_network_that_is_no_number_ends_the_run_too(name):
+    made = build.experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
+    device, state = train.make_programs(made), plan.fresh_state(made)
+    broken = jax.tree.map(lambda x: x * np.nan, state.labels["params"]) if name == "peer" else state.labels["params"]
+    if name == "mean_teacher":
+        broken = {**broken, "fc": jax.tree.map(lambda x: x + np.inf, broken["fc"])}
+    state = state.replace(labels={**state.labels, "params": broken})
+    (_, batch), *_ = [next(train.feed(made, plan.make_plan(made), 0))]
+    assert not device.step(state, device.frozen, device.train, batch)[1]["finite"]

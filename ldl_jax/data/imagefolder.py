@@ -107,8 +107,7 @@ def _images_in(place: Path, folder: Path) -> list[str]:
 
 def _split(found: Listing, size: int, cache: Path, on_error: str) -> Split:
     """The split's images, from the cache or decoded and then cached."""
-    stats = [os.stat(found.folder / name) for name in found.names]
-    facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(found.names, stats, strict=True)]
+    facts = [[name, *_facts(found.folder / name)] for name in found.names]
     path = cache / f"{caches.key(DECODING, PIL.__version__, size, facts)}.npz"
     kept = caches.load(path)
     if kept is None:
@@ -124,6 +123,15 @@ def _split(found: Listing, size: int, cache: Path, on_error: str) -> Split:
     mask = np.ones(len(images), np.float32)
     mask[bad] = 0
     return split._replace(mask=mask) if len(bad) else split
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns; of a link that leads nowhere, -1 and -1."""
+    try:
+        stat = os.stat(path)
+    except OSError:  # told of when it is decoded
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _unreadable(fault: str) -> str:
@@ -191,6 +199,8 @@ def _decode(path: Path, size: int) -> np.ndarray | str:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("RGB")
         return np.asarray(_fit(image, size) if size else image)
+    except FileNotFoundError:
+        return "is a link to a file that is not there"
     except PIL.UnidentifiedImageError:
         return "holds no bytes" if not path.stat().st_size else "is neither JPEG nor PNG"
     except Exception as error:  # whatever a decoder makes of damaged bytes

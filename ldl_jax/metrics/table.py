@@ -1,8 +1,8 @@
 """Distance of the prediction from a distribution that was given for each example."""
 
-import jax
 import jax.numpy as jnp
 
+from ldl_jax.losses import base
 from ldl_jax.metrics.base import Metric, count, masked_sum
 
 
@@ -16,10 +16,9 @@ def make(num_classes: int) -> Metric:
     def sums(logits, seen):
         if "table" not in seen.given:
             return {}
-        row = seen.given["table"].astype(logits.dtype)
-        cross = -jnp.sum(row * jax.nn.log_softmax(logits), -1)
-        entropy = -jnp.sum(row * jnp.log(jnp.where(row > 0, row, 1)), -1)
-        return {"n": count(seen), "cross": masked_sum(cross, seen), "kl": masked_sum(cross - entropy, seen)}
+        row = seen.given["table"].astype(jnp.promote_types(logits.dtype, jnp.float32))
+        cross, kl = base.cross_entropy(logits, row), base.kl_divergence(logits, row)
+        return {"n": count(seen), "cross": masked_sum(cross, seen), "kl": masked_sum(kl, seen)}
 
     def value(sums):
         return {"table_cross_entropy": sums["cross"] / sums["n"], "table_kl": sums["kl"] / sums["n"]} if sums else {}
