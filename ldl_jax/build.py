@@ -57,7 +57,8 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
     there = mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
     sources = run.network_sources(c, dataset, *statistics(c.model, dataset))
-    named = [make_teacher(path, sources, c.teachers_from) for path in c.teachers]
+    made_from = f"{c.teachers_from} --config.data.root={c.data.root}" if c.teachers_from else ""
+    named = [make_teacher(path, sources, made_from) for path in c.teachers]
     teachers = named + [make(sources) for make in teachers]
     return Experiment(
         c, dataset, train, holdout, test, sources, there, make_recipe(c, sources, teachers, dataset, len(train)),

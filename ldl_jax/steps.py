@@ -11,7 +11,7 @@ from flax import struct
 
 from ldl_jax import optimizer as opt
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
-from ldl_jax.labels.base import mix_rows, mix_target, term_loss
+from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.mesh import is_rows
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing import Mixer
@@ -274,8 +274,3 @@ def make_eval_step(apply: Callable, metrics: dict[str, Metric], dtype) -> Callab
         return {name: metric.sums(logits, seen) for name, metric in metrics.items()}, predictions
 
     return eval_step
-
-
-def mix_labels(batch: Batch, probs: Array) -> Array:
-    """The mixed rows of a table of distributions [B, K], for loops of the user's own."""
-    return mix_rows(probs, batch.partner, batch.share)

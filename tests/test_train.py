@@ -224,9 +224,9 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     )
     with pytest.raises(ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"):
         build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
-    with pytest.raises(ValueError, match=r"python -m ldl_jax.main --config=configs/x.py --workdir=runs/none$"):
+    with pytest.raises(ValueError, match=r"ldl_jax.main --config=x.py --config.data.root=d --workdir=runs/none$"):
         build.experiment(
-            settings(labels__name="teacher", teachers=("runs/none",), teachers_from="--config=configs/x.py")
+            settings(labels__name="teacher", teachers=("runs/none",), teachers_from="--config=x.py", data__root="d")
         )
     other = shutil.copytree(calm, tmp_path / "other")
     sources = json.loads((other / "network.json").read_text())
