@@ -211,3 +211,17 @@ def test_a_table_shows_nan_and_a_column_with_its_own_floor():
     assert {" ".join(line.split()) for line in lines} >= {"images -", "accuracy % nan", "ECE noise floor % 1.00"}
     assert all(line.isascii() for line in lines)
     assert "noise floor" not in table({"test": {"accuracy": 0.5}})
+
+
+def test_in_a_terminal_what_is_said_after_the_last_step_comes_below_the_bar(capsys):
+    bar = log._Bar(3)
+    bar.say("begin")
+    bar.show(1, "loss 2")
+    bar.show(3, "loss 1")
+    bar.say("table")
+    said = capsys.readouterr()
+    assert said.out == "begin\ntable\n"
+    assert "3/3" in said.err
+    assert said.err.rstrip(" ").endswith("\n")  # the bar is left behind as a line of its own
+    bar.close()
+    assert capsys.readouterr().err == ""

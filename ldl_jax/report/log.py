@@ -154,10 +154,13 @@ class _Bar:
             self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)
         self._bar.set_postfix_str(values, refresh=False)
         self._bar.update(step - self._bar.n)
+        if step >= self._total:
+            self.close()  # so that what is said after the last step comes below the bar
 
     def close(self):
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
 
 class _Lines:
