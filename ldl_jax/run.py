@@ -1,7 +1,6 @@
 """The run directory: what a run keeps of its settings, its versions and its weights."""
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -18,6 +17,11 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, files
 from ldl_jax.contract import PyTree
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes in one directory are then not told apart
+    fcntl = None
 
 CONFIG, NETWORK, VERSIONS, SUMMARY = "config.json", "network.json", "versions.json", "summary.json"
 WEIGHTS, BEST, LOCK = "model.npz", "best.npz", ".lock"
@@ -51,7 +55,8 @@ def locked(workdir):
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
     with open(workdir / LOCK, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"--workdir {workdir} is in use by another process; allowed is one at a time") from None
         except OSError:  # a file system without locks: two processes are then not told apart
