@@ -1,10 +1,10 @@
 """What a run will do and hold, known before it starts: its durations in steps, its state's shapes, its sizes."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax import build, mesh, steps
@@ -82,10 +82,11 @@ def sizes(c: ConfigDict, devices=None) -> str:
 
     def here(tree):
         leaves = jax.tree.leaves(tree)
-        return sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
     params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    images = made.dataset.train.images
+    splits = {id(split.images): split.images for split in (made.dataset.train, made.dataset.test)}  # folds share one
+    images = sum(held.nbytes for held in splits.values() if held is not None)
     rows = [
         ("parameters", f"{params:,}"),
         ("training examples", f"{len(made.train):,} (and {len(made.holdout):,} held out)"),
@@ -94,7 +95,7 @@ def sizes(c: ConfigDict, devices=None) -> str:
         ("parameters and statistics, bytes a device", f"{here((state.params, state.batch_stats, state.ema)):,}"),
         ("optimizer, bytes a device", f"{here(state.opt_state):,}"),
         ("label memory, bytes a device", f"{here((state.labels, state.auxiliary)):,}"),
-        ("resident images, bytes a device", f"{0 if images is None else images.nbytes:,}"),
+        ("resident images, bytes a device", f"{images:,}"),
         ("frozen networks, bytes a device", f"{whole(made.frozen):,}"),
         ("checkpoint, bytes in all", f"{whole(state):,}"),
     ]

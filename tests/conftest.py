@@ -17,6 +17,13 @@ PROGRAMS = os.environ.setdefault("LDL_TEST_PROGRAMS", tempfile.mkdtemp(prefix="l
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+LONGEST = ("test_resume.py", "test_train.py", "test_steps.py", "test_replay.py", "test_convert.py", "test_networks.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that no worker is left with one when the others are done."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 def pytest_unconfigure():
     """Remove the folder when the run is over, not when one of its workers is."""
