@@ -51,6 +51,7 @@ def default() -> ConfigDict:
     model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
     model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
     model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
+    model.norm_group = 0  # examples that share BatchNorm's statistics in training; 0 = the whole global batch
     model.options = ConfigDict()  # keyword options of a module of yours
     config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
     config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
@@ -76,6 +77,9 @@ def default() -> ConfigDict:
     train.log_every_steps = 50  # steps between lines of metrics.jsonl
     train.keep = 2  # latest checkpoints that are kept
     train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
+    train.on_nonfinite = (
+        "stop"  # a loss or gradient that is no number: 'stop', or 'skip_step' (nothing is learned from it)
+    )
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
     return _with_blocks(config).lock()
@@ -244,14 +248,16 @@ def check(config: ConfigDict) -> None:
             "config.data.folds"
         )
     _name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
+    _name("train.on_nonfinite", config.train.on_nonfinite, ("stop", "skip_step"))
     _name("eval.weights", config.eval.weights, ("raw", "ema"))
     if config.eval.weights == "ema" and not config.optimizer.ema:
         raise ValueError("config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept")
     for field, low in (
         ("seed", 0), ("data.batch_size", 1), ("data.eval_batch_size", 1), ("data.holdout", 0), ("data.examples", 1),
-        ("optimizer.learning_rate", 0), ("optimizer.clip_norm", 0), ("optimizer.warmup_epochs", 0),
-        ("optimizer.accumulate", 1), ("train.epochs", 0), ("train.max_steps", 1), ("train.save_every_epochs", 0),
-        ("train.eval_every_epochs", 0), ("train.log_every_steps", 1), ("train.keep", 1), ("train.chunk_steps", 0),
+        ("model.norm_group", 0), ("optimizer.learning_rate", 0), ("optimizer.clip_norm", 0),
+        ("optimizer.warmup_epochs", 0), ("optimizer.accumulate", 1), ("train.epochs", 0), ("train.max_steps", 1),
+        ("train.save_every_epochs", 0), ("train.eval_every_epochs", 0), ("train.log_every_steps", 1),
+        ("train.keep", 1), ("train.chunk_steps", 0),
     ):  # fmt: skip
         value = flatten(config)[field]
         if value is not None and not (math.isfinite(value) and value >= low):

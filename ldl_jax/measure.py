@@ -47,7 +47,7 @@ def measure(
     padded = list(order.padded_batches(positions, batch_size))
     feed = ({"index": index[mine], "mask": mask[mine]} for index, mask in padded)
     if split.stream is not None:
-        images = split.stream(((0, index[mine]) for index, _ in padded), False)
+        images = split.stream(((0, index[mine]) for index, _ in padded), None)
         feed = ({**part, "mask": part["mask"] * batch["mask"]} for part, batch in zip(images, feed, strict=True))
     sums, said = [], []
     for batch in tqdm(feed, "evaluating", len(padded), unit="batch", leave=False, delay=SLOW_SECONDS, disable=None):

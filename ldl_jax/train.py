@@ -104,7 +104,7 @@ def feed(made: Experiment, plan: Plan, first: int) -> Iterator[tuple[int, dict]]
         made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=plan.per_epoch, first_step=first
     )
     local = ((epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first))
-    single = ({"index": index} for _, index in local) if split.stream is None else split.stream(local, True)
+    single = ({"index": index} for _, index in local) if split.stream is None else split.stream(local, c.seed)
     step = first
     while step < plan.total:
         whole = plan.chunk > 1 and plan.edge(step) - step >= plan.chunk

@@ -146,7 +146,7 @@ def test_a_streamed_split_gives_the_very_examples_asked_for():
     assert split.labels is None
     assert (split.num_examples, split.shape) == (1437, (8, 8, 1))
     asked = [(0, np.array([5, 0, 1436, 5])), (0, np.array([7, 8])), (1, np.array([3, 2, 1]))]
-    found = list(split.stream(iter(asked), True))
+    found = list(split.stream(iter(asked), 0))
     assert len(found) == 3
     for (_, index), batch in zip(asked, found, strict=True):
         np.testing.assert_array_equal(batch["index"], index)
@@ -161,7 +161,7 @@ def test_a_stream_reads_no_further_than_it_is_asked():
         while True:
             yield 0, np.arange(4)
 
-    stream = streamed(digits.make(Request()).test).stream(endless(), False)
+    stream = streamed(digits.make(Request()).test).stream(endless(), None)
     assert next(stream)["image"].shape == next(stream)["image"].shape == (4, 8, 8, 1)
 
 

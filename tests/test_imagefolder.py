@@ -310,7 +310,7 @@ def test_masks_reach_the_device_and_the_stream(tmp_path):
     np.testing.assert_array_equal(measure.device_data(made.train, jax.random.key(0), there)["mask"], made.train.mask)
     split = streamed(made.train)
     index = order.epoch_order(np.arange(8), 0, 0)
-    (batch,) = split.stream([(0, index)], True)
+    (batch,) = split.stream([(0, index)], 0)
     np.testing.assert_array_equal(batch["mask"], made.train.mask[index])
     assert "mask" not in measure.device_data(split, jax.random.key(0), there)
 

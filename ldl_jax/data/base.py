@@ -20,16 +20,17 @@ class Split(NamedTuple):
     """One split in its published order; example i is the i-th of that order.
 
     Resident: `images` holds them all and `stream` is None. Streamed: the other way round.
-    `stream(batches, train)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict of numpy
+    `stream(batches, seed)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict of numpy
     arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]}: the very examples asked for, in
-    their order. A slot that could not be read keeps its index, has mask 0 and holds a copy of a good image.
+    their order. With a seed the crop of an example is drawn from (seed, epoch, index); with None it is that of
+    evaluation. A slot that could not be read keeps its index, has mask 0 and holds a copy of a good image.
     """
 
     num_examples: int  # N
     shape: tuple[int, int, int]  # H, W, C of an image as it reaches the device
     images: np.ndarray | None = None  # u8[N, H, W, C]
     labels: np.ndarray | None = None  # i32[N]
-    stream: Callable[[Iterable, bool], Iterator[dict]] | None = None
+    stream: Callable[[Iterable, int | None], Iterator[dict]] | None = None
     given: Any = ()  # dict of [N, ...], one row an example: 'label' i32 to train on instead, 'table' f32[N, K]
     mask: np.ndarray | None = None  # f32[N], resident: 0 for images that could not be read; None = all are good
 
@@ -43,6 +44,7 @@ class Dataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
+    digest: str = ""  # SHA-256 of the names of its files in their order, where there are such; '' = not known
 
 
 def warn(text: str) -> None:
@@ -53,8 +55,8 @@ def warn(text: str) -> None:
 def streamed(split: Split) -> Split:
     """The same split fed from the host's memory batch by batch."""
 
-    def stream(batches, train):
-        del train
+    def stream(batches, seed):
+        del seed  # nothing is drawn: the images are as they are
         for _, index in batches:
             mask = np.ones(len(index), np.float32) if split.mask is None else split.mask[index]
             image, label = split.images[index], split.labels[index]
