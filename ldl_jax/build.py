@@ -1,6 +1,8 @@
 """From a config to everything that a run works with: data, network, plugs, devices, sizes."""
 
+import hashlib
 import importlib
+import json
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -65,13 +67,23 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
         {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
-        _inputs(c, named),
+        _inputs(c, named, dataset.digest),
     )  # fmt: skip
 
 
-def _inputs(c: ConfigDict, teachers) -> dict[str, str]:
-    """SHA-256 of all that a run reads beside its images, by '<field> = <path>'."""
-    found = {f"teachers[{n}] = {path}": t.digest for n, (path, t) in enumerate(zip(c.teachers, teachers, strict=True))}
+def digest(made: Experiment) -> str:
+    """SHA-256 of all that a run's numbers depend on: settings, data, network. The same on all processes."""
+    settings = {name: value for name, value in config.in_use(made.config).items() if name not in config.MAY_DIFFER}
+    parts = settings, made.sources, made.dataset.digest, sorted(made.inputs.values())
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _inputs(c: ConfigDict, teachers, files_read: str) -> dict[str, str]:
+    """SHA-256 of all that a run reads: of the images' names, of other files what they hold; by '<field> = <path>'."""
+    images = {f"data.root = {c.data.root}": files_read} if files_read else {}
+    found = images | {
+        f"teachers[{n}] = {path}": t.digest for n, (path, t) in enumerate(zip(c.teachers, teachers, strict=True))
+    }
     tables = {field: c.data[field] for field in ("labels_file", "train_table", "test_table") if c.data[field]}
     return found | {f"data.{field} = {path}": files.sha256(path) for field, path in tables.items()}
 

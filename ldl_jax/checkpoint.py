@@ -6,10 +6,9 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnySavePolicy, FixedIntervalPolicy, LatestN
-from orbax.checkpoint.checkpoint_managers import PreemptionCheckpointingPolicy as AtPreemption
+from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
-from ldl_jax import files
+from ldl_jax import files, mesh
 from ldl_jax.contract import PyTree
 
 
@@ -20,6 +19,11 @@ def layout(state: PyTree) -> dict[str, list]:
         jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)]
         for path, leaf in leaves
     }
+
+
+def _first(fault: str | None) -> str | None:
+    """The first fault that a process has found, told to all; None where none has."""
+    return next(filter(None, mesh.tell(fault or "")), None)
 
 
 class Checkpoints:
@@ -33,13 +37,14 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._options = ocp.CheckpointManagerOptions(
-            save_decision_policy=AnySavePolicy([FixedIntervalPolicy(every_steps), AtPreemption()]),
+            save_decision_policy=FixedIntervalPolicy(every_steps),
             preservation_policy=LatestN(keep),
             cleanup_tmp_directories=True,
         )
         self._manager = None  # made after the damaged ones are out of its sight
         self._pending = None  # step that is being written, or waits for its checksums
         self._hashing = None  # thread
+        self._saved = None  # the latest step that was restored or saved
 
     def restore(self, abstract: PyTree, warn) -> tuple[PyTree, dict] | None:
         """The newest checkpoint that is whole, as (state, notes), placed as `abstract` says; None where there is none.
@@ -48,16 +53,19 @@ class Checkpoints:
         file. Raises ValueError where all that there were are damaged, since beginning anew would overwrite the log, or
         where one is of another model, naming the first leaf that differs.
         """
-        for step in sorted(self.steps(), reverse=True):
-            fault = self._fault(step) or self._unlike(step, abstract)
+        while (step := mesh.from_main(max(self.steps(), default=-1))) >= 0:
+            found, fault = None, self._fault(step) if mesh.is_main() else None
+            fault = _first(fault) or _first(self._unlike(step, abstract))
             if fault is None:
                 found, fault = self._read(step, abstract)
+                fault = _first(fault)
             if fault is None:
-                if not self._sums(step).exists():  # its process was killed before it had any
+                if mesh.is_main() and not self._sums(step).exists():  # its process was killed before it had any
                     self._write_sums(step)
+                self._saved = step
                 return found.state, found.notes["notes"]
-            aside = self._set_aside(step)
-            warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for")
+            self._manager = None  # it has seen the one that is set aside
+            mesh.on_main(lambda step=step, fault=fault: self._set_aside(step, fault, warn))
         damaged = sorted(str(path) for path in self.folder.glob("damaged-*"))
         if damaged:
             raise ValueError(
@@ -75,14 +83,14 @@ class Checkpoints:
             self._manager = None
             return None, f"it cannot be read ({type(error).__name__})"
 
-    def _set_aside(self, step):
+    def _set_aside(self, step, fault, warn):
         aside, number = self.folder / f"damaged-{step}", 0
         while aside.exists():
             number += 1
             aside = self.folder / f"damaged-{step}-{number}"
         (self.folder / str(step)).rename(aside)
         self._sums(step).unlink(missing_ok=True)
-        return aside
+        warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for")
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints on disk, in rising order."""
@@ -95,13 +103,14 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, notes: dict, *, force: bool = False) -> None:
         """Write the state and notes (JSON values) of this step in the background, where one is due or forced."""
         self.poll()
-        if not (force or self.due(step)) or step in self.steps():
+        if step == self._saved or not (force or self.due(step)):
             return
         self._finish()
         meta = {"notes": notes, "layout": layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(meta))
         if self._ready().save(step, args=args, force=force):
-            self._pending = step
+            self._saved = step
+            self._pending = step if mesh.is_main() else None
 
     def poll(self) -> None:
         """Begin the checksums of a checkpoint that has become complete; costs next to nothing, called each step."""

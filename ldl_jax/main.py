@@ -5,6 +5,7 @@ python -m ldl_jax.main --config=configs/digits_online.py [--workdir=DIR] [--conf
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from absl import flags
@@ -21,7 +22,10 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
   --dry-run            print sizes, build everything, start nothing
   --extend             let a run that is there become longer
   --profile=10:15      write a profiler trace of these steps
+  --join-seconds=300   how long to wait, at the start, for all processes of a job that has several
 """
+
+GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "closed by peer", "Gloo", "NCCL", "heartbeat", "coordination")
 
 
 class Usage(Exception):
@@ -35,6 +39,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
     flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
     flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
+    flags.DEFINE_integer("join-seconds", 300, "wait for the processes of the job", 1, flag_values=values)
     flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
     words = read_flags(values, argv)
     if words:
@@ -101,8 +106,11 @@ def _steps(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def prepare(c: ConfigDict) -> None:
-    """Set what has to be set before the first use of a device."""
+def prepare(c: ConfigDict, seconds: int | None = None) -> None:
+    """Set what has to be set before the first use of a device, and join the processes of the job in `seconds`.
+
+    None: there are no others. Raises ValueError where not all of them come.
+    """
     import jax
 
     if c.train.deterministic:
@@ -111,10 +119,17 @@ def prepare(c: ConfigDict) -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldl_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if seconds is not None:
+        from ldl_jax import mesh
+
+        mesh.join(seconds)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the training failed, 2 the input is not right."""
+def main(argv: list[str] | None = None, *, join: bool = False) -> int:
+    """Run the command; returns the exit status: 0 done, 1 the training failed, 2 the input is not right.
+
+    join: become one of the processes of a job, where this one is started as such.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if {"--help", "-h", "-help", "--helpfull"} & set(argv):
         print(USAGE + "\n" + config.describe())
@@ -124,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         c, workdir = settings(values)
         profile = _steps(values.profile)
         config.check(c)
-        prepare(c)
+        prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
         from ldl_jax import plan, train
     except (Usage, ValueError) as error:
         return _fail(error)
@@ -148,5 +163,31 @@ def _fail(error) -> int:
     return 2
 
 
+def command() -> None:
+    """The command as a process: where it is one of several and fails, it leaves without waiting for the others."""
+    import jax
+
+    try:
+        status = main(join=True)
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        reason = " ".join(str(error).split())[:300]
+        if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason for word in GONE):
+            print(
+                f"error: a process of this job gives up, since another one does not answer ({reason}); start "
+                "all of them again: the run goes on from its latest checkpoint",
+                file=sys.stderr,
+            )
+        else:
+            traceback.print_exc()
+        status = 3
+    if status and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # the usual way out waits for all processes
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

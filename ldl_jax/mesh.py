@@ -1,26 +1,148 @@
 """Processes, devices, and where each array lies: the only room that knows there is more than one of them.
 
-Data parallel over one mesh axis: batches are split over it, a memory's rows too, everything else is replicated.
+Data parallel over one mesh axis: batches are split over it, a memory's rows too, everything else is replicated. The
+processes are those of jax.distributed; each feeds the devices of its own machine.
 """
+
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ldl_jax.contract import ROW_MULTIPLE, PyTree
 
 AXIS = "data"
+JOIN_SECONDS = 300  # a start-up in which a process does not join gives up after so long
+HEARTBEAT_SECONDS = 60  # a process that gave no sign of life for so long is dead, and the others give up
+TOLD = 2048  # bytes of a sentence that one process tells the others
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def join(seconds: int = JOIN_SECONDS) -> None:
+    """Join the processes of this job, before the first use of a device; nothing where the job is one process.
+
+    They are found by the environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
+    and JAX_PROCESS_ID or, where none of them is set, by JAX itself (Slurm, Cloud TPU, Kubernetes, Open MPI). Raises
+    ValueError where the variables are no such numbers, or the processes do not find each other in `seconds`.
+    """
+    given = tuple(os.environ.get(name) for name in VARIABLES)
+    address, count, number = given
+    if any(part is not None for part in given) and not (
+        address and ":" in address and _digits(count) and _digits(number) and int(number) < int(count)
+    ):
+        raise ValueError(
+            f"{VARIABLES[0]} is {address!r}, {VARIABLES[1]} {count!r}, {VARIABLES[2]} {number!r}; allowed are "
+            "host:port, the number of processes, and this one's, counted from 0"
+        )
+    known = (address, int(count), int(number)) if address else ()
+    fault = []
+    worker = threading.Thread(target=_initialize, args=(known, seconds, fault), daemon=True)
+    worker.start()
+    worker.join(seconds)
+    if worker.is_alive() or fault:
+        here = f"process {number} of {count}" if number else "this process"
+        why = f" ({fault[0]})" if fault else ""
+        raise ValueError(
+            f"{here} waited {seconds} s, and not all processes joined by {address or 'the coordinator'}{why}; "
+            "see whether all were started, and reach that address"
+        )
+
+
+def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
+    """Initialise jax.distributed; `fault` gets what went wrong. In a thread: past its own limit it ends the process."""
+    waits = {"initialization_timeout": seconds + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
+    waits |= {"shutdown_timeout_seconds": HEARTBEAT_SECONDS} | (
+        {"cluster_detection_method": "deactivate"} if known else {}
+    )
+    try:
+        jax.distributed.initialize(*known, **waits)
+    except ValueError as error:  # where no cluster is found, this is the only process
+        fault += [] if "should be defined" in str(error) and not known else [" ".join(str(error).split())[:300]]
+    except RuntimeError as error:
+        fault.append(" ".join(str(error).split())[:300])
+
+
+def _digits(text: str | None) -> bool:
+    return text is not None and text.isdecimal()
+
+
+def tell(sentence: str) -> list[str]:
+    """What every process has to say, by their numbers; each waits for all."""
+    if jax.process_count() == 1:
+        return [sentence]
+    own = np.zeros(TOLD, np.uint8)
+    data = np.frombuffer(sentence.encode()[:TOLD], np.uint8)
+    own[: len(data)] = data
+    with jax.transfer_guard("allow"):
+        everyone = multihost_utils.process_allgather(own)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in everyone]
+
+
+def together(work: Callable):
+    """Do `work` on every process and return its result; a ValueError on one of them is raised on all."""
+    result, fault = None, ""
+    try:
+        result = work()
+    except ValueError as error:
+        if jax.process_count() == 1:
+            raise
+        fault = str(error)
+    faults = tell(fault)
+    for number, sentence in enumerate(faults):
+        if sentence:
+            raise ValueError(sentence if len(set(faults)) == 1 or not number else f"process {number}: {sentence}")
+    return result
+
+
+def on_main(work: Callable) -> None:
+    """Let process 0 do `work` while the others wait; a ValueError is raised on all."""
+    together(lambda: work() if is_main() else None)
+
+
+def from_main(number: int) -> int:
+    """Process 0's number, on all processes."""
+    return int(tell(str(number))[0])
+
+
+def check_same(what: str, value: str) -> None:
+    """Raise ValueError where not all processes have the same value."""
+    values = tell(value)
+    for number, other in enumerate(values):
+        if other != values[0]:
+            raise ValueError(f"process {number} has {what} {other}, process 0 {values[0]}; allowed is the same on all")
+
+
+def agreed_to_stop(steps: range) -> bool:
+    """Whether one of these steps, the latest, is the one at which all processes stop, since one had a SIGTERM.
+
+    To be asked for every step, by every process: they agree on the step after the furthest.
+    """
+    return any([multihost_utils.reached_preemption_sync_point(step) for step in steps])
+
+
+def processes() -> int:
+    """How many processes the job has."""
+    return jax.process_count()
 
 
 def make_mesh(devices=None) -> Mesh:
-    """A mesh of all devices on one axis. Raises ValueError where their number does not divide 3,072."""
+    """A mesh of all devices on one axis, those of a process side by side.
+
+    Raises ValueError where their number does not divide 3,072.
+    """
     devices = jax.devices() if devices is None else devices
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     if ROW_MULTIPLE % len(devices):
         raise ValueError(
             f"{len(devices)} devices: memory rows are padded to a multiple of {ROW_MULTIPLE}, so allowed are the "
             "numbers that divide it: 1, 2, 3, 4, 6, 8, 12, 16, ..."
         )
-    return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def padded_rows(num_examples: int) -> int:
@@ -60,7 +182,8 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
 
     def put(leaf):
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.device_put(leaf, sharding)
+            kind = jax.random.key_impl(leaf)
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=kind)
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
@@ -86,11 +209,16 @@ def local_slice(size: int, mesh: Mesh) -> slice:
     return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
 
 
+@lru_cache(maxsize=1)
+def _gather(mesh: Mesh) -> Callable:
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+
+
 def fetch(tree: PyTree, mesh: Mesh) -> PyTree:
     """Arrays split over devices and processes, whole, as numpy arrays of this process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
-    whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+    whole = _gather(mesh)(tree)
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), whole)
 
 

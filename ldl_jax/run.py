@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files
+from ldl_jax import config, files, mesh
 from ldl_jax.contract import PyTree
 
 try:
@@ -169,8 +169,8 @@ def versions() -> dict:
     device = jax.devices()[0]
     return {
         "python": platform.python_version(), "packages": found, "backend": jax.default_backend(),
-        "devices": jax.device_count(), "device": device.device_kind, "cores": os.cpu_count(),
-        "platform": platform.platform(terse=True), "command": sys.argv,
+        "devices": jax.device_count(), "processes": mesh.processes(), "device": device.device_kind,
+        "cores": os.cpu_count(), "platform": platform.platform(terse=True), "command": sys.argv,
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,15 +45,17 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
     `extend` the run may be longer than the one that is there. profile: first and last step of a profiler trace.
     Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number.
     """
-    made = build.experiment(c, devices)
-    with run.locked(workdir), _Terminated() as terminated:
-        run.claim(workdir, c, made.sources, made.inputs, extend=extend)
+    made = mesh.together(lambda: build.experiment(c, devices))
+    with ExitStack() as held, _Terminated() as terminated:
+        mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
+        mesh.check_same("data and settings with the SHA-256", build.digest(made))
+        mesh.on_main(lambda: run.claim(workdir, c, made.sources, made.inputs, extend=extend))
         plan = plans.make_plan(made)
         checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
         state, notes = restore(made, checkpoints)
         if notes["step"] > plan.total:
             raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
-        logs.cut_back(workdir, notes["step"])
+        mesh.on_main(lambda: logs.cut_back(workdir, notes["step"]))
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:
             log.message(plans.first_line(made, plan, notes["step"]))
@@ -90,7 +93,9 @@ def make_programs(made: Experiment) -> Device:
     images = measure.device_data(made.dataset.train, key, made.mesh)
     same = made.dataset.test is made.dataset.train  # the folds of one split
     return Device(
-        jitted(step), jitted(steps.make_chunk(step)), jax.jit(evaluate), jax.jit(made.recipe.source.report),
+        jitted(step), jitted(steps.make_chunk(step)),
+        jax.jit(evaluate, out_shardings=(everywhere, mesh.batch_sharding(made.mesh))),
+        jax.jit(made.recipe.source.report, out_shardings=everywhere),
         mesh.put_replicated(made.frozen, made.mesh),
         images, images if same else measure.device_data(made.dataset.test, key, made.mesh),
     )  # fmt: skip
@@ -137,7 +142,7 @@ class Loop:
                 self.record(*waiting)  # waits for the dispatch before: two are in flight at most
             waiting = (self.step, count, scalars)
             self.step += count
-            stop = terminated()
+            stop = terminated(range(self.step - count + 1, self.step + 1))
             if stop or self.plan.evaluates(self.step) or self.checkpoints.due(self.step):
                 self.record(*waiting)  # raises where this step was not finite, before anything of it is saved
                 waiting = None
@@ -232,19 +237,27 @@ class Loop:
     def finish(self, state) -> dict:
         """Write what remains of a finished run and return its summary."""
         found = self.final or self.measured(state, keep=True)
-        return finish.write(self.made, self.workdir, state, found, self.log)
+        summary = finish.write(self.made, self.workdir, state, found, self.log)
+        mesh.tell("")  # the others wait for what process 0 writes
+        return summary
 
 
 class _Terminated:
-    """Whether SIGTERM has come; as a context, so that the process's own handler comes back."""
+    """Whether to stop after these steps, since SIGTERM came; as a context, so that the process's handler comes back.
+
+    Several processes agree on one step: there JAX's own handler takes the signal.
+    """
 
     def __enter__(self):
         self._flag = False
+        self._before = None
+        if mesh.processes() > 1:
+            return mesh.agreed_to_stop
         try:
             self._before = signal.signal(signal.SIGTERM, self._set)
         except ValueError:  # not in the main thread: the caller handles signals
             self._before = None
-        return lambda: self._flag
+        return lambda steps: self._flag
 
     def _set(self, *_):
         self._flag = True
@@ -267,8 +280,10 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
     changed = {name: both for name, both in config.differences(before, c).items() if name != "eval.weights"}
     if changed:
         raise ValueError(f"--workdir {workdir} holds another run: {run.sentence(changed)}; allowed is the same config")
-    made = build.experiment(c, devices)
-    with run.locked(workdir):
+    made = mesh.together(lambda: build.experiment(c, devices))
+    with ExitStack() as held:
+        mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
+        mesh.check_same("data and settings with the SHA-256", build.digest(made))
         return _measure_again(made, workdir)
 
 
