@@ -1,24 +1,22 @@
 """The one loop: build, restore, step, log, evaluate, save."""
 
-import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, finish, measure, mesh, order, run, steps
+from ldl_jax import build, config, finish, measure, mesh, run, steps
 from ldl_jax import plan as plans
 from ldl_jax.build import Experiment
 from ldl_jax.checkpoint import Checkpoints
-from ldl_jax.plan import Plan
+from ldl_jax.feed import Feed
 from ldl_jax.report import log as logs
 
 
@@ -101,25 +99,6 @@ def make_programs(made: Experiment) -> Device:
     )  # fmt: skip
 
 
-def feed(made: Experiment, plan: Plan, first: int) -> Iterator[tuple[int, dict]]:
-    """(number of steps, batches on the devices) of every dispatch from step `first` to the last."""
-    c, split = made.config, made.dataset.train
-    mine = mesh.local_slice(c.data.batch_size, made.mesh)
-    sequence = order.batches(
-        made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=plan.per_epoch, first_step=first
-    )
-    local = ((epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first))
-    single = ({"index": index} for _, index in local) if split.stream is None else split.stream(local, c.seed)
-    step = first
-    while step < plan.total:
-        whole = plan.chunk > 1 and plan.edge(step) - step >= plan.chunk
-        count = plan.chunk if whole else 1
-        parts = list(itertools.islice(single, count))
-        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *parts) if whole else parts[0]
-        yield count, mesh.to_global(batch, made.mesh, stacked=whole)
-        step += count
-
-
 class Loop:
     """One pass from the restored step to the last."""
 
@@ -127,14 +106,16 @@ class Loop:
         self.made, self.plan, self.device, self.checkpoints = made, plan, device, checkpoints
         self.log, self.workdir, self.profile = log, workdir, profile
         self.step, self.window, self.best = notes["step"], notes["window"], notes["best"]
+        self.feed = Feed(made, plan, self.step)
         self.final = None  # the last evaluation, with predictions
         self.clock = None  # (step, seconds) at the last line of timing.jsonl
+        self.waits = 0.0  # share of the time in which the devices waited for input, of that line
         self.tracing = False  # whether the profiler runs
 
     def run(self, state, terminated):
         """Step to the end and return the state; None where SIGTERM came in between and the state was saved."""
         device, waiting = self.device, None
-        for count, batch in feed(self.made, self.plan, self.step):
+        for count, batch in self.feed:
             self.trace(count, waiting)
             program = device.chunk if batch["index"].ndim == 2 else device.step
             state, scalars = program(state, device.frozen, device.train, batch)
@@ -197,13 +178,17 @@ class Loop:
                 self.log.scalars(step, {"epoch": step / self.plan.per_epoch, **means})
                 self.window = []
                 self._time(step)
-        self.log.progress(first + count, {"loss": row["loss"], "lr": row["learning_rate"]})
+        waits = {} if self.made.dataset.train.stream is None else {"input_wait": f"{self.waits:.0%}"}
+        self.log.progress(first + count, {"loss": row["loss"], "lr": row["learning_rate"], **waits})
 
     def _time(self, step):
         now = time.perf_counter()
         if self.clock is not None:
-            rate = (step - self.clock[0]) * self.made.config.data.batch_size / (now - self.clock[1])
-            self.log.timing(step, {"images_per_second": rate})
+            seconds = now - self.clock[1]
+            rate = (step - self.clock[0]) * self.made.config.data.batch_size / seconds
+            self.waits = self.feed.take_wait() / seconds
+            self.log.timing(step, {"images_per_second": rate, "input_wait": self.waits})
+        self.feed.take_wait()
         self.clock = (step, now)
 
     def measured(self, state, *, keep):

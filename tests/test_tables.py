@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ldl_jax import build, config, measure, order, plan, steps, tables, train
+from ldl_jax.feed import Feed
 from ldl_jax.labels import table as table_source
 from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
@@ -82,7 +83,7 @@ def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident)
     made = build.experiment(c, jax.devices()[:1])
     data = measure.device_data(made.dataset.train, jax.random.key(0), made.mesh)
     assert ("images" in data) is resident
-    for _, batch in train.feed(made, plan.make_plan(made), 0):
+    for _, batch in Feed(made, plan.make_plan(made), 0):
         seen = steps.prepare(made.recipe, (), data, batch, jnp.zeros((), jnp.int32))
         index = np.asarray(seen.index)
         np.testing.assert_array_equal(seen.label, noisy[index])

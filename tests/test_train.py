@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 import ldl_jax
 from ldl_jax import build, config, plan, run, train
+from ldl_jax.feed import Feed
 from ldl_jax.report import log
 
 
@@ -89,7 +91,9 @@ def test_metrics_have_a_row_for_every_log_and_evaluation_and_only_numbers_that_r
     assert [row["step"] for row in rows if "test/nll" in row] == [13, 26, 39]
     assert rows[-1]["labels/rows_written"] == pytest.approx(1300, abs=60)
     assert not any("second" in name for row in rows for name in row)
-    assert all("images_per_second" in row for row in log.read(calm / "timing.jsonl"))
+    timing = log.read(calm / "timing.jsonl")
+    assert timing
+    assert all(row["images_per_second"] > 0 and 0 <= row["input_wait"] < 1 for row in timing)
 
 
 def test_the_best_weights_are_those_of_the_lowest_holdout_nll(calm):
@@ -126,7 +130,7 @@ def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_
     c = settings(optimizer__ema=0.9, data__resident=False)
     with monkeypatch.context() as patch:
         calls = iter(range(100))
-        patch.setattr(train._Terminated, "__enter__", lambda self: lambda: next(calls) == 16)
+        patch.setattr(train._Terminated, "__enter__", lambda self: lambda steps: next(calls) == 16)
         patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
         assert go(tmp_path, c) is None
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
@@ -296,7 +300,7 @@ def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
     half = shutil.copytree(calm, tmp_path / "half")
     c = settings(optimizer__ema=0.9, train__epochs=4.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Terminated, "__enter__", lambda self: lambda: True)
+        patch.setattr(train._Terminated, "__enter__", lambda self: lambda steps: True)
         patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
         assert go(half, c, extend=True) is None
     assert not train.evaluate(c, half, jax.devices()[:1])["finished"]
@@ -325,5 +329,25 @@ def test_a_second_network_that_is_no_number_ends_the_run_too(name):
     if name == "mean_teacher":
         broken = {**broken, "fc": jax.tree.map(lambda x: x + np.inf, broken["fc"])}
     state = state.replace(labels={**state.labels, "params": broken})
-    (_, batch), *_ = [next(train.feed(made, plan.make_plan(made), 0))]
+    (_, batch), *_ = [next(Feed(made, plan.make_plan(made), 0))]
     assert not device.step(state, device.frozen, device.train, batch)[1]["finite"]
+
+
+def test_batches_are_ahead_of_their_steps_and_the_wait_for_them_is_known():
+    made, read = build.experiment(settings(data__resident=False), jax.devices()[:1]), []
+    stream = made.dataset.train.stream
+
+    def slow(batches, seed):
+        for batch in stream(batches, seed):
+            time.sleep(0.02)
+            read.append(batch["index"])
+            yield batch
+
+    made = made._replace(dataset=made.dataset._replace(train=made.dataset.train._replace(stream=slow)))
+    feed = Feed(made, plan.make_plan(made), 36)  # of 39 steps
+    assert not read
+    (count, batch), *rest = next(feed), len(read)
+    assert (count, rest, feed.take_wait() > 0.05) == (1, [3], True)
+    np.testing.assert_array_equal(batch["index"], read[0])
+    assert [len(found[1]["index"]) for found in feed] == [len(read[0])] * 2
+    assert feed.take_wait() < 0.05
