@@ -1,10 +1,13 @@
 """The benchmarks run and say what they should; their figures are never asserted."""
 
+import itertools
 import re
 
+import jax
+import numpy as np
 import pytest
 
-from ldl_jax import config
+from ldl_jax import build, config
 from ldl_jax.bench import __main__ as bench
 from ldl_jax.bench import base, memory, step
 
@@ -36,7 +39,7 @@ def test_the_step_is_measured_beside_a_plain_one(capsys, monkeypatch):
 
 
 def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
-    monkeypatch.setattr(step, "EXAMPLES", 64)
+    monkeypatch.setattr(step, "SHAPES", {"cifar100": (32, 32, 3, 100, 64)})
     monkeypatch.setattr(step, "settings", lambda model, **_: tiny())
     both = {name: c for name, c in step.kinds(tiny()).items() if name in ("bare", "and frozen teacher")}
     monkeypatch.setattr(step, "kinds", lambda c: both)
@@ -47,12 +50,30 @@ def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
     assert re.search(r"GFLOP an image, \d.*% of 100", said)
 
 
+def test_a_set_too_large_to_hold_is_one_batch_under_all_indices(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(step, "SHAPES", {"imagenet": (8, 8, 3, 5, 10_000)})
+    monkeypatch.setattr(step, "RESIDENT", 1000)
+    made = build.experiment(tiny(), jax.devices()[:1], dataset=step.synthetic("imagenet", 32))
+    assert (made.recipe.build.num_examples, made.recipe.build.rows) == (10_000, 12_288)
+    first, second = itertools.islice(step._batches(made, 1), 2)
+    assert first["image"] is second["image"]
+    assert set(np.asarray(first["index"])) != set(np.asarray(second["index"]))
+    both = {name: c for name, c in step.kinds(tiny()).items() if name in ("bare", "online memory")}
+    monkeypatch.setattr(step, "settings", lambda model, **_: tiny())
+    monkeypatch.setattr(step, "kinds", lambda c: both)
+    words = ["step", "--model=x", "--synthetic", "--rounds=1", "--seconds=0.001", f"--trace={tmp_path}"]
+    assert bench.main(words) == 0
+    assert "online memory" in capsys.readouterr().out
+    assert any(tmp_path.rglob("*.pb"))
+
+
 def test_a_network_is_named_with_its_depth():
-    c = step.settings("cifar_resnet56", batch=64, dtype="bfloat16")
+    c = step.settings("cifar_resnet56", batch=64, dtype="bfloat16", name="cifar100")
     assert (c.model.name, c.model.cifar_resnet.depth, c.model.dtype) == ("cifar_resnet", 56, "bfloat16")
     made = step.kinds(c)
-    assert [k.labels.name for k in made.values()] == ["hard", "hard", "online", "teacher"]
-    assert [k.mixing.name for k in made.values()] == ["none", "cutmix", "cutmix", "cutmix"]
+    assert [k.labels.name for k in made.values()] == ["hard", "online", "hard", "online", "teacher"]
+    assert [k.mixing.name for k in made.values()] == ["none", "none", "cutmix", "cutmix", "cutmix"]
+    assert step.settings("resnet50", batch=64, dtype="bfloat16", name="imagenet").model.resnet.stem == "imagenet"
 
 
 @pytest.mark.parametrize(

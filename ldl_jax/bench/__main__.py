@@ -2,6 +2,7 @@
 
 python -m ldl_jax.bench step [--config=FILE] [--rounds=7] [--seconds=1]
 python -m ldl_jax.bench step --model=resnet18 --set=cifar100 [--batch=128] [--dtype=bfloat16] [--torch]
+python -m ldl_jax.bench step --model=resnet50 --synthetic [--batch=256] [--dtype=bfloat16] [--torch] [--trace=DIR]
 """
 
 import argparse
@@ -20,10 +21,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--config", default=CONFIG, help="whose step is measured; digits_online unless given")
     made.add_argument("--model", help="instead of a config: a network with its depth, as resnet18 or cifar_resnet20")
     made.add_argument("--set", choices=tuple(step.SHAPES), default="cifar100", help="whose image shape and classes")
+    made.add_argument("--synthetic", action="store_true", help="ImageNet's shape and number of images: --set=imagenet")
     made.add_argument("--batch", type=int, default=128, help="images a step")
     made.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of activations")
     made.add_argument("--peak-tflops", type=float, help="the device's peak for that type, to show the share reached")
     made.add_argument("--torch", action="store_true", help="PyTorch's step beside it (extra `peers`)")
+    made.add_argument("--trace", help="folder for a profiler trace of the step with a memory")
     made.add_argument("--rounds", type=int, default=7, help="alternations")
     made.add_argument("--seconds", type=float, default=1.0, help="seconds of a turn")
     return made
@@ -35,8 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     turns = {"rounds": chosen.rounds, "seconds": chosen.seconds}
     try:
         if chosen.model:
-            c = step.settings(chosen.model, batch=chosen.batch, dtype=chosen.dtype)
-            print(step.measure_kinds(c, chosen.set, peak=chosen.peak_tflops, peers=chosen.torch, **turns))
+            name = "imagenet" if chosen.synthetic else chosen.set
+            c = step.settings(chosen.model, batch=chosen.batch, dtype=chosen.dtype, name=name)
+            beside = {"peak": chosen.peak_tflops, "peers": chosen.torch, "trace": chosen.trace}
+            print(step.measure_kinds(c, name, **beside, **turns))
         else:
             print(step.measure(chosen.config, **turns), memory.measure(**turns), sep="\n\n")
     except (ValueError, ImportError) as error:

@@ -1,5 +1,6 @@
 """The toolkit's whole train step beside a hand-written cross-entropy step of the same network and batch."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -14,8 +15,11 @@ from ldl_jax import build, config, mesh, order, plan, train
 from ldl_jax.bench import base
 from ldl_jax.data.base import Dataset, Split
 
-SHAPES = {"cifar10": (32, 32, 3, 10), "cifar100": (32, 32, 3, 100), "stl10": (96, 96, 3, 10)}  # H, W, C, K
-EXAMPLES = 50_000  # of a synthetic set
+SHAPES = {  # H, W, C, K, examples
+    "cifar10": (32, 32, 3, 10, 50_000), "cifar100": (32, 32, 3, 100, 50_000), "stl10": (96, 96, 3, 10, 5_000),
+    "imagenet": (224, 224, 3, 1000, 1_281_167),
+}  # fmt: skip
+RESIDENT = 2**31  # bytes: a larger synthetic set is one batch of images, shown again and again under other indices
 
 
 def toolkit_step(made: build.Experiment) -> Callable:
@@ -52,8 +56,9 @@ def plain_step(made: build.Experiment) -> Callable:
     @partial(jax.jit, donate_argnums=0)
     def step(state, data, batch):
         params, stats, opt_state = state
-        image = data["images"][batch["index"]].astype(made.recipe.dtype) / 255
-        label = data["labels"][batch["index"]]
+        image = batch["image"] if "image" in batch else data["images"][batch["index"]]
+        label = batch["label"] if "label" in batch else data["labels"][batch["index"]]
+        image = image.astype(made.recipe.dtype) / 255
 
         def loss(params):
             outputs, new = apply({"params": params, "batch_stats": stats}, image, train=True)
@@ -78,22 +83,38 @@ def _batches(made, count):
         made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=made.recipe.build.steps_per_epoch,
         first_step=0,
     )  # fmt: skip
+    stream, shown = made.dataset.train.stream, {}
+    if stream is not None:  # what is streamed lies on the device already: the step is measured, not the input
+        images = next(stream([next(sequence)], 0))
+        shown = mesh.to_global({name: images[name] for name in ("image", "label", "mask")}, made.mesh)
     while True:
         index = np.stack([next(sequence)[1] for _ in range(count)])
-        yield mesh.to_global({"index": index if count > 1 else index[0]}, made.mesh, stacked=count > 1)
+        index = mesh.to_global({"index": index if count > 1 else index[0]}, made.mesh, stacked=count > 1)
+        yield shown | index
 
 
-def synthetic(name: str) -> Dataset:
-    """Random images of a published set's shape and classes: the time of a step does not depend on what they show."""
-    height, width, channels, classes = SHAPES[name]
+def synthetic(name: str, batch: int) -> Dataset:
+    """Random images of a published set's shape, classes and number: a step's time does not depend on what they show."""
+    *shape, classes, count = SHAPES[name]
     draw = np.random.default_rng(0)
 
     def split(count):
-        images = draw.integers(0, 256, (count, height, width, channels), np.uint8)
-        return Split(count, images.shape[1:], images, draw.integers(0, classes, count).astype(np.int32))
+        held = min(count, batch) if count * math.prod(shape) > RESIDENT else count
+        images = draw.integers(0, 256, (held, *shape), np.uint8)
+        made = Split(count, tuple(shape), images, draw.integers(0, classes, held).astype(np.int32))
+        return made if held == count else made._replace(images=None, labels=None, stream=partial(_again, made))
 
     names = tuple(str(number) for number in range(classes))
-    return Dataset(split(EXAMPLES), split(1000), names, (0.5,) * channels, (0.25,) * channels)
+    return Dataset(split(count), split(1000), names, (0.5,) * shape[-1], (0.25,) * shape[-1])
+
+
+def _again(held: Split, batches, seed):
+    """The same images for every batch."""
+    del seed
+    for _, index in batches:
+        place = np.arange(len(index)) % len(held.images)
+        mask = np.ones(len(index), np.float32)
+        yield {"image": held.images[place], "label": held.labels[place], "index": index, "mask": mask}
 
 
 def flops(made: build.Experiment) -> float | None:
@@ -114,7 +135,7 @@ def measure(path, *, rounds: int, seconds: float) -> str:
     return "\n".join([head, "", base.summary(times, "plain step", "images/s", made.config.data.batch_size)])
 
 
-def settings(model: str, *, batch: int, dtype: str) -> ConfigDict:
+def settings(model: str, *, batch: int, dtype: str, name: str) -> ConfigDict:
     """A config of a step: 'resnet18' is model.name='resnet' of depth 18, 'cifar_resnet20' and others alike."""
     c = config.default()
     family = model.rstrip("0123456789")
@@ -124,14 +145,17 @@ def settings(model: str, *, batch: int, dtype: str) -> ConfigDict:
     if model != family:
         c.model[family].depth = int(model[len(family) :])
     if "stem" in c.model[family] and isinstance(c.model[family].stem, str):
-        c.model[family].stem = "cifar"
+        c.model[family].stem = "imagenet" if name == "imagenet" else "cifar"
     return c
 
 
 def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
-    """What is measured one upon the other: bare, with augmentation, with an online memory, with a frozen teacher."""
+    """What is measured: bare, with a memory, and one upon the other augmentation, a memory, a frozen teacher."""
     c = deepcopy(c)
     made = {"bare": deepcopy(c)}
+    c.labels.name = "online"
+    made["online memory"] = deepcopy(c)
+    c.labels.name = "hard"
     c.augment.pad, c.augment.flip, c.mixing.name, c.mixing.cutmix.probability = 4, True, "cutmix", 0.5
     made["crop, flip, CutMix"] = deepcopy(c)
     c.labels.name = "online"
@@ -147,12 +171,23 @@ def frozen_copy(sources: dict) -> build.Teacher:
     return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.jit(init)(jax.random.key(1)), "")
 
 
-def measure_kinds(c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool) -> str:
+def _trace(program: Callable, folder: str) -> None:
+    jax.block_until_ready(program())
+    with jax.profiler.trace(folder):
+        for _ in range(3):
+            jax.block_until_ready(program())
+
+
+def measure_kinds(
+    c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool, trace: str | None = None
+) -> str:
     """Images per second of a network's step, bare and with what the toolkit adds; beside PyTorch's with `peers`.
 
-    peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a step reaches.
+    peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a step reaches. trace: a
+    folder for the profiler's trace of three steps with the memory.
     """
-    dataset, batch = synthetic(name), c.data.batch_size
+    batch = c.data.batch_size
+    dataset = synthetic(name, batch)
     programs, work, waits, notes = {}, {}, {}, []
     for kind, settings in kinds(c).items():
         teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
@@ -161,7 +196,9 @@ def measure_kinds(c: ConfigDict, name: str, *, rounds: int, seconds: float, peak
             programs["plain JAX step"] = plain_step(made)
             count = flops(made)
         programs[kind] = toolkit_step(made)
-        if jax.default_backend() != "cpu":  # XLA:CPU runs convolutions inside a scan many times slower
+        if (
+            jax.default_backend() != "cpu" and made.dataset.train.stream is None
+        ):  # XLA:CPU runs convolutions inside a scan many times slower
             programs[f"{kind}, chunks"] = toolkit_chunk(made, plan.CHUNK)
             work[f"{kind}, chunks"] = batch * plan.CHUNK
     if peers:
@@ -170,6 +207,8 @@ def measure_kinds(c: ConfigDict, name: str, *, rounds: int, seconds: float, peak
         for kind, program in torch_step.programs(c, dataset).items():
             programs[kind], waits[kind] = program, torch_step.wait
     work = {kind: work.get(kind, batch) for kind in programs}
+    if trace:
+        _trace(programs["online memory"], trace)
     times = base.alternate(programs, rounds=rounds, seconds=seconds, wait=waits)
     if count:
         rate = count / np.median(times["bare"]) / 1e12
