@@ -17,7 +17,7 @@ from ldl_jax import augment, config, files, mesh, mixing, optimizer, order, run,
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset, Request, streamed
 from ldl_jax.metrics.base import Metric
-from ldl_jax.models.base import Network, param_dtype
+from ldl_jax.models.base import Network, check_group, param_dtype
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
@@ -159,7 +159,8 @@ def make_network(sources: dict) -> tuple[Callable, Callable]:
     dtype = DTYPES[sources["model"]["dtype"]]
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:
         raise ValueError("config.model.dtype is 'float64', which needs the environment variable JAX_ENABLE_X64=1")
-    network = Network(sources["num_classes"], tuple(sources["mean"]), tuple(sources["std"]), dtype)
+    group = sources["model"].get("norm_group", 0)  # runs from before there was the field have none
+    network = Network(sources["num_classes"], tuple(sources["mean"]), tuple(sources["std"]), dtype, group)
     module = make_module(sources["model"], network)
     kind = param_dtype(dtype)
 
@@ -282,6 +283,7 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
 
     done, auxiliaries = finish(1)
     views = steps.num_views(auxiliaries, image)
+    check_group(c.model.norm_group, c.data.batch_size, views)
     return (done, auxiliaries) if views == 1 else finish(views)
 
 

@@ -51,7 +51,7 @@ def default() -> ConfigDict:
     model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
     model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
     model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
-    model.norm_group = 0  # examples that share BatchNorm's statistics in training; 0 = the whole global batch
+    model.norm_group = 0  # images that share BatchNorm's statistics in training (each view is one); 0 = the whole batch
     model.options = ConfigDict()  # keyword options of a module of yours
     config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
     config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses

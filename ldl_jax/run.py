@@ -33,7 +33,9 @@ def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
     """What a network is made from, as JSON values: classes, image shape, pixel statistics, and its config block."""
     name = c.model.name
     options = c.model.options if "." in name else c.model[name]
-    model = {"name": name, "dtype": c.model.dtype, "options": options.to_dict()}
+    model = {
+        "name": name, "dtype": c.model.dtype, "norm_group": c.model.norm_group, "options": options.to_dict(),
+    }  # fmt: skip
     made = {
         "num_classes": len(dataset.classes), "classes": list(dataset.classes), "shape": list(dataset.train.shape),
         "num_examples": dataset.train.num_examples, "mean": list(mean), "std": list(std), "model": model,

@@ -6,6 +6,7 @@ Parts are named as in PyTorch code, an underscore for a dot (`layer1_0` is layer
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldl_jax.contract import Outputs
@@ -18,11 +19,22 @@ class Network(NamedTuple):
     mean: tuple[float, ...]  # of the pixels in [0, 1], per channel
     std: tuple[float, ...]
     dtype: Any = jnp.float32  # of activations; parameters, statistics and logits are never below float32
+    norm_group: int = 0  # consecutive images that share BatchNorm's statistics in training; 0 = all of the batch
 
 
 def param_dtype(dtype):
     """The type of parameters beside activations of `dtype`: float64 for float64, float32 otherwise."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def check_group(group: int, batch_size: int, views: int) -> None:
+    """Raise ValueError where BatchNorm's groups do not share a training batch, of so many views, evenly."""
+    if group and batch_size * views % group:
+        shown = f"the {views} views of " if views > 1 else ""
+        raise ValueError(
+            f"config.model.norm_group is {group}, which does not divide {shown}config.data.batch_size {batch_size}; "
+            f"allowed are 0 for the whole batch, and the divisors of {batch_size * views}"
+        )
 
 
 def normalise(image, network: Network):
@@ -47,18 +59,64 @@ def conv(network: Network, features: int, kernel: int, strides: int = 1, *, name
     )
 
 
-def norm(network: Network, train: bool, *, zero: bool = False, name: str):
-    """BatchNorm over the global batch, momentum 0.9, epsilon 1e-5; its scale starts at 1, or at 0 with `zero`.
+EPSILON, MOMENTUM = 1e-5, 0.9  # of BatchNorm, as PyTorch's (whose momentum is 1 - 0.9)
 
-    The running variance is the biased one (PyTorch keeps the unbiased one: a factor n / (n - 1), seen in
-    evaluation alone).
+
+class GroupedBatchNorm(nn.Module):
+    """BatchNorm in training, each group of `group` consecutive images [B, ..., C] with statistics of its own.
+
+    Running averages follow the mean over groups of their means and (biased) variances, so parameters and statistics
+    are named and shaped as `nn.BatchNorm`'s. An image is summed up before groups are formed: between devices move
+    the statistics of groups that several of them share, never maps. Raises ValueError where B is no multiple of group.
     """
+
+    group: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        size, features = x.shape[0], x.shape[-1:]
+        if size % self.group:
+            raise ValueError(
+                f"config.model.norm_group is {self.group}, which does not divide the {size} images of a pass in "
+                "training (config.data.batch_size, times the views where there are several); allowed are its divisors"
+            )
+        scale = self.param("scale", nn.initializers.ones, features, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, features, self.param_dtype)
+        running = [self.variable("batch_stats", name, jnp.zeros, features) for name in ("mean", "var")]
+        wide, inner = x.astype(self.param_dtype), tuple(range(1, x.ndim - 1))
+
+        def of_groups(images):  # [B, C] -> [B / group, C]
+            return images.reshape(-1, self.group, *features).mean(1)
+
+        mean, square = of_groups(wide.mean(inner)), of_groups(jnp.square(wide).mean(inner))
+        variance = jnp.maximum(square - jnp.square(mean), 0)
+        for average, seen in zip(running, (mean, variance), strict=True):
+            average.value = MOMENTUM * average.value + (1 - MOMENTUM) * seen.mean(0)
+
+        def of_images(groups):  # [B / group, C] -> [B, 1, ..., C]
+            return jnp.repeat(groups, self.group, axis=0).reshape(size, *(1 for _ in inner), *features)
+
+        shifted = wide - of_images(mean)
+        return (shifted * of_images(jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(self.dtype)
+
+
+def norm(network: Network, train: bool, *, zero: bool = False, name: str):
+    """BatchNorm over the global batch, or in groups of `norm_group` images, momentum 0.9, epsilon 1e-5.
+
+    Its scale starts at 1, or at 0 with `zero`. The running variance is the biased one (PyTorch keeps the unbiased
+    one: a factor n / (n - 1), seen in evaluation alone).
+    """
+    kind = param_dtype(network.dtype)
+    if train and network.norm_group:
+        return GroupedBatchNorm(network.norm_group, network.dtype, kind, name=name)
     return nn.BatchNorm(
         use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
+        momentum=MOMENTUM,
+        epsilon=EPSILON,
         dtype=network.dtype,
-        param_dtype=param_dtype(network.dtype),
+        param_dtype=kind,
         scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
         name=name,
     )
