@@ -51,7 +51,7 @@ def default() -> ConfigDict:
     model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
     model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
     model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
-    model.norm_group = 0  # images that share BatchNorm's statistics in training (each view is one); 0 = the whole batch
+    model.norm_group = 0  # images (views too) that share BatchNorm's training statistics; 0 = the whole batch
     model.options = ConfigDict()  # keyword options of a module of yours
     config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
     config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
@@ -77,9 +77,7 @@ def default() -> ConfigDict:
     train.log_every_steps = 50  # steps between lines of metrics.jsonl
     train.keep = 2  # latest checkpoints that are kept
     train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
-    train.on_nonfinite = (
-        "stop"  # a loss or gradient that is no number: 'stop', or 'skip_step' (nothing is learned from it)
-    )
+    train.on_nonfinite = "stop"  # a loss or gradient that is no number: 'stop', or 'skip_step' (it changes nothing)
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
     return _with_blocks(config).lock()
