@@ -44,7 +44,6 @@ def default() -> ConfigDict:
     data.train_table = ""  # .npy or .npz of distributions [N, K], one for each image of the published train split
     data.test_table = ""  # the same for the published test split, to train on or to be measured against
     data.table_name = ""  # entry of the two tables, where they are .npz files of several
-    config.augment = block("augment.py", "make")
     config.mixing = ConfigDict({"name": "none"})  # function of ldl_jax/mixing.py
     config.model = model = ConfigDict()
     model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
@@ -84,7 +83,8 @@ def default() -> ConfigDict:
 
 
 def _with_blocks(config: ConfigDict) -> ConfigDict:
-    """The config with the block of every plug and every mixing."""
+    """The config with the block of the augmentation, of every plug and of every mixing."""
+    config.augment = block("augment.py", "make")
     for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
         for name in plugs(folder):
             config[section][name] = block(f"{folder}/{name}.py", "make")
