@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from ldl_jax import augment, config, files, mesh, mixing, optimizer, order, run, steps, tables
@@ -50,13 +50,13 @@ class Teacher(NamedTuple):
 def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()) -> Experiment:
     """Everything that a config stands for, checked. Raises ValueError in one sentence where something does not fit.
 
-    A `dataset` given here takes the place of the one that the config names, and `teachers` (each a function of the
-    network's sources that makes a `Teacher`) join those that it names.
+    `devices`: a list, None for all, or an abstract mesh to plan with. A `dataset` given here takes the place of the one
+    that the config names; `teachers` (functions of the network's sources that make a `Teacher`) join those it names.
     """
     config.check(c)
     dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout, test = positions(c.data, dataset)
-    there = mesh.make_mesh(devices)
+    there = devices if isinstance(devices, AbstractMesh) else mesh.make_mesh(devices)
     mesh.local_slice(c.data.batch_size, there)
     sources = run.network_sources(c, dataset, *statistics(c.model, dataset))
     made_from = f"{c.teachers_from} --config.data.root={c.data.root}" if c.teachers_from else ""
@@ -93,12 +93,13 @@ def plug(folder: str, name: str) -> ModuleType:
     return importlib.import_module(f"ldl_jax.{folder}.{name}")
 
 
-def make_dataset(settings: ConfigDict) -> Dataset:
-    """The data set that `config.data` names, resident or streamed."""
+def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
+    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone, nothing is read."""
+    module, options = plug("data", settings.name), settings[settings.name]
     request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
-    made = plug("data", settings.name).make(request, **settings[settings.name])
+    made = module.published(**options) if published else module.make(request, **options)
     made = tables.trained_on(tables.with_tables(made, settings), settings)
-    if settings.resident:
+    if settings.resident or published:
         return made
     train, test = (part if part.stream else streamed(part) for part in (made.train, made.test))
     return made._replace(train=train, test=train if made.test is made.train else test)

@@ -20,6 +20,7 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
   --workdir=DIR        the run's directory; runs/<config's name>-seed<seed> unless given
   --mode=train|eval    train (or go on where the run stopped), or measure the latest checkpoint again
   --dry-run            print sizes, build everything, start nothing
+  --devices=N          with --dry-run: plan for so many devices; default those at hand
   --extend             let a run that is there become longer
   --profile=10:15      write a profiler trace of these steps
   --join-seconds=300   how long to wait, at the start, for all processes of a job that has several
@@ -38,6 +39,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
     flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
+    flags.DEFINE_integer("devices", None, "with --dry-run: plan for so many devices", flag_values=values)
     flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
     flags.DEFINE_integer("join-seconds", 300, "wait for the processes of the job", 1, flag_values=values)
     flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
@@ -138,6 +140,8 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
         values = parse(argv)
         c, workdir = settings(values)
         profile = _steps(values.profile)
+        if values.devices is not None and not values["dry-run"].value:
+            raise Usage(f"--devices is {values.devices} without --dry-run; a run takes the devices that are there")
         config.check(c)
         prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
         from ldl_jax import plan, train
@@ -145,7 +149,7 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
         return _fail(error)
     try:
         if values["dry-run"].value:
-            print(plan.sizes(c))
+            print(plan.sizes(c, values.devices))
         elif values.mode == "eval":
             train.evaluate(c, workdir)
         else:

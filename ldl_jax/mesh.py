@@ -12,7 +12,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ldl_jax.contract import ROW_MULTIPLE, PyTree
 
@@ -137,12 +137,22 @@ def make_mesh(devices=None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-    if ROW_MULTIPLE % len(devices):
-        raise ValueError(
-            f"{len(devices)} devices: memory rows are padded to a multiple of {ROW_MULTIPLE}, so allowed are the "
-            "numbers that divide it: 1, 2, 3, 4, 6, 8, 12, 16, ..."
-        )
+    _check_count(len(devices))
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def planned_mesh(count: int) -> AbstractMesh:
+    """A mesh of devices that need not be here: it places shapes, not arrays. Raises ValueError as `make_mesh`."""
+    _check_count(count)
+    return AbstractMesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def _check_count(count: int) -> None:
+    if count < 1 or ROW_MULTIPLE % count:
+        raise ValueError(
+            f"{count} devices: memory rows are padded to a multiple of {ROW_MULTIPLE}, so allowed are the numbers that "
+            "divide it: 1, 2, 3, 4, 6, 8, 12, 16, ..."
+        )
 
 
 def padded_rows(num_examples: int) -> int:

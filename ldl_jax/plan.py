@@ -2,15 +2,18 @@
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import build, mesh, steps
+from ldl_jax import build, config, mesh, steps, traffic
 from ldl_jax.build import Experiment
+from ldl_jax.data.base import Dataset
 
 CHUNK = 16  # steps in one dispatch on an accelerator
+COUNTS = (1, 8, 32, 256)  # numbers of devices that are set side by side before a run
 
 
 class Plan(NamedTuple):
@@ -72,10 +75,58 @@ def first_line(made: Experiment, plan: Plan, start: int) -> str:
     return f"{where} | {what} | {plan.total} steps, {epochs:g} epochs of {plan.per_epoch}{begin}"
 
 
-def sizes(c: ConfigDict, devices=None) -> str:
-    """What a run would hold: parameters, steps, and bytes on each device and in a checkpoint."""
-    made = build.experiment(c, devices)
-    plan, state, count = make_plan(made), abstract_state(made), made.mesh.size
+def data_set(settings: ConfigDict) -> tuple[Dataset, str]:
+    """The data set to plan with, and a note where nothing was read.
+
+    Where `config.data.root` holds nothing, the sizes that the data set's module gives with `published`, if it does.
+    """
+    root = Path(settings.root)
+    empty = not settings.root or not root.exists() or (root.is_dir() and not any(root.iterdir()))
+    if empty and hasattr(build.plug("data", settings.name), "published"):
+        return build.make_dataset(settings, published=True), f"published sizes; no data read at {settings.root!r}"
+    return build.make_dataset(settings), ""
+
+
+def human(size: float) -> str:
+    """Bytes in KiB, MiB or GiB."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def sizes(c: ConfigDict, devices: int | None = None) -> str:
+    """What a run would hold and move: steps, bytes on each device and in a checkpoint, bytes sent in each step.
+
+    devices: so many, which need not be here; None = those at hand. Raises ValueError where the config does not fit.
+    """
+    config.check(c)
+    dataset, note = data_set(c.data)
+    made = build.experiment(c, None if devices is None else mesh.planned_mesh(devices), dataset=dataset)
+    state, count = abstract_state(made), made.mesh.size
+    sent = sum(move.sent() for move in _moves(made, state, count))
+    rows = [*_lengths(made, count), *_held(made, state, count), ("sent in each step, bytes a device", _bytes(sent))]
+    width = max(len(name) for name, _ in rows)
+    lines = ([note] if note else []) + [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, "", *_moved(made, state, sorted({*COUNTS, count}))])
+
+
+def _lengths(made: Experiment, count: int) -> list[tuple[str, str]]:
+    """Durations, and how the batch is shared out."""
+    plan, batch = make_plan(made), made.config.data.batch_size
+    params = jax.tree.leaves(abstract_state(made).params)
+    there = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return [
+        ("parameters", f"{sum(leaf.size for leaf in params):,}"),
+        ("training examples", f"{len(made.train):,} (and {len(made.holdout):,} held out)"),
+        ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
+        ("devices", f"{count} (at hand: {there})"),
+        ("batch, examples", f"{batch:,}, of which {batch // count:,} a device"),
+    ]
+
+
+def _held(made: Experiment, state, count: int) -> list[tuple[str, str]]:
+    """Bytes on each device that stay there, activations not counted, and in a checkpoint."""
 
     def whole(tree):
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -84,20 +135,40 @@ def sizes(c: ConfigDict, devices=None) -> str:
         leaves = jax.tree.leaves(tree)
         return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
-    params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    splits = {id(split.images): split.images for split in (made.dataset.train, made.dataset.test)}  # folds share one
+    train = made.dataset.train
+    splits = {id(split.images): split.images for split in (train, made.dataset.test)}  # folds share one
     images = sum(held.nbytes for held in splits.values() if held is not None)
+    fed = 0 if train.images is not None else made.config.data.batch_size // count * math.prod(train.shape)
     rows = [
-        ("parameters", f"{params:,}"),
-        ("training examples", f"{len(made.train):,} (and {len(made.holdout):,} held out)"),
-        ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
-        ("devices", f"{count} x {made.mesh.devices.flat[0].device_kind}"),
-        ("parameters and statistics, bytes a device", f"{here((state.params, state.batch_stats, state.ema)):,}"),
-        ("optimizer, bytes a device", f"{here(state.opt_state):,}"),
-        ("label memory, bytes a device", f"{here((state.labels, state.auxiliary)):,}"),
-        ("resident images, bytes a device", f"{images:,}"),
-        ("frozen networks, bytes a device", f"{whole(made.frozen):,}"),
-        ("checkpoint, bytes in all", f"{whole(state):,}"),
+        ("parameters and statistics, bytes a device", here((state.params, state.batch_stats, state.ema))),
+        ("optimizer, bytes a device", here(state.opt_state)),
+        ("label memory, bytes a device", here((state.labels, state.auxiliary))),
+        ("frozen networks, bytes a device", whole(made.frozen)),
+        ("resident images, bytes a device", images),
+        ("images fed in each step, bytes a device", fed),
+        ("checkpoint, bytes in all", whole(state)),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return [(name, _bytes(size)) for name, size in rows]
+
+
+def _bytes(size: float) -> str:
+    return f"{size:,.0f}" + (f" ({human(size)})" if size >= 1024 else "")
+
+
+def _moves(made: Experiment, state, count: int) -> list[traffic.Move]:
+    c = made.config
+    return traffic.moves(made.recipe, state, made.dataset.train, norm_group=c.model.norm_group, devices=count)
+
+
+def _moved(made: Experiment, state, counts) -> list[str]:
+    """A table of what each device sends to others in a step, for the numbers of devices that can share the batch."""
+    counts = [n for n in counts if made.config.data.batch_size % n == 0]
+    table: dict[str, list[float]] = {}
+    for column, n in enumerate(counts):
+        for move in _moves(made, state, n):
+            table.setdefault(move.name, [0.0] * len(counts))[column] += move.sent()
+    table["in all"] = [sum(column) for column in zip(*table.values(), strict=True)]
+    title = "sent by a device in a step, on so many"
+    width = max(len(title), *map(len, table))
+    lines = [f"{title:<{width}}" + "".join(f"{n:>12}" for n in counts)]
+    return lines + [f"{name:<{width}}" + "".join(f"{human(x):>12}" for x in sent) for name, sent in table.items()]

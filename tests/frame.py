@@ -49,15 +49,16 @@ class Case(NamedTuple):
     num_classes: int = K
     examples: int = N
     batch: int = B
+    norm_group: int = 0
 
 
 def plug(folder, name):
     return importlib.import_module(f"ldl_jax.{folder}.{name}")
 
 
-def network(dtype, num_classes=K):
+def network(dtype, num_classes=K, norm_group=0):
     """(init, apply) of the tiny network, as `contract.Build` has them."""
-    module = Tiny(Network(num_classes, (0.5,) * 3, (0.25,) * 3, DTYPES[dtype]))
+    module = Tiny(Network(num_classes, (0.5,) * 3, (0.25,) * 3, DTYPES[dtype], norm_group))
     kind = param_dtype(DTYPES[dtype])
 
     def init(key):
@@ -112,7 +113,7 @@ def sgd(accumulate=1, learning_rate=0.1):
 @lru_cache(None)
 def recipe(case):
     """The recipe of a case, made as `build` makes one, with two frozen networks."""
-    init, apply = network(case.dtype, case.num_classes)
+    init, apply = network(case.dtype, case.num_classes, case.norm_group)
     schedule, made_optimizer = sgd(case.accumulate)
     mixer = getattr(mixing, case.mixing)(**dict(case.mix_options))
     build = make_build(case, init, apply, mixer.probability, made_optimizer)

@@ -78,6 +78,14 @@ def blank(name):
     return Dataset(*halves, tuple(map(str, range(classes))), (0.5,) * 3, (0.25,) * 3)
 
 
+def sized(settings):
+    """The data set of a config, sizes alone; None where it comes along with the package."""
+    if settings.name in PUBLISHED:
+        return blank(settings.name)
+    known = hasattr(build.plug("data", settings.name), "published")
+    return build.make_dataset(settings, published=True) if known else None
+
+
 def untrained(sources):
     """A frozen network known by its shapes alone."""
     init, apply = build.make_network(sources)
@@ -88,17 +96,14 @@ def untrained(sources):
 def test_every_config_builds_and_its_step_has_shapes(path):
     c = config.read(path)
     teachers, c.teachers = (untrained,) * len(c.teachers), ()
-    dataset = blank(c.data.name) if c.data.name in PUBLISHED else None
-    made = build.experiment(c, jax.devices()[:1], dataset=dataset, teachers=teachers)
+    made = build.experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda k: steps.init_state(made.recipe, k), key)
-    train = made.dataset.train
-    data = {
-        "key": key, "given": (),
-        "images": jax.ShapeDtypeStruct((train.num_examples, *train.shape), "uint8"),
-        "labels": jax.ShapeDtypeStruct((train.num_examples,), "int32"),
-    }  # fmt: skip
-    batch = {"index": jax.ShapeDtypeStruct((made.config.data.batch_size,), "int32")}
+    train, size, struct = made.dataset.train, made.config.data.batch_size, jax.ShapeDtypeStruct
+    data, batch = {"key": key, "given": ()}, {"index": struct((size,), "int32")}
+    held, count = (data, train.num_examples) if train.images is not None else (batch, size)
+    images, labels = ("images", "labels") if held is data else ("image", "label")
+    held |= {images: struct((count, *train.shape), "uint8"), labels: struct((count,), "int32")}
     after, scalars = jax.eval_shape(steps.make_train_step(made.recipe), state, made.frozen, data, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert scalars["loss"].shape == ()

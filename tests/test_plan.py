@@ -1,0 +1,108 @@
+"""What is told before a run is paid for: bytes on devices that are not here, from data that are not here."""
+
+import re
+
+import jax
+import pytest
+
+from ldl_jax import build, config, mesh, plan
+from ldl_jax.data import imagefolder
+from ldl_jax.data.base import Dataset, Split
+from ldl_jax.main import main
+
+CLASSES, IMAGES, SIDE, BATCH = 1000, 1_281_167, 64, 1024
+ROWS = 1_284_096  # padded to a multiple of 3,072
+
+
+def published(*, size, cache):
+    """Sizes like ImageNet's."""
+    del cache
+    train, test = Split(IMAGES, (size or SIDE,) * 2 + (3,)), Split(50_000, (size or SIDE,) * 2 + (3,))
+    return Dataset(train, test, tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture
+def absent(monkeypatch, tmp_path):
+    """A config whose data are not on disk, but whose module knows how many there are."""
+    monkeypatch.setattr(imagefolder, "published", published, raising=False)
+    c = config.read("configs/tiny_imagenet_online.py")
+    c.data.root, c.data.batch_size = str(tmp_path / "none"), BATCH
+    c.model.resnet.depth, c.model.resnet.width, c.labels.online.dtype = 10, 8, "float16"
+    return c
+
+
+def number(said, name):
+    """The first number of a row."""
+    return int(re.search(rf"^{re.escape(name)} +([\d,]+)", said, re.MULTILINE)[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("count", [1, 8, 32, 256])
+def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
+    said = plan.sizes(absent, count)
+    assert said.startswith(f"published sizes; no data read at '{absent.data.root}'")
+    parameters = number(said, "parameters")
+    assert number(said, "label memory, bytes a device") == ROWS * CLASSES * 2 // count
+    assert number(said, "optimizer, bytes a device") == 4 * parameters + 4  # the momentum, and a count
+    assert number(said, "images fed in each step, bytes a device") == BATCH // count * SIDE * SIDE * 3
+    assert number(said, "resident images, bytes a device") == 0
+    assert number(said, "training examples") == IMAGES
+    assert f"{IMAGES // BATCH * 100:,} = 100 epochs of {IMAGES // BATCH:,}" in said
+    assert f"{BATCH:,}, of which {BATCH // count:,} a device" in said
+    state = ROWS * CLASSES * 2 + 8 * parameters
+    assert state < number(said, "checkpoint, bytes in all") < state + 20_000  # and running statistics
+    sent = number(said, "sent in each step, bytes a device")
+    at_least = (count - 1) / count * (2 * 4 * parameters + (2 * 2 + 1) * 2 * BATCH * CLASSES)
+    assert at_least <= sent <= 1.01 * at_least  # gradients, rows read and written, and what is small
+
+
+def test_the_table_has_the_numbers_of_devices_that_can_share_the_batch(absent):
+    assert re.search(r"on so many +1 +8 +16 +32 +256$", plan.sizes(absent, 16), re.MULTILINE)
+    absent.data.batch_size = 96
+    assert re.search(r"on so many +1 +8 +32$", plan.sizes(absent, 8), re.MULTILINE)
+
+
+def test_a_planned_mesh_places_shapes_as_devices_that_are_here_do():
+    shape = jax.ShapeDtypeStruct((ROWS, 3), "float32")
+    for there in (mesh.planned_mesh(8), mesh.make_mesh(jax.devices())):
+        placed = mesh.state_shardings({"labels": {"rows": shape, "table": shape}}, there)
+        assert placed["labels"]["rows"].shard_shape(shape.shape) == (ROWS // 8, 3)
+        assert placed["labels"]["table"].shard_shape(shape.shape) == shape.shape
+    for count in (0, 5, 7, 512 * 7):
+        with pytest.raises(ValueError, match=f"^{count} devices: memory rows are padded"):
+            mesh.planned_mesh(count)
+
+
+def test_data_that_are_there_are_read(absent, tmp_path):
+    (tmp_path / "there").mkdir()
+    absent.data.root = str(tmp_path / "there")
+    assert plan.data_set(absent.data)[1].startswith("published sizes")  # an empty folder
+    (tmp_path / "there" / "file").write_text("")
+    with pytest.raises(ValueError, match="it names a folder with train/"):
+        plan.sizes(absent)
+
+
+def test_published_sizes_take_part_in_what_the_config_asks_of_the_data(absent):
+    absent.data.train_split = "test"
+    made = plan.data_set(absent.data)[0]
+    assert (made.train.num_examples, made.test.num_examples) == (50_000, IMAGES)
+    assert len(build.positions(absent.data, made)[0]) == 50_000
+
+
+def test_the_flag(capsys):
+    digits = "--config=configs/digits_online.py"
+    assert main([digits, "--dry-run", "--devices=32"]) == 0
+    assert number(capsys.readouterr().out, "label memory, bytes a device") == 3072 * 10 * 4 // 32
+    for words, sentence in (
+        (["--devices=8"], "--devices is 8 without --dry-run; a run takes the devices that are there"),
+        (["--devices=256", "--dry-run"], "config.data.batch_size is 64, which 256 devices cannot share evenly"),
+        (["--devices=0", "--dry-run"], "0 devices: memory rows are padded to a multiple of 3072"),
+        (["--devices=x", "--dry-run"], "flag --devices=x"),
+    ):
+        assert main([digits, *words]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_bytes_for_people():
+    assert [plan.human(n) for n in (0, 1023, 1536, 5 * 2**20, 5_136_384_000)] == [
+        "0 B", "1023 B", "1.5 KiB", "5.0 MiB", "4.8 GiB",
+    ]  # fmt: skip
