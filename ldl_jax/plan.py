@@ -80,9 +80,9 @@ def data_set(settings: ConfigDict) -> tuple[Dataset, str]:
 
     Where `config.data.root` holds nothing, the sizes that the data set's module gives with `published`, if it does.
     """
-    root = Path(settings.root)
-    empty = not settings.root or not root.exists() or (root.is_dir() and not any(root.iterdir()))
-    if empty and hasattr(build.plug("data", settings.name), "published"):
+    root, remote = Path(settings.root), "://" in settings.root  # a bucket is for the data set's own module to read
+    there = remote or (bool(settings.root) and root.exists() and (not root.is_dir() or any(root.iterdir())))
+    if not there and hasattr(build.plug("data", settings.name), "published"):
         return build.make_dataset(settings, published=True), f"published sizes; no data read at {settings.root!r}"
     return build.make_dataset(settings), ""
 

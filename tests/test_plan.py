@@ -77,8 +77,10 @@ def test_data_that_are_there_are_read(absent, tmp_path):
     absent.data.root = str(tmp_path / "there")
     assert plan.data_set(absent.data)[1].startswith("published sizes")  # an empty folder
     (tmp_path / "there" / "file").write_text("")
-    with pytest.raises(ValueError, match="it names a folder with train/"):
-        plan.sizes(absent)
+    for root in (absent.data.root, "gs://bucket/images"):  # a bucket is left to the data set's module
+        absent.data.root = root
+        with pytest.raises(ValueError, match="it names a folder with train/"):
+            plan.sizes(absent)
 
 
 def test_published_sizes_take_part_in_what_the_config_asks_of_the_data(absent):
