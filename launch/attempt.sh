@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# One process of a run, for schedulers that start again what failed: launch/attempt.sh --config=FILE --workdir=DIR [...]
+#
+# Status 75 where the run saved and left before its end (SIGTERM): the same command goes on. Otherwise that of the
+# command: 0 done, 1 failed, 2 the input is not right.
+set -euo pipefail
+
+workdir=""
+for word in "$@"; do
+  case $word in --workdir=*) workdir=${word#--workdir=} ;; esac
+done
+if [ -z "$workdir" ]; then
+  echo "error: launch/attempt.sh needs --workdir=DIR, a folder that all processes share" >&2
+  exit 2
+fi
+
+"${PYTHON:-python}" -m ldl_jax.main "$@" &
+pid=$! stops=0
+trap 'stops=$((stops + 1)); kill -TERM "$pid" 2>/dev/null || true' TERM INT
+seen=-1
+while [ "$seen" != "$stops" ]; do # a signal ends the waiting, not the process
+  seen=$stops code=0
+  wait "$pid" || code=$?
+done
+if [ "$code" != 0 ]; then exit "$code"; fi
+# Of several processes the first alone writes the weights, and the others end before it does.
+for ((second = 0; second < ${PATIENCE:-60}; second++)); do
+  if [ -f "$workdir/model.npz" ]; then exit 0; fi
+  if ((stops)); then break; fi
+  sleep 1
+done
+if [ -f "$workdir/model.npz" ]; then exit 0; fi
+exit 75
