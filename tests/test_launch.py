@@ -240,7 +240,8 @@ def test_a_kubernetes_job_is_what_the_processes_expect(kind):
     assert claim["metadata"]["name"] in claims
     assert {m["name"] for m in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     assert container["command"] == ["launch/attempt.sh"]
-    config, *_, workdir = container["args"]
+    config, _, workdir, patience = container["args"]
+    assert patience.startswith("--join-seconds=")
     assert (ROOT / config.removeprefix("--config=")).is_file()
     assert workdir.startswith("--workdir=/runs/")
     {"gpu": check_gpus, "tpu": check_tpus}[kind](service, spec, pod, container)
