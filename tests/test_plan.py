@@ -14,10 +14,10 @@ CLASSES, IMAGES, SIDE, BATCH = 1000, 1_281_167, 64, 1024
 ROWS = 1_284_096  # padded to a multiple of 3,072
 
 
-def published(*, size, cache):
-    """Sizes like ImageNet's."""
-    del cache
-    train, test = Split(IMAGES, (size or SIDE,) * 2 + (3,)), Split(50_000, (size or SIDE,) * 2 + (3,))
+def published(*, size, **options):
+    """Sizes like ImageNet's, whatever else an image folder may be asked for."""
+    del options
+    train, test = (Split(count, ((size or SIDE), (size or SIDE), 3)) for count in (IMAGES, 50_000))
     return Dataset(train, test, tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3)
 
 
