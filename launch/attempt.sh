@@ -23,8 +23,8 @@ while [ "$seen" != "$stops" ]; do # a signal ends the waiting, not the process
   wait "$pid" || code=$?
 done
 if [ "$code" != 0 ]; then exit "$code"; fi
-# Of several processes the first alone writes the weights, and the others end before it does.
-for ((second = 0; second < ${PATIENCE:-60}; second++)); do
+# The weights come last, from process 0; on a shared folder the others may see them a little later.
+for ((second = 0; second < ${PATIENCE:-10}; second++)); do
   if [ -f "$workdir/model.npz" ]; then exit 0; fi
   if ((stops)); then break; fi
   sleep 1
