@@ -160,3 +160,13 @@ def test_larger_groups_move_statistics_and_never_maps():
         assert sum(size for _, size in moved) == stats
         moved, parameters, stats = sent(group, gradient=True)
         assert parameters + stats < sum(size for _, size in moved) <= parameters + 3 * stats + 1
+
+
+def test_groups_do_not_depend_on_the_number_of_devices():
+    """A group of four over two devices, float64, across the edge of an epoch."""
+    case = frame.Case("online", dtype="float64", norm_group=4)
+    (one, said), (eight, heard) = (frame.train(case, 3, devices=count) for count in (1, 8))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-13), one, eight)
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(said, heard, strict=True)) < 1e-13
+    plain = frame.train(case._replace(norm_group=0), 3)[1]
+    assert abs(plain[-1]["loss"] - said[-1]["loss"]) > 1e-6
