@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +12,10 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, files, mesh, mixing, optimizer, order, run, steps, tables
+from ldl_jax import augment, config, files, mesh, mixing, optimizer, run, steps
 from ldl_jax.contract import Auxiliary, Build, PyTree
-from ldl_jax.data.base import Dataset, Request, streamed
+from ldl_jax.data.base import Dataset
+from ldl_jax.dataset import make_dataset, plug, positions, statistics
 from ldl_jax.metrics.base import Metric
 from ldl_jax.models.base import Network, check_group, param_dtype
 
@@ -86,51 +86,6 @@ def _inputs(c: ConfigDict, teachers, files_read: str) -> dict[str, str]:
     }
     tables = {field: c.data[field] for field in ("labels_file", "train_table", "test_table") if c.data[field]}
     return found | {f"data.{field} = {path}": files.sha256(path) for field, path in tables.items()}
-
-
-def plug(folder: str, name: str) -> ModuleType:
-    """The module of a plug, ldl_jax/<folder>/<name>.py."""
-    return importlib.import_module(f"ldl_jax.{folder}.{name}")
-
-
-def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
-    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone, nothing is read."""
-    module, options = plug("data", settings.name), settings[settings.name]
-    request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
-    made = module.published(**options) if published else module.make(request, **options)
-    made = tables.trained_on(tables.with_tables(made, settings), settings)
-    if settings.resident or published:
-        return made
-    train, test = (part if part.stream else streamed(part) for part in (made.train, made.test))
-    return made._replace(train=train, test=train if made.test is made.train else test)
-
-
-def positions(settings: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions i64, rising, of the examples that are trained on, set aside, and evaluated as test.
-
-    With `folds` the fold's examples are the test ones, and the others those that may be trained on.
-    """
-    test, allowed = np.arange(dataset.test.num_examples), np.arange(dataset.train.num_examples)
-    if settings.folds:
-        allowed, test = order.fold(dataset.train.num_examples, settings.folds, settings.fold)
-    if dataset.subset is not None:
-        allowed = np.intersect1d(allowed, dataset.subset)
-    return *order.split(allowed, settings.examples, settings.holdout), test
-
-
-def statistics(settings: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the pixels of each channel: those of `config.model`, or the data set's.
-
-    Raises ValueError where they are not one for each channel, or a deviation is not above 0.
-    """
-    mean, std = tuple(settings.mean) or dataset.mean, tuple(settings.std) or dataset.std
-    channels = dataset.train.shape[-1]
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise ValueError(
-            f"config.model.mean is {mean} and std {std}; images have {channels} channels, and allowed are one number "
-            "for each, standard deviations above 0"
-        )
-    return mean, std
 
 
 def make_module(settings: dict, network: Network):
