@@ -111,7 +111,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 def prepare(c: ConfigDict, seconds: int | None = None) -> None:
     """Set what has to be set before the first use of a device, and join the processes of the job in `seconds`.
 
-    None: there are no others. Raises ValueError where not all of them come.
+    None: there are no others. Raises mesh.NotJoined where not all of them come.
     """
     import jax
 
@@ -128,8 +128,9 @@ def prepare(c: ConfigDict, seconds: int | None = None) -> None:
 
 
 def main(argv: list[str] | None = None, *, join: bool = False) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the training failed, 2 the input is not right.
+    """Run the command; returns the exit status.
 
+    0 done, 1 the training failed, 2 the input is not right, 3 the other processes of the job did not come or went.
     join: become one of the processes of a job, where this one is started as such.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -143,11 +144,12 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
         if values.devices is not None and not values["dry-run"].value:
             raise Usage(f"--devices is {values.devices} without --dry-run; a run takes the devices that are there")
         config.check(c)
-        prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
-        from ldl_jax import plan, train
     except (Usage, ValueError) as error:
         return _fail(error)
+    from ldl_jax import mesh, plan, train
+
     try:
+        prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
         if values["dry-run"].value:
             print(plan.sizes(c, values.devices))
         elif values.mode == "eval":
@@ -157,14 +159,15 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     except ValueError as error:
         return _fail(error)
     except train.NonFinite as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _fail(error, 1)
+    except mesh.NotJoined as error:
+        return _fail(error, 3)
     return 0
 
 
-def _fail(error) -> int:
+def _fail(error, status: int = 2) -> int:
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return status
 
 
 def command() -> None:

@@ -23,12 +23,17 @@ TOLD = 2048  # bytes of a sentence that one process tells the others
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
+class NotJoined(Exception):
+    """Not all processes of the job came in time."""
+
+
 def join(seconds: int = JOIN_SECONDS) -> None:
     """Join the processes of this job, before the first use of a device; nothing where the job is one process.
 
     They are found by the environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
     and JAX_PROCESS_ID or, where none of them is set, by JAX itself (Slurm, Cloud TPU, Kubernetes, Open MPI). Raises
-    ValueError where the variables are no such numbers, or the processes do not find each other in `seconds`.
+    ValueError where the variables are no such numbers, NotJoined where the processes do not find each other in
+    `seconds`.
     """
     given = tuple(os.environ.get(name) for name in VARIABLES)
     address, count, number = given
@@ -47,7 +52,7 @@ def join(seconds: int = JOIN_SECONDS) -> None:
     if worker.is_alive() or fault:
         here = f"process {number} of {count}" if number else "this process"
         why = f" ({fault[0]})" if fault else ""
-        raise ValueError(
+        raise NotJoined(
             f"{here} waited {seconds} s, and not all processes joined by {address or 'the coordinator'}{why}; "
             "see whether all were started, and reach that address"
         )
