@@ -38,7 +38,7 @@ class Source(Protocol):
 
 def tensorflow(what: str = "config.data.resident=False"):
     """The module, kept off the accelerators. Raises ValueError where it is not installed; `what` needs it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # nothing about the processor's instructions
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it prints records that are damaged, byte for byte
     try:
         import tensorflow as tf
     except ImportError as error:

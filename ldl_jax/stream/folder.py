@@ -187,6 +187,7 @@ class Files:
         """Whole files, some at a time, in their order."""
         tf = tensorflow()
 
+        @tf.autograph.experimental.do_not_convert
         def one(serial, draw, index, path, label):
             return serial, draw, index, tf.io.read_file(path), label
 

@@ -6,6 +6,7 @@ lasting one. No list of bad files is kept: it would make a resumed run another o
 """
 
 import collections
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -16,7 +17,8 @@ from ldl_jax.stream.base import Source, Unreadable, one_line, tensorflow
 from ldl_jax.stream.crops import View, decoder
 
 EPOCHS = 2**31  # seeds below 2**32 and epochs below this make one i64
-AHEAD = 4096  # examples: where so many were asked for and none has come, tf.data is given no more of them
+# Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
+AHEAD = 4096, 64
 
 
 def split(source: Source, view: View, on_error: str) -> Split:
@@ -26,12 +28,19 @@ def split(source: Source, view: View, on_error: str) -> Split:
     warns of each once, and its slot has mask 0 and a copy of a good image of its batch. Raises ValueError where a
     size has to be read off the first image and none can be read.
     """
+    tf = tensorflow()
     shape = (view.size, view.size, source.channels) if view.size else first_shape(source, on_error)
     told = set()  # names that were warned about; nothing else hangs on it
 
+    @functools.cache
+    def decode(train: bool):  # traced once, also for all evaluations of a run
+        kinds = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32))
+        made = decoder(view, source.channels, shape, train=train)
+        return tf.function(made, input_signature=kinds, autograph=False)
+
     def stream(batches, seed):
-        decode = decoder(view, source.channels, shape, train=seed is not None)
-        return _Stream(source, shape, decode, on_error, told, 0 if seed is None else seed).run(batches)
+        made = decode(seed is not None)
+        return _Stream(source, shape, made, on_error, told, 0 if seed is None else seed).run(batches)
 
     return Split(source.num_examples, shape, stream=stream)
 
@@ -75,8 +84,8 @@ class _Stream:
     """One pass over some batches."""
 
     def __init__(self, source, shape, decode, on_error, told, seed):
-        self.source, self.shape, self.on_error, self.told, self.seed = source, shape, on_error, told, seed
-        self.decode, self.alone = decode, None
+        self.source, self.shape, self.decode, self.on_error = source, shape, decode, on_error
+        self.told, self.seed = told, seed
         self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
         self.given = self.done = 0  # examples asked for, and those handed out
         self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
@@ -117,7 +126,7 @@ class _Stream:
     def _dataset(self, first, batches, serial):
         """tf.data: chunks of (serial number, image, label) in rising order, without those that failed."""
         tf, source = tensorflow(), self.source
-        ahead = max(AHEAD, 64 * len(first[1]))
+        ahead = max(AHEAD[0], AHEAD[1] * len(first[1]))
 
         def feed():
             nonlocal serial
@@ -147,6 +156,7 @@ class _Stream:
     def _element(self) -> Callable:
         tf, decode, classes = tensorflow(), self.decode, self.source.num_classes
 
+        @tf.autograph.experimental.do_not_convert
         def element(serial, draw, index, content, label):
             good = tf.debugging.Assert((label >= 0) & (label < classes), [label])
             with tf.control_dependencies([good]):
@@ -180,9 +190,6 @@ class _Stream:
     def _again(self, epoch, index):
         """(image, label) of one example that tf.data failed on. Raises ValueError, or with 'skip' Unreadable."""
         tf = tensorflow()
-        if self.alone is None:
-            kinds = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32))
-            self.alone = tf.function(self.decode, input_signature=kinds)
         name = self.source.name(index)
         try:
             content, label = self.source.content(index)
@@ -191,7 +198,7 @@ class _Stream:
             if not 0 <= label < self.source.num_classes:
                 raise Unreadable(f"has label {label}; allowed are 0 to {self.source.num_classes - 1}")
             draw = tf.constant(self.seed * EPOCHS + epoch, tf.int64)
-            return self.alone(tf.constant(content), draw, tf.constant(index, tf.int32)).numpy(), label
+            return self.decode(tf.constant(content), draw, tf.constant(index, tf.int32)).numpy(), label
         except (Unreadable, tf.errors.OpError) as error:
             reason = str(error) if isinstance(error, Unreadable) else self._reason(content, error)
         if self.on_error == "raise":

@@ -240,6 +240,7 @@ class Records:
             found = [self._data(*place) for place in zip(shard.tolist(), offset.tolist(), length.tolist(), strict=True)]
             return np.array([one if isinstance(one, bytes) else b"" for one in found], object)
 
+        @tf.autograph.experimental.do_not_convert
         def group(serial, draw, index, *place):
             content = tf.numpy_function(data, place, tf.string, stateful=False)
             content.set_shape([None])
