@@ -15,7 +15,7 @@ PLUG_FOLDERS = ("labels", "losses", "auxiliary", "models", "data", "metrics", "c
 SMALL_FOLDERS = ("labels", "losses", "auxiliary")  # a method is a file of at most 60 lines
 OWNERS = {  # third-party package -> the only places that may import it
     "tensorflow": ("stream/",), "tensorflow_datasets": ("stream/",), "orbax": ("checkpoint.py",),
-    "matplotlib": ("report/",), "tensorboardX": ("report/log.py",), "tqdm": None, "torch": ("bench/torch_step.py",),
+    "matplotlib": ("report/",), "tensorboardX": ("report/log.py",), "tqdm": None, "torch": ("bench/torch_",),
 }  # fmt: skip
 
 
