@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ldl_jax.stream.base import Source, tensorflow
-from ldl_jax.stream.crops import ATTEMPTS, View, random_box
-from ldl_jax.stream.pipeline import EPOCHS, cores, options
+from ldl_jax.stream.crops import View, draws, random_box
+from ldl_jax.stream.pipeline import cores, keyed, options
 
 
 def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
@@ -15,12 +15,12 @@ def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
     shapes = [tf.io.extract_jpeg_shape(source.content(index)[0]) for index in range(source.num_examples)]
 
     @tf.function(autograph=False)
-    def box(draw, index, shape):
-        draws = tf.random.stateless_uniform([ATTEMPTS, 4], tf.stack([draw, index]), dtype=tf.float64, alg="philox")
-        return random_box(draws, shape[0], shape[1], view.scale, view.ratio)
+    def box(key, counter, size):
+        return random_box(draws(key, counter), size, view.scale, view.ratio)
 
     def of(epoch, index):
-        return box(tf.constant(seed * EPOCHS + epoch, tf.int64), tf.constant(index, tf.int64), shapes[index])
+        key, counter = keyed(seed, epoch, np.array([index]))
+        return box(tf.constant(key[0]), tf.constant(counter[0]), shapes[index][:2])
 
     return np.array([[of(epoch, index) for index in range(len(shapes))] for epoch in range(epochs)])
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ldl_jax.stream.base import tensorflow
 
 ATTEMPTS = 10  # boxes that are drawn before the middle is taken, as torchvision does
@@ -40,72 +42,76 @@ def check(view: View, block: str) -> View:
     return view
 
 
-def random_box(draws, height, width, scale, ratio):
+def draws(key, counter):
+    """Uniform numbers f64[10, 4] in [0, 1) of one example: Philox with a key u64[1] and a counter u64[2]."""
+    tf = tensorflow()
+    philox = tf.random.Algorithm.PHILOX.value
+    return tf.raw_ops.StatelessRandomUniformV2(
+        shape=[ATTEMPTS, 4], key=key, counter=counter, alg=philox, dtype=tf.float64
+    )
+
+
+def random_box(uniform, size, scale, ratio):
     """A box (top, left, height, width) i32[4] as torchvision's RandomResizedCrop draws it.
 
-    draws: f64[10, 4] in [0, 1): for each attempt area, ratio, row, column. The first box that fits is taken: its area
+    uniform: f64[10, 4] in [0, 1): for each attempt area, ratio, row, column. The first box that fits is taken: its area
     uniform in `scale`, its ratio log-uniform in `ratio`; where none fits, the largest in the middle whose ratio is
-    allowed. height, width: i32[].
+    allowed. size: height and width, i32[2]. Written with few operations: they cost a tenth of decoding a JPEG.
     """
     tf = tensorflow()
-    tall, wide = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
-    area = tall * wide * (scale[0] + draws[:, 0] * (scale[1] - scale[0]))
-    shape = tf.exp(math.log(ratio[0]) + draws[:, 1] * (math.log(ratio[1]) - math.log(ratio[0])))
-    across, down = tf.round(tf.sqrt(area * shape)), tf.round(tf.sqrt(area / shape))
-    fits = (across > 0) & (across <= wide) & (down > 0) & (down <= tall)
-    first = tf.argmax(tf.cast(fits, tf.int32))
-    top = tf.floor(draws[:, 2] * (tall - down + 1))
-    left = tf.floor(draws[:, 3] * (wide - across + 1))
-    drawn = tf.stack([top, left, down, across], 1)[first]
-    low, high = min(ratio), max(ratio)
-    down = tf.where(wide / tall < low, tf.round(wide / low), tall)
-    across = tf.where(wide / tall > high, tf.round(tall * high), wide)
-    middle = tf.stack([tf.floor((tall - down) / 2), tf.floor((wide - across) / 2), down, across])
-    return tf.cast(tf.where(tf.reduce_any(fits), drawn, middle), tf.int32)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    limit = tf.cast(size, tf.float64)
+    spread, least = np.array([scale[1] - scale[0], high - low, 1, 1]), np.array([scale[0], low, 0, 0])
+    drawn = uniform * spread + least
+    area = drawn[:, :1] * tf.reduce_prod(limit)
+    sides = tf.round(tf.sqrt(area * tf.exp(drawn[:, 1:2] * np.array([[-1.0, 1.0]]))))  # height, width
+    fits = tf.reduce_all(tf.equal(sides, tf.clip_by_value(sides, 1, limit)), 1)
+    some, first = tf.reduce_any(fits), tf.argmax(tf.cast(fits, tf.int32))
+    largest = tf.minimum(limit, tf.round(tf.reverse(limit, [0]) * np.array([1 / ratio[0], ratio[1]])))
+    side = tf.where(some, tf.gather(sides, first), largest)
+    place = tf.where(some, tf.gather(drawn, first)[2:], 0.5)
+    start = tf.floor(place * (limit - side + tf.cast(some, tf.float64)))
+    return tf.cast(tf.concat([start, side], 0), tf.int32)
 
 
 def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bool) -> Callable:
-    """(bytes, draw i64[], index i32[]) -> u8[H, W, C], to be traced by TensorFlow.
+    """(bytes, key u64[1], counter u64[2]) -> u8[H, W, C], to be traced by TensorFlow.
 
-    draw: seed and epoch as one number, which with the index seeds the box. A JPEG is decoded no further than its box
-    needs; where the rest of the file is damaged, that box is good. shape: what must come out.
+    key and counter draw the box of the image. A JPEG is decoded no further than its box needs; where the rest of the
+    file is damaged, that box is good. shape: what must come out.
     """
     tf = tensorflow()
-    random = train and view.crop
+    exact = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}  # to the bit what Pillow decodes
 
-    def box_of(draw, index, height, width):
-        seed = tf.stack([draw, tf.cast(index, tf.int64)])
-        draws = tf.random.stateless_uniform([ATTEMPTS, 4], seed, dtype=tf.float64, alg="philox")
-        return random_box(draws, height, width, view.scale, view.ratio)
-
-    def from_jpeg(content, draw, index):
-        exact = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}  # to the bit what Pillow decodes
-        if not random:
-            return tf.image.decode_jpeg(content, **exact)
-        size = tf.image.extract_jpeg_shape(content)
-        return tf.image.decode_and_crop_jpeg(content, box_of(draw, index, size[0], size[1]), **exact)
-
-    def from_png(content, draw, index):
-        image = tf.image.decode_png(content, channels=channels)
-        if not random:
-            return image
-        size = tf.shape(image)
-        box = box_of(draw, index, size[0], size[1])
-        return tf.slice(image, [box[0], box[1], 0], [box[2], box[3], channels])
-
-    def decode(content, draw, index):
+    def boxed(content, key, counter):
         jpeg = tf.strings.substr(content, 0, len(JPEG)) == JPEG
-        image = tf.cond(jpeg, lambda: from_jpeg(content, draw, index), lambda: from_png(content, draw, index))
-        image.set_shape([None, None, channels])
-        if random:
+        size = tf.cond(jpeg, lambda: tf.image.extract_jpeg_shape(content)[:2], lambda: _png_size(content))
+        box = random_box(draws(key, counter), size, view.scale, view.ratio)
+        return tf.cond(
+            jpeg, lambda: tf.image.decode_and_crop_jpeg(content, box, **exact),
+            lambda: tf.image.crop_to_bounding_box(tf.image.decode_png(content, channels), *tf.unstack(box)),
+        )  # fmt: skip
+
+    def decode(content, key, counter):
+        if train and view.crop:
+            image = boxed(content, key, counter)
+            image.set_shape([None, None, channels])
             image = _resize(image, [view.size] * 2, view.antialias)
-        elif view.eval_resize:
-            image = _middle_of_resized(image, view)
-        elif view.size:
-            image = _middle_square(image, view.size)
+        else:
+            image = tf.image.decode_jpeg(content, **exact)  # PNG as well, in spite of its name
+            if view.eval_resize:
+                image = _middle_of_resized(image, view)
+            elif view.size:
+                image = _middle_square(image, view.size)
         return tf.ensure_shape(image, shape)
 
     return decode
+
+
+def _png_size(content):
+    """Height and width i32[2] of a PNG, from the place where its header has width and height."""
+    tf = tensorflow()
+    return tf.reverse(tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False), [0])
 
 
 def _resize(image, size, antialias: bool):

@@ -188,8 +188,8 @@ class Files:
         tf = tensorflow()
 
         @tf.autograph.experimental.do_not_convert
-        def one(serial, draw, index, path, label):
-            return serial, draw, index, tf.io.read_file(path), label
+        def one(serial, key, counter, path, label):
+            return serial, key, counter, tf.io.read_file(path), label
 
         return dataset.map(one, num_parallel_calls=READS, deterministic=True)
 

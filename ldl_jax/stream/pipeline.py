@@ -6,7 +6,6 @@ lasting one. No list of bad files is kept: it would make a resumed run another o
 """
 
 import collections
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -28,19 +27,13 @@ def split(source: Source, view: View, on_error: str) -> Split:
     warns of each once, and its slot has mask 0 and a copy of a good image of its batch. Raises ValueError where a
     size has to be read off the first image and none can be read.
     """
-    tf = tensorflow()
+    tensorflow()
     shape = (view.size, view.size, source.channels) if view.size else first_shape(source, on_error)
     told = set()  # names that were warned about; nothing else hangs on it
 
-    @functools.cache
-    def decode(train: bool):  # traced once, also for all evaluations of a run
-        kinds = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32))
-        made = decoder(view, source.channels, shape, train=train)
-        return tf.function(made, input_signature=kinds, autograph=False)
-
     def stream(batches, seed):
-        made = decode(seed is not None)
-        return _Stream(source, shape, made, on_error, told, 0 if seed is None else seed).run(batches)
+        decode = decoder(view, source.channels, shape, train=seed is not None)
+        return _Stream(source, shape, decode, on_error, told, 0 if seed is None else seed).run(batches)
 
     return Split(source.num_examples, shape, stream=stream)
 
@@ -86,6 +79,7 @@ class _Stream:
     def __init__(self, source, shape, decode, on_error, told, seed):
         self.source, self.shape, self.decode, self.on_error = source, shape, decode, on_error
         self.told, self.seed = told, seed
+        self.alone = None  # `decode`, compiled for one example; made when it is first needed
         self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
         self.given = self.done = 0  # examples asked for, and those handed out
         self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
@@ -138,16 +132,17 @@ class _Stream:
                     self.asked.append((serial, epoch, index))
                     self.given += len(index)
                     numbers = np.arange(serial, serial + len(index))
-                    draw = np.full(len(index), self.seed * EPOCHS + epoch, np.int64)
-                    yield numbers, draw, index, *source.fields(index)
+                    yield numbers, *keyed(self.seed, epoch, index), *source.fields(index)
                     serial += len(index)
                     batch = next(batches, None) if self.given - self.done < ahead else None
             except Exception as error:  # tf.data would take it for an element that failed
                 self.failed = error
 
         probe = source.fields(np.asarray(first[1][:1]))
-        kinds = (np.int64, np.int64, np.int32, *(np.asarray(field).dtype for field in probe))
-        signature = tuple(tf.TensorSpec([None], tf.string if np.dtype(k) == object else k) for k in kinds)
+        signature = (
+            tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 1], tf.uint64), tf.TensorSpec([None, 2], tf.uint64),
+            *(tf.TensorSpec([None], tf.string if field.dtype == object else field.dtype) for field in probe),
+        )  # fmt: skip
         made = source.read(tf.data.Dataset.from_generator(feed, output_signature=signature).unbatch())
         made = made.map(self._element(), num_parallel_calls=cores(), deterministic=True)
         made = made.ignore_errors().batch(len(first[1])).prefetch(2)
@@ -157,10 +152,10 @@ class _Stream:
         tf, decode, classes = tensorflow(), self.decode, self.source.num_classes
 
         @tf.autograph.experimental.do_not_convert
-        def element(serial, draw, index, content, label):
+        def element(serial, key, counter, content, label):
             good = tf.debugging.Assert((label >= 0) & (label < classes), [label])
             with tf.control_dependencies([good]):
-                return serial, decode(content, draw, index), tf.identity(label)
+                return serial, decode(content, key, counter), tf.identity(label)
 
         return element
 
@@ -197,8 +192,10 @@ class _Stream:
                 raise Unreadable("holds no bytes")
             if not 0 <= label < self.source.num_classes:
                 raise Unreadable(f"has label {label}; allowed are 0 to {self.source.num_classes - 1}")
-            draw = tf.constant(self.seed * EPOCHS + epoch, tf.int64)
-            return self.decode(tf.constant(content), draw, tf.constant(index, tf.int32)).numpy(), label
+            if self.alone is None:
+                self.alone = tf.function(self.decode, autograph=False)
+            drawn = (tf.constant(one[0]) for one in keyed(self.seed, epoch, np.array([index])))
+            return self.alone(tf.constant(content), *drawn).numpy(), label
         except (Unreadable, tf.errors.OpError) as error:
             reason = str(error) if isinstance(error, Unreadable) else self._reason(content, error)
         if self.on_error == "raise":
@@ -219,6 +216,16 @@ class _Stream:
             return f"cannot be decoded ({one_line(error)})"
         height, width = self.shape[:2]
         return f"is {shape[0]}x{shape[1]} pixels; allowed is one size, here {height}x{width}, or a size in its options"
+
+
+def keyed(seed: int, epoch: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the boxes of examples i32[b] are drawn with: a key u64[b, 1] and a counter u64[b, 2] for each.
+
+    Seed and epoch are the key; the index is the upper half of the counter, the lower one counts the numbers drawn.
+    """
+    counter = np.zeros((len(index), 2), np.uint64)
+    counter[:, 1] = index
+    return np.full((len(index), 1), seed * EPOCHS + epoch, np.uint64), counter
 
 
 def _is_run(serials: np.ndarray) -> bool:

@@ -241,11 +241,11 @@ class Records:
             return np.array([one if isinstance(one, bytes) else b"" for one in found], object)
 
         @tf.autograph.experimental.do_not_convert
-        def group(serial, draw, index, *place):
+        def group(serial, key, counter, *place):
             content = tf.numpy_function(data, place, tf.string, stateful=False)
             content.set_shape([None])
             found = tf.io.parse_example(content, self._kinds())
-            return serial, draw, index, found[self.made.image], tf.cast(found[self.made.label], tf.int32)
+            return serial, key, counter, found[self.made.image], tf.cast(found[self.made.label], tf.int32)
 
         return dataset.batch(GROUP).map(group, num_parallel_calls=READS, deterministic=True).unbatch()
 
