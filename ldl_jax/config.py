@@ -14,9 +14,10 @@ from ldl_jax.options import block, check_elements, mixings, plugs, read_options
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are known by what they hold, wherever it lies
-    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify", "data.imagefolder.cache",
-    "data.labels_file", "data.train_table", "data.test_table", "train.log_every_steps", "train.keep",
-    "train.save_every_epochs", "train.eval_every_epochs", "train.chunk_steps",
+    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify",
+    "data.imagefolder.cache", "data.imagenet.cache", "data.tfds.cache", "data.labels_file",
+    "data.train_table", "data.test_table", "train.log_every_steps", "train.keep", "train.save_every_epochs",
+    "train.eval_every_epochs", "train.chunk_steps",
 )  # fmt: skip
 
 

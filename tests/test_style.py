@@ -14,8 +14,8 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 PLUG_FOLDERS = ("labels", "losses", "auxiliary", "models", "data", "metrics", "calibrate")
 SMALL_FOLDERS = ("labels", "losses", "auxiliary")  # a method is a file of at most 60 lines
 OWNERS = {  # third-party package -> the only places that may import it
-    "tensorflow": ("data/",), "tensorflow_datasets": ("data/",), "orbax": ("checkpoint.py",),
-    "matplotlib": ("report/",), "tensorboardX": ("report/log.py",), "tqdm": None, "torch": ("bench/torch_step.py",),
+    "tensorflow": ("stream/",), "tensorflow_datasets": ("stream/",), "orbax": ("checkpoint.py",),
+    "matplotlib": ("report/",), "tensorboardX": ("report/log.py",), "tqdm": None, "torch": ("bench/torch_",),
 }  # fmt: skip
 
 

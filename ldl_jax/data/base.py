@@ -65,6 +65,12 @@ def streamed(split: Split) -> Split:
     return split._replace(images=None, labels=None, stream=stream, mask=None)
 
 
+def unread(num_examples: int, shape: tuple[int, int, int]) -> Split:
+    """A resident split of a published size that takes no memory: black images, all of class 0."""
+    images = np.broadcast_to(np.uint8(0), (num_examples, *shape))
+    return Split(num_examples, shape, images, np.broadcast_to(np.int32(0), num_examples))
+
+
 def check_split(name: str, images, labels, num_classes: int) -> Split:
     """A resident split from uint8 images [N, H, W, C] and integer labels [N].
 

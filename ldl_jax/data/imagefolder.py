@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -13,112 +12,70 @@ from tqdm import tqdm
 
 from ldl_jax import cache as caches
 from ldl_jax.data.base import Dataset, Request, Split, check_split, warn
+from ldl_jax.stream import crops, folder, pipeline
+from ldl_jax.stream.base import IMAGENET
+from ldl_jax.stream.folder import Listing
+from ldl_jax.stream.pipeline import fault
 
-ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
+BLOCK = "config.data.imagefolder"
 DECODING = 1  # raise it where the same file comes to other pixels
-
-
-class Listing(NamedTuple):
-    """The files of one split, in the published order."""
-
-    folder: Path
-    classes: tuple[str, ...]
-    names: tuple[str, ...]  # relative to the folder, with '/'
-    labels: np.ndarray  # i64[N]
 
 
 def make(
     request: Request,
     *,
     size: int = 0,  # pixels: the middle square (the whole shorter side) is resized to it; 0 = all are of one size
-    cache: str = "",  # folder for the decoded images; '' = ldl_jax/images below $XDG_CACHE_HOME or ~/.cache
+    cache: str = "",  # folder for what took long to make; '' = ldl_jax/images below $XDG_CACHE_HOME or ~/.cache
+    crop: bool = False,  # streamed, in training: a random box of the image, resized to `size`
+    scale: tuple[float, float] = (0.08, 1.0),  # share of the image's area in a random box, lowest and highest
+    ratio: tuple[float, float] = (0.75, 1.3333333333333333),  # width / height of a random box, lowest and highest
+    eval_resize: int = 0,  # streamed, pixels: shorter side before the middle `size` is cut out; 0 = the middle square
+    antialias: bool = True,  # of the bilinear filter after a random box or eval_resize
 ) -> Dataset:
-    """An image folder, <root>/train/<class>/* and <root>/val/<class>/* (test/ where there is no val/), decoded once.
+    """An image folder, <root>/train/<class>/* and <root>/val/<class>/* (test/ where there is no val/).
 
     The sorted names of the class folders are the classes 0 to K - 1; the published order is class by class, in each
     the sorted paths, files in deeper folders included (so that `data.examples` takes the first classes alone). JPEG and
-    PNG files count; those whose name begins with a dot do not. Every image becomes RGB as it is stored: no rotation
-    by EXIF, no transparency. mean and std are ImageNet's. Raises ValueError in one sentence where folders are missing,
-    empty or do not fit, an image cannot be read (`on_error='raise'`), or sizes differ.
+    PNG files count; those whose name begins with a dot do not. Tiny ImageNet's own val/ (one folder, classes in
+    val_annotations.txt) is read as well. Every image becomes RGB as it is stored: no rotation by EXIF, no transparency.
+    Resident images are decoded once and kept in the cache; streamed ones (`data.resident=False`) are the same pixels
+    where `crop` and `eval_resize` are off, but for rounding where `size` resizes them. mean and std are ImageNet's.
+    Raises ValueError in one sentence where folders are missing, empty or do not fit, an image cannot be read
+    (`on_error='raise'`), or sizes differ.
     """
-    if size < 0:
-        raise ValueError(f"config.data.imagefolder.size is {size}; allowed are numbers from 0, in pixels")
-    found = _listings(request.root)
-    train, test = (_split(part, size, caches.folder(cache, "images"), request.on_error) for part in found)
+    view = crops.check(crops.View(size, crop, eval_resize, tuple(scale), tuple(ratio), antialias), BLOCK)
+    if request.resident and (crop or eval_resize):
+        raise ValueError(
+            f"{BLOCK}.crop is {crop} and eval_resize {eval_resize} with config.data.resident=True; allowed for "
+            "resident images, which are decoded once, are False and 0"
+        )
+    kept = caches.folder(cache, "images")
+    found = folder.listings(request.root, "imagefolder", index=None if request.resident else kept)
+    if request.resident:
+        train, test = (_split(part, size, kept, request.on_error) for part in found)
+    else:
+        train, test = (pipeline.split(folder.Files(part), view, request.on_error) for part in found)
     if train.shape != test.shape:
         raise ValueError(
             f"{found[1].folder}: images are {_pixels(test.shape)}, those of {found[0].folder} {_pixels(train.shape)}; "
             "allowed is one size, or a size in config.data.imagefolder.size"
         )
-    return Dataset(train, test, found[0].classes, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def _listings(root: str) -> tuple[Listing, Listing]:
-    """Files to train on and to test on, of the same classes."""
-    place = Path(root)
-    if not root or not (place / "train").is_dir():
-        raise ValueError(
-            f"config.data.root is {root!r}; for data.name='imagefolder' it names a folder with train/<class>/* and "
-            "val/<class>/* (or test/<class>/*)"
-        )
-    other = next((name for name in ("val", "test") if (place / name).is_dir()), None)
-    if other is None:
-        raise ValueError(f"{root}: has neither val/ nor test/; one of them is needed, with the classes of train/")
-    train, test = listing(place / "train"), listing(place / other)
-    for one, against in ((train, test), (test, train)):
-        lacking = sorted(set(one.classes) - set(against.classes))
-        if lacking:
-            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-            raise ValueError(
-                f"{against.folder}: lacks the classes {', '.join(lacking[:3])}{more} of {one.folder}; allowed are the "
-                "same classes"
-            )
-    return train, test
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: path.name)
-
-
-def listing(folder: Path) -> Listing:
-    """The image files of a split. Raises ValueError where there are fewer than two classes, or one is empty."""
-    classes = _class_folders(folder)
-    if len(classes) < 2:
-        raise ValueError(f"{folder}: has {len(classes)} class folders; needed are at least two, with images in them")
-    names, labels = [], []
-    for number, place in enumerate(classes):
-        inside = sorted(_images_in(place, folder))
-        if not inside:
-            raise ValueError(f"{place}: this class has no image ({', '.join(ENDINGS)}); remove the folder, or fill it")
-        names += inside
-        labels += [number] * len(inside)
-    return Listing(folder, tuple(path.name for path in classes), tuple(names), np.array(labels))
-
-
-def _images_in(place: Path, folder: Path) -> list[str]:
-    found = []
-    for where, deeper, files in os.walk(place):
-        deeper[:] = [name for name in deeper if not name.startswith(".")]
-        above = Path(where).relative_to(folder).as_posix()
-        found += [f"{above}/{n}" for n in files if n.lower().endswith(ENDINGS) and not n.startswith(".")]
-    return found
+    return Dataset(train, test, found[0].classes, *IMAGENET, digest=folder.digest(*found))
 
 
 def _split(found: Listing, size: int, cache: Path, on_error: str) -> Split:
     """The split's images, from the cache or decoded and then cached."""
-    facts = [[name, *_facts(found.folder / name)] for name in found.names]
+    facts = [[os.fsdecode(name), *_facts(Path(found.path(i)))] for i, name in enumerate(found.names)]
     path = cache / f"{caches.key(DECODING, PIL.__version__, size, facts)}.npz"
     kept = caches.load(path)
     if kept is None:
         kept = decode_all(found, size, on_error)
         caches.save(path, kept)
     images, bad, reasons = kept["images"], kept["bad"], kept["reasons"]
-    faults = [f"{found.folder / found.names[i]}: {reason}" for i, reason in zip(bad, reasons, strict=True)]
-    if faults and on_error == "raise":
-        raise ValueError(_unreadable(faults[0]))
-    for fault in faults:
-        warn(f"{fault}; its slot counts for nothing (config.data.on_error='skip')")
+    for number, reason in zip(bad, reasons, strict=True):
+        if on_error == "raise":
+            raise ValueError(fault(found.path(number), reason))
+        warn(f"{found.path(number)}: {reason}; its slot counts for nothing (config.data.on_error='skip')")
     split = check_split(str(found.folder), images, found.labels, len(found.classes))
     mask = np.ones(len(images), np.float32)
     mask[bad] = 0
@@ -134,17 +91,14 @@ def _facts(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _unreadable(fault: str) -> str:
-    return f"{fault}; mend or remove it (config.data.on_error='skip' leaves such images out)"
-
-
 def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray]:
     """All images of a split: {'images' u8[N, H, W, 3], 'bad' i64[n], 'reasons' str[n]}, decoded in threads.
 
     A slot that could not be read holds a copy of the first good image. Raises ValueError where on_error is 'raise'
     and an image cannot be read, where none can, or where sizes differ.
     """
-    count, paths = len(found.names), [found.folder / name for name in found.names]
+    count = len(found.names)
+    paths = [Path(found.path(number)) for number in range(count)]
     shape, first = ((size, size, 3), None) if size else _first_shape(paths, on_error)
     images, reasons = np.zeros((count, *shape), np.uint8), {}
 
@@ -152,7 +106,7 @@ def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray
         image = _decode(paths[number], size)
         if isinstance(image, str):
             if on_error == "raise":
-                raise ValueError(_unreadable(f"{paths[number]}: {image}"))
+                raise ValueError(fault(paths[number], image))
             reasons[number] = image
         elif image.shape != shape:
             raise ValueError(
@@ -178,7 +132,7 @@ def _first_shape(paths, on_error: str):
         if not isinstance(image, str):
             return image.shape, path
         if on_error == "raise":
-            raise ValueError(_unreadable(f"{path}: {image}"))
+            raise ValueError(fault(path, image))
     raise ValueError(f"{paths[0]}: {image}; of {len(paths)} images none can be read")
 
 

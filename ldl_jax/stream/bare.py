@@ -1,0 +1,42 @@
+"""What JPEGs cost at least: files read, known boxes decoded and resized, nothing else; for the benchmark."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ldl_jax.stream.base import Source, tensorflow
+from ldl_jax.stream.crops import View, draws, random_box
+from ldl_jax.stream.pipeline import cores, keyed, options
+
+
+def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
+    """The boxes i32[epochs, N, 4] (top, left, height, width) that a stream draws for JPEGs in its first epochs."""
+    tf = tensorflow()
+    shapes = [tf.io.extract_jpeg_shape(source.content(index)[0]) for index in range(source.num_examples)]
+
+    @tf.function(autograph=False)
+    def box(key, counter, size):
+        return random_box(draws(key, counter), size, view.scale, view.ratio)
+
+    def of(epoch, index):
+        key, counter = keyed(seed, epoch, np.array([index]))
+        return box(tf.constant(key[0]), tf.constant(counter[0]), shapes[index][:2])
+
+    return np.array([[of(epoch, index) for index in range(len(shapes))] for epoch in range(epochs)])
+
+
+def stream(source: Source, view: View, order: np.ndarray, places: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches u8[b, size, size, C] without end of the images `order` i32[n] with their boxes i32[n, 4]."""
+    tf = tensorflow()
+    size = [view.size] * 2
+
+    @tf.autograph.experimental.do_not_convert
+    def one(path, box):
+        content = tf.io.read_file(path)
+        exact = {"channels": source.channels, "dct_method": "INTEGER_ACCURATE"}
+        image = tf.image.decode_and_crop_jpeg(content, box, **exact)
+        return tf.cast(tf.image.resize(image, size, "bilinear", antialias=view.antialias), tf.uint8)
+
+    made = tf.data.Dataset.from_tensor_slices((source.fields(order)[0], places)).repeat()
+    made = made.map(one, num_parallel_calls=cores(), deterministic=True).batch(batch_size).prefetch(2)
+    return made.with_options(options()).as_numpy_iterator()

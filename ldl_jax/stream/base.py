@@ -1,0 +1,57 @@
+"""What the readers share: where TensorFlow enters, what a source of encoded images is, what its faults are called."""
+
+import contextlib
+import os
+from typing import Any, Protocol
+
+import numpy as np
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the pixels in [0, 1]
+
+
+class Unreadable(Exception):
+    """An example that cannot be read; its text is the reason."""
+
+
+class Source(Protocol):
+    """Encoded images and labels of one split, each reachable by its index."""
+
+    num_examples: int  # N
+    num_classes: int  # K; labels are 0 to K - 1
+    channels: int  # C, 1 or 3
+
+    def name(self, index: int) -> str:
+        """What an example is called in messages."""
+
+    def fields(self, index: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What `read` has to know of examples i32[b], arrays [b]."""
+
+    def read(self, dataset: Any) -> Any:
+        """From a tf.data.Dataset of (serial, key, counter, *fields) to one of (serial, key, counter, bytes, label).
+
+        What cannot be read has no bytes, or is an error of that element.
+        """
+
+    def content(self, index: int) -> tuple[bytes, int]:
+        """The bytes and the label of one example, read at once. Raises Unreadable."""
+
+
+def tensorflow(what: str = "config.data.resident=False"):
+    """The module, kept off the accelerators. Raises ValueError where it is not installed; `what` needs it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it prints records that are damaged, byte for byte
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ValueError(
+            f"{what} needs TensorFlow, which cannot be imported ({error}); it comes with pip install -e '.[stream]'"
+        ) from None
+    with contextlib.suppress(RuntimeError):  # the program that calls us has set TensorFlow up already
+        tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+def one_line(error: Exception, most: int = 160) -> str:
+    """An error's text without line breaks and without what TensorFlow adds about its graph."""
+    text = " ".join(str(getattr(error, "message", None) or error).split())
+    text = text.removeprefix("{{function_node __wrapped__")
+    return text if len(text) <= most else f"{text[: most - 3]}..."

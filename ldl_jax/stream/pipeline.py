@@ -1,0 +1,247 @@
+"""The stream: any list of examples, decoded by tf.data in parallel, handed out in the order that was asked for.
+
+What comes out is a function of (seed, epoch, index) alone. An element that fails is dropped by tf.data and missed here
+by its serial number; it is then decoded once more on its own, which heals a passing fault and tells the reason of a
+lasting one. No list of bad files is kept: it would make a resumed run another one.
+"""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from ldl_jax.data.base import Split, warn
+from ldl_jax.stream.base import Source, Unreadable, one_line, tensorflow
+from ldl_jax.stream.crops import View, decoder
+
+EPOCHS = 2**31  # seeds below 2**32 and epochs below this make one i64
+# Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
+AHEAD = 4096, 64
+
+
+def split(source: Source, view: View, on_error: str) -> Split:
+    """The streamed split of a source.
+
+    With `on_error='raise'` the stream raises ValueError naming the first example that cannot be read; with 'skip' it
+    warns of each once, and its slot has mask 0 and a copy of a good image of its batch. Raises ValueError where a
+    size has to be read off the first image and none can be read.
+    """
+    tensorflow()
+    shape = (view.size, view.size, source.channels) if view.size else first_shape(source, on_error)
+    told = set()  # names that were warned about; nothing else hangs on it
+
+    def stream(batches, seed):
+        decode = decoder(view, source.channels, shape, train=seed is not None)
+        return _Stream(source, shape, decode, on_error, told, 0 if seed is None else seed).run(batches)
+
+    return Split(source.num_examples, shape, stream=stream)
+
+
+def resident(streamed: Split, title: str, batch_size: int = 512) -> Split:
+    """A streamed split whole in memory, as evaluation shows it."""
+    from tqdm import tqdm
+
+    count = streamed.num_examples
+    images, labels = np.empty((count, *streamed.shape), np.uint8), np.empty(count, np.int32)
+    mask = np.empty(count, np.float32)
+    parts = [np.arange(n, min(n + batch_size, count), dtype=np.int32) for n in range(0, count, batch_size)]
+    batches = streamed.stream(((0, part) for part in parts), None)
+    for batch in tqdm(batches, f"decoding {title}", len(parts), unit="batch", leave=False, disable=None):
+        place = batch["index"]
+        images[place], labels[place], mask[place] = batch["image"], batch["label"], batch["mask"]
+    return Split(count, streamed.shape, images, labels, mask=None if mask.all() else mask)
+
+
+def first_shape(source: Source, on_error: str) -> tuple[int, int, int]:
+    """The shape of the first image that can be read, as it is stored."""
+    tf = tensorflow()
+    reason = "is not there"
+    for index in range(source.num_examples):
+        try:
+            content = source.content(index)[0]
+            return tuple(tf.io.decode_image(content, source.channels, expand_animations=False).shape)
+        except (Unreadable, tf.errors.OpError) as error:
+            reason = one_line(error)
+            if on_error == "raise":
+                raise ValueError(fault(source.name(index), reason)) from None
+    raise ValueError(f"{source.name(0)}: {reason}; of {source.num_examples} images none can be read")
+
+
+def fault(name: str, reason: str) -> str:
+    """One sentence about an example that stops a run."""
+    return f"{name}: {reason}; mend or remove it (config.data.on_error='skip' leaves such images out)"
+
+
+class _Stream:
+    """One pass over some batches."""
+
+    def __init__(self, source, shape, decode, on_error, told, seed):
+        self.source, self.shape, self.decode, self.on_error = source, shape, decode, on_error
+        self.told, self.seed = told, seed
+        self.alone = None  # `decode`, compiled for one example; made when it is first needed
+        self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
+        self.given = self.done = 0  # examples asked for, and those handed out
+        self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
+
+    def run(self, batches: Iterable) -> Iterator[dict]:
+        """The batches asked for, in their order."""
+        batches, serial = iter(batches), 0
+        while True:
+            first = next(batches, None)
+            if first is None:
+                return
+            for batch in self._through(first, batches, serial):
+                serial += len(batch["index"])
+                yield batch
+            if self.failed is not None:
+                raise self.failed
+
+    def _through(self, first, batches, serial) -> Iterator[dict]:
+        """As many batches as one tf.data pipeline takes: all, but where it hands out nothing any more."""
+        made = self._dataset(first, batches, serial)
+        chunks, chunk = made.as_numpy_iterator(), None
+        held, last = [], -1  # chunks that are not used up; the last serial number seen
+        while True:
+            while not self.asked or last < self.asked[0][0] + len(self.asked[0][2]) - 1:
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                held.append(chunk)
+                last = chunk[0][-1]
+            if not self.asked:
+                return
+            start, epoch, index = self.asked.popleft()
+            self.done += len(index)
+            stop = start + len(index)
+            yield self._batch(start, epoch, index, held)
+            held = [part for part in held if part[0][-1] >= stop]
+
+    def _dataset(self, first, batches, serial):
+        """tf.data: chunks of (serial number, image, label) in rising order, without those that failed."""
+        tf, source = tensorflow(), self.source
+        ahead = max(AHEAD[0], AHEAD[1] * len(first[1]))
+
+        def feed():
+            nonlocal serial
+            batch = first
+            try:
+                while batch is not None:
+                    epoch, index = batch
+                    index = np.asarray(index, np.int32)
+                    self.asked.append((serial, epoch, index))
+                    self.given += len(index)
+                    numbers = np.arange(serial, serial + len(index))
+                    yield numbers, *keyed(self.seed, epoch, index), *source.fields(index)
+                    serial += len(index)
+                    batch = next(batches, None) if self.given - self.done < ahead else None
+            except Exception as error:  # tf.data would take it for an element that failed
+                self.failed = error
+
+        probe = source.fields(np.asarray(first[1][:1]))
+        signature = (
+            tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 1], tf.uint64), tf.TensorSpec([None, 2], tf.uint64),
+            *(tf.TensorSpec([None], tf.string if field.dtype == object else field.dtype) for field in probe),
+        )  # fmt: skip
+        made = source.read(tf.data.Dataset.from_generator(feed, output_signature=signature).unbatch())
+        made = made.map(self._element(), num_parallel_calls=cores(), deterministic=True)
+        made = made.ignore_errors().batch(len(first[1])).prefetch(2)
+        return made.with_options(options())
+
+    def _element(self) -> Callable:
+        tf, decode, classes = tensorflow(), self.decode, self.source.num_classes
+
+        @tf.autograph.experimental.do_not_convert
+        def element(serial, key, counter, content, label):
+            good = tf.debugging.Assert((label >= 0) & (label < classes), [label])
+            with tf.control_dependencies([good]):
+                return serial, decode(content, key, counter), tf.identity(label)
+
+        return element
+
+    def _batch(self, start, epoch, index, held) -> dict:
+        """One batch from chunks that hold all of it that could be read."""
+        mask = np.ones(len(index), np.float32)
+        if len(held) == 1 and held[0][0][0] == start and len(held[0][0]) == len(index) and _is_run(held[0][0]):
+            return {"image": held[0][1], "label": held[0][2], "index": index, "mask": mask}
+        image, label = np.empty((len(index), *self.shape), np.uint8), np.zeros(len(index), np.int32)
+        missed = np.ones(len(index), bool)
+        for serials, images, labels in held:
+            here = (serials >= start) & (serials < start + len(index))
+            places = serials[here] - start
+            image[places], label[places], missed[places] = images[here], labels[here], False
+        reason = ""
+        for place in np.flatnonzero(missed):
+            try:
+                image[place], label[place] = self._again(epoch, index[place])
+            except Unreadable as error:
+                mask[place], reason = 0, str(error)
+        if not mask.any():
+            name = self.source.name(index[0])
+            raise ValueError(f"{name}: {reason}; none of the {len(index)} images of its batch can be read")
+        image[mask == 0] = image[mask.argmax()]
+        return {"image": image, "label": label, "index": index, "mask": mask}
+
+    def _again(self, epoch, index):
+        """(image, label) of one example that tf.data failed on. Raises ValueError, or with 'skip' Unreadable."""
+        tf = tensorflow()
+        name = self.source.name(index)
+        try:
+            content, label = self.source.content(index)
+            if not content:
+                raise Unreadable("holds no bytes")
+            if not 0 <= label < self.source.num_classes:
+                raise Unreadable(f"has label {label}; allowed are 0 to {self.source.num_classes - 1}")
+            if self.alone is None:
+                self.alone = tf.function(self.decode, autograph=False)
+            drawn = (tf.constant(one[0]) for one in keyed(self.seed, epoch, np.array([index])))
+            return self.alone(tf.constant(content), *drawn).numpy(), label
+        except (Unreadable, tf.errors.OpError) as error:
+            reason = str(error) if isinstance(error, Unreadable) else self._reason(content, error)
+        if self.on_error == "raise":
+            raise ValueError(fault(name, reason))
+        if name not in self.told:
+            self.told.add(name)
+            count = f"{len(self.told)} so far"
+            warn(f"{name}: {reason}; its slot counts for nothing ({count}; config.data.on_error='skip')")
+        raise Unreadable(reason)
+
+    def _reason(self, content: bytes, error: Exception) -> str:
+        """Why an image that was read cannot be shown."""
+        if content[:3] != b"\xff\xd8\xff" and content[:4] != b"\x89PNG":
+            return "is neither JPEG nor PNG"
+        try:
+            shape = tensorflow().io.decode_image(content, self.source.channels, expand_animations=False).shape
+        except Exception:
+            return f"cannot be decoded ({one_line(error)})"
+        height, width = self.shape[:2]
+        return f"is {shape[0]}x{shape[1]} pixels; allowed is one size, here {height}x{width}, or a size in its options"
+
+
+def keyed(seed: int, epoch: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the boxes of examples i32[b] are drawn with: a key u64[b, 1] and a counter u64[b, 2] for each.
+
+    Seed and epoch are the key; the index is the upper half of the counter, the lower one counts the numbers drawn.
+    """
+    counter = np.zeros((len(index), 2), np.uint64)
+    counter[:, 1] = index
+    return np.full((len(index), 1), seed * EPOCHS + epoch, np.uint64), counter
+
+
+def _is_run(serials: np.ndarray) -> bool:
+    return serials[-1] - serials[0] == len(serials) - 1
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def options():
+    """Of a tf.data pipeline: threads of its own, in order, an operation on one of them."""
+    tf = tensorflow()
+    made = tf.data.Options()
+    made.deterministic = True
+    made.threading.private_threadpool_size = cores() + 16
+    made.threading.max_intra_op_parallelism = 1
+    return made
