@@ -202,7 +202,7 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
     return steps.Recipe(
         build, source, auxiliaries, tuple(teacher.look for teacher in teachers),
         augment.make(tuple(sources["mean"]), **c.augment), mixer, schedule, c.optimizer.accumulate, c.optimizer.ema,
-        dtype,
+        dtype, c.train.on_nonfinite == "skip_step",
     )  # fmt: skip
 
 

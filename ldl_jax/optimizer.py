@@ -81,3 +81,8 @@ def _accumulated(optimizer, accumulate):
 def updated(opt_state, accumulate: int):
     """Whether the last call of the optimizer moved the parameters, bool[]."""
     return jnp.asarray(True) if accumulate == 1 else opt_state.mini_step == 0
+
+
+def count(opt_state):
+    """Updates that were made so far, i32[]: what the schedule is a function of."""
+    return optax.tree.get(opt_state, "count")
