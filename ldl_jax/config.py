@@ -17,7 +17,7 @@ MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are know
     "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify",
     "data.imagefolder.cache", "data.imagenet.cache", "data.tfds.cache", "data.labels_file",
     "data.train_table", "data.test_table", "train.log_every_steps", "train.keep", "train.save_every_epochs",
-    "train.eval_every_epochs", "train.chunk_steps",
+    "train.eval_every_epochs", "train.chunk_steps", "train.on_nonfinite",
 )  # fmt: skip
 
 

@@ -9,28 +9,26 @@ import numpy as np
 
 
 def write(path, data: bytes | str) -> Path:
-    """Write `data` to `path` through a temporary name beside it; returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError naming the path."""
+    return write_with(path, lambda temporary: temporary.write_bytes(data.encode() if isinstance(data, str) else data))
 
 
 def write_with(path, writer) -> Path:
-    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the ending."""
+    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the ending.
+
+    Raises OSError naming `path`, not the temporary.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
-        writer(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            writer(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     return path
 
 
