@@ -22,7 +22,8 @@ def make_schedule(
     if schedule == "cosine":
         base = optax.cosine_decay_schedule(learning_rate, total_updates)
     elif schedule == "piecewise":
-        edges = Counter(round(epoch * updates_per_epoch) for epoch in boundaries)  # short runs: two may meet
+        # In short runs two may meet; one that never comes is still a number that the device can hold.
+        edges = Counter(min(round(epoch * updates_per_epoch), 2**31 - 1) for epoch in boundaries)
         base = optax.piecewise_constant_schedule(learning_rate, {at: factor**n for at, n in edges.items()})
     else:
         base = optax.constant_schedule(learning_rate)

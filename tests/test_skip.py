@@ -14,9 +14,7 @@ from ldl_jax import config, mesh, steps
 
 SOURCES = config.plugs("labels")
 MEETINGS = [  # all of them, of which the slow ones are those that share their way with another
-    pytest.param(
-        name, mixing, marks=() if (name, mixing) in (("online", "mixup"), ("peer", "none")) else pytest.mark.slow
-    )
+    pytest.param(name, mixing, marks=() if (name, mixing) in [("online", "mixup")] else pytest.mark.slow)
     for name in SOURCES
     for mixing in ("none", "mixup")
 ]

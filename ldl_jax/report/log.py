@@ -129,7 +129,8 @@ class _File:
         self._write()
 
     def close(self):
-        self._write()
+        if self._waiting:
+            self._write()
         if self._waiting:
             count = self._waiting.count(b"\n")
             warn(f"{self._path} could not be written to the end; its last {count} lines are lost")
