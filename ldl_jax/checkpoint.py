@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -38,7 +40,15 @@ def _not_of_the_disk(record: logging.LogRecord) -> bool:
     return not (record.exc_info and disk_fault(record.exc_info[1]))
 
 
-logging.getLogger("absl").addFilter(_not_of_the_disk)
+def _hook(before, caught):
+    """What is printed of an error in a thread of a library's, but for writers that outlive the save that failed."""
+    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
+        before(caught)
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_not_of_the_disk)
+sys.unraisablehook = partial(_hook, sys.unraisablehook)
 
 
 def layout(state: PyTree) -> dict[str, list]:
@@ -142,6 +152,7 @@ class Checkpoints:
         if fault is not None:
             self._tell(step, fault)
             return
+        self._sweep()
         with self._tried(step):
             if self._ready().save(step, args=args, force=force):
                 self._saved = step
@@ -160,7 +171,7 @@ class Checkpoints:
     def confirm(self, step: int) -> None:
         """Wait until all is written. Raises OSError where the checkpoint of this step could not be."""
         self._finish()
-        if not mesh.from_main(step in self.steps()):
+        if not mesh.from_main(int(step in self.steps())):
             raise OSError(f"the checkpoint of step {step} is not there: it could not be written")
 
     def close(self) -> None:
@@ -179,6 +190,11 @@ class Checkpoints:
             return error.strerror or str(error)
         return None
 
+    def _sweep(self):
+        """Remove what a failed save left, whose writers may have gone on for a while; called while nothing is saved."""
+        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if mesh.is_main() else ():
+            shutil.rmtree(path, ignore_errors=True)
+
     def _tell(self, step, reason):
         if mesh.is_main():
             logs.warn(f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again")
@@ -187,8 +203,8 @@ class Checkpoints:
     def _tried(self, step):
         """Warn where the disk fails, remove what is half-written, and begin anew with a manager that knows of nothing.
 
-        A checkpoint gets its name when it is complete, and older ones are removed after that. Raises OSError where there
-        are several processes: each may have another part of the fault, and the next save would wait for all.
+        A checkpoint gets its name when it is complete, and older ones are removed after that. Raises OSError where
+        there are several processes: each may have another part of the fault, and the next save would wait for all.
         """
         try:
             yield
@@ -199,8 +215,7 @@ class Checkpoints:
             if mesh.processes() > 1:
                 raise OSError(f"checkpoint {step} cannot be written ({reason})") from error
             self._manager = self._pending = self._saved = None
-            for path in self.folder.glob(f"{step}.*tmp*"):
-                shutil.rmtree(path, ignore_errors=True)
+            self._sweep()
             if step not in self.steps():
                 self._tell(step, reason)
 
@@ -223,6 +238,7 @@ class Checkpoints:
 
     def _write_all_sums(self):
         """Checksums of all checkpoints that have none: of the new one, and of those where writing them failed."""
+        self._sweep()
         for step in self.steps():
             if not self._sums(step).exists():
                 self._write_sums(step)

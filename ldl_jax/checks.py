@@ -5,6 +5,8 @@ from ml_collections import ConfigDict
 from ldl_jax.options import mixings, plugs
 
 COUNTER = 2**31 - 1  # steps, positions and pixels are counted in int32 on the device
+NAME = 255  # bytes: no file system has longer names
+FREE = ("teachers_from",)  # a text that names no file
 LARGEST = 1e300  # of real numbers, with room for what they are multiplied by
 LOWEST = {  # of numbers; what a plug allows of its own options, the plug says
     "seed": 0, "data.batch_size": 1, "data.eval_batch_size": 1, "data.holdout": 0, "data.examples": 1,
@@ -47,6 +49,12 @@ def _value(field: str, place: str, value, kind: type) -> None:
         raise ValueError(f"config.{place} is {value!r}; allowed are {WORDS[kind]}")
     if kind is str and "\0" in value:
         raise ValueError(f"config.{place} is {value!r}; allowed are strings without a null character")
+    if (
+        kind is str
+        and max(len(part.encode(errors="replace")) for part in value.split("/")) > NAME
+        and field not in FREE
+    ):
+        raise ValueError(f"config.{place} is {value[:40]!r}...; allowed are at most {NAME} bytes between two slashes")
     if kind not in (int, float):
         return
     low = LOWEST.get(field, -LARGEST if kind is float else -COUNTER)

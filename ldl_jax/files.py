@@ -10,7 +10,8 @@ import numpy as np
 
 def write(path, data: bytes | str) -> Path:
     """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError naming the path."""
-    return write_with(path, lambda temporary: temporary.write_bytes(data.encode() if isinstance(data, str) else data))
+    content = data.encode() if isinstance(data, str) else data
+    return _through(f".{Path(path).name}.{os.getpid()}.tmp", path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_with(path, writer) -> Path:
@@ -18,8 +19,12 @@ def write_with(path, writer) -> Path:
 
     Raises OSError naming `path`, not the temporary.
     """
+    return _through(f".{os.getpid()}.tmp.{Path(path).name}", path, writer)
+
+
+def _through(name: str, path, writer) -> Path:
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    temporary = path.with_name(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

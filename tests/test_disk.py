@@ -83,6 +83,7 @@ def test_a_fault_that_is_not_the_disks_is_not_taken_for_one(tmp_path):
         checkpoints.confirm(1)
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_end_the_command_in_one_sentence(tmp_path, monkeypatch, capsys):
     command = [*COMMAND[3:8], "--config.train.max_steps=2", "--config.data.batch_size=80", f"--workdir={tmp_path}"]
     with monkeypatch.context() as patch:
@@ -97,12 +98,12 @@ def test_results_that_cannot_be_written_end_the_command_in_one_sentence(tmp_path
     assert (tmp_path / "summary.json").exists()
 
 
-def started(workdir, **options):
+def started(workdir, out, **options):
     keep = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
     environment = {**keep, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    with open(f"{workdir}.log", "w") as out:
+    with open(out, "w") as file:
         command = [*COMMAND, f"--workdir={workdir}"]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out, **options)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, **options)
 
 
 def wait_for(process, condition, seconds=50):
@@ -117,16 +118,16 @@ def saved(workdir):
     return sorted(int(path.stem) for path in (workdir / "checkpoints").glob("*.sha256"))
 
 
-def outage(workdir):
+def outage(out):
     """Whether a save has failed and the log's lines wait."""
-    said = Path(f"{workdir}.log").read_text()
+    said = out.read_text()
     return "the run goes on" in said and "its lines are kept" in said
 
 
-def check(process, workdir, reason):
+def check(process, workdir, out, reason):
     """The run ended well, told each outage in warnings, and nothing that it had to record is missing."""
     assert process.wait(50) == 0
-    said = Path(f"{workdir}.log").read_text()
+    said = out.read_text()
     assert f"cannot be written ({reason}); the run goes on, and the next save tries again" in said
     assert said.count("metrics.jsonl cannot be written") == 1
     assert "Traceback" not in said
@@ -146,7 +147,7 @@ def test_a_disk_that_fills_up_and_is_cleared(tmp_path):
         pytest.skip("mounting is not allowed here")
     try:
         workdir = disk / "run"
-        process = started(workdir)
+        process = started(workdir, tmp_path / "said")
         wait_for(process, lambda: len(saved(workdir)) > 1)
         with open(disk / "filler", "wb", buffering=0) as filler:
             try:
@@ -154,10 +155,10 @@ def test_a_disk_that_fills_up_and_is_cleared(tmp_path):
                     filler.write(bytes(4096))
             except OSError:
                 before = saved(workdir)
-        wait_for(process, lambda: outage(workdir))
+        wait_for(process, lambda: outage(tmp_path / "said"))
         assert before[-1] in saved(workdir)
         (disk / "filler").unlink()
-        check(process, workdir, "No space left on device")
+        check(process, workdir, tmp_path / "said", "No space left on device")
     finally:
         process.kill()
         process.wait()
@@ -173,18 +174,18 @@ def ordinary():
 @pytest.mark.slow
 def test_a_folder_that_may_not_be_written_for_a_while(tmp_path):
     workdir = tmp_path / "run"
-    process = started(workdir, preexec_fn=ordinary)
+    process = started(workdir, tmp_path / "said", preexec_fn=ordinary)
     try:
         wait_for(process, lambda: len(saved(workdir)) > 1)
         places = [workdir, workdir / "checkpoints", workdir / log.METRICS, workdir / log.TIMING]
         for path in places:
             path.chmod(path.stat().st_mode & ~0o222)
         before = saved(workdir)
-        wait_for(process, lambda: outage(workdir))
+        wait_for(process, lambda: outage(tmp_path / "said"))
         assert before[-1] in saved(workdir)
         for path in places:
             path.chmod(path.stat().st_mode | 0o200)
-        check(process, workdir, "Permission denied")
+        check(process, workdir, tmp_path / "said", "Permission denied")
     finally:
         process.kill()
         process.wait()

@@ -10,7 +10,8 @@ import pytest
 from frame import Case
 from test_mesh import CLASSES, MIB, ROWS, compiled
 
-from ldl_jax import config, mesh, steps
+from ldl_jax import config, mesh, steps, train
+from ldl_jax.report import log
 
 SOURCES = config.plugs("labels")
 MEETINGS = [  # all of them, of which the slow ones are those that share their way with another
@@ -89,3 +90,30 @@ def test_a_memory_is_not_copied(momentum, devices):
     memory = compiled(case, devices).memory_analysis()
     assert memory.alias_size_in_bytes > mesh.padded_rows(ROWS) * CLASSES * 4 / devices
     assert memory.temp_size_in_bytes < 4 * MIB
+
+
+def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_many(tmp_path, capsys):
+    """From step 14 on the learning rate is beyond all numbers: 11 steps are skipped, and in a longer run 100."""
+
+    def settings(steps):
+        c = config.default()
+        c.model.name, c.train.on_nonfinite, c.optimizer.decay = "tests.tiny", "skip_step", "all"
+        c.data.batch_size, c.train.max_steps, c.train.log_every_steps = 110, steps, 10
+        c.optimizer.boundaries, c.optimizer.factor = (1.0,), 1e300
+        return c
+
+    there = jax.devices()[:1]
+    train.train(settings(24), tmp_path / "run", devices=there)
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines() if "; skipped" in line] == [
+        f"step {n}" for n in range(14, 19)
+    ]
+    assert "step 14: loss 2." in said
+    assert "step 18: loss 2." in said
+    assert "from here on only counted (train/skipped)" in said
+    rows = [row for row in log.read(tmp_path / "run" / log.METRICS) if "train/skipped" in row]
+    assert [(row["step"], row["train/skipped"]) for row in rows] == [(10, 0), (20, 7), (24, 4)]
+    assert np.isfinite(rows[1]["train/loss"])
+    assert "train/loss" not in rows[2]
+    with pytest.raises(train.NonFinite, match=r"step 113: loss .*; it is the last of 100 in a row that were skipped"):
+        train.train(settings(130), tmp_path / "long", devices=there)

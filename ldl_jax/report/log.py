@@ -76,7 +76,13 @@ class Log:
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    _print(f"warning: {text}", sys.stderr)
+
+
+def _print(text, stream):
+    """Print, and go on where the file behind a stream lies on a disk that is full."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
 
 
 def cut_back(workdir, step: int) -> None:
@@ -227,7 +233,7 @@ class _Lines:
         self._first = self._last = None  # (step, seconds) of the first and the latest line
 
     def say(self, text):
-        print(text, flush=True)
+        _print(text, sys.stdout)
 
     def show(self, step, values):
         now = _clock()
