@@ -12,8 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, files, mesh, mixing, optimizer, run, steps
-from ldl_jax.checks import COUNTER
+from ldl_jax import augment, checks, config, files, mesh, mixing, optimizer, run, steps
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset
 from ldl_jax.dataset import make_dataset, plug, positions, statistics
@@ -177,10 +176,8 @@ def sizes(c: ConfigDict, count: int) -> tuple[int, int]:
             "of an epoch"
         )
     total = round(c.train.epochs * per_epoch) if c.train.max_steps is None else c.train.max_steps
-    if not 1 <= total <= COUNTER:
-        raise ValueError(
-            f"config.train.epochs is {c.train.epochs}, of {per_epoch} steps each; allowed are 1 to {COUNTER} steps"
-        )
+    if not 1 <= total <= checks.COUNTER:
+        raise ValueError(f"config.train.epochs is {c.train.epochs}; allowed are 1 to {checks.COUNTER} steps")
     return per_epoch, total
 
 
@@ -198,11 +195,7 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
         init=init, apply=apply, optimizer=transformation, outputs=None, teachers=(), part=None,
         tables=tuple(dataset.train.given),
     )  # fmt: skip
-    if max(c.augment.pad, c.augment.cutout) > max(dataset.train.shape[:2]):
-        raise ValueError(
-            f"config.augment.pad is {c.augment.pad} and cutout {c.augment.cutout}; allowed are at most "
-            f"{max(dataset.train.shape[:2])}, the longer side of the images"
-        )
+    checks.pixels(c.augment, dataset.train.shape)
     image = jax.ShapeDtypeStruct((c.data.batch_size, *dataset.train.shape), dtype)
     build, auxiliaries = _with_views(c, build, teachers, image)
     source = build.part(c.labels.name)

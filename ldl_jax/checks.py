@@ -103,3 +103,13 @@ def together(config: ConfigDict) -> None:
         raise ValueError("config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept")
     if not 0 <= config.optimizer.ema < 1:
         raise ValueError(f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)")
+
+
+def pixels(augment: ConfigDict, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError where augmentation reaches beyond images [H, W, C]."""
+    longer = max(shape[:2])
+    if max(augment.pad, augment.cutout) > longer:
+        raise ValueError(
+            f"config.augment.pad is {augment.pad} and cutout {augment.cutout}; allowed are at most {longer} pixels, "
+            "the longer side of the images"
+        )

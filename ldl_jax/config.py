@@ -56,7 +56,7 @@ def default() -> ConfigDict:
     config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
     config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
     config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
-    config.optimizer = optimizer = ConfigDict()
+    config.optimizer, config.train = optimizer, train = ConfigDict(), ConfigDict()
     optimizer.learning_rate = 0.1  # at the start, after the warm-up
     optimizer.momentum = 0.9  # of SGD, [0, 1)
     optimizer.nesterov = False  # Nesterov's form of the momentum
@@ -69,7 +69,6 @@ def default() -> ConfigDict:
     optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0 = not clipped
     optimizer.accumulate = 1  # steps whose gradients are averaged into one update
     optimizer.ema = 0.0  # decay of averaged parameters and statistics, each update; 0 = none kept
-    config.train = train = ConfigDict()
     train.epochs = 200.0  # epochs
     train.max_steps = config_dict.placeholder(int)  # end after so many steps, which schedules span; None: `epochs`
     train.save_every_epochs = 1.0  # epochs between checkpoints; 0 = at the end alone

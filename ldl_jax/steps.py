@@ -11,8 +11,8 @@ from flax import struct
 
 from ldl_jax import optimizer as opt
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
+from ldl_jax.finite import all_finite, unless_finite
 from ldl_jax.labels.base import mix_target, term_loss
-from ldl_jax.mesh import is_rows
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing import Mixer
 
@@ -200,30 +200,6 @@ def _average(old: PyTree, new: PyTree, decay: float, moved: Array) -> PyTree:
     return jax.tree.map(average, old, new)
 
 
-def _all_finite(tree: PyTree) -> Array:
-    """Whether all numbers of a state are finite, but for memories: they hold what was computed from it, row by row."""
-    leaves = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if not is_rows(path)]
-    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
-
-
-def _unless_finite(finite: Array, old: TrainState, new: TrainState, written: PyTree) -> TrainState:
-    """The new state or, where it is not finite, the old one a step later.
-
-    Memories are those of `written`, a state of labels that was made under a mask of 0: selecting between two tables
-    would copy them.
-    """
-
-    def choose(path, before, after, masked):
-        return masked if is_rows(path) else jnp.where(finite, after, before)
-
-    labels = ({"labels": state} for state in (old.labels, new.labels, written))
-    labels = jax.tree_util.tree_map_with_path(choose, *labels)["labels"]
-    rest = (state.replace(labels=()) for state in (old, new))
-    kept = jax.tree.map(lambda before, after: jnp.where(finite, after, before), *rest)
-    return kept.replace(step=new.step, labels=labels)
-
-
 def make_train_step(recipe: Recipe) -> Callable:
     """The one train step: (state, frozen, data, batch) -> (state, scalars), pure.
 
@@ -256,14 +232,14 @@ def make_train_step(recipe: Recipe) -> Callable:
         ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}
         new = TrainState(state.step + 1, params, batch_stats, opt_state, labels, auxiliary, ema)
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(new)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
         if clean_logits is not None:
             finite &= jnp.isfinite(clean_logits).all()
         count = state.step // recipe.accumulate
         if recipe.skip:
             count = opt.count(state.opt_state)  # of the updates that were not skipped
             masked = batch._replace(mask=jnp.where(finite, batch.mask, 0))  # what is used of it: rows, that is all
-            new = _unless_finite(finite, state, new, recipe.source.update(state.labels, masked, forward))
+            new = unless_finite(finite, state, new, recipe.source.update(state.labels, masked, forward))
         scalars = {
             "loss": loss,
             "grad_norm": norm,

@@ -1,6 +1,5 @@
 """A disk that is full, or may not be written: the run says so, goes on, and saves again when it can."""
 
-import ctypes
 import errno
 import os
 import subprocess
@@ -98,12 +97,12 @@ def test_results_that_cannot_be_written_end_the_command_in_one_sentence(tmp_path
     assert (tmp_path / "summary.json").exists()
 
 
-def started(workdir, out, **options):
+def started(workdir, out, *before):
     keep = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
     environment = {**keep, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     with open(out, "w") as file:
-        command = [*COMMAND, f"--workdir={workdir}"]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, **options)
+        command = [*before, *COMMAND, f"--workdir={workdir}"]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
 
 
 def wait_for(process, condition, seconds=50):
@@ -165,16 +164,16 @@ def test_a_disk_that_fills_up_and_is_cleared(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def ordinary():
-    """Give up root's right to write everywhere, for this process and those it starts."""
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+ORDINARY = (  # root gives up its right to write everywhere (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH) and runs a command
+    "import ctypes, os, sys; [ctypes.CDLL(None).prctl(24, right, 0, 0, 0) for right in (1, 2)]; "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @pytest.mark.slow
 def test_a_folder_that_may_not_be_written_for_a_while(tmp_path):
     workdir = tmp_path / "run"
-    process = started(workdir, tmp_path / "said", preexec_fn=ordinary)
+    process = started(workdir, tmp_path / "said", sys.executable, "-c", ORDINARY)
     try:
         wait_for(process, lambda: len(saved(workdir)) > 1)
         places = [workdir, workdir / "checkpoints", workdir / log.METRICS, workdir / log.TIMING]
