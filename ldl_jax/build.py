@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, files, mesh, mixing, optimizer, run, steps
+from ldl_jax import augment, checks, config, files, mesh, mixing, optimizer, run, steps
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset
 from ldl_jax.dataset import make_dataset, plug, positions, statistics
@@ -99,7 +99,7 @@ def make_module(settings: dict, network: Network):
         return plug("models", name).make(network, **options)
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # '..x' and the like are no names
         raise ValueError(f"config.model.name is {name!r}, which cannot be imported ({error})") from None
     if not hasattr(module, "make"):
         raise ValueError(f"config.model.name is {name!r}; that module has no function make(network, **options)")
@@ -176,8 +176,8 @@ def sizes(c: ConfigDict, count: int) -> tuple[int, int]:
             "of an epoch"
         )
     total = round(c.train.epochs * per_epoch) if c.train.max_steps is None else c.train.max_steps
-    if total < 1:
-        raise ValueError(f"config.train.epochs is {c.train.epochs}, less than a step; allowed are one step or more")
+    if not 1 <= total <= checks.COUNTER:
+        raise ValueError(f"config.train.epochs is {c.train.epochs}; allowed are 1 to {checks.COUNTER} steps")
     return per_epoch, total
 
 
@@ -195,6 +195,7 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
         init=init, apply=apply, optimizer=transformation, outputs=None, teachers=(), part=None,
         tables=tuple(dataset.train.given),
     )  # fmt: skip
+    checks.pixels(c.augment, dataset.train.shape)
     image = jax.ShapeDtypeStruct((c.data.batch_size, *dataset.train.shape), dtype)
     build, auxiliaries = _with_views(c, build, teachers, image)
     source = build.part(c.labels.name)
@@ -202,7 +203,7 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
     return steps.Recipe(
         build, source, auxiliaries, tuple(teacher.look for teacher in teachers),
         augment.make(tuple(sources["mean"]), **c.augment), mixer, schedule, c.optimizer.accumulate, c.optimizer.ema,
-        dtype,
+        dtype, c.train.on_nonfinite == "skip_step",
     )  # fmt: skip
 
 

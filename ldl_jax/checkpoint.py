@@ -1,7 +1,14 @@
 """Checkpoints: saved while training goes on, checked byte by byte before they are used; the only user of orbax."""
 
+import contextlib
 import json
+import logging
+import os
+import re
+import shutil
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,6 +17,38 @@ from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
 from ldl_jax import files, mesh
 from ldl_jax.contract import PyTree
+from ldl_jax.report import log as logs
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """What the system said, as 'No space left on device', where an error comes from a disk; None for all others.
+
+    orbax hands on what its threads and its libraries raise: an OSError, or a number of the system in a text.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number:
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _not_of_the_disk(record: logging.LogRecord) -> bool:
+    """Whether a message of orbax's is let through: the traceback of what is told as a warning here is not."""
+    return not (record.exc_info and disk_fault(record.exc_info[1]))
+
+
+def _hook(before, caught):
+    """What is printed of an error in a thread of a library's, but for writers that outlive the save that failed."""
+    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
+        before(caught)
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_not_of_the_disk)
+sys.unraisablehook = partial(_hook, sys.unraisablehook)
 
 
 def layout(state: PyTree) -> dict[str, list]:
@@ -30,7 +69,8 @@ class Checkpoints:
     """The checkpoints of a run below `folder`: the latest `keep` of those at multiples of `every_steps`.
 
     A checkpoint is folder/<step>, whole or not there; folder/<step>.sha256 holds the SHA-256 of each of its files,
-    written as soon as it is complete, because a flipped byte would be restored unnoticed.
+    written as soon as it is complete, because a flipped byte would be restored unnoticed. One that cannot be written is
+    told in a warning and removed, those before it stay, and the next that is due is tried.
     """
 
     def __init__(self, folder, *, every_steps: int, keep: int):
@@ -108,23 +148,76 @@ class Checkpoints:
         self._finish()
         meta = {"notes": notes, "layout": layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(meta))
-        if self._ready().save(step, args=args, force=force):
-            self._saved = step
-            self._pending = step if mesh.is_main() else None
+        fault = _first(self._probe(step) if mesh.is_main() else None)
+        if fault is not None:
+            self._tell(step, fault)
+            return
+        self._sweep()
+        with self._tried(step):
+            if self._ready().save(step, args=args, force=force):
+                self._saved = step
+                self._pending = step if mesh.is_main() else None
 
     def poll(self) -> None:
         """Begin the checksums of a checkpoint that has become complete; costs next to nothing, called each step."""
         if self._pending is None or self._hashing or self._manager.is_saving_in_progress():
             return
-        self._hashing = threading.Thread(target=self._write_sums, args=(self._pending,))
-        self._hashing.start()
-        self._pending = None
+        step, self._pending = self._pending, None
+        with self._tried(step):
+            self._manager.wait_until_finished()  # it has finished: this raises what went wrong
+            self._hashing = threading.Thread(target=self._write_all_sums)
+            self._hashing.start()
+
+    def confirm(self, step: int) -> None:
+        """Wait until all is written. Raises OSError where the checkpoint of this step could not be."""
+        self._finish()
+        if not mesh.from_main(int(step in self.steps())):
+            raise OSError(f"the checkpoint of step {step} is not there: it could not be written")
 
     def close(self) -> None:
         """Wait until all is written."""
         self._finish()
         if self._manager is not None:
             self._manager.close()
+
+    def _probe(self, step) -> str | None:
+        """What is wrong with the folder where it takes nothing, found out before orbax's threads begin."""
+        probe = self.folder / f"{step}.tmp"
+        try:
+            probe.mkdir()
+            probe.rmdir()
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+    def _sweep(self):
+        """Remove what a failed save left, whose writers may have gone on for a while; called while nothing is saved."""
+        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if mesh.is_main() else ():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _tell(self, step, reason):
+        if mesh.is_main():
+            logs.warn(f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again")
+
+    @contextlib.contextmanager
+    def _tried(self, step):
+        """Warn where the disk fails, remove what is half-written, and begin anew with a manager that knows of nothing.
+
+        A checkpoint gets its name when it is complete, and older ones are removed after that. Raises OSError where
+        there are several processes: each may have another part of the fault, and the next save would wait for all.
+        """
+        try:
+            yield
+        except Exception as error:  # orbax raises whatever its writers do
+            reason = disk_fault(error)
+            if reason is None:
+                raise
+            if mesh.processes() > 1:
+                raise OSError(f"checkpoint {step} cannot be written ({reason})") from error
+            self._manager = self._pending = self._saved = None
+            self._sweep()
+            if step not in self.steps():
+                self._tell(step, reason)
 
     def _ready(self):
         if self._manager is None:
@@ -133,8 +226,9 @@ class Checkpoints:
 
     def _finish(self):
         if self._manager is not None:
-            self._manager.wait_until_finished()
-            self.poll()
+            with self._tried(self._saved):
+                self._manager.wait_until_finished()
+        self.poll()
         if self._hashing:
             self._hashing.join()
             self._hashing = None
@@ -142,7 +236,20 @@ class Checkpoints:
     def _sums(self, step):
         return self.folder / f"{step}.sha256"
 
+    def _write_all_sums(self):
+        """Checksums of all checkpoints that have none: of the new one, and of those where writing them failed."""
+        self._sweep()
+        for step in self.steps():
+            if not self._sums(step).exists():
+                self._write_sums(step)
+
     def _write_sums(self, step):
+        try:
+            self._hash(step)
+        except OSError as error:
+            logs.warn(f"{self._sums(step)} cannot be written ({error.strerror}); the next save tries again")
+
+    def _hash(self, step):
         root = self.folder / str(step)
         found = {str(path.relative_to(root)): files.sha256(path) for path in sorted(root.rglob("*")) if path.is_file()}
         files.write_json(self._sums(step), found)

@@ -4,20 +4,20 @@ import ast
 import difflib
 import inspect
 import json
-import math
 import re
 from pathlib import Path
 
-from ml_collections import ConfigDict, FieldReference, config_dict
+from ml_collections import ConfigDict, config_dict
 
-from ldl_jax.options import block, check_elements, mixings, plugs, read_options
+from ldl_jax import checks
+from ldl_jax.options import block, mixings, plugs, read_options
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are known by what they hold, wherever it lies
     "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify",
     "data.imagefolder.cache", "data.imagenet.cache", "data.tfds.cache", "data.labels_file",
     "data.train_table", "data.test_table", "train.log_every_steps", "train.keep", "train.save_every_epochs",
-    "train.eval_every_epochs", "train.chunk_steps",
+    "train.eval_every_epochs", "train.chunk_steps", "train.on_nonfinite",
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def default() -> ConfigDict:
     config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
     config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
     config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
-    config.optimizer = optimizer = ConfigDict()
+    config.optimizer, config.train = optimizer, train = ConfigDict(), ConfigDict()
     optimizer.learning_rate = 0.1  # at the start, after the warm-up
     optimizer.momentum = 0.9  # of SGD, [0, 1)
     optimizer.nesterov = False  # Nesterov's form of the momentum
@@ -69,7 +69,6 @@ def default() -> ConfigDict:
     optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0 = not clipped
     optimizer.accumulate = 1  # steps whose gradients are averaged into one update
     optimizer.ema = 0.0  # decay of averaged parameters and statistics, each update; 0 = none kept
-    config.train = train = ConfigDict()
     train.epochs = 200.0  # epochs
     train.max_steps = config_dict.placeholder(int)  # end after so many steps, which schedules span; None: `epochs`
     train.save_every_epochs = 1.0  # epochs between checkpoints; 0 = at the end alone
@@ -144,7 +143,7 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
     """All fields by their dotted names."""
     fields = {}
     for name in config:
-        value = config.get_oneway_ref(name).get() if isinstance(config.get_ref(name), FieldReference) else config[name]
+        value = config[name]
         if isinstance(value, ConfigDict):
             fields.update(flatten(value, f"{prefix}{name}."))
         else:
@@ -219,52 +218,27 @@ def unknown_field(name: str) -> str | None:
     return None
 
 
-def _name(field: str, value: str, allowed) -> None:
-    if value not in allowed:
-        raise ValueError(f"config.{field} is {value!r}; allowed are {', '.join(allowed)}")
-
-
 def check(config: ConfigDict) -> None:
     """Raise ValueError, in one sentence that names the field, where a value is not allowed."""
-    check_elements(flatten(config), flatten(default()))
-    _name("data.name", config.data.name, plugs("data"))
-    _name("mixing.name", config.mixing.name, mixings())
-    _name("labels.name", config.labels.name, plugs("labels"))
-    _name("losses.name", config.losses.name, plugs("losses"))
-    if "." not in config.model.name:
-        _name("model.name", config.model.name, plugs("models"))
-    for number, name in enumerate(config.auxiliary.names):
-        _name(f"auxiliary.names[{number}]", name, plugs("auxiliary"))
-    for number, part in enumerate(config.labels.blend.parts if config.labels.name == "blend" else ()):
-        _name(f"labels.blend.parts[{number}]", part, [name for name in plugs("labels") if name != "blend"])
-    _name("data.on_error", config.data.on_error, ("raise", "skip"))
-    _name("data.train_split", config.data.train_split, ("train", "test"))
-    if config.data.folds < 0 or config.data.folds == 1:
-        raise ValueError(f"config.data.folds is {config.data.folds}; allowed are 0 for none, or numbers from 2")
-    if not 0 <= config.data.fold < max(config.data.folds, 1):
-        raise ValueError(
-            f"config.data.fold is {config.data.fold}; allowed are 0 to {max(config.data.folds, 1) - 1}, below "
-            "config.data.folds"
-        )
-    _name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
-    _name("train.on_nonfinite", config.train.on_nonfinite, ("stop", "skip_step"))
-    _name("eval.weights", config.eval.weights, ("raw", "ema"))
-    if config.eval.weights == "ema" and not config.optimizer.ema:
-        raise ValueError("config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept")
-    for field, low in (
-        ("seed", 0), ("data.batch_size", 1), ("data.eval_batch_size", 1), ("data.holdout", 0), ("data.examples", 1),
-        ("model.norm_group", 0), ("optimizer.learning_rate", 0), ("optimizer.clip_norm", 0),
-        ("optimizer.warmup_epochs", 0), ("optimizer.accumulate", 1), ("train.epochs", 0), ("train.max_steps", 1),
-        ("train.save_every_epochs", 0), ("train.eval_every_epochs", 0), ("train.log_every_steps", 1),
-        ("train.keep", 1), ("train.chunk_steps", 0),
-    ):  # fmt: skip
-        value = flatten(config)[field]
-        if value is not None and not (math.isfinite(value) and value >= low):
-            raise ValueError(f"config.{field} is {value}; allowed are numbers from {low}")
-    if config.seed >= 2**32:  # without x64, JAX would take the lower 32 bits: another seed's key
-        raise ValueError(f"config.seed is {config.seed}; allowed are numbers from 0 to {2**32 - 1}")
-    if not 0 <= config.optimizer.ema < 1:
-        raise ValueError(f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)")
+    usual = default()
+    for name, section in usual.items():
+        if isinstance(section, ConfigDict) and not isinstance(config.get(name), ConfigDict):
+            raise ValueError(f"config.{name} is {config.get(name)!r}; allowed is a block of fields")
+    fields, defaults = flatten(config), flatten(usual)
+    lacking = [field for field in defaults if field not in fields]
+    if lacking:
+        raise ValueError(f"config.{lacking[0]} is not there, since a block above it was replaced by a value")
+    checks.types(fields, defaults, {name: _optional(usual, name) for name in defaults if defaults[name] is None})
+    checks.names(config)
+    checks.together(config)
+
+
+def _optional(usual: ConfigDict, field: str) -> type:
+    """The type of a field that may be None."""
+    *blocks, name = field.split(".")
+    for part in blocks:
+        usual = usual[part]
+    return usual.get_ref(name).get_type()
 
 
 def _own_fields() -> list[tuple[str, str, str]]:

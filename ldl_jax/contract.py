@@ -101,7 +101,9 @@ class LabelSource(NamedTuple):
 
     targets: Callable  # (state, batch, outputs) -> (Target, ...); outputs: the student's, gradient stopped
     init: Callable = _no_state  # (key, variables) -> state, any pytree; `variables` are the student's at the start
-    update: Callable = _keep  # (state, batch, forward) -> state
+    update: Callable = (
+        _keep  # (state, batch, forward) -> state; rows of a memory are written where batch.mask > 0 alone
+    )
     clean: bool = False  # True: wants forward.clean_logits
     report: Callable = _nothing  # (state) -> {name: scalar}; reads whole tables, so called at evaluations only
 

@@ -9,28 +9,31 @@ import numpy as np
 
 
 def write(path, data: bytes | str) -> Path:
-    """Write `data` to `path` through a temporary name beside it; returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError naming the path."""
+    content = data.encode() if isinstance(data, str) else data
+    return _through(f".{Path(path).name}.{os.getpid()}.tmp", path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_with(path, writer) -> Path:
-    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the ending."""
+    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the ending.
+
+    Raises OSError naming `path`, not the temporary.
+    """
+    return _through(f".{os.getpid()}.tmp.{Path(path).name}", path, writer)
+
+
+def _through(name: str, path, writer) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    temporary = path.with_name(name)
     try:
-        writer(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            writer(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     return path
 
 

@@ -162,6 +162,9 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
         return _fail(error, 1)
     except mesh.NotJoined as error:
         return _fail(error, 3)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error
+        return _fail(f"{what}; the same command goes on from the last checkpoint", 1)
     return 0
 
 

@@ -22,7 +22,8 @@ def make_schedule(
     if schedule == "cosine":
         base = optax.cosine_decay_schedule(learning_rate, total_updates)
     elif schedule == "piecewise":
-        edges = Counter(round(epoch * updates_per_epoch) for epoch in boundaries)  # short runs: two may meet
+        # In short runs two may meet; one that never comes is still a number that the device can hold.
+        edges = Counter(min(round(epoch * updates_per_epoch), 2**31 - 1) for epoch in boundaries)
         base = optax.piecewise_constant_schedule(learning_rate, {at: factor**n for at, n in edges.items()})
     else:
         base = optax.constant_schedule(learning_rate)
@@ -81,3 +82,8 @@ def _accumulated(optimizer, accumulate):
 def updated(opt_state, accumulate: int):
     """Whether the last call of the optimizer moved the parameters, bool[]."""
     return jnp.asarray(True) if accumulate == 1 else opt_state.mini_step == 0
+
+
+def count(opt_state):
+    """Updates that were made so far, i32[]: what the schedule is a function of."""
+    return optax.tree.get(opt_state, "count")

@@ -6,6 +6,7 @@ keyword-only options are their config blocks. Nothing is imported for it.
 
 import ast
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ def plugs(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if path.stem not in ("base", "__init__")))
 
 
+@lru_cache(None)
 def mixings() -> tuple[str, ...]:
     """Names of the ways to mix: the functions of mixing.py that return a Mixer."""
     tree = ast.parse((ROOM / "mixing.py").read_text())
@@ -35,6 +37,7 @@ def mixings() -> tuple[str, ...]:
     return tuple(node.name for node in functions if ast.unparse(node.returns) == "Mixer")
 
 
+@lru_cache(None)
 def read_options(file: str, function: str) -> tuple[str, list[Option]]:
     """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
     text = (ROOM / file).read_text()
@@ -60,19 +63,3 @@ def block(file: str, function: str) -> ConfigDict:
         empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
         made[option.name] = option.value if empty is None else empty
     return made
-
-
-def check_elements(fields: dict[str, object], defaults: dict[str, object]) -> None:
-    """Raise ValueError where an element of a list is of another type than those of the field's default.
-
-    fields, defaults: values by their dotted names. An empty default is one of strings, but for
-    the model's mean and std.
-    """
-    for field, usual in defaults.items():
-        if not isinstance(usual, list):
-            continue
-        numbers = field in ("model.mean", "model.std") or (usual and not isinstance(usual[0], str))
-        kinds, allowed = ((int, float), "numbers") if numbers else ((str,), "strings")
-        for number, value in enumerate(fields.get(field) or ()):
-            if not isinstance(value, kinds) or isinstance(value, bool):
-                raise ValueError(f"config.{field}[{number}] is {value!r}; allowed are {allowed}")

@@ -11,8 +11,8 @@ from flax import struct
 
 from ldl_jax import optimizer as opt
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
+from ldl_jax.finite import all_finite, unless_finite
 from ldl_jax.labels.base import mix_target, term_loss
-from ldl_jax.mesh import is_rows
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing import Mixer
 
@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
     accumulate: int = 1  # steps averaged into one update
     ema: float = 0.0  # decay of the averaged parameters; 0 = none are kept
     dtype: Any = jnp.float32  # of images and losses
+    skip: bool = False  # True: a step that is not finite leaves the state as it was, but for the count of steps
 
 
 def num_views(auxiliaries: dict[str, Auxiliary], image) -> int:
@@ -199,20 +200,14 @@ def _average(old: PyTree, new: PyTree, decay: float, moved: Array) -> PyTree:
     return jax.tree.map(average, old, new)
 
 
-def _all_finite(tree: PyTree) -> Array:
-    """Whether all numbers of a state are finite, but for memories: they hold what was computed from it, row by row."""
-    leaves = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if not is_rows(path)]
-    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
-
-
 def make_train_step(recipe: Recipe) -> Callable:
     """The one train step: (state, frozen, data, batch) -> (state, scalars), pure.
 
     frozen: a tuple of the teachers' variables. data: {'key': the seed's key, 'given': fixed tables, and for
     resident sets 'images' u8[N, H, W, C], 'labels' i32[N], 'mask' f32[N]}. batch: {'index' i32[B]}, and for streamed
     sets 'image', 'label', 'mask'. scalars: loss, grad_norm, learning_rate, finite, and each term of the loss, all from
-    before the update.
+    before the update. `finite` is whether loss, gradient and the whole new state are, but for memories. With
+    `recipe.skip` a step that is not finite changes nothing but the count of steps.
 
     A batch may come already mixed: with 'partner' i32[B, M], positions in this batch of the images mixed together
     (column 0 the own one, the others any permutation), and 'share' f32[B, M], whose rows sum to 1. Its 'image'
@@ -232,18 +227,27 @@ def make_train_step(recipe: Recipe) -> Callable:
         moved = opt.updated(opt_state, recipe.accumulate)
         model = {"params": params["model"], "batch_stats": batch_stats}
         seen = jax.lax.stop_gradient((outputs, targets))
-        labels = recipe.source.update(state.labels, batch, Forward(*seen, clean_logits, **model, updated=moved))
+        forward = Forward(*seen, clean_logits, **model, updated=moved)
+        labels = recipe.source.update(state.labels, batch, forward)
+        ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, labels, auxiliary, ema)
         norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
+        if clean_logits is not None:
+            finite &= jnp.isfinite(clean_logits).all()
+        count = state.step // recipe.accumulate
+        if recipe.skip:
+            count = opt.count(state.opt_state)  # of the updates that were not skipped
+            masked = batch._replace(mask=jnp.where(finite, batch.mask, 0))  # what is used of it: rows, that is all
+            new = unless_finite(finite, state, new, recipe.source.update(state.labels, masked, forward))
         scalars = {
             "loss": loss,
             "grad_norm": norm,
-            "learning_rate": jnp.asarray(recipe.schedule(state.step // recipe.accumulate), recipe.dtype),
-            "finite": jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite({**model, "labels": labels}),
+            "learning_rate": jnp.asarray(recipe.schedule(count), recipe.dtype),
+            "finite": finite,
             **({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}),
         }
-        ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}
-        state = TrainState(state.step + 1, params, batch_stats, opt_state, labels, auxiliary, ema)
-        return state, scalars
+        return new, scalars
 
     return train_step
 

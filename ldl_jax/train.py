@@ -18,10 +18,7 @@ from ldl_jax.build import Experiment
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.feed import Feed
 from ldl_jax.report import log as logs
-
-
-class NonFinite(Exception):
-    """The loss or the gradient stopped being a finite number."""
+from ldl_jax.window import NonFinite, Window  # noqa: F401 (NonFinite is what `train` raises)
 
 
 class Device(NamedTuple):
@@ -41,7 +38,8 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
 
     Writes checkpoints, logs, and at the end predictions, pictures, weights and summary.json below `workdir`. With
     `extend` the run may be longer than the one that is there. profile: first and last step of a profiler trace.
-    Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number.
+    Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number
+    (with `train.on_nonfinite` 'skip_step': in too many steps in a row), OSError where results cannot be written.
     """
     made = mesh.together(lambda: build.experiment(c, devices))
     with ExitStack() as held, _Terminated() as terminated:
@@ -64,6 +62,7 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
             finally:
                 loop.end_trace()
             if state is None:
+                checkpoints.confirm(loop.step)
                 log.message(f"terminated: saved at step {loop.step}; the same command goes on from there")
                 return None
             return loop.finish(state)
@@ -105,8 +104,9 @@ class Loop:
     def __init__(self, made, plan, device, checkpoints, log, workdir, notes, profile):
         self.made, self.plan, self.device, self.checkpoints = made, plan, device, checkpoints
         self.log, self.workdir, self.profile = log, workdir, profile
-        self.step, self.window, self.best = notes["step"], notes["window"], notes["best"]
+        self.step, self.best = notes["step"], notes["best"]
         self.feed = Feed(made, plan, self.step)
+        self.window = Window(notes["window"], skip=made.recipe.skip)
         self.final = None  # the last evaluation, with predictions
         self.clock = None  # (step, seconds) at the last line of timing.jsonl
         self.waits = 0.0  # share of the time in which the devices waited for input, of that line
@@ -157,7 +157,7 @@ class Loop:
     def save(self, state, *, force):
         """Save where it is due; the mean of the log's open window and the best score go with the state."""
         # A copy: the notes are written in the background, while the window grows.
-        notes = {"step": self.step, "window": list(self.window), "best": self.best}
+        notes = {"step": self.step, "window": list(self.window.rows), "best": self.best}
         self.checkpoints.save(self.step, state, notes, force=force)
 
     def record(self, first, count, scalars):
@@ -166,17 +166,11 @@ class Loop:
         for number in range(count):
             step = first + number + 1
             row = {name: float(value[number] if value.ndim else value) for name, value in values.items()}
-            if not row.pop("finite"):
-                raise NonFinite(
-                    f"step {step}: loss {row['loss']:g}, gradient norm {row['grad_norm']:g} at learning rate "
-                    f"{row['learning_rate']:g}; no checkpoint holds it"
-                )
-            self.window.append(row)
+            told = self.window.add(step, row)
+            if told:
+                self.log.message(told)
             if step % self.made.config.train.log_every_steps == 0 or step == self.plan.total:
-                means = {f"train/{name}": sum(r[name] for r in self.window) / len(self.window) for name in row}
-                means["train/learning_rate"] = row["learning_rate"]
-                self.log.scalars(step, {"epoch": step / self.plan.per_epoch, **means})
-                self.window = []
+                self.log.scalars(step, {"epoch": step / self.plan.per_epoch, **self.window.close()})
                 self._time(step)
         waits = {} if self.made.dataset.train.stream is None else {"input_wait": f"{self.waits:.0%}"}
         self.log.progress(first + count, {"loss": row["loss"], "lr": row["learning_rate"], **waits})
@@ -213,10 +207,13 @@ class Loop:
         self.log.scalars(self.step, {"epoch": self.step / self.plan.per_epoch, **row, **report})
         nll = found["holdout"].scores["nll"] if "holdout" in found else math.inf
         if nll < (math.inf if self.best is None else self.best):
-            self.best = nll
             weights = finish.measured_weights(state, self.made.config.eval.weights)
-            if mesh.is_main():
-                run.save_weights(self.workdir / run.BEST, jax.device_get(weights), step=self.step, nll=self.best)
+            try:
+                if mesh.is_main():
+                    run.save_weights(self.workdir / run.BEST, jax.device_get(weights), step=self.step, nll=nll)
+                self.best = nll
+            except OSError as error:
+                logs.warn(f"{error.filename} cannot be written ({error.strerror}); the next that is better will be")
         self.clock = None
 
     def finish(self, state) -> dict:

@@ -50,6 +50,7 @@ class Case(NamedTuple):
     examples: int = N
     batch: int = B
     norm_group: int = 0
+    skip: bool = False
 
 
 def plug(folder, name):
@@ -127,7 +128,7 @@ def recipe(case):
     look = lambda variables, image: apply(variables, image, train=False)[0]  # noqa: E731
     return steps.Recipe(
         build, source, auxiliaries, (look, look), augment.make((0.5,) * 3, **dict(case.augment)), mixer, schedule,
-        case.accumulate, case.ema, param_dtype(DTYPES[case.dtype]),
+        case.accumulate, case.ema, param_dtype(DTYPES[case.dtype]), case.skip,
     )  # fmt: skip
 
 

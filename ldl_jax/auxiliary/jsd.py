@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from ldl_jax.auxiliary.base import masked_mean
 from ldl_jax.contract import Auxiliary, Build
 
+MOST = 64  # views: each is a pass through the network
+
 
 def make(
     build: Build,
@@ -16,11 +18,11 @@ def make(
     """Jensen-Shannon divergence between the predictions of several draws of the augmentation.
 
     Hendrycks et al. 2020 (AugMix), equation 3; the mixture is clamped to [1e-7, 1] as in its code.
-    Raises ValueError below two views.
+    Raises ValueError where views are below two or beyond all use.
     """
     del build
-    if views < 2:
-        raise ValueError(f"auxiliary.jsd.views is {views}; allowed are whole numbers from 2")
+    if not 2 <= views <= MOST:
+        raise ValueError(f"auxiliary.jsd.views is {views}; allowed are whole numbers from 2 to {MOST}")
 
     def loss(params, state, batch, outputs, targets):
         del params, targets

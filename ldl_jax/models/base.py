@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from ldl_jax.contract import Outputs
 
+DEEPEST = 1202  # layers: the deepest of He et al. 2016; more of them are unrolled for ever
+WIDEST = 8192  # channels of a first stage
+
 
 class Network(NamedTuple):
     """The settings common to all networks."""

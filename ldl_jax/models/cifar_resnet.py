@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from ldl_jax.models.base import BasicBlock, Network, conv, norm, normalise, outputs
+from ldl_jax.models.base import DEEPEST, WIDEST, BasicBlock, Network, conv, norm, normalise, outputs
 
 
 class CifarResNet(nn.Module):
@@ -39,8 +39,10 @@ def make(
 
     Raises ValueError where depth is not 6n + 2.
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"model.cifar_resnet.depth is {depth}; allowed are 6n + 2: 8, 14, 20, 32, 44, 56, 110, ...")
-    if width < 1 or stem < 0:
-        raise ValueError(f"model.cifar_resnet.width is {width} and stem {stem}; both count channels")
+    if not 8 <= depth <= DEEPEST or (depth - 2) % 6:
+        raise ValueError(
+            f"model.cifar_resnet.depth is {depth}; allowed are 6n + 2: 8, 14, 20, 32, 44, 56, 110, ..., {DEEPEST}"
+        )
+    if not 1 <= width <= WIDEST or not 0 <= stem <= WIDEST:
+        raise ValueError(f"model.cifar_resnet.width is {width} and stem {stem}; both count channels, up to {WIDEST}")
     return CifarResNet(network, depth, stem or width, (width, 2 * width, 4 * width))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from ldl_jax.models.base import BasicBlock, Network, PreActBlock, conv, norm, normalise, outputs, projection
+from ldl_jax.models.base import WIDEST, BasicBlock, Network, PreActBlock, conv, norm, normalise, outputs, projection
 
 BASIC = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # blocks of each stage
 BOTTLENECK = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -170,8 +170,11 @@ def _check(depth, stem, preact, width, width_factor, stride_in_3x3, zero_init, s
         )
     if stem not in ("cifar", "imagenet"):
         raise ValueError(f"model.resnet.stem is {stem!r}; allowed are 'cifar', 'imagenet'")
-    if width < 1 or width_factor < 1:
-        raise ValueError(f"model.resnet.width is {width} and width_factor {width_factor}; allowed are numbers from 1")
+    if width < 1 or width_factor < 1 or width * width_factor > WIDEST:
+        raise ValueError(
+            f"model.resnet.width is {width} and width_factor {width_factor}; allowed are numbers from 1 whose product "
+            f"is at most {WIDEST}"
+        )
     if depth in BASIC and (width_factor != 1 or not stride_in_3x3):
         raise ValueError(
             f"model.resnet: width_factor {width_factor} and stride_in_3x3 {stride_in_3x3} are of bottleneck blocks; "

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from ldl_jax.models.base import Network, PreActBlock, conv, norm, normalise, outputs
+from ldl_jax.models.base import DEEPEST, WIDEST, Network, PreActBlock, conv, norm, normalise, outputs
 
 STEM = 16  # channels; the three stages have 16k, 32k and 64k
 
@@ -47,10 +47,12 @@ def make(
     Names and layers are those of RepDistiller's wrn.py. Convolutions start He-normal by fan out. Raises ValueError
     where depth is not 6n + 4 or another option is out of range.
     """
-    if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"model.wide_resnet.depth is {depth}; allowed are 6n + 4: 10, 16, 22, 28, 34, 40, ...")
-    if widen < 1:
-        raise ValueError(f"model.wide_resnet.widen is {widen}; allowed are numbers from 1")
+    if not 10 <= depth <= DEEPEST or (depth - 4) % 6:
+        raise ValueError(
+            f"model.wide_resnet.depth is {depth}; allowed are 6n + 4: 10, 16, 22, 28, 34, 40, ..., {DEEPEST - 4}"
+        )
+    if not 1 <= widen <= WIDEST // STEM:
+        raise ValueError(f"model.wide_resnet.widen is {widen}; allowed are numbers from 1 to {WIDEST // STEM}")
     if not 0 <= dropout < 1:
         raise ValueError(f"model.wide_resnet.dropout is {dropout}; allowed are numbers in [0, 1)")
     return WideResNet(network, (depth - 4) // 6, widen, dropout)

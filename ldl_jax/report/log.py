@@ -1,13 +1,16 @@
 """What a run says while it trains: lines or a bar in the terminal, JSON lines and TensorBoard events in its folder."""
 
+import contextlib
 import json
-import logging
 import math
 import numbers
 import sys
 import time
 from pathlib import Path
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from ldl_jax import files
@@ -15,7 +18,6 @@ from ldl_jax import files
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 LINE_SECONDS = 10.0  # without a terminal: at most one progress line in this time
-EVENT_SECONDS = 10  # TensorBoard events reach the disk after at most this time
 
 _clock = time.monotonic
 
@@ -33,9 +35,9 @@ class Log:
             return
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        self._metrics = _open(workdir / METRICS)
-        self._timing = _open(workdir / TIMING)
-        self._events = _event_writer(workdir / "tensorboard", start_step)
+        self._metrics = _File(workdir / METRICS)
+        self._timing = _File(workdir / TIMING)
+        self._events = _Events(workdir / "tensorboard", start_step)
         self._progress = (_Bar if sys.stderr.isatty() else _Lines)(total_steps)
 
     def message(self, text: str) -> None:
@@ -68,15 +70,19 @@ class Log:
     def _record(self, file, step, values):
         values = {name: _number(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        # One write per line, and the file is line-buffered: a killed run leaves at most one line half-written.
         file.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, int(step))
+        self._events.add(int(step), values)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    _print(f"warning: {text}", sys.stderr)
+
+
+def _print(text, stream):
+    """Print, and go on where the file behind a stream lies on a disk that is full."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
 
 
 def cut_back(workdir, step: int) -> None:
@@ -115,17 +121,73 @@ def _parse(line):
     return row if isinstance(row, dict) and "step" in row else None
 
 
-def _open(path):
-    return open(path, "a", buffering=1, encoding="utf-8", newline="\n")
+class _File:
+    """Lines of a file. What cannot be written, as on a full disk, waits in memory until it can be."""
+
+    def __init__(self, path):
+        self._path = path
+        self._waiting = b""
+        self._outage = False
+        self._write()
+
+    def write(self, line):
+        self._waiting += line.encode()
+        self._write()
+
+    def close(self):
+        if self._waiting:
+            self._write()
+        if self._waiting:
+            count = self._waiting.count(b"\n")
+            warn(f"{self._path} could not be written to the end; its last {count} lines are lost")
+
+    def _write(self):
+        try:
+            # Opened anew each time, and no buffer: what a full disk took of a line is known, and the rest follows.
+            with open(self._path, "ab", buffering=0) as file:
+                while self._waiting:
+                    self._waiting = self._waiting[file.write(self._waiting) :]
+            self._outage = False
+        except OSError as error:
+            if not self._outage:
+                warn(f"{self._path} cannot be written ({error.strerror}); its lines are kept until it can be")
+            self._outage = True
 
 
-def _event_writer(folder, start_step):
-    from tensorboardX import SummaryWriter  # flax.metrics.tensorboard would import TensorFlow
+class _Events:
+    """TensorBoard events, in a file of this start; where it cannot be written they are left out.
 
-    logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # it warns of every NaN, naming nothing
-    # A name of its own: files of two starts within one second would be called the same, and the first be lost.
-    suffix = f".{start_step}.{time.time_ns()}"
-    return SummaryWriter(str(folder), purge_step=start_step + 1, flush_secs=EVENT_SECONDS, filename_suffix=suffix)
+    Written here, not by tensorboardX's SummaryWriter: its thread dies of an OSError, and then its queue blocks.
+    """
+
+    def __init__(self, folder, start_step):
+        self._folder, self._start, self._writer = folder, start_step, None
+        session = SessionLog(status=SessionLog.START)
+        self._put([Event(wall_time=time.time(), step=start_step + 1, session_log=session)])
+
+    def add(self, step, values):
+        now = time.time()
+        rows = (Summary(value=[Summary.Value(tag=name, simple_value=value)]) for name, value in values.items())
+        self._put([Event(wall_time=now, step=step, summary=row) for row in rows])
+
+    def close(self):
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
+    def _put(self, events):
+        try:
+            if self._writer is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                # A name of its own: files of two starts within one second would be called the same.
+                name = f".{self._start}.{time.time_ns()}"
+                self._writer = EventsWriter(str(self._folder / "events"), name)
+            for event in events:
+                self._writer.write_event(event)
+            self._writer.flush()
+        except OSError:  # a record may be cut: the next ones begin another file
+            self.close()
+            self._writer = None
 
 
 def _number(value):
@@ -171,7 +233,7 @@ class _Lines:
         self._first = self._last = None  # (step, seconds) of the first and the latest line
 
     def say(self, text):
-        print(text, flush=True)
+        _print(text, sys.stdout)
 
     def show(self, step, values):
         now = _clock()

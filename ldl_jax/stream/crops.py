@@ -8,6 +8,7 @@ import numpy as np
 
 from ldl_jax.stream.base import tensorflow
 
+LARGEST = 8192  # pixels of a side that an image is brought to
 ATTEMPTS = 10  # boxes that are drawn before the middle is taken, as torchvision does
 JPEG = b"\xff\xd8\xff"  # the first bytes of a file; what has others is decoded as PNG
 
@@ -26,8 +27,11 @@ class View(NamedTuple):
 def check(view: View, block: str) -> View:
     """The view. Raises ValueError in one sentence naming the field of `block` where a value is not allowed."""
     low, high = view.scale if len(view.scale) == 2 else (0, 0)
-    if view.size < 0:
-        raise ValueError(f"{block}.size is {view.size}; allowed are numbers from 0, in pixels")
+    if not (0 <= view.size <= LARGEST and view.eval_resize <= LARGEST):
+        raise ValueError(
+            f"{block}.size is {view.size} and eval_resize {view.eval_resize}; allowed are numbers from 0 to {LARGEST}, "
+            "in pixels"
+        )
     if view.crop and not view.size:
         raise ValueError(f"{block}.crop is True and size 0; allowed with a random crop is a size in pixels")
     if view.eval_resize and not 0 < view.size <= view.eval_resize:
