@@ -69,7 +69,7 @@ def losses(folder):
 
 
 def test_imagenet_from_files_to_the_report_on_one_process_and_on_two(imagenet, environment, tmp_path):
-    """Six steps, the last in a second epoch: the losses are alike to 1e-4 (float32), and every image is predicted once."""
+    """Six steps, the last in a second epoch: losses alike to 1e-4 (float32), and every image predicted once."""
     words = [*IMAGENET, f"--config.data.root={imagenet}"]
     said = run([sys.executable, "-m", "ldl_jax.main", *words, f"--workdir={tmp_path / 'one'}"], environment)
     assert "ECE noise floor" in said
