@@ -242,6 +242,6 @@ def options():
     tf = tensorflow()
     made = tf.data.Options()
     made.deterministic = True
-    made.threading.private_threadpool_size = cores() + 16
+    made.threading.private_threadpool_size = cores() + 2  # many more, for reads that wait, slow down decoding
     made.threading.max_intra_op_parallelism = 1
     return made
