@@ -132,15 +132,15 @@ class _Stream:
                     self.asked.append((serial, epoch, index))
                     self.given += len(index)
                     numbers = np.arange(serial, serial + len(index))
-                    yield numbers, *keyed(self.seed, epoch, index), *source.fields(index)
+                    yield *keyed(self.seed, epoch, index), numbers, *source.fields(index)
                     serial += len(index)
                     batch = next(batches, None) if self.given - self.done < ahead else None
             except Exception as error:  # tf.data would take it for an element that failed
                 self.failed = error
 
         @tf.autograph.experimental.do_not_convert
-        def element(serial, key, counter, content, label):
-            return serial, decode(content, key, counter), label
+        def element(key, counter, serial, content, label):
+            return serial, decode(key, counter, content), label
 
         made = source.read(batches_of(feed(), source.fields(np.zeros(1, np.int32))).unbatch())
         made = made.map(element, num_parallel_calls=cores(), deterministic=True)
@@ -183,7 +183,7 @@ class _Stream:
             if self.alone is None:
                 self.alone = tf.function(self.decode, autograph=False)
             drawn = (tf.constant(one[0]) for one in keyed(self.seed, epoch, np.array([index])))
-            return self.alone(tf.constant(content), *drawn).numpy(), label
+            return self.alone(*drawn, tf.constant(content)).numpy(), label
         except (Unreadable, tf.errors.OpError) as error:
             reason = str(error) if isinstance(error, Unreadable) else self._reason(content, error)
         if self.on_error == "raise":
@@ -207,14 +207,14 @@ class _Stream:
 
 
 def batches_of(fed: Iterator[tuple], fields: tuple[np.ndarray, ...]):
-    """A tf.data.Dataset of the batches (serial, key, counter, *fields) of an iterator; `fields` are some of them.
+    """A tf.data.Dataset of the batches (key, counter, serial, *fields) of an iterator; `fields` are some of them.
 
     Not `from_generator`: it tells malloc to give all that is large back to the system at once, with which decoding and
     resizing took half as long again (TensorFlow 2.21).
     """
     tf = tensorflow()
-    kinds = [np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.uint64), *(field.dtype for field in fields)]
-    wide = [(), (1,), (2,), *((),) * len(fields)]
+    kinds = [np.dtype(np.uint64), np.dtype(np.uint64), np.dtype(np.int64), *(field.dtype for field in fields)]
+    wide = [(1,), (2,), (), *((),) * len(fields)]
     end = [np.zeros((0, *one), kind) for one, kind in zip(wide, kinds, strict=True)]
     kinds = [tf.string if kind.hasobject else tf.as_dtype(kind) for kind in kinds]
 
@@ -226,7 +226,7 @@ def batches_of(fed: Iterator[tuple], fields: tuple[np.ndarray, ...]):
         return tuple(found)
 
     numbers = tf.data.Dataset.range(2**62)
-    return numbers.map(following).take_while(lambda serial, *_: tf.size(serial) > 0)
+    return numbers.map(following).take_while(lambda key, *_: tf.size(key) > 0)
 
 
 def keyed(seed: int, epoch: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
