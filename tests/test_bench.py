@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldl_jax import build, config
 from ldl_jax.bench import __main__ as bench
@@ -83,3 +84,20 @@ def test_a_network_is_named_with_its_depth():
 def test_what_is_not_there_is_named(capsys, argv, sentence):
     assert bench.main(["step", *argv]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = draw.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "train" / name / f"{number}.JPEG")
+    options = [f"--root={tmp_path}", "--size=8", "--batch=4", "--rounds=1", "--seconds=0.001", "--cores=1"]
+    assert bench.main(["input", *options]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^training pipeline +[\d,]+\.\d +\d+\.\d{3}", said, re.MULTILINE)
+    assert "6 JPEGs of " in said
+    assert re.search(r"training pipeline: \d\.\d+ of the bare rate", said)
+    assert bench.main(["input", "--root=/nowhere"]) == 2
+    assert "--root is '/nowhere'; needed is a folder" in capsys.readouterr().err

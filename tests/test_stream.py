@@ -595,3 +595,43 @@ for data, resident in ((imagefolder, False), (imagenet, False), (tfds, True)):
     for line in others:
         assert "needs TensorFlow, which cannot be imported" in line
         assert line.endswith("pip install -e '.[stream]'")
+
+
+@pytest.mark.data
+def test_real_jpegs_are_those_that_pillow_decodes(tmp_path):
+    if not (DATA / "imagenet").is_dir() or not (DATA / "tiny-imagenet").is_dir():
+        pytest.skip("needs imagenet and tiny-imagenet below LDL_DATA_DIR")
+    for part in ("train", "val"):  # the sample's two parts have other classes: both get all of them
+        (tmp_path / "in" / part).mkdir(parents=True)
+        for place in (DATA / "imagenet").glob("*/*"):
+            (tmp_path / "in" / part / place.name).symlink_to(place)
+    made = opened(tmp_path / "in", tmp_path, size=224, eval_resize=256)
+    found = folder.listing(tmp_path / "in" / "train")
+    batches = [(epoch, np.arange(125, dtype=np.int32)) for epoch in (0, 1)]
+    whole = joined(made.train.stream(batches, 1))
+    assert whole["mask"].all()
+    for number in range(0, 250, 7):
+        epoch, index = divmod(number, 125)
+        key, counter = (one[0] for one in pipeline.keyed(1, epoch, np.array([index])))
+        with Image.open(found.path(index)) as image:
+            box = reference_box(crops.draws(key, counter).numpy(), *image.size[::-1], (0.08, 1.0), (3 / 4, 4 / 3))
+        difference = np.abs(whole["image"][number] - crop_of(found.path(index), box, 224))
+        assert difference.mean() < 0.75
+        assert np.quantile(difference, 0.99) <= 4
+    middle = joined(made.test.stream(batches[:1], None))["image"][::9]
+    for image, index in zip(middle, range(0, 125, 9), strict=True):
+        with Image.open(found.path(index)) as stored:
+            width, height = stored.size
+            short = min(width, height)
+            resized = stored.convert("RGB").resize(
+                (256 * width // short, 256 * height // short), Image.Resampling.BILINEAR
+            )
+        left, top = (round((length - 224) / 2) for length in resized.size)
+        assert np.abs(image - np.asarray(resized.crop((left, top, left + 224, top + 224))).astype(int)).max() <= 1
+    fed = imagefolder.make(Request(str(DATA / "tiny-imagenet"), resident=False), cache=str(tmp_path / "cache"))
+    found = folder.listing(DATA / "tiny-imagenet" / "train")
+    index = np.arange(0, 10_000, 25, dtype=np.int32)
+    (batch,) = fed.train.stream([(0, index)], 0)
+    for image, place in zip(batch["image"], index, strict=True):
+        with Image.open(found.path(place)) as stored:
+            np.testing.assert_array_equal(image, np.asarray(stored.convert("RGB")))

@@ -46,8 +46,9 @@ def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool
         from ldl_jax.bench import torch_input
 
         paths = [found.path(index) for index in order]
-        loader = torch_input.loader(paths, places, size, batch_size, pipeline.cores())
-        made["torch DataLoader, Pillow"] = calls(loader)
+        made["torch DataLoader, Pillow"] = torch_input.program(
+            paths, places, size, batch_size, workers=pipeline.cores(), batches=BATCHES
+        )
     return made, source.num_examples
 
 

@@ -1,13 +1,14 @@
 """PyTorch's DataLoader with Pillow on the same boxes of the same files (extra `peers`)."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 try:
     import torch
-    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.data import DataLoader, Dataset, Sampler
 except ImportError as error:
     raise ImportError("--torch needs PyTorch: pip install 'ldl-jax[peers]'") from error
 
@@ -28,10 +29,25 @@ class Boxes(Dataset):
         return torch.from_numpy(np.array(part.resize((self.size, self.size), Image.Resampling.BILINEAR)))
 
 
-def loader(paths: list[str], places: np.ndarray, size: int, batch_size: int, workers: int) -> Iterator:
-    """Batches u8[b, size, size, 3] without end, from as many worker processes as there are cores."""
+class Following(Sampler):
+    """The next `count` numbers of 0 to `total` - 1, round and round: when they are read, no worker goes on."""
+
+    def __init__(self, total: int, count: int):
+        self.numbers, self.count = itertools.cycle(range(total)), count
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        return itertools.islice(self.numbers, self.count)
+
+
+def program(
+    paths: list[str], places: np.ndarray, size: int, batch_size: int, *, workers: int, batches: int
+) -> Callable:
+    """A program that takes so many batches u8[b, size, size, 3] from as many worker processes as there are cores."""
     # Spawned: a process with TensorFlow's threads may not be forked.
     kept = {"persistent_workers": True, "multiprocessing_context": "spawn"}
-    made = DataLoader(Boxes(paths, places, size), batch_size, num_workers=workers, **kept)
-    while True:
-        yield from made
+    sampler = Following(len(paths), batches * batch_size)
+    made = DataLoader(Boxes(paths, places, size), batch_size, sampler=sampler, num_workers=workers, **kept)
+    return lambda: [batch.shape for batch in made][-1] is None

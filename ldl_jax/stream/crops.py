@@ -79,7 +79,7 @@ def random_box(uniform, size, scale, ratio):
 
 
 def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bool) -> Callable:
-    """(bytes, key u64[1], counter u64[2]) -> u8[H, W, C], to be traced by TensorFlow.
+    """(key u64[1], counter u64[2], bytes) -> u8[H, W, C], to be traced by TensorFlow.
 
     key and counter draw the box of the image. A JPEG is decoded no further than its box needs; where the rest of the
     file is damaged, that box is good. shape: what must come out.
@@ -87,7 +87,7 @@ def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bo
     tf = tensorflow()
     exact = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}  # to the bit what Pillow decodes
 
-    def boxed(content, key, counter):
+    def boxed(key, counter, content):
         jpeg = tf.strings.substr(content, 0, len(JPEG)) == JPEG
         size = tf.cond(jpeg, lambda: tf.image.extract_jpeg_shape(content)[:2], lambda: _png_size(content))
         box = random_box(draws(key, counter), size, view.scale, view.ratio)
@@ -96,9 +96,9 @@ def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bo
             lambda: tf.image.crop_to_bounding_box(tf.image.decode_png(content, channels), *tf.unstack(box)),
         )  # fmt: skip
 
-    def decode(content, key, counter):
+    def decode(key, counter, content):
         if train and view.crop:
-            image = boxed(content, key, counter)
+            image = boxed(key, counter, content)
             image.set_shape([None, None, channels])
             image = _resize(image, [view.size] * 2, view.antialias)
         else:
