@@ -1,12 +1,14 @@
 """The stream: any list of examples, decoded by tf.data in parallel, handed out in the order that was asked for.
 
-What comes out is a function of (seed, epoch, index) alone. An element that fails is dropped by tf.data and missed here
-by its serial number; it is then decoded once more on its own, which heals a passing fault and tells the reason of a
-lasting one. No list of bad files is kept: it would make a resumed run another one.
+What comes out is a function of (seed, epoch, index) alone. An element that fails ends tf.data's pass or, with
+`on_error='skip'`, is dropped and missed here by its serial number; it is then decoded once more on its own, which heals
+a passing fault and tells the reason of a lasting one. No list of bad files is kept: it would make a resumed run another
+one.
 """
 
 import collections
 import os
+import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -81,6 +83,7 @@ class _Stream:
         self.told, self.seed = told, seed
         self.alone = None  # `decode`, compiled for one example; made when it is first needed
         self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
+        self.lock = threading.Lock()  # held while a batch is asked for
         self.given = self.done = 0  # examples asked for, and those handed out
         self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
 
@@ -99,12 +102,18 @@ class _Stream:
 
     def _through(self, first, batches, serial) -> Iterator[dict]:
         """As many batches as one tf.data pipeline takes: all, but where it hands out nothing any more."""
-        made = self._dataset(first, batches, serial)
-        chunks, chunk = made.as_numpy_iterator(), None
+        tf, ended = tensorflow(), threading.Event()
+        chunks = self._dataset(first, batches, serial, ended).as_numpy_iterator()
         held, last = [], -1  # chunks that are not used up; the last serial number seen
         while True:
             while not self.asked or last < self.asked[0][0] + len(self.asked[0][2]) - 1:
-                chunk = next(chunks, None)
+                try:
+                    chunk = next(chunks, None)
+                except (tf.errors.OpError, UnicodeDecodeError):  # its messages hold bytes of records
+                    # What was asked for by now is decoded one by one, then tf.data begins anew.
+                    with self.lock:
+                        ended.set()
+                    chunks, chunk = iter(()), None
                 if chunk is None:
                     break
                 held.append(chunk)
@@ -117,8 +126,8 @@ class _Stream:
             yield self._batch(start, epoch, index, held)
             held = [part for part in held if part[0][-1] >= stop]
 
-    def _dataset(self, first, batches, serial):
-        """tf.data: chunks of (serial number, image, label) in rising order, without those that failed."""
+    def _dataset(self, first, batches, serial, ended):
+        """tf.data: chunks of (serial number, image, label) in rising order, up to or without those that failed."""
         tf, source, decode = tensorflow(), self.source, self.decode
         ahead = max(AHEAD[0], AHEAD[1] * len(first[1]))
 
@@ -126,15 +135,18 @@ class _Stream:
             nonlocal serial
             batch = first
             try:
-                while batch is not None:
-                    epoch, index = batch
-                    index = np.asarray(index, np.int32)
-                    self.asked.append((serial, epoch, index))
-                    self.given += len(index)
+                while True:
+                    with self.lock:
+                        if batch is None and not ended.is_set() and self.given - self.done < ahead:
+                            batch = next(batches, None)
+                        if batch is None:
+                            return
+                        epoch, index = batch[0], np.asarray(batch[1], np.int32)
+                        self.asked.append((serial, epoch, index))
+                        self.given += len(index)
                     numbers = np.arange(serial, serial + len(index))
                     yield *keyed(self.seed, epoch, index), numbers, *source.fields(index)
-                    serial += len(index)
-                    batch = next(batches, None) if self.given - self.done < ahead else None
+                    serial, batch = serial + len(index), None
             except Exception as error:  # tf.data would take it for an element that failed
                 self.failed = error
 
@@ -144,8 +156,9 @@ class _Stream:
 
         made = source.read(batches_of(feed(), source.fields(np.zeros(1, np.int32))).unbatch())
         made = made.map(element, num_parallel_calls=cores(), deterministic=True)
-        made = made.ignore_errors().batch(len(first[1])).prefetch(2)
-        return made.with_options(options())
+        if self.on_error == "skip":  # else not: an operation less, and decoding writes straight into the batch
+            made = made.ignore_errors()
+        return made.batch(len(first[1])).prefetch(2).with_options(options())
 
     def _batch(self, start, epoch, index, held) -> dict:
         """One batch from chunks that hold all of it that could be read."""
