@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ldl_jax import augment, mesh, mixing, optimizer, options, steps
 from ldl_jax.contract import Batch, Build, Forward, Outputs
@@ -51,6 +52,11 @@ class Case(NamedTuple):
     batch: int = B
     norm_group: int = 0
     skip: bool = False
+
+
+def slow_but(quick, values):
+    """Parameters of a test, those outside `quick` marked as slow; in the default suite each kind is met once."""
+    return [value if value in quick else pytest.param(*value, marks=pytest.mark.slow) for value in values]
 
 
 def plug(folder, name):

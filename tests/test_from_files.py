@@ -17,7 +17,7 @@ pytestmark = pytest.mark.data
 
 ROOT = Path(__file__).parent.parent
 IMAGENET = [  # the config of ImageNet, made small
-    "--config=configs/imagenet_online.py", "--config.model.resnet.depth=18", "--config.model.dtype=float32",
+    "--config=configs/imagenet_online.py", "--config.model.resnet.depth=10", "--config.model.dtype=float32",
     "--config.data.imagenet.size=32", "--config.data.imagenet.eval_resize=36", "--config.data.batch_size=24",
     "--config.data.eval_batch_size=50", "--config.train.max_steps=6", "--config.train.log_every_steps=1",
 ]  # fmt: skip

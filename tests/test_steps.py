@@ -21,9 +21,10 @@ MEETINGS = [
     for number, name in enumerate(SOURCES)
     for mixing in ("none", ("mixup", "cutmix")[number % 2], "ricap")
 ]
+QUICK = [both for both in MEETINGS if both[1] != "ricap" or both[0] == "online"]
 
 
-@pytest.mark.parametrize(("name", "mixing"), MEETINGS)
+@pytest.mark.parametrize(("name", "mixing"), frame.slow_but(QUICK, MEETINGS))
 def test_a_source_keeps_the_contract_in_the_step(name, mixing):
     case = Case(name, mixing)
     step, batch = frame.observed(case), frame.streamed(0)
@@ -44,7 +45,7 @@ def test_a_source_keeps_the_contract_in_the_step(name, mixing):
     assert step._cache_size() == 1  # no weak type or new shape comes out of a step
 
 
-@pytest.mark.parametrize(("name", "mixing"), MEETINGS)
+@pytest.mark.parametrize(("name", "mixing"), frame.slow_but(QUICK, MEETINGS))
 def test_a_masked_slot_changes_no_term_and_no_memory(name, mixing):
     case = Case(name, mixing)
     batch = frame.streamed(0, masked=(5,))
@@ -88,7 +89,9 @@ def test_types_of_a_whole_step(name, dtype):
         assert jax.tree.leaves(jax.eval_shape(frame.recipe(case).source.report, given[0].labels)) is not None
 
 
-@pytest.mark.parametrize(("number", "name"), list(enumerate(SOURCES)))
+@pytest.mark.parametrize(
+    ("number", "name"), frame.slow_but([(0, "blend"), (1, "classwise"), (4, "online")], enumerate(SOURCES))
+)
 def test_eight_devices_are_one_device(number, name):
     mixing = frame.MIXINGS[number % 4]
     same_on_eight(Case(name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()))
