@@ -56,7 +56,9 @@ class Case(NamedTuple):
 
 def slow_but(quick, values):
     """Parameters of a test, those outside `quick` marked as slow; in the default suite each kind is met once."""
-    return [value if value in quick else pytest.param(*value, marks=pytest.mark.slow) for value in values]
+    values = [value if isinstance(value, tuple) else (value,) for value in values]
+    marks = {value: () if value in quick or value[0] in quick else pytest.mark.slow for value in values}
+    return [pytest.param(*value, marks=marks[value]) for value in values]
 
 
 def plug(folder, name):

@@ -37,7 +37,7 @@ def number(said, name):
     return int(re.search(rf"^{re.escape(name)} +([\d,]+)", said, re.MULTILINE)[1].replace(",", ""))
 
 
-@pytest.mark.parametrize(("count",), frame.slow_but([(8,), (256,)], [(1,), (8,), (32,), (256,)]))
+@pytest.mark.parametrize("count", frame.slow_but([8, 256], [1, 8, 32, 256]))
 def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
     said = plan.sizes(absent, count)
     assert said.startswith(f"published sizes; no data read at '{absent.data.root}'")

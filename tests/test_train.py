@@ -185,6 +185,7 @@ def test_chunks_of_steps_are_the_same_steps(tmp_path):
     chex.assert_trees_all_close(one, four, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
     constant = {"optimizer__schedule": "constant", "labels__online__schedule": "constant", "model__dtype": "float64"}
     go(tmp_path / "one", settings(**constant))
@@ -207,6 +208,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_no_checkpoint_holds_it(tmp_pa
     assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_teaches_and_is_remembered_by_its_weights(calm, tmp_path):
     c = settings(labels__name="teacher", teachers=(str(calm),), train__epochs=1.0)
     summary = go(tmp_path / "student", c)
@@ -270,6 +272,7 @@ def test_a_trace_of_the_steps_asked_for_is_written(tmp_path):
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_told(tmp_path, capsys):
     c = settings(train__max_steps=5, data__holdout=0)
     go(tmp_path / "short", c, profile=(3, 9))
