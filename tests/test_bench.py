@@ -87,6 +87,7 @@ def test_what_is_not_there_is_named(capsys, argv, sentence):
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys):
     draw = np.random.default_rng(0)
     for name in ("a", "b"):

@@ -96,8 +96,8 @@ def untrained(sources):
 def test_every_config_builds_and_its_step_has_shapes(path):
     c = config.read(path)
     teachers, c.teachers = (untrained,) * len(c.teachers), ()
-    if c.model.resnet.depth >= 50:
-        c.model.resnet.depth = 14  # the smallest of its kind: depths are counted where networks are tested
+    # The smallest of each kind: depths are counted where networks are tested.
+    c.model.resnet.depth, c.model.cifar_resnet.depth = 14 if c.model.resnet.depth >= 50 else 10, 8
     made = build.experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda k: steps.init_state(made.recipe, k), key)

@@ -162,6 +162,7 @@ def test_larger_groups_move_statistics_and_never_maps():
         assert parameters + stats < sum(size for _, size in moved) <= parameters + 3 * stats + 1
 
 
+@pytest.mark.slow
 def test_groups_do_not_depend_on_the_number_of_devices():
     """A group of four over two devices, float64, across the edge of an epoch."""
     case = frame.Case("online", dtype="float64", norm_group=4)

@@ -267,6 +267,7 @@ def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
     chex.assert_trees_all_close(state.ema["params"], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trace_of_the_steps_asked_for_is_written(tmp_path):
     go(tmp_path, settings(train__max_steps=5, data__holdout=0), profile=(2, 3))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
