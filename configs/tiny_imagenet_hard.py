@@ -11,7 +11,7 @@ from ldl_jax.config import default
 
 
 def get_config():
-    """Decoded once into a checked cache, then resident on the device."""
+    """Decoded once into a checked cache, then resident on the device; `data.resident=False` streams the files."""
     config = default()
     config.data.name = "imagefolder"
     config.data.root = "data/tiny-imagenet"

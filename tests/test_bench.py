@@ -52,6 +52,7 @@ def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
     assert re.search(r"GFLOP an image, \d.*% of 100", said)
 
 
+@pytest.mark.slow
 def test_a_set_too_large_to_hold_is_one_batch_under_all_indices(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(step, "SHAPES", {"imagenet": (8, 8, 3, 5, 10_000)})
     monkeypatch.setattr(step, "RESIDENT", 1000)

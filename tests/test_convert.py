@@ -73,7 +73,8 @@ def imported(folder, name, dtype="float64", **changes):
     return convert.import_run(path, config_of(name, dtype), folder / f"{name}-run", classes=5, shape=shape)
 
 
-SLOW = ("resnet_cifar", "resnet_imagenet", "preact_pskd", "preact_bottleneck")  # a step takes seconds to compile
+# Of these a step takes seconds to compile.
+SLOW = ("resnet_cifar", "resnet_imagenet", "preact_pskd", "preact_bottleneck", "wide_resnet")
 
 
 @pytest.fixture(scope="module", params=TWINS)

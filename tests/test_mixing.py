@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from frame import slow_but
 from scipy import stats
 
 from ldl_jax import mixing
@@ -78,7 +79,7 @@ def joined(image, split, offset):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(["ricap"], NAMES))
 def test_partners_are_rolls_and_shares_sum_to_one(name, kind):
     made = drawn(name, kind)
     assert (getattr(mixing, name)().ways, getattr(mixing, name)().probability) == (WAYS[name], 1)

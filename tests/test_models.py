@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from frame import slow_but
 
 from ldl_jax.contract import Outputs
 from ldl_jax.models import base, cifar_resnet
@@ -80,7 +81,7 @@ def convolved(image, kernel, stride):
     return out
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", slow_but([20, 32], DEPTHS))
 def test_a_resnet_has_as_many_parameters_as_the_formula_says(depth):
     hundred = size(abstract(settings(100), depth=depth)[0]["params"])
     assert hundred == expected_size(depth, 100)[0]

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from frame import slow_but
 
 from ldl_jax import build
 from ldl_jax.models import resnet
@@ -118,7 +119,7 @@ def train_logits(case, dtype):
     return jax.jit(partial(apply, train=True))(fresh(case), image)[0].logits
 
 
-@pytest.mark.parametrize("case", ["post", "wide"])
+@pytest.mark.parametrize("case", slow_but(["wide"], ["post", "wide"]))
 def test_a_network_starts_close_to_a_guess(case):
     logits = train_logits(case, "float32")
     label = jnp.arange(32) % 10
@@ -133,7 +134,7 @@ def test_bfloat16_says_about_the_same():
     assert 0 < jnp.abs(half - full).max() < 0.1 * jnp.abs(full).max()
 
 
-@pytest.mark.parametrize("case", ["post", "wide"])
+@pytest.mark.parametrize("case", slow_but(["wide"], ["post", "wide"]))
 def test_kernels_start_he_normal_by_fan_out_and_norms_as_the_identity(case):
     flat = traverse_util.flatten_dict(fresh(case)["params"], sep="/")
     for name, leaf in flat.items():

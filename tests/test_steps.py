@@ -95,7 +95,7 @@ def test_eight_devices_are_one_device(number, name):
     same_on_eight(Case(name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()))
 
 
-@pytest.mark.parametrize("name", frame.slow_but(["hint"], AUXILIARIES))
+@pytest.mark.parametrize("name", frame.slow_but([], AUXILIARIES))
 def test_eight_devices_are_one_device_with_an_auxiliary(name):
     same_on_eight(Case("online", dtype="float64", auxiliaries=(name,), augment=(("pad", 1), ("flip", True))))
 

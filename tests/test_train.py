@@ -8,6 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from frame import slow_but
 
 import ldl_jax
 from ldl_jax import build, config, plan, run, train
@@ -117,6 +118,7 @@ def test_the_same_command_on_a_finished_run_changes_no_number(calm, tmp_path):
     chex.assert_trees_all_equal(predictions(again), predictions(calm))
 
 
+@pytest.mark.slow
 def test_another_evaluation_says_the_same_and_another_average_something_else(calm, tmp_path):
     again = shutil.copytree(calm, tmp_path / "again")
     train.evaluate(settings(optimizer__ema=0.9, data__eval_batch_size=50), again, jax.devices()[:1])
@@ -254,6 +256,7 @@ def test_sizes_are_told_before_anything_starts():
     assert f"{3072 * 10 * 4 // 8:,}" in eighth
 
 
+@pytest.mark.slow
 def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
     go(tmp_path, settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0))
     made = build.experiment(settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0),
@@ -300,6 +303,7 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
     half = shutil.copytree(calm, tmp_path / "half")
     c = settings(optimizer__ema=0.9, train__epochs=4.0)
@@ -325,7 +329,7 @@ def test_a_run_is_not_extended_to_less(calm):
         go(calm, settings(optimizer__ema=0.9, train__epochs=1.0), extend=True)
 
 
-@pytest.mark.parametrize("name", ["peer", "mean_teacher"])
+@pytest.mark.parametrize("name", slow_but(["mean_teacher"], ["peer", "mean_teacher"]))
 def test_a_second_network_that_is_no_number_ends_the_run_too(name):
     made = build.experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
     device, state = train.make_programs(made), plan.fresh_state(made)
