@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 
 import jax
 import numpy as np
@@ -22,6 +23,20 @@ def test_programs_take_turns_and_ratios_are_of_the_time_for_a_unit():
     text = base.summary({"one": [1.0, 1.0], "two": [2.0, 4.0]}, "one", "rows/s", {"one": 10, "two": 40})
     assert re.search(r"one +10\.0 +1\.000", text)
     assert re.search(r"two +13\.3 +0\.750 \(0\.500 - 1\.000\)", text)
+
+
+def test_each_turn_is_settled_first_and_that_is_not_timed():
+    calls = []
+    programs = {"one": lambda: calls.append("one"), "two": lambda: calls.append("two")}
+
+    def settle(program):
+        calls.append("settle")
+        program()
+        time.sleep(0.05)
+
+    times = base.alternate(programs, rounds=2, seconds=1e-9, settle=settle)
+    assert calls[4:] == ["settle", "two", "two", "settle", "one", "one", "settle", "one", "one", "settle", "two", "two"]
+    assert max(max(values) for values in times.values()) < 0.04
 
 
 def tiny():
@@ -89,7 +104,8 @@ def test_what_is_not_there_is_named(capsys, argv, sentence):
 
 
 @pytest.mark.slow
-def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys):
+def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench.input, "REFILL", 0)
     draw = np.random.default_rng(0)
     for name in ("a", "b"):
         (tmp_path / "train" / name).mkdir(parents=True)

@@ -7,11 +7,19 @@ import jax
 import numpy as np
 
 
-def alternate(programs: dict[str, Callable], *, rounds: int, seconds: float, wait: dict | None = None):
+def alternate(
+    programs: dict[str, Callable],
+    *,
+    rounds: int,
+    seconds: float,
+    wait: dict | None = None,
+    settle: Callable | None = None,
+):
     """Seconds a call of each program, `rounds` times each, in turns of about `seconds`: {name: [seconds, ...]}.
 
     A program is called without arguments, dispatches its work and returns what to wait for; `wait` names a function
-    for programs whose results `jax.block_until_ready` does not know.
+    for programs whose results `jax.block_until_ready` does not know. settle(program) comes untimed before each turn:
+    for programs that work ahead, whose turn would begin with what lies ready, and with the one before still at work.
     """
     waits = {name: (wait or {}).get(name, jax.block_until_ready) for name in programs}
     times, calls = {name: [] for name in programs}, {}
@@ -22,6 +30,8 @@ def alternate(programs: dict[str, Callable], *, rounds: int, seconds: float, wai
         calls[name] = max(1, round(seconds / (time.perf_counter() - begin)))
     for number in range(rounds):
         for name in list(programs) if number % 2 else list(programs)[::-1]:
+            if settle is not None:
+                settle(programs[name])
             begin, before = time.perf_counter(), None
             for _ in range(calls[name]):
                 out = programs[name]()

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ldl_jax.data.base import Split
 from ldl_jax.stream import bare, crops, folder, pipeline
 
 EPOCHS = 8  # with boxes of their own; then they come again
-BATCHES = 8  # in a call, so that the few that lie ready weigh little
+BATCHES = 8  # in a call, more than lie ready
+REFILL = 2.0  # seconds in which the program before has made all that it makes ahead
 
 
 def plan(count: int, batch_size: int) -> list[tuple[int, np.ndarray]]:
@@ -27,6 +29,12 @@ def plan(count: int, batch_size: int) -> list[tuple[int, np.ndarray]]:
 def calls(batches) -> Callable:
     """A program that takes BATCHES batches."""
     return lambda: [next(batches) for _ in range(BATCHES)][-1] is None
+
+
+def settle(program: Callable) -> None:
+    """Let the program before come to rest, then take what lies ready of this one."""
+    time.sleep(REFILL)
+    program()
 
 
 def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool) -> tuple[dict[str, Callable], int]:
@@ -46,8 +54,8 @@ def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool
         from ldl_jax.bench import torch_input
 
         paths = [found.path(index) for index in order]
-        made["torch DataLoader, Pillow"] = torch_input.program(
-            paths, places, size, batch_size, workers=pipeline.cores(), batches=BATCHES
+        made["torch DataLoader, Pillow"] = calls(
+            torch_input.batches(paths, places, size, batch_size, workers=pipeline.cores())
         )
     return made, source.num_examples
 
@@ -62,7 +70,8 @@ def measure(
     os.sched_setaffinity(0, sorted(allowed)[:cores])
     try:
         made, count = programs(root, size, batch, antialias, peers)
-        times = base.alternate(made, rounds=rounds, seconds=seconds, wait=dict.fromkeys(made, lambda done: None))
+        done = dict.fromkeys(made, lambda done: None)
+        times = base.alternate(made, rounds=rounds, seconds=seconds, wait=done, settle=settle)
         used = pipeline.cores()
     finally:
         os.sched_setaffinity(0, allowed)

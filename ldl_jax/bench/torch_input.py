@@ -1,7 +1,7 @@
 """PyTorch's DataLoader with Pillow on the same boxes of the same files (extra `peers`)."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -29,25 +29,18 @@ class Boxes(Dataset):
         return torch.from_numpy(np.array(part.resize((self.size, self.size), Image.Resampling.BILINEAR)))
 
 
-class Following(Sampler):
-    """The next `count` numbers of 0 to `total` - 1, round and round: when they are read, no worker goes on."""
+class Endless(Sampler):
+    """The numbers 0 to `total` - 1, round and round."""
 
-    def __init__(self, total: int, count: int):
-        self.numbers, self.count = itertools.cycle(range(total)), count
-
-    def __len__(self):
-        return self.count
+    def __init__(self, total: int):
+        self.total = total
 
     def __iter__(self):
-        return itertools.islice(self.numbers, self.count)
+        return itertools.cycle(range(self.total))
 
 
-def program(
-    paths: list[str], places: np.ndarray, size: int, batch_size: int, *, workers: int, batches: int
-) -> Callable:
-    """A program that takes so many batches u8[b, size, size, 3] from as many worker processes as there are cores."""
+def batches(paths: list[str], places: np.ndarray, size: int, batch_size: int, *, workers: int) -> Iterator:
+    """Batches u8[b, size, size, 3] without end from so many worker processes."""
     # Spawned: a process with TensorFlow's threads may not be forked.
-    kept = {"persistent_workers": True, "multiprocessing_context": "spawn"}
-    sampler = Following(len(paths), batches * batch_size)
-    made = DataLoader(Boxes(paths, places, size), batch_size, sampler=sampler, num_workers=workers, **kept)
-    return lambda: [batch.shape for batch in made][-1] is None
+    kept = {"num_workers": workers, "multiprocessing_context": "spawn"}
+    return iter(DataLoader(Boxes(paths, places, size), batch_size, sampler=Endless(len(paths)), **kept))

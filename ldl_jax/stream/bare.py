@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ldl_jax.stream.base import Source, tensorflow
-from ldl_jax.stream.crops import View, draws, random_box
-from ldl_jax.stream.pipeline import cores, keyed, options
+from ldl_jax.stream.crops import View, attempts, random_box, uniform
+from ldl_jax.stream.pipeline import cores, options
 
 
 def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
@@ -15,12 +15,12 @@ def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
     shapes = [tf.io.extract_jpeg_shape(source.content(index)[0]) for index in range(source.num_examples)]
 
     @tf.function(autograph=False)
-    def box(key, counter, size):
-        return random_box(draws(key, counter), size, view.scale, view.ratio)
+    def box(sides, places, size):
+        return random_box(sides, places, size, view.ratio)
 
     def of(epoch, index):
-        key, counter = keyed(seed, epoch, np.array([index]))
-        return box(tf.constant(key[0]), tf.constant(counter[0]), shapes[index][:2])
+        sides, places = attempts(uniform(seed, epoch, [index]), view.scale, view.ratio)
+        return box(tf.constant(sides[0]), tf.constant(places[0]), shapes[index][:2])
 
     return np.array([[of(epoch, index) for index in range(len(shapes))] for epoch in range(epochs)])
 

@@ -27,7 +27,7 @@ class Source(Protocol):
         """What `read` has to know of examples i32[b], arrays [b]."""
 
     def read(self, dataset: Any) -> Any:
-        """From a tf.data.Dataset of (key, counter, serial, *fields) to one of (key, counter, serial, bytes, label).
+        """From a tf.data.Dataset of (sides, places, serial, *fields) to one of (sides, places, serial, bytes, label).
 
         What cannot be read has no bytes, or is an error of that element.
         """

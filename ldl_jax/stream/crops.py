@@ -9,6 +9,7 @@ import numpy as np
 from ldl_jax.stream.base import tensorflow
 
 LARGEST = 8192  # pixels of a side that an image is brought to
+EPOCHS = 2**31  # seeds below 2**32 and epochs below this make one i64
 ATTEMPTS = 10  # boxes that are drawn before the middle is taken, as torchvision does
 JPEG = b"\xff\xd8\xff"  # the first bytes of a file; what has others is decoded as PNG
 
@@ -46,59 +47,79 @@ def check(view: View, block: str) -> View:
     return view
 
 
-def draws(key, counter):
-    """Uniform numbers f64[10, 4] in [0, 1) of one example: Philox with a key u64[1] and a counter u64[2]."""
-    tf = tensorflow()
-    philox = tf.random.Algorithm.PHILOX.value
-    return tf.raw_ops.StatelessRandomUniformV2(
-        shape=[ATTEMPTS, 4], key=key, counter=counter, alg=philox, dtype=tf.float64
-    )
+def uniform(seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
+    """Uniform numbers f64[b, 10, 4] in [0, 1) of examples i32[b]: Philox by seed and epoch, counting from the index.
+
+    Drawn by NumPy a batch at a time: in tf.data's graph, for one image, they cost as much as the rest of its box.
+    """
+    made = np.empty((len(index), ATTEMPTS, 4))
+    philox = np.random.Philox(key=seed * EPOCHS + epoch)
+    generator, state = np.random.Generator(philox), philox.state
+    for one, place in zip(made, np.asarray(index).tolist(), strict=True):
+        state["state"]["counter"][:] = 0, place, 0, 0
+        philox.state = state
+        generator.random(out=one)
+    return made
 
 
-def random_box(uniform, size, scale, ratio):
+def attempts(drawn: np.ndarray, scale, ratio) -> tuple[np.ndarray, np.ndarray]:
+    """What `random_box` tries, of uniform numbers f64[b, 10, 4]: for each attempt area, ratio, row, column.
+
+    The area is uniform in `scale`, the ratio log-uniform in `ratio`. Returns sides f64[b, 10, 2] (height, width) by the
+    square root of the image's area, and places f64[b, 11, 2] in [0, 1), the last the middle.
+    """
+    area = scale[0] + drawn[..., :1] * (scale[1] - scale[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    sides = np.sqrt(area * np.exp((low + drawn[..., 1:2] * (high - low)) * np.array([-1.0, 1.0])))
+    middle = np.full((len(drawn), 1, 2), np.nextafter(0.5, 0))  # of an odd rest, the smaller half comes first
+    return sides, np.concatenate([drawn[..., 2:], middle], 1)
+
+
+def random_box(sides, places, size, ratio):
     """A box (top, left, height, width) i32[4] as torchvision's RandomResizedCrop draws it.
 
-    uniform: f64[10, 4] in [0, 1): for each attempt area, ratio, row, column. The first box that fits is taken: its area
-    uniform in `scale`, its ratio log-uniform in `ratio`; where none fits, the largest in the middle whose ratio is
-    allowed. size: height and width, i32[2]. Written with few operations: they cost a tenth of decoding a JPEG.
+    sides, places: f64[10, 2] and f64[11, 2], one image's `attempts`. The first that fits is taken; where none fits, the
+    largest in the middle whose ratio is allowed. size: height and width, i32[2]. Written with few operations: each
+    costs half a hundredth of decoding a JPEG.
     """
     tf = tensorflow()
-    low, high = math.log(ratio[0]), math.log(ratio[1])
     limit = tf.cast(size, tf.float64)
-    spread, least = np.array([scale[1] - scale[0], high - low, 1, 1]), np.array([scale[0], low, 0, 0])
-    drawn = uniform * spread + least
-    area = drawn[:, :1] * tf.reduce_prod(limit)
-    sides = tf.round(tf.sqrt(area * tf.exp(drawn[:, 1:2] * np.array([[-1.0, 1.0]]))))  # height, width
-    fits = tf.reduce_all(tf.equal(sides, tf.clip_by_value(sides, 1, limit)), 1)
-    some, first = tf.reduce_any(fits), tf.argmax(tf.cast(fits, tf.int32))
-    largest = tf.minimum(limit, tf.round(tf.reverse(limit, [0]) * np.array([1 / ratio[0], ratio[1]])))
-    side = tf.where(some, tf.gather(sides, first), largest)
-    place = tf.where(some, tf.gather(drawn, first)[2:], 0.5)
-    start = tf.floor(place * (limit - side + tf.cast(some, tf.float64)))
+    tried = tf.round(sides * tf.sqrt(tf.reduce_prod(limit)))
+    largest = tf.round(tf.reverse(limit, [0]) * np.array([1 / ratio[0], ratio[1]]))
+    side = tf.concat([tried, tf.clip_by_value(largest, 1, limit)[None]], 0)
+    fits = tf.reduce_all(tf.equal(side, tf.clip_by_value(side, 1, limit)), 1)
+    first = tf.argmax(tf.cast(fits, tf.int32))
+    side = tf.gather(side, first)
+    start = tf.floor(tf.gather(places, first) * (limit - side + 1))
     return tf.cast(tf.concat([start, side], 0), tf.int32)
 
 
 def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bool) -> Callable:
-    """(key u64[1], counter u64[2], bytes) -> u8[H, W, C], to be traced by TensorFlow.
+    """(sides f64[10, 2], places f64[11, 2], bytes) -> u8[H, W, C], to be traced by TensorFlow.
 
-    key and counter draw the box of the image. A JPEG is decoded no further than its box needs; where the rest of the
-    file is damaged, that box is good. shape: what must come out.
+    sides and places: the image's `attempts` at a box. A JPEG is decoded no further than its box needs; where the rest
+    of the file is damaged, that box is good. shape: what must come out.
     """
     tf = tensorflow()
     exact = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}  # to the bit what Pillow decodes
 
-    def boxed(key, counter, content):
-        jpeg = tf.strings.substr(content, 0, len(JPEG)) == JPEG
-        size = tf.cond(jpeg, lambda: tf.image.extract_jpeg_shape(content)[:2], lambda: _png_size(content))
-        box = random_box(draws(key, counter), size, view.scale, view.ratio)
-        return tf.cond(
-            jpeg, lambda: tf.image.decode_and_crop_jpeg(content, box, **exact),
-            lambda: tf.image.crop_to_bounding_box(tf.image.decode_png(content, channels), *tf.unstack(box)),
-        )  # fmt: skip
+    def boxed(sides, places, content):
+        def box(size):
+            return random_box(sides, places, size, view.ratio)
 
-    def decode(key, counter, content):
+        def png():
+            image = tf.image.decode_png(content, channels)
+            return tf.image.crop_to_bounding_box(image, *tf.unstack(box(_png_size(content))))
+
+        return tf.cond(
+            tf.strings.substr(content, 0, len(JPEG)) == JPEG,
+            lambda: tf.image.decode_and_crop_jpeg(content, box(tf.image.extract_jpeg_shape(content)[:2]), **exact),
+            png,
+        )
+
+    def decode(sides, places, content):
         if train and view.crop:
-            image = boxed(key, counter, content)
+            image = boxed(sides, places, content)
             image.set_shape([None, None, channels])
             image = _resize(image, [view.size] * 2, view.antialias)
         else:

@@ -188,8 +188,8 @@ class Files:
         tf = tensorflow()
 
         @tf.autograph.experimental.do_not_convert
-        def one(key, counter, serial, path, label):
-            return key, counter, serial, tf.io.read_file(path), label
+        def one(sides, places, serial, path, label):
+            return sides, places, serial, tf.io.read_file(path), label
 
         return dataset.map(one, num_parallel_calls=READS, deterministic=True)
 

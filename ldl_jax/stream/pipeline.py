@@ -15,9 +15,8 @@ import numpy as np
 
 from ldl_jax.data.base import Split, warn
 from ldl_jax.stream.base import Source, Unreadable, one_line, tensorflow
-from ldl_jax.stream.crops import View, decoder
+from ldl_jax.stream.crops import ATTEMPTS, View, attempts, decoder, uniform
 
-EPOCHS = 2**31  # seeds below 2**32 and epochs below this make one i64
 # Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
 AHEAD = 4096, 64
 
@@ -34,8 +33,11 @@ def split(source: Source, view: View, on_error: str) -> Split:
     told = set()  # names that were warned about; nothing else hangs on it
 
     def stream(batches, seed):
+        def tried(epoch, index):
+            return attempts(uniform(seed or 0, epoch, index), view.scale, view.ratio)
+
         decode = decoder(view, source.channels, shape, train=seed is not None)
-        return _Stream(source, shape, decode, on_error, told, 0 if seed is None else seed).run(batches)
+        return _Stream(source, shape, tried, decode, on_error, told).run(batches)
 
     return Split(source.num_examples, shape, stream=stream)
 
@@ -78,9 +80,9 @@ def fault(name: str, reason: str) -> str:
 class _Stream:
     """One pass over some batches."""
 
-    def __init__(self, source, shape, decode, on_error, told, seed):
-        self.source, self.shape, self.decode, self.on_error = source, shape, decode, on_error
-        self.told, self.seed = told, seed
+    def __init__(self, source, shape, tried, decode, on_error, told):
+        self.source, self.shape, self.tried, self.decode = source, shape, tried, decode
+        self.on_error, self.told = on_error, told
         self.alone = None  # `decode`, compiled for one example; made when it is first needed
         self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
         self.lock = threading.Lock()  # held while a batch is asked for
@@ -145,14 +147,14 @@ class _Stream:
                         self.asked.append((serial, epoch, index))
                         self.given += len(index)
                     numbers = np.arange(serial, serial + len(index))
-                    yield *keyed(self.seed, epoch, index), numbers, *source.fields(index)
+                    yield *self.tried(epoch, index), numbers, *source.fields(index)
                     serial, batch = serial + len(index), None
             except Exception as error:  # tf.data would take it for an element that failed
                 self.failed = error
 
         @tf.autograph.experimental.do_not_convert
-        def element(key, counter, serial, content, label):
-            return serial, decode(key, counter, content), label
+        def element(sides, places, serial, content, label):
+            return serial, decode(sides, places, content), label
 
         made = source.read(batches_of(feed(), source.fields(np.zeros(1, np.int32))).unbatch())
         made = made.map(element, num_parallel_calls=cores(), deterministic=True)
@@ -195,7 +197,7 @@ class _Stream:
                 raise Unreadable(f"has label {label}; allowed are 0 to {self.source.num_classes - 1}")
             if self.alone is None:
                 self.alone = tf.function(self.decode, autograph=False)
-            drawn = (tf.constant(one[0]) for one in keyed(self.seed, epoch, np.array([index])))
+            drawn = (tf.constant(one[0]) for one in self.tried(epoch, [index]))
             return self.alone(*drawn, tf.constant(content)).numpy(), label
         except (Unreadable, tf.errors.OpError) as error:
             reason = str(error) if isinstance(error, Unreadable) else self._reason(content, error)
@@ -220,14 +222,14 @@ class _Stream:
 
 
 def batches_of(fed: Iterator[tuple], fields: tuple[np.ndarray, ...]):
-    """A tf.data.Dataset of the batches (key, counter, serial, *fields) of an iterator; `fields` are some of them.
+    """A tf.data.Dataset of the batches (sides, places, serial, *fields) of an iterator; `fields` are some of them.
 
     Not `from_generator`: it tells malloc to give all that is large back to the system at once, with which decoding and
     resizing took half as long again (TensorFlow 2.21).
     """
     tf = tensorflow()
-    kinds = [np.dtype(np.uint64), np.dtype(np.uint64), np.dtype(np.int64), *(field.dtype for field in fields)]
-    wide = [(1,), (2,), (), *((),) * len(fields)]
+    kinds = [np.dtype(np.float64), np.dtype(np.float64), np.dtype(np.int64), *(field.dtype for field in fields)]
+    wide = [(ATTEMPTS, 2), (ATTEMPTS + 1, 2), (), *((),) * len(fields)]
     end = [np.zeros((0, *one), kind) for one, kind in zip(wide, kinds, strict=True)]
     kinds = [tf.string if kind.hasobject else tf.as_dtype(kind) for kind in kinds]
 
@@ -239,17 +241,7 @@ def batches_of(fed: Iterator[tuple], fields: tuple[np.ndarray, ...]):
         return tuple(found)
 
     numbers = tf.data.Dataset.range(2**62)
-    return numbers.map(following).take_while(lambda key, *_: tf.size(key) > 0)
-
-
-def keyed(seed: int, epoch: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the boxes of examples i32[b] are drawn with: a key u64[b, 1] and a counter u64[b, 2] for each.
-
-    Seed and epoch are the key; the index is the upper half of the counter, the lower one counts the numbers drawn.
-    """
-    counter = np.zeros((len(index), 2), np.uint64)
-    counter[:, 1] = index
-    return np.full((len(index), 1), seed * EPOCHS + epoch, np.uint64), counter
+    return numbers.map(following).take_while(lambda sides, *_: tf.size(sides) > 0)
 
 
 def _is_run(serials: np.ndarray) -> bool:

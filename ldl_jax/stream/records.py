@@ -241,13 +241,13 @@ class Records:
             return np.array([one if isinstance(one, bytes) else b"" for one in found], object)
 
         @tf.autograph.experimental.do_not_convert
-        def group(key, counter, serial, *place):
+        def group(sides, places, serial, *place):
             content = tf.numpy_function(data, place, tf.string, stateful=False)
             content.set_shape([None])
             found = tf.io.parse_example(content, self._kinds())
             image, label = found[self.made.image], found[self.made.label]
             image = tf.where((label >= 0) & (label < self.num_classes), image, "")
-            return key, counter, serial, image, tf.cast(label, tf.int32)
+            return sides, places, serial, image, tf.cast(label, tf.int32)
 
         return dataset.batch(GROUP).map(group, num_parallel_calls=READS, deterministic=True).unbatch()
 
