@@ -92,6 +92,7 @@ def test_a_memory_is_not_copied(momentum, devices):
     assert memory.temp_size_in_bytes < 4 * MIB
 
 
+@pytest.mark.slow
 def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_many(tmp_path, capsys):
     """From step 14 on the learning rate is beyond all numbers: 11 steps are skipped, and in a longer run 100."""
 

@@ -53,6 +53,7 @@ def prepared(made, index):
     return steps.prepare(made.recipe, (), data, {"index": np.asarray(index, np.int32)}, jnp.zeros((), jnp.int32))
 
 
+@pytest.mark.slow
 def test_noisy_labels_are_trained_on_and_the_published_ones_are_measured(own, tmp_path, capsys):
     c, write = own
     votes = rows(T)

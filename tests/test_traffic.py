@@ -49,6 +49,7 @@ def test_the_formula_is_what_the_compiled_program_moves(name):
         assert said[kind] <= size <= said[kind] + SCALARS, (kind, said[kind], size)
 
 
+@pytest.mark.slow
 def test_nothing_moves_on_one_device_and_rings_are_bounded():
     case = CASES["a float16 memory under CutMix"]._replace(num_classes=CLASSES, batch=SIZE, examples=EXAMPLES)
     assert sum(move.sent() for move in expected(case, 1)) == 0

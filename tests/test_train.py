@@ -179,6 +179,7 @@ def test_another_model_behind_the_same_config_is_refused_by_the_leaf_that_differ
     assert (other / "checkpoints" / "39").is_dir()
 
 
+@pytest.mark.slow
 def test_chunks_of_steps_are_the_same_steps(tmp_path):
     fields = {"model__dtype": "float64", "train__epochs": 2.0, "labels__online__momentum": 0.5}
     for name, chunk in (("one", 1), ("four", 4)):
