@@ -45,6 +45,7 @@ def tiny():
     return c
 
 
+@pytest.mark.slow
 def test_the_step_is_measured_beside_a_plain_one(capsys, monkeypatch):
     monkeypatch.setattr(config, "read", lambda path: tiny())
     monkeypatch.setattr(memory.measure, "__kwdefaults__", {"sizes": ((300, 10), (600, 10))})

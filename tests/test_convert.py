@@ -226,6 +226,7 @@ def test_the_command_makes_a_run_that_loads_and_teaches(own, capsys):
     assert "linear.weight" in safetensors.numpy.load_file(folder / "back.safetensors")
 
 
+@pytest.mark.slow
 def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     argv, folder = own
     draw, there = np.random.default_rng(0), f"--workdir={folder / 'run'}"

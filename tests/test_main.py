@@ -153,6 +153,7 @@ def test_arrays_that_are_no_file(capsys, tmp_path):
     assert f"{path}: cannot be read as an .npz file" in said
 
 
+@pytest.mark.slow
 def test_own_arrays_train(capsys, tmp_path):
     argv = arrays(tmp_path / "own.npz")
     assert (

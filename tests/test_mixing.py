@@ -89,7 +89,7 @@ def test_partners_are_rolls_and_shares_sum_to_one(name, kind):
     assert (made.share >= 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(["cutmix"], NAMES))
 def test_a_batch_shares_one_draw_unless_each_example_has_its_own(name):
     for kind in KINDS:
         share = drawn(name, kind).share

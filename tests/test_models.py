@@ -142,6 +142,7 @@ def test_only_activations_may_be_half_precision(dtype, inside, outside):
     assert outputs.logits.dtype == outputs.embedding.dtype == outside
 
 
+@pytest.mark.slow
 def test_half_precision_says_about_the_same():
     full, half = passed(False)[0].logits, passed(False, jnp.bfloat16)[0].logits
     assert half.dtype == np.float32

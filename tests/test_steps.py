@@ -89,7 +89,7 @@ def test_types_of_a_whole_step(name, dtype):
         assert jax.tree.leaves(jax.eval_shape(frame.recipe(case).source.report, given[0].labels)) is not None
 
 
-@pytest.mark.parametrize(("number", "name"), frame.slow_but([(1, "classwise"), (4, "online")], enumerate(SOURCES)))
+@pytest.mark.parametrize(("number", "name"), frame.slow_but([(4, "online")], enumerate(SOURCES)))
 def test_eight_devices_are_one_device(number, name):
     mixing = frame.MIXINGS[number % 4]
     same_on_eight(Case(name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()))

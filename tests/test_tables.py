@@ -178,6 +178,7 @@ def test_folds_are_a_partition_and_the_same_for_every_run():
     np.testing.assert_array_equal(order.fold(103, 4, 2)[1], parts[2][1])
 
 
+@pytest.mark.slow
 def test_a_fold_is_evaluated_and_the_others_are_trained_on(own, tmp_path):
     c, write = own
     c.data.train_split, c.data.folds, c.data.batch_size = "test", 3, 4
