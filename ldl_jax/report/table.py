@@ -2,7 +2,7 @@
 
 import math
 
-_KNOWN = {  # metric -> (row name, factor, digits after the point)
+KNOWN = {  # metric -> (row name, factor, digits after the point)
     "accuracy": ("accuracy %", 100, 2),
     "top5": ("top-5 %", 100, 2),
     "nll": ("NLL", 1, 4),
@@ -30,14 +30,14 @@ def table(columns: dict[str, dict[str, float]], floors: dict[str, float] | None 
     blocks = [
         [["", *columns]],
         [["images", *(_count(values.get("n")) for values in columns.values())]] if "n" in names else [],
-        [_row(*_KNOWN[name], [values.get(name) for values in columns.values()]) for name in _KNOWN if name in names],
+        [_row(*KNOWN[name], [values.get(name) for values in columns.values()]) for name in KNOWN if name in names],
         [
             [name, *(_significant(values.get(name)) for values in columns.values())]
             for name in names
-            if name != "n" and name not in _KNOWN
+            if name != "n" and name not in KNOWN
         ],
     ]
-    lines = _align([block for block in blocks if block])
+    lines = align([block for block in blocks if block])
     return "\n".join([*lines, _NOTE] if "ece_floor" in names else lines)
 
 
@@ -57,8 +57,8 @@ def _significant(value):
     return _MISSING if value is None else f"{value:.4g}"
 
 
-def _align(blocks):
-    """Lines of equal width: first column to the left, the others to the right, a rule between blocks."""
+def align(blocks):
+    """Lines of equal width of blocks of rows: first column to the left, the others to the right, a rule between."""
     widths = [max(len(row[i]) for block in blocks for row in block) for i in range(len(blocks[0][0]))]
     rule = "-" * (sum(widths) + 3 * (len(widths) - 1))
     lines = [rule]

@@ -1,0 +1,61 @@
+"""What the pictures of stored predictions are drawn from, as plain lists: bins, classes, coverage, temperatures."""
+
+import numpy as np
+
+from ldl_jax.predictions import Predictions, Reduced, Transform, picked, reduce
+
+BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
+POINTS = 200  # of the risk-coverage curve, at most
+TEMPERATURES = np.geomspace(0.25, 4, 25)  # beside the fitted one, as its multiples
+SAMPLE = 10_000  # examples that the curve over temperatures is measured on, at most
+
+
+def reliability(reduced: Reduced, bins: int = BINS) -> dict[str, list[float]]:
+    """Count, summed confidence and number correct of each bin of the confidence."""
+    edges = np.linspace(0, 1, bins + 1)[1:-1].astype(np.float32)  # as the confidences were rounded
+    return _sums(np.searchsorted(edges, reduced.confidence), reduced, bins)
+
+
+def classes(reduced: Reduced, count: int) -> dict[str, list[float]]:
+    """Count, summed confidence and number correct of the examples predicted as each of `count` classes."""
+    return _sums(reduced.predicted, reduced, count)
+
+
+def _sums(place, reduced, length):
+    def total(weights):
+        return np.bincount(place, weights, length).tolist()
+
+    return {"count": total(None), "confidence": total(reduced.confidence), "correct": total(reduced.correct)}
+
+
+def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
+    """Error rate of the most confident share of the examples, for shares up to 1; among equals the earlier goes first.
+
+    Geifman and El-Yaniv 2017, section 2.
+    """
+    order = np.argsort(-reduced.confidence, kind="stable")
+    kept = np.arange(1, len(order) + 1)
+    risk = np.cumsum(~reduced.correct[order]) / kept
+    some = np.unique(np.linspace(0, len(order) - 1, min(POINTS, len(order))).astype(int))
+    return {"coverage": (kept[some] / len(order)).tolist(), "risk": risk[some].tolist()}
+
+
+def temperatures(seed: int, predictions: Predictions, fitted: float) -> dict[str, list[float]]:
+    """NLL and ECE at temperatures around the fitted one, on SAMPLE of the examples, drawn by `seed`."""
+    count = len(predictions.values)
+    part = predictions
+    if count > SAMPLE:
+        part = picked(part, np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False)))
+    found = {"temperature": (fitted * TEMPERATURES).tolist(), "nll": [], "ece": [], "examples": min(count, SAMPLE)}
+    for temperature in found["temperature"]:
+        reduced = reduce(part, divided(temperature))
+        bins = reliability(reduced)
+        gap = np.abs(np.subtract(bins["confidence"], bins["correct"]))
+        found["nll"].append(float(reduced.nll.mean()))
+        found["ece"].append(float(gap.sum() / len(reduced.nll)))
+    return found
+
+
+def divided(temperature: float) -> Transform:
+    """Logits divided by a temperature."""
+    return lambda logits: logits / np.asarray(temperature, logits.dtype)

@@ -1,0 +1,195 @@
+"""The command on stored predictions: its table, its JSON, its exit status, and the memory that it takes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from frame import softmax
+
+from ldl_jax import curves, evaluate, files, predictions, suite, votes
+
+N, K = 60, 4
+DRAW = np.random.default_rng(0)
+
+
+def drawn(count=N, scale=1.0):
+    """Logits f32[count, K] of a network that is right more often than not, and labels."""
+    label = DRAW.integers(0, K, count).astype(np.int32)
+    logits = DRAW.standard_normal((count, K))
+    logits[np.arange(count), label] += 1.5
+    return {"logits": (scale * logits).astype(np.float32), "label": label}
+
+
+TEST, VAL = drawn(scale=3), drawn(scale=3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    files.write_npz(tmp_path / "test.npz", **TEST, index=np.arange(N))
+    files.write_npz(tmp_path / "holdout.npz", **VAL)
+    np.save(tmp_path / "odd.npy", DRAW.standard_normal((N, K)).astype(np.float32))
+    np.save(tmp_path / "votes.npy", DRAW.integers(0, 5, (N, K)) + np.eye(K, dtype=int)[TEST["label"]])
+    return tmp_path
+
+
+def run(*argv):
+    return evaluate.main([str(word) for word in argv])
+
+
+def given(**changed):
+    return predictions.Predictions("x", TEST["logits"], TEST["label"], "logits")._replace(**changed)
+
+
+def test_the_command_prints_a_table_and_writes_json(folder, capsys):
+    beside = ("--val", folder / "holdout.npz", "--ood", folder / "odd.npy", "--human", folder / "votes.npy")
+    assert run(folder / "test.npz", *beside) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "test: 60 examples, 4 classes; logits by the name logits" in said.out
+    accuracy = np.mean(TEST["logits"].argmax(1) == TEST["label"])
+    assert f"{100 * accuracy:.2f}" in next(line for line in said.out.splitlines() if line.startswith("accuracy %"))
+    (found,) = json.loads((folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail)["suites"]
+    figures = found["raw"]["figures"]
+    assert figures["accuracy"]["value"] == pytest.approx(accuracy)
+    own = softmax(TEST["logits"])[np.arange(N), TEST["label"]]
+    assert figures["nll"]["value"] == pytest.approx(-np.log(own).mean(), rel=1e-6)
+    low, high = figures["nll"]["interval"]
+    assert low < figures["nll"]["value"] < high
+    assert figures["ece"]["floor"] > 0
+    odd = softmax(np.load(folder / "odd.npy")).max(1)
+    known = softmax(TEST["logits"]).max(1)
+    auroc = np.mean(known[:, None] > odd) + np.mean(known[:, None] == odd) / 2
+    assert figures["ood_auroc"]["value"] == pytest.approx(auroc)
+    share = np.load(folder / "votes.npy") / np.load(folder / "votes.npy").sum(1, keepdims=True)
+    cross = -np.sum(share * np.log(softmax(TEST["logits"])), 1).mean()
+    assert figures["table_cross_entropy"]["value"] == pytest.approx(cross, rel=1e-6)
+    assert found["temperature"]["temperature"] > 1.5
+    assert found["scaled"]["figures"]["nll"]["value"] < figures["nll"]["value"]
+    assert found["scaled"]["figures"]["accuracy"]["value"] == figures["accuracy"]["value"]
+    sweep = found["scaled"]["curves"]["temperature"]
+    assert len(sweep["nll"]) == len(sweep["ece"]) == len(sweep["temperature"])
+
+
+FAULTS = {  # words of the command -> what the sentence says
+    "no file": ([], "required: predictions"),
+    "a flag": (["test.npz", "--vla", "x"], "unrecognized arguments: --vla x"),
+    "a kind": (["test.npz", "--kind=scores"], "invalid choice: 'scores'"),
+    "a seed": (["test.npz", "--seed=one"], "invalid int value: 'one'"),
+    "missing": (["none.npz"], "none.npz: is not there"),
+    "a folder": (["."], "allowed are .npz, .npy, .csv"),
+    "not probabilities": (["test.npz", "--kind=probabilities"], "test.npz: its probabilities are from"),
+    "labels of others": (["test.npz", "--labels", "short.npy"], "short.npy: has 59 labels for 60 rows"),
+    "other classes": (["test.npz", "--val", "wide.npz"], "wide has 5 classes and test 4"),
+    "no votes": (["test.npz", "--human", "odd.npy"], "odd.npy: row "),
+    "few votes": (["test.npz", "--human", "few.npy"], "few.npy: has 59 rows for 60 predictions"),
+    "votes of others": (["test.npz", "--human", "wide.npz"], "wide.npz: holds logits, label; allowed is one array"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, monkeypatch):
+    words, sentence = FAULTS[case]
+    files.write_npz(folder / "wide.npz", logits=np.pad(VAL["logits"], ((0, 0), (0, 1))), label=VAL["label"])
+    np.save(folder / "short.npy", TEST["label"][1:])
+    np.save(folder / "few.npy", np.ones((N - 1, K)))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(suite, "_state", lambda *arguments: pytest.fail("measured before all was read"))
+    before = sorted(folder.rglob("*"))
+    assert run(*words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert sentence in said.err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
+    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
+    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    files.write(folder / "taken", "")
+    assert run(folder / "test.npz", "--out", folder / "taken") == 1
+    assert capsys.readouterr().err.startswith(f"error: {folder / 'taken'}")
+
+
+def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):
+    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
+    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
+    for val, said in (("copy.npz", "copy.npz is the same as"), ("holdout.npz", "")):
+        assert run(folder / "test.npz", "--val", folder / val) == 0
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.startswith("warning: " if said else "")
+        assert err.count("\n") == bool(said)
+
+
+def test_files_are_named_by_what_tells_them_apart():
+    assert evaluate.names([Path("a/x/test.npz"), Path("b/x/test.npz"), Path("b/x/other.csv")]) == [
+        "a/x/test", "b/x/test", "b/x/other",
+    ]  # fmt: skip
+    assert evaluate.names([Path("a/test.npz")]) == ["test"]
+
+
+def test_votes_become_distributions_of_the_examples(tmp_path):
+    table = DRAW.integers(1, 9, (2 * N, K))
+    share = table / table.sum(1, keepdims=True)
+    np.save(tmp_path / "all.npy", table)
+    files.write_npz(tmp_path / "some.npz", votes=table[:N].astype(np.uint8), other=np.zeros(3))
+    files.write(tmp_path / "some.csv", "\n".join(",".join(map(str, row)) for row in table[:N]))
+    for name in ("some.npz", "some.csv"):
+        np.testing.assert_allclose(votes.read(tmp_path / name, given()), share[:N])
+    index = np.arange(N) * 2
+    np.testing.assert_allclose(votes.read(tmp_path / "all.npy", given(index=index)), share[index])
+
+
+def test_curves_are_those_of_the_definitions():
+    reduced = predictions.reduce(given())
+    bins = curves.reliability(reduced)
+    number = [next(i for i in range(15) if c <= (i + 1) / 15 + 1e-9) for c in reduced.confidence]
+    np.testing.assert_array_equal(bins["count"], np.bincount(number, minlength=15))
+    assert sum(bins["confidence"]) == pytest.approx(reduced.confidence.sum())
+    assert sum(curves.classes(reduced, K)["correct"]) == reduced.correct.sum()
+    fifths = predictions.reduce(given(values=np.full((N, 5), 0.2, np.float32), kind="probabilities"))
+    assert curves.reliability(fifths)["count"][2] == N  # (2/15, 3/15]
+    risk = curves.risk_coverage(reduced)
+    assert risk["coverage"][-1] == 1
+    assert risk["risk"][-1] == pytest.approx(1 - reduced.correct.mean())
+    assert risk["risk"][0] == 1 - reduced.correct[reduced.confidence.argmax()]
+
+
+PEAK = """
+import sys
+from ldl_jax import evaluate
+assert evaluate.main(sys.argv[1:]) == 0
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def peak_megabytes(folder, count):
+    """The most memory, mapped files included, that the command takes for `count` examples of 1,000 classes."""
+    path = folder / f"of{count}.npy"
+    scores = np.lib.format.open_memmap(path, "w+", np.float32, (count, 1000))
+    label = DRAW.integers(0, 1000, count)
+    for first in range(0, count, 5000):
+        part = DRAW.standard_normal((min(5000, count - first), 1000), dtype=np.float32)
+        part[np.arange(len(part)), label[first : first + 5000]] += 4
+        scores[first : first + 5000] = part
+    del scores
+    np.save(folder / f"{path.stem}_labels.npy", label)
+    files.write_npz(folder / "val.npz", logits=part[:1000], label=label[first : first + 1000])
+    settings = {"PYTHONPATH": str(Path(__file__).parent.parent), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", PEAK, str(path), "--val", str(folder / "val.npz"), "--out", str(folder / "out")]
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """2 GB for the 5.1 GB of ImageNet's training images are 160 MB for these 400 MB, beside what the program takes."""
+    assert peak_megabytes(tmp_path, 100_000) - peak_megabytes(tmp_path, 2_000) < 160

@@ -1,0 +1,257 @@
+"""Predictions of any framework: the formats agree, chunks change nothing, and bad files are refused in one sentence."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from frame import softmax
+
+from ldl_jax import files, predictions
+from ldl_jax.metrics import calibration, nll
+
+N, K = 40, 5
+DRAW = np.random.default_rng(0)
+LOGITS = (2 * DRAW.standard_normal((N, K))).astype(np.float32)
+LABEL = DRAW.integers(0, K, N).astype(np.int32)
+PROBS = softmax(LOGITS).astype(np.float32)
+
+
+def text(*columns, header=None):
+    """A .csv of columns side by side, with digits that give float32 back."""
+    table = np.column_stack([np.asarray(column, np.float64) for column in columns])
+    lines = [",".join(f"{x:.9g}" for x in row) for row in table]
+    return "\n".join(([header] if header else []) + lines) + "\n"
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(compressed=False, **arrays):
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def pickled(**arrays):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.fixture
+def place(tmp_path):
+    def put(name, content):
+        content = content.encode() if isinstance(content, str) else content
+        return files.write(tmp_path / name, content)
+
+    return put
+
+
+NAMES = ",".join(f"class {i}" for i in range(K))
+GOOD = {
+    "run.npz": {"run.npz": npz(logits=LOGITS, label=LABEL, index=np.arange(N))},
+    "small.npz": {"small.npz": npz(True, logits=LOGITS, targets=LABEL)},
+    "plain.npy": {"plain.npy": npy(LOGITS), "plain_labels.npy": npy(LABEL.astype(np.int64))},
+    "columns.npy": {"columns.npy": npy(np.asfortranarray(LOGITS)), "columns_labels.npy": npy(LABEL)},
+    "swapped.npy": {"swapped.npy": npy(LOGITS.astype(">f4")), "swapped_labels.npy": npy(LABEL.astype(float))},
+    "header.csv": {"header.csv": text(LOGITS, LABEL, header=f"{NAMES},Label")},
+    "first.csv": {"first.csv": text(LABEL, LOGITS)},
+    "last.csv": {"last.csv": text(LOGITS, LABEL).replace("\n", "\r\n") + "\n"},
+    "beside.csv": {"beside.csv": text(LOGITS), "beside_labels.npy": npy(LABEL)},
+    "named.csv": {
+        "named.csv": f"\ufefffile,target,{NAMES}\n"
+        + "".join(f'"a, {i}.png",{line}\n' for i, line in enumerate(text(LABEL, LOGITS).splitlines()))
+    },
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_format_gives_the_same(name, place):
+    paths = {part: place(part, content) for part, content in GOOD[name].items()}
+    found = predictions.read(paths[name])
+    assert found.kind == "logits"
+    np.testing.assert_array_equal(np.asarray(found.values, np.float32), LOGITS)
+    np.testing.assert_array_equal(found.label, LABEL)
+    assert found.label.dtype == np.int32
+    assert isinstance(found.values, np.memmap) == (name in ("run.npz", "plain.npy", "columns.npy", "swapped.npy"))
+    assert (found.index is not None) == (name == "run.npz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy(LABEL),
+        npz(labels=LABEL),
+        text(LABEL),
+        text(LABEL, header="label"),
+        text(LOGITS, LABEL, header=f"{NAMES},label"),
+    ],
+    ids=["npy", "npz", "column", "header", "among others"],
+)
+def test_labels_may_be_named(content, place):
+    ending = "npz" if content[:2] == b"PK" else "npy" if isinstance(content, bytes) else "csv"
+    scores = place("scores.npz", npz(logits=LOGITS, label=(LABEL + 1) % K))
+    found = predictions.read(scores, labels=place(f"truth.{ending}", content))
+    np.testing.assert_array_equal(found.label, LABEL)
+
+
+def test_the_kind_is_told_by_the_stated_rule(place):
+    def kind(scores, forced=None, **named):
+        found = predictions.read(place("x.npz", npz(label=LABEL, **named)), kind=forced) if named else predictions.read(
+            place("x.npy", npy(scores)), labels=place("l.npy", npy(LABEL)), kind=forced
+        )  # fmt: skip
+        return found.kind, found.notes[0]
+
+    assert kind(LOGITS)[0] == "logits"
+    assert "not all are in [0, 1]" in kind(LOGITS)[1]
+    assert kind(PROBS)[0] == "probabilities"
+    assert kind(PROBS.astype(np.float16))[0] == "probabilities"
+    assert kind(np.log(PROBS))[0] == "logits"
+    assert kind(np.where(PROBS.max() == PROBS, PROBS + 2e-4, PROBS))[0] == "probabilities"
+    assert kind(PROBS, "logits") == ("logits", "logits by --kind, though each row is a distribution")
+    assert kind(PROBS / 2, "logits")[0] == "logits"
+    assert kind(None, logits=LOGITS, probs=PROBS)[0] == "logits"
+    assert kind(None, "probabilities", logits=LOGITS, probs=PROBS)[0] == "probabilities"
+    assert kind(None, probabilities=PROBS)[1] == "probabilities by the name probabilities"
+
+
+def with_nan(value):
+    scores = LOGITS.copy()
+    scores[7, 2] = value
+    return scores
+
+
+BAD = {  # name -> file, content, what the sentence says
+    "no file": ("x.npz", None, "is not there"),
+    "ending": ("x.pt", b"PK", "allowed are .npz, .npy, .csv"),
+    "nothing": ("x.npz", b"", "is empty"),
+    "no zip": ("x.npz", b"not a zip file", "cannot be read as .npz"),
+    "truncated npz": ("x.npz", npz(logits=LOGITS, label=LABEL)[:-200], "cannot be read as .npz"),
+    "truncated npy": ("x.npy", npy(LOGITS)[:-4], "truncated: float32[40, 5] has 800 bytes, and 796"),
+    "no npy": ("x.npy", b"\x00" * 300, "cannot be read as .npy"),
+    "pickled npy": ("x.npy", None, "refused"),
+    "pickled npz": ("x.npz", pickled(logits=LOGITS.astype(object), label=LABEL), "refused"),
+    "other names": ("x.npz", npz(scores=LOGITS, y=LABEL), "holds scores, y; allowed are scores named logits"),
+    "no labels": ("x.npz", npz(logits=LOGITS), "has no labels, and x_labels.npy is not beside it"),
+    "two labels": ("x.npz", npz(logits=LOGITS, label=LABEL, targets=LABEL), "allowed is one of them"),
+    "rank of labels": ("x.npz", npz(logits=LOGITS, label=np.eye(K)[LABEL]), "labels are float64[40, 5]"),
+    "length": ("x.npz", npz(logits=LOGITS, label=LABEL[1:]), "39 labels for 40 rows"),
+    "negative label": ("x.npz", npz(logits=LOGITS, label=LABEL - K), "allowed are 0 to 4"),
+    "high label": ("x.npz", npz(logits=LOGITS, label=np.where(np.arange(N) == 3, K, LABEL)), "row 3 is 5; allowed"),
+    "half label": ("x.npz", npz(logits=LOGITS, label=LABEL + 0.5), "allowed are 0 to 4"),
+    "nan label": ("x.npz", npz(logits=LOGITS, label=np.where(np.arange(N) == 3, np.nan, LABEL)), "row 3 is nan"),
+    "one axis": ("x.npz", npz(logits=LOGITS[:, 0], label=LABEL), "scores are float32[40]"),
+    "one class": ("x.npz", npz(logits=LOGITS[:, :1], label=0 * LABEL), "two classes"),
+    "three axes": ("x.npz", npz(logits=LOGITS[None], label=LABEL), "scores are float32[1, 40, 5]"),
+    "no examples": ("x.npz", npz(logits=LOGITS[:0], label=LABEL[:0]), "scores are float32[0, 5]"),
+    "integers": ("x.npz", npz(logits=LABEL[:, None] + np.arange(K), label=LABEL), "floating-point"),
+    "index": ("x.npz", npz(logits=LOGITS, label=LABEL, index=np.arange(N)[1:]), "index is int64[39]"),
+    "nan": ("x.npz", npz(logits=with_nan(np.nan), label=LABEL), "row 7 holds nan"),
+    "inf": ("x.npz", npz(logits=with_nan(-np.inf), label=LABEL), "row 7 holds -inf"),
+    "sum": ("x.npz", npz(probs=PROBS * np.where(np.arange(N) == 9, 0.9, 1)[:, None], label=LABEL), "row 9 sums to 0.9"),
+    "sum, no name": ("x.csv", text(PROBS * 0.99, LABEL), "allowed for probabilities is 1 within 0.001"),
+    "range": ("x.npz", npz(probs=LOGITS, label=LABEL), "its probabilities are from"),
+    "short row": ("x.csv", text(LOGITS, LABEL) + "1,2,3\n", "x.csv, line 41: has 3 fields; allowed are 6"),
+    "long row": ("x.csv", "file," + NAMES + ",label\na" + ",1" * 7 + "\n", "x.csv, line 2: has 8 fields"),
+    "word": ("x.csv", text(LOGITS, LABEL) + "\n1,2,oh,4,5,0\n", "line 42: column 3 holds 'oh'"),
+    "header alone": ("x.csv", NAMES + ",label\n", "no rows"),
+    "blank": ("x.csv", "\n\n", "no rows"),
+    "no text": ("x.csv", b"\xff\xfe\x00", "cannot be read as .csv"),
+    "no label column": ("x.csv", text(LOGITS), "neither of its last and first column"),
+    "two label columns": ("x.csv", text(LABEL, LOGITS, LABEL), "both of its last and first column"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_refused_in_one_sentence(case, place, tmp_path):
+    name, content, said = BAD[case]
+    if case == "pickled npy":
+        np.save(tmp_path / name, LOGITS.astype(object), allow_pickle=True)
+    elif content is not None:
+        place(name, content)
+    with pytest.raises(ValueError, match=r".") as error:
+        predictions.read(tmp_path / name)
+    message = str(error.value)
+    assert said in message
+    assert name in message
+    assert "\n" not in message
+
+
+def test_labels_are_not_read_where_none_are_asked_for(place):
+    found = predictions.read(place("x.npz", npz(logits=LOGITS, label=LABEL + 900)), labelled=False)
+    assert found.label is None
+
+
+def expected(values):
+    """The columns by their definitions, in float64."""
+    probs = softmax(values)
+    own = probs[np.arange(N), LABEL]
+    return {
+        "confidence": probs.max(1), "correct": probs.argmax(1) == LABEL, "predicted": probs.argmax(1), "label": LABEL,
+        "nll": -np.log(own), "brier": (probs**2).sum(1) - 2 * own + 1, "entropy": -(probs * np.log(probs)).sum(1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", predictions.KINDS)
+def test_columns_and_sums_are_those_of_the_definitions_in_chunks_of_any_size(kind):
+    values = LOGITS if kind == "logits" else PROBS
+    given = predictions.Predictions("x", values, LABEL, kind)
+    metrics = {"nll": nll.make(K), "calibration": calibration.make(K)}
+    for rows in (N, 16) if kind == "logits" else (16,):
+        found = predictions.reduce(given, rows=rows)
+        for name, column in expected(LOGITS).items():
+            np.testing.assert_allclose(getattr(found, name), column, rtol=2e-6, atol=1e-7, err_msg=name)
+        assert found.nll.dtype == np.float64
+        sums = predictions.streamed(given, metrics, rows=rows)
+        assert sums["nll"] == pytest.approx(found.nll.mean(), rel=1e-6)
+        assert sums["confidence"] == pytest.approx(found.confidence.mean(), rel=1e-6)
+    if kind == "probabilities":
+        np.testing.assert_array_equal(found.confidence, PROBS.max(1))  # not one rounding away
+
+
+def test_all_probabilities_at_once(monkeypatch):
+    for values, kind in ((LOGITS, "logits"), (PROBS, "probabilities")):
+        given = predictions.Predictions("x", values, LABEL, kind)
+        np.testing.assert_allclose(predictions.probabilities(given), PROBS, rtol=1e-6)
+        monkeypatch.setattr(predictions, "ELEMENTS", 16 * K)  # the last chunk is padded
+        np.testing.assert_allclose(predictions.probabilities(given), PROBS, rtol=1e-6)
+
+
+def test_a_transform_comes_after_the_logits():
+    halved = predictions.reduce(predictions.Predictions("x", LOGITS, LABEL, "logits"), lambda x: x / 2, rows=N)
+    np.testing.assert_allclose(halved.nll, expected(LOGITS / 2)["nll"], rtol=2e-6)
+    of_probs = predictions.reduce(predictions.Predictions("x", PROBS, LABEL, "probabilities"), lambda x: x / 2, rows=N)
+    np.testing.assert_allclose(of_probs.nll, halved.nll, rtol=1e-5)
+
+
+def test_a_probability_of_zero_counts_as_the_floor():
+    values = np.tile(np.eye(K, dtype=np.float32)[0], (N, 1))
+    found = predictions.reduce(predictions.Predictions("x", values, LABEL, "probabilities"), rows=N)
+    np.testing.assert_allclose(found.nll, np.where(LABEL == 0, 0, -np.log(predictions.FLOOR)), rtol=1e-6)
+    np.testing.assert_array_equal(found.brier, np.where(LABEL == 0, 0, 2))
+    np.testing.assert_array_equal(found.entropy, 0)
+
+
+def test_some_examples_are_picked(monkeypatch):
+    monkeypatch.setattr(predictions, "ELEMENTS", 16 * K)
+    places = np.array([0, 3, 15, 16, 39])
+    found = predictions.picked(predictions.Predictions("x", LOGITS, LABEL, "logits"), places)
+    np.testing.assert_array_equal(found.values, LOGITS[places])
+    np.testing.assert_array_equal(found.label, LABEL[places])
+
+
+def test_chunks_are_of_one_size_and_padded(place):
+    given = predictions.read(place("x.npz", npz(logits=LOGITS, label=LABEL)))
+    parts = list(predictions.chunks(given, 16))
+    assert [values.shape for values, _ in parts] == [(16, K)] * 3
+    used = [seen.mask > 0 for _, seen in parts]
+    assert [int(mask.sum()) for mask in used] == [16, 16, 8]
+    np.testing.assert_array_equal(np.concatenate([v[m] for (v, _), m in zip(parts, used, strict=True)]), LOGITS)
+    np.testing.assert_array_equal(np.concatenate([s.label[m] for (_, s), m in zip(parts, used, strict=True)]), LABEL)
