@@ -17,7 +17,7 @@ from ldl_jax.report import comparison
 from ldl_jax.runs import Group, Run
 from ldl_jax.scores import uncertainty
 
-FIGURES = ("accuracy", "nll", "brier", "ece")
+FIGURES = {"raw": ("accuracy", "nll", "brier", "ece"), "scaled": ("nll", "brier", "ece")}  # T leaves accuracies alone
 NAME = "comparison"
 
 
@@ -42,13 +42,13 @@ def compare(found: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
     """
     measured = [{state: _measured(group, state == "scaled") for state in comparison.STATES} for group in found]
     groups = [
-        {"name": group.name, "runs": [str(one.path) for one in group.runs], **{s: _spreads(own[s]) for s in own}}
+        {"name": group.name, "runs": [str(one.path) for one in group.runs], **{s: _spreads(s, own[s]) for s in own}}
         for group, own in zip(found, measured, strict=True)
     ]
     differences = [
         {
             "name": group.name,
-            **{s: _differences(seed, group, own[s], found[baseline], measured[baseline][s]) for s in own},
+            **{s: _differences(s, seed, group, own[s], found[baseline], measured[baseline][s]) for s in own},
         }
         for place, (group, own) in enumerate(zip(found, measured, strict=True))
         if place != baseline
@@ -70,17 +70,18 @@ def _side(one: Run, scaled: bool) -> tuple:
 
 def _values(sides: list[tuple]) -> dict[str, list[float]]:
     found = [uncertainty.figures(*side) for side in sides]
-    return {name: [one[name] for one in found] for name in FIGURES}
+    return {name: [one[name] for one in found] for name in found[0]}
 
 
-def _spreads(sides: list[tuple] | None) -> dict | None:
+def _spreads(state: str, sides: list[tuple] | None) -> dict | None:
     if sides is None:
         return None
-    found = {name: uncertainty.over_seeds(values) for name, values in _values(sides).items()}
+    values = _values(sides)
+    found = {name: uncertainty.over_seeds(values[name]) for name in FIGURES[state]}
     return {name: {"mean": x.mean, "std": x.std, "n": x.n} for name, x in found.items()}
 
 
-def _differences(seed, group: Group, own, base: Group, there) -> dict | None:
+def _differences(state: str, seed: int, group: Group, own, base: Group, there) -> dict | None:
     if own is None or there is None:
         return None
     places = _pairs(group, base)
@@ -88,7 +89,7 @@ def _differences(seed, group: Group, own, base: Group, there) -> dict | None:
     images = uncertainty.paired(seed, [(own[i], there[j]) for i, j in places])
     same_seeds = len(places) == len(own) == len(there) and _seeds(group) == _seeds(base)
     found = {}
-    for name in FIGURES:
+    for name in FIGURES[state]:
         if same_seeds:
             spread = uncertainty.over_seeds([values[name][i] - before[name][j] for i, j in places])
             mean, std, interval = spread.mean, spread.std, spread.interval
