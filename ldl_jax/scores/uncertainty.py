@@ -80,9 +80,13 @@ def _counts(seed: int, count: int, resamples: int) -> Iterator[np.ndarray]:
 
 def _columns(confidence, correct, means: dict[str, np.ndarray]) -> np.ndarray:
     """f64[N, M + 2 BINS]: the M columns of means, then for each bin whether an example is in it, and its gap there."""
-    member = place(confidence)[:, None] == np.arange(BINS)
-    gap = (confidence - correct)[:, None] * member
-    return np.concatenate([*(np.asarray(x, np.float64)[:, None] for x in means.values()), member, gap], axis=1)
+    every, bins, first = np.arange(len(confidence)), place(confidence), len(means)
+    columns = np.zeros((len(confidence), first + 2 * BINS))
+    for number, values in enumerate(means.values()):
+        columns[:, number] = values
+    columns[every, first + bins] = 1
+    columns[every, first + BINS + bins] = confidence - correct
+    return columns
 
 
 def _figures(sums: np.ndarray, names) -> dict[str, np.ndarray]:
