@@ -17,7 +17,7 @@ from scipy import stats
 BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
 RESAMPLES = 1000
 LEVEL = 0.95  # of every interval here
-BINNED = ("ece", "mce", "rmsce")  # figures that chance makes larger, never smaller
+ABSOLUTE = ("ece", "mce", "rmsce", "overconfidence", "underconfidence")  # figures that noise makes larger
 _BLOCK = 2**24  # numbers of the matrix of counts in memory at once, 128 MB
 
 
@@ -118,26 +118,29 @@ def _resampled(seed, columns, resamples) -> np.ndarray:
 
 
 def bootstrap(
-    seed: int, confidence, correct, means: dict[str, np.ndarray] | None = None, *, resamples: int = RESAMPLES
-) -> dict[str, tuple[float, float]]:
-    """95 % intervals of figures of one network, (low, high) by name.
+    seed: int, confidence, correct, means: dict[str, np.ndarray] | None = None, *,
+    chance: float = 0.0, resamples: int = RESAMPLES,
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """95 % intervals of figures of one network, (low, high) by name; deterministic in `seed`.
 
     means: columns f[N] whose means are figures (accuracy, NLL, Brier). Of the bins of the confidence: ece,
     overconfidence, underconfidence, signed_ece (mean confidence less accuracy), mce, rmsce. Means and signed_ece have
-    percentile intervals. The others are sums of absolute gaps, which noise makes larger, in a resample by about as much
-    again as in the sample: percentiles would lie too high, so that theirs is the basic interval (2 x value less the
-    percentiles; Davison and Hinkley 1997, section 5.2), cut off at 0. It aims at the figure that endless data would
-    give, and so may lie below the value measured. Deterministic in `seed`.
+    percentile intervals. The others add up absolute gaps, which noise makes larger, in a resample by about as much
+    again as in the sample: percentiles lie too high (in 150 simulated test sets near calibration they never held the
+    true ECE). Theirs is the basic interval, 2 x value less the percentiles (Davison and Hinkley 1997, section 5.2), cut
+    off at 0; it aims at the figure that endless data would give, and so may lie below the value measured. An ECE of at
+    most `chance`, the 95 % quantile of `noise_floor`, has one from 0. So made it held the true ECE in 83 to 95 % of 200
+    simulated test sets each, of 1,000 and 10,000 examples with true ECEs from 0 to 0.06.
     """
     confidence, correct = _checked(confidence, correct)
     means = means or {}
     columns = _columns(confidence, correct, means)
     value = _figures(columns.sum(0), list(means))
     drawn = _figures(_resampled(seed, columns, resamples), list(means))
-    return {
-        name: _basic(value[name], drawn[name]) if name in (*BINNED, "overconfidence", "underconfidence") else _ends(x)
-        for name, x in drawn.items()
-    }
+    found = {name: _basic(value[name], x) if name in ABSOLUTE else _ends(x) for name, x in drawn.items()}
+    if value["ece"] <= chance:
+        found["ece"] = (0.0, found["ece"][1])
+    return found
 
 
 def _ends(drawn: np.ndarray) -> tuple[float, float]:
