@@ -1,0 +1,160 @@
+"""Intervals, noise floors and differences, held to what probability theory says of them."""
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from ldl_jax.scores import uncertainty
+
+DRAW = np.random.default_rng(0)
+
+
+def calibrated(count, draw=DRAW):
+    """Confidences of a network of ten classes, and answers as right as they claim."""
+    confidence = 1 - 0.9 * draw.beta(0.6, 3, count)
+    return confidence, draw.uniform(size=count) < confidence
+
+
+def plain(confidence, correct, bins=15):
+    """The figures of the bins, by loops."""
+    gaps, counts = np.zeros(bins), np.zeros(bins)
+    for c, right in zip(confidence, correct, strict=True):
+        place = max(0, int(np.ceil(c * bins)) - 1)
+        gaps[place] += c - right
+        counts[place] += 1
+    used = counts > 0
+    rates = gaps[used] / counts[used]
+    return {
+        "ece": abs(gaps).sum() / len(correct), "mce": abs(rates).max(), "signed_ece": gaps.sum() / len(correct),
+        "rmsce": np.sqrt((counts[used] * rates**2).sum() / len(correct)),
+        "overconfidence": gaps[gaps > 0].sum() / len(correct), "underconfidence": -gaps[gaps < 0].sum() / len(correct),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["drawn", "all right", "all wrong", "saturated", "one"])
+def test_figures_are_those_of_a_loop_over_examples(case):
+    confidence, correct = calibrated(400)
+    if case == "all right":
+        correct[:] = True
+    elif case == "all wrong":
+        correct[:] = False
+    elif case == "saturated":
+        confidence[:] = 1.0
+    elif case == "one":
+        confidence, correct = confidence[:1], correct[:1]
+    found = uncertainty.figures(confidence, correct, {"accuracy": correct})
+    for name, value in plain(confidence, correct).items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+    assert found["accuracy"] == pytest.approx(correct.mean())
+    assert found["ece"] == pytest.approx(found["overconfidence"] + found["underconfidence"])
+    assert found["ece"] >= abs(found["signed_ece"]) - 1e-15
+
+
+def test_a_mean_has_the_interval_of_normal_theory():
+    confidence, correct = calibrated(4000)
+    low, high = uncertainty.bootstrap(3, confidence, correct, {"accuracy": correct})["accuracy"]
+    half = 1.96 * correct.std() / np.sqrt(4000)
+    assert low == pytest.approx(correct.mean() - half, abs=0.12 * half)
+    assert high == pytest.approx(correct.mean() + half, abs=0.12 * half)
+
+
+def test_the_same_seed_draws_the_same_and_another_one_does_not():
+    confidence, correct = calibrated(300)
+    one, again = (uncertainty.bootstrap(1, confidence, correct) for _ in range(2))
+    assert one == again
+    assert one != uncertainty.bootstrap(2, confidence, correct)
+
+
+def test_resamples_in_blocks_are_those_in_one(monkeypatch):
+    confidence, correct = calibrated(50)
+    whole = uncertainty.bootstrap(0, confidence, correct, resamples=40)
+    monkeypatch.setattr(uncertainty, "_BLOCK", 350)
+    parts = uncertainty.bootstrap(0, confidence, correct, resamples=40)
+    np.testing.assert_allclose([*whole.values()], [*parts.values()], atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", [0.0, 0.005, 0.06])
+def test_intervals_of_the_ece_mostly_hold_the_true_one(gap):
+    """Of networks overconfident by `gap` everywhere, by simulation; near calibration percentiles do not."""
+    draw, inside, percentiles = np.random.default_rng(5), 0, 0
+    for trial in range(100):
+        confidence = draw.uniform(0.4, 1, 1000)
+        correct = draw.uniform(size=1000) < confidence - gap
+        chance = uncertainty.noise_floor(jax.random.key(0), confidence)[1]
+        low, high = uncertainty.bootstrap(trial, confidence, correct, chance=chance, resamples=300)["ece"]
+        inside += low <= gap <= high
+        value = uncertainty.figures(confidence, correct)["ece"]
+        percentiles += 2 * value - high <= gap <= (2 * value - low if low else 1)
+    assert 0.82 <= inside / 100 <= 1
+    assert percentiles < 10 or gap == 0.06
+
+
+def test_the_noise_floor_is_what_calibrated_networks_score():
+    scored = [plain(*calibrated(1000, np.random.default_rng(seed)))["ece"] for seed in range(60)]
+    confidence, _ = calibrated(1000)
+    mean, most = uncertainty.noise_floor(jax.random.key(0), confidence)
+    assert mean == pytest.approx(np.mean(scored), rel=0.1)
+    assert most == pytest.approx(np.quantile(scored, 0.95), rel=0.2)
+    four, _ = uncertainty.noise_floor(jax.random.key(0), calibrated(4000)[0])
+    assert four == pytest.approx(mean / 2, rel=0.15)  # falls with the root of the number of examples
+
+
+def test_a_network_and_itself_differ_by_nothing():
+    side = (*calibrated(200), {"nll": DRAW.uniform(size=200)})
+    for difference in uncertainty.paired(0, [(side, side)] * 2).values():
+        assert difference == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_paired_differences_are_narrower_than_those_of_two_samples():
+    confidence, correct = calibrated(2000)
+    nll = DRAW.normal(1, 1, 2000)
+    better = (confidence, correct, {"nll": nll - 0.05 + DRAW.normal(0, 0.1, 2000)})
+    found = uncertainty.paired(0, [(better, (confidence, correct, {"nll": nll}))])["nll"]
+    apart = better[2]["nll"] - nll
+    half = 1.96 * apart.std() / np.sqrt(2000)
+    np.testing.assert_allclose(found.interval, [apart.mean() - half, apart.mean() + half], atol=0.2 * half)
+    assert found.p < 0.01
+    assert found.value == pytest.approx(apart.mean())
+
+
+def test_several_pairs_are_averaged():
+    sides = [(*calibrated(500), {"nll": DRAW.uniform(size=500)}) for _ in range(4)]
+    pairs = [(sides[0], sides[1]), (sides[2], sides[3])]
+    single = [uncertainty.paired(0, [pair])["ece"].value for pair in pairs]
+    assert uncertainty.paired(0, pairs)["ece"].value == pytest.approx(np.mean(single))
+
+
+def test_seeds_have_students_interval():
+    values = [0.1, 0.3, 0.2, 0.4]
+    found = uncertainty.over_seeds(values)
+    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    np.testing.assert_allclose(found.interval, expected)
+    assert (found.mean, found.n) == (pytest.approx(0.25), 4)
+    assert found.std == pytest.approx(np.std(values, ddof=1))
+    assert uncertainty.over_seeds([0.5]) == (0.5, None, 1, None)
+    assert uncertainty.unpaired([0.5], values) is None
+    assert uncertainty.unpaired([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "correct", "sentence"),
+    [
+        ([0.5, np.nan], [True, True], "outside 0 to 1"),
+        ([0.5, 1.5], [True, True], "outside 0 to 1"),
+        ([0.5], [True, True], r"confidence is \[1\] and correct \[2\]"),
+        ([], [], r"N from 1"),
+    ],
+)
+def test_what_is_no_prediction_is_refused(confidence, correct, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        uncertainty.bootstrap(0, confidence, correct)
+
+
+def test_values_over_seeds_must_be_numbers_and_pairs_of_one_size():
+    with pytest.raises(ValueError, match="finite"):
+        uncertainty.over_seeds([0.1, np.nan])
+    short, long = (*calibrated(5), {}), (*calibrated(6), {})
+    with pytest.raises(ValueError, match=r"networks of \[5, 6\] examples"):
+        uncertainty.paired(0, [(short, long)])
