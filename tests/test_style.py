@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ldl_jax").rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
-PLUG_FOLDERS = ("labels", "losses", "auxiliary", "models", "data", "metrics", "calibrate")
+PLUG_FOLDERS = ("labels", "losses", "auxiliary", "models", "data", "metrics", "calibrate", "scores")
 SMALL_FOLDERS = ("labels", "losses", "auxiliary")  # a method is a file of at most 60 lines
 FACTORY_FOLDERS = (*SMALL_FOLDERS, "models", "calibrate")  # whose files make something by options
 OWNERS = {  # third-party package -> the only places that may import it
