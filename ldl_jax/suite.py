@@ -114,7 +114,8 @@ def _state(seed: int, predictions: Predictions, transform: Transform | None, pla
         values |= _unknown(reduced, reduce(ood, transform))
     if human is not None:
         values |= _human(part, transform, human if places is None else human[places])
-    figures = {name: _figure(name, value, intervals.get(name)) for name, value in values.items()}
+    names = [*filter(values.__contains__, _GROUP), *(name for name in values if name not in _GROUP)]
+    figures = {name: _figure(name, values[name], intervals.get(name)) for name in names}
     figures["ece"]["floor"] = floor
     return {
         "figures": figures,

@@ -4,8 +4,8 @@ from ldl_jax.report.table import KNOWN, align
 
 _NONE = ""
 _NOTES = (
-    "interval: 95 %, of the mean over examples; floor: what a perfectly calibrated model with these confidences "
-    "scores on this many examples"
+    "interval: 95 %, by the bootstrap over examples; floor: the ECE of a perfectly calibrated model with these "
+    "confidences on this many examples"
 )
 
 
@@ -14,11 +14,10 @@ def table(suite: dict) -> str:
     states = [state for state in ("raw", "scaled") if suite[state]]
     heads = [[f"{state}", "95 % interval", "floor"] for state in states]
     groups: dict[str, list] = {}
-    figures = suite["raw"]["figures"]
-    for name in [*(name for name in KNOWN if name in figures), *(name for name in figures if name not in KNOWN)]:
-        figure = figures[name]
+    for name, figure in suite["raw"]["figures"].items():
         found = [suite[state]["figures"].get(name) for state in states]
-        groups.setdefault(figure["group"], []).append(_row(name, found))
+        rows = groups.setdefault(figure["group"], [[f"[{figure['group']}]", *[""] * 3 * len(states)]])
+        rows.append(_row(name, found))
     lines = align([[["", *(cell for head in heads for cell in head)]], *groups.values()])
     return "\n".join([*_title(suite), *lines, _NOTES, *suite["notes"]])
 
