@@ -1,5 +1,6 @@
 """What a finished run leaves: predictions, weights, pictures and a summary."""
 
+import shlex
 from pathlib import Path
 
 import jax
@@ -106,8 +107,18 @@ def report(made: Experiment, workdir: Path, found: dict[str, Measured]) -> list[
     measured = suite.measure(splits["test"], val=splits.get("holdout"), human=_true(made, found["test"]))
     return [
         files.write_json(workdir / "evaluation.json", {"seed": measured["seed"], "suites": [measured]}),
-        page.write(workdir / "report.html", [measured], title=_name(made)),
+        page.write(workdir / "report.html", [measured], title=_name(made), facts=_facts(made)),
     ]
+
+
+def _facts(made: Experiment) -> dict[str, str]:
+    """How the run was made, for its report."""
+    ran = run.versions()
+    return {
+        "command": shlex.join(["python", *ran["command"]]), "seed": str(made.config.seed),
+        "weights": made.config.eval.weights, "device": f"{ran['devices']} x {ran['device']} ({ran['backend']})",
+        "python": ran["python"],
+    }  # fmt: skip
 
 
 def changed_labels(made: Experiment) -> dict[str, float]:

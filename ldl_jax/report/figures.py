@@ -90,12 +90,18 @@ def curves(path, rows: list[dict], *, title: str):
         return _save(path, figure)
 
 
+def band(count, expected) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) accuracies f[bins] of 95 % of calibrated models with these counts and mean confidences: binomial."""
+    low, high = (binom.ppf(quantile, count, expected) / count for quantile in (0.025, 0.975))
+    return low, high
+
+
 def _draw_bins(axes, count, confidence, correct):
     used = count > 0
     n, width = count[used], 1 / len(count)
     left = np.flatnonzero(used) * width
     accuracy, expected = correct[used] / n, np.clip(confidence[used] / n, 0, 1)
-    low, high = (binom.ppf(quantile, n, expected) / n for quantile in (0.025, 0.975))
+    low, high = band(n, expected)
     strength = np.clip(n / _FAINT_BELOW, 0.25, 1)
     shared, gap = np.minimum(accuracy, expected), np.abs(accuracy - expected)
     over = expected > accuracy

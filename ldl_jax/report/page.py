@@ -1,0 +1,138 @@
+"""The report of stored predictions: one HTML file with the figures of all models, their pictures and what they mean."""
+
+from importlib import metadata
+from pathlib import Path
+
+from ldl_jax import files
+from ldl_jax.report import html, pictures
+from ldl_jax.report.table import KNOWN
+
+HEADLINE = ("accuracy", "nll", "brier", "ece")
+CAPTIONS = {
+    "reliability": (
+        "Can the confidence be trusted?",
+        "Blue: the accuracy of the examples in each bin of confidence; black: their mean confidence. Where blue is "
+        "below black the model is overconfident. The grey bar holds the accuracies of 95 % of perfectly calibrated "
+        "models with as many examples in that bin: what lies inside it may be chance. Below: how many examples are "
+        "right and wrong.",
+    ),
+    "classes": (
+        "Which classes mislead?",
+        "Mean confidence less accuracy, of the examples that were predicted as each class: orange-red is "
+        "overconfident, green underconfident. The black line is the range in which 95 % of calibrated models would "
+        "lie.",
+    ),
+    "coverage": (
+        "Does it know when it is wrong?",
+        "The error rate if only the most confident share of the examples is answered. A good confidence starts near "
+        "0 and rises late. A temperature changes no order here, or hardly any.",
+    ),
+    "temperature": (
+        "What would one temperature do?",
+        "NLL and ECE of these examples at each temperature; the dot is the one that was fitted on other examples. A "
+        "model that is calibrated already has its lowest NLL at 1.",
+    ),
+}  # fmt: skip
+MEANINGS = (
+    "ECE: 15 bins of equal width (lo, hi] over the confidence (Guo et al. 2017); the mean over examples of the gap "
+    "between a bin's accuracy and its mean confidence. It is overconfidence plus underconfidence; signed ECE is "
+    "their difference.",
+    "Intervals hold 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, which noise makes larger, "
+    "are moved back by as much (basic bootstrap), and begin at 0 where chance explains the gap.",
+    "Floor: the ECE that a perfectly calibrated model with these confidences scores on this many examples, since "
+    "noise makes gaps; differences of that size mean nothing.",
+    "Debiased L2 is without this noise and may be negative when squared. Smooth ECE has a kernel in the place of "
+    "bins (Blasiok and Nakkiran 2023), the KS error has neither (Gupta et al. 2021).",
+    "At T: after the logits were divided by one temperature that was fitted on other examples. What wins only "
+    "before that wins by something that one number mends.",
+)
+
+
+def page(suites: list[dict], *, title: str, facts: dict[str, str] | None = None) -> str:
+    """The report of what `suite.measure` gave for one model or several, as HTML; `facts` stand at its end."""
+    drawn: dict[str, list[str]] = {}
+    for kind, name, figure in pictures.pictures(suites):
+        drawn.setdefault(kind, []).append(html.drawing(name, figure, f"{CAPTIONS[kind][0]} {name}"))
+    parts = [_measured(suites), _headline(suites)]
+    parts += [
+        html.section(CAPTIONS[kind][0], html.text(CAPTIONS[kind][1], "quiet"), html.many(drawings))
+        for kind, drawings in drawn.items()
+    ]
+    parts.append(html.section("All figures", *(_figures(suite) for suite in suites)))
+    parts.append(html.section("What they mean", *map(html.text, MEANINGS)))
+    parts.append(html.section("How it was made", html.table(["", ""], [[k, v] for k, v in _facts(facts).items()])))
+    return html.document(title, parts)
+
+
+def write(path, suites: list[dict], *, title: str, facts: dict[str, str] | None = None) -> Path:
+    """Write the report; returns its path."""
+    return files.write(path, page(suites, title=title, facts=facts))
+
+
+def _measured(suites) -> str:
+    """What was read, and how it was understood."""
+    lines = []
+    for suite in suites:
+        count = f"{suite['examples']:,} examples, {suite['classes']} classes"
+        lines.append(html.text(f"{suite['name']}: {count}; {suite['understood']}. {_fitted(suite['temperature'])}"))
+        lines += [html.text(f"{note}.", "warn") for note in suite["notes"]]
+    return "\n".join(lines)
+
+
+def _fitted(temperature: dict | None) -> str:
+    if temperature is None:
+        return "No temperature was fitted."
+    where = f"{temperature['name']} ({temperature['examples']:,} examples)"
+    return f"Temperature {temperature['temperature']:.4g}, fitted on {where}."
+
+
+def _headline(suites) -> str:
+    states = [state for state in pictures.STATES if any(suite[state] for suite in suites)]
+    heads = [KNOWN[name][0] + (" at T" if state == "scaled" else "") for state in states for name in _shown(state)]
+    rows = [
+        [suite["name"], *(_cell(suite, state, name) for state in states for name in _shown(state))] for suite in suites
+    ]
+    return html.table(["", *heads], rows)
+
+
+def _shown(state: str) -> tuple[str, ...]:
+    return HEADLINE if state == "raw" else HEADLINE[1:]  # a temperature leaves the accuracy alone
+
+
+def _cell(suite: dict, state: str, name: str) -> str:
+    figure = (suite[state] or {"figures": {}})["figures"].get(name)
+    if figure is None:
+        return "–"
+    floor = "" if figure["floor"] is None else f"floor {number(name, figure['floor'])}"
+    return "\n".join(filter(None, [number(name, figure["value"]), interval(name, figure["interval"]), floor]))
+
+
+def _figures(suite: dict) -> str:
+    """Every figure of one model, by group."""
+    states = [state for state in pictures.STATES if suite[state]]
+    rows: list = []
+    for name, figure in suite["raw"]["figures"].items():
+        if figure["group"] not in rows:
+            rows.append(figure["group"])
+        found = [suite[state]["figures"].get(name, figure) for state in states]
+        cells = [x for one in found for x in (number(name, one["value"]), interval(name, one["interval"]))]
+        rows.append([KNOWN.get(name, (name,))[0], *cells])
+    heads = [head for state in states for head in ("raw" if state == "raw" else "at T", "95 %")]
+    title = html.text(suite["name"]) if suite["name"] else ""
+    return title + html.table(["", *heads], rows)
+
+
+def number(name: str, value: float | None) -> str:
+    """A figure's value in the unit of its name, such as percent."""
+    _, factor, digits = KNOWN.get(name, (name, 1, 4))
+    return "–" if value is None else f"{factor * value:.{digits}f}"
+
+
+def interval(name: str, ends) -> str:
+    """A figure's interval, '' where it has none."""
+    return "" if ends is None else f"{number(name, ends[0])} to {number(name, ends[1])}"
+
+
+def _facts(facts: dict[str, str] | None) -> dict[str, str]:
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "numpy", "scipy", "scikit-learn"))
+    return {**(facts or {}), "packages": packages}

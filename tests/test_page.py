@@ -1,0 +1,168 @@
+"""The report: what stands in it, that nothing in it is run or loaded, and that it looks right in a browser."""
+
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldl_jax.report import html, page, pictures
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NASTY = "<script>alert('x')</script> & \"q\" $x_1$"
+
+
+def state(classes, draw, scaled):
+    count = draw.integers(0, 50, 15)
+    confidence = (np.arange(15) + 0.5) / 15 * count
+    correct = draw.binomial(count, 0.9 * (np.arange(15) + 0.5) / 15)
+    each = draw.integers(0, 9, classes)
+    figures = {
+        "accuracy": ("accuracy", 0.5, [0.4, 0.6], None), "nll": ("proper scores", 1.25, [1.0, 1.5], None),
+        "brier": ("proper scores", 0.7, None, None), "ece": ("calibration", 0.0815, [0.05, 0.1], 0.0123),
+        "error_auroc": ("knowing when it is wrong", None, None, None), "own_figure": ("other", 3.0, None, None),
+    }  # fmt: skip
+    made = {
+        "figures": {n: {"group": g, "value": v, "interval": i, "floor": f} for n, (g, v, i, f) in figures.items()},
+        "curves": {
+            "reliability": {
+                "count": count.tolist(), "confidence": confidence.tolist(), "correct": correct.tolist()
+            },
+            "classes": {
+                "count": each.tolist(), "confidence": (0.7 * each).tolist(), "correct": (each // 2).tolist()
+            },
+            "risk_coverage": {"coverage": [0.1, 0.5, 1.0], "risk": [0.0, 0.2, 0.5]},
+        },
+    }  # fmt: skip
+    if scaled:
+        made["curves"]["temperature"] = {
+            "temperature": [0.5, 1, 2], "nll": [1.5, 1.2, 1.4], "ece": [0.2, 0.1, 0.15], "examples": 100
+        }  # fmt: skip
+    return made
+
+
+def suite(name, classes=4, scaled=True, names=None, seed=0):
+    draw = np.random.default_rng(seed)
+    return {
+        "name": name, "examples": 1234, "classes": classes, "class_names": names, "kind": "logits",
+        "understood": "logits by the name logits", "notes": [f"a note on {name}"], "seed": 0,
+        "temperature": {"name": "val", "examples": 99, "temperature": 1.5, "at_bound": False} if scaled else None,
+        "raw": state(classes, draw, False), "scaled": state(classes, draw, True) if scaled else None,
+    }  # fmt: skip
+
+
+SUITES = [suite(NASTY, names=["ant", NASTY, "cat", "dög"]), suite("other", seed=1, scaled=False)]
+
+
+@pytest.fixture(scope="module")
+def written():
+    return page.page(SUITES, title=NASTY, facts={"command": NASTY})
+
+
+def test_what_comes_from_files_is_text_and_nothing_is_loaded(written):
+    assert "<script" not in written
+    assert "&lt;script&gt;alert(" in written
+    assert "http" not in written.replace("http-equiv", "")
+    assert not re.search(r"@import|url\((?!#)|\bsrc=|<link|<iframe|\bon\w+=", written)
+    assert set(re.findall(r'href="([^"]*)"', written)) <= {f"#{name}" for name in re.findall(r' id="([^"]+)"', written)}
+
+
+def test_every_drawing_of_every_model_is_there_once_in_the_pages_colours(written):
+    assert written.count("<svg") == written.count("</svg>") == 3 + 3 + 1 + 2
+    identities = re.findall(r' id="([^"]+)"', written)
+    assert len(identities) == len(set(identities))
+    drawn = "".join(re.findall(r"<svg.*?</svg>", written, re.DOTALL))
+    assert "var(--blue)" in drawn
+    assert not re.findall(r"#[0-9a-fA-F]{6}\b", drawn)
+    for part in re.findall(r"<svg.*?</svg>", written, re.DOTALL):
+        ET.fromstring(part)
+
+
+def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written):
+    for text in ("8.15", "5.00 to 10.00", "floor 1.23", "1,234 examples", "Temperature 1.5", "knowing when it is wrong",
+                 "dög", "own_figure", "ECE % at T", "a note on other"):  # fmt: skip
+        assert text in written, text
+    assert "accuracy % at T" not in written
+    assert "None" not in written
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", written, flags=re.DOTALL)
+
+
+def test_the_same_figures_give_the_same_bytes(written):
+    kind, name, figure = next(pictures.pictures(SUITES))
+    assert html.drawing(name, figure, f"{page.CAPTIONS[kind][0]} {name}") in written
+
+
+def test_one_model_of_two_classes_and_one_of_many_without_temperature():
+    for classes in (2, 60):
+        made = page.page([suite("one", classes, scaled=False)], title="x")
+        assert made.count("<svg") == 3
+        assert "at T" not in re.sub(r"<section>\n<h2>What they mean.*", "", made, flags=re.DOTALL)
+        assert "No temperature was fitted." in made
+    assert "(40 of" in made
+
+
+def test_an_empty_bin_or_class_is_left_out():
+    one = suite("one", 3, scaled=False)
+    for name in ("reliability", "classes"):
+        sums = one["raw"]["curves"][name]
+        for values in sums.values():
+            values[:] = [0] * (len(values) - 1) + values[-1:]
+        sums["count"][-1], sums["confidence"][-1], sums["correct"][-1] = 1, 1.0, 1
+    assert "<svg" in page.page([one], title="x")
+
+
+def test_pictures_are_written_as_png_and_svg(tmp_path):
+    paths = pictures.save([suite("one", scaled=False)], tmp_path, ("png", "svg"))
+    assert sorted(path.name for path in paths) == sorted(
+        f"{name}.{ending}"
+        for name in ("reliability-0-raw", "classes-0-raw", "coverage")
+        for ending in ("png", "svg")
+    )  # fmt: skip
+    for path in paths:
+        if path.suffix == ".svg":
+            assert ET.parse(path).getroot().tag.endswith("svg")
+        else:
+            assert np.asarray(Image.open(path).convert("L")).std() > 5
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
+
+
+def test_a_table_escapes_its_cells_and_keeps_its_shape():
+    made = html.table(["", "<a>"], ["<group>", ["x & y", "1\n<2>"]])
+    assert made.count("<tr") == 3
+    assert 'colspan="2">&lt;group&gt;' in made
+    assert "1<br><small>&lt;2&gt;</small>" in made
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_in_a_browser_nothing_sticks_out_and_nothing_is_complained_of(written, tmp_path, width, dark):
+    """Shown in a frame as wide as a screen or a phone, which says how wide its content is."""
+    (tmp_path / "report.html").write_text(written)
+    (tmp_path / "frame.html").write_text(
+        f'<body style="margin:0"><iframe id=f src="report.html" style="width:{width}px;height:3000px;border:0">'
+        "</iframe><script>f.onload = () => { const d = f.contentDocument.documentElement;"
+        "document.title = d.scrollWidth + ' ' + d.clientWidth + ' ' + d.scrollHeight;"
+        "document.body.dataset.size = document.title }</script>"
+    )
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+        "--allow-file-access-from-files", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--window-size=1300,3000",
+        "--virtual-time-budget=4000",
+    ]  # fmt: skip
+    address = (tmp_path / "frame.html").as_uri()
+    done = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
+    content, seen, height = map(int, re.search(r'data-size="(\d+) (\d+) (\d+)"', done.stdout).groups())
+    assert seen == width
+    assert content <= seen
+    assert height > 3000
+    assert "CONSOLE" not in done.stderr
+    shot = tmp_path / "shot.png"
+    subprocess.run([*command, f"--screenshot={shot}", address], capture_output=True, timeout=120, check=True)
+    pixels = np.asarray(Image.open(shot).convert("L"), float)[:, :width]
+    assert pixels.std() > 10
+    assert (np.median(pixels) < 60) == dark
