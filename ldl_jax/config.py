@@ -17,7 +17,7 @@ MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are know
     "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify",
     "data.imagefolder.cache", "data.imagenet.cache", "data.tfds.cache", "data.labels_file",
     "data.train_table", "data.test_table", "train.log_every_steps", "train.keep", "train.save_every_epochs",
-    "train.eval_every_epochs", "train.chunk_steps", "train.on_nonfinite",
+    "train.eval_every_epochs", "train.chunk_steps", "train.on_nonfinite", "eval.report",
 )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ def default() -> ConfigDict:
     train.on_nonfinite = "stop"  # a loss or gradient that is no number: 'stop', or 'skip_step' (it changes nothing)
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
     config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
+    config.eval.report = True  # end a run with report.html: figures with intervals, pictures; takes some seconds
     return _with_blocks(config).lock()
 
 

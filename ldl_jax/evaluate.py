@@ -2,72 +2,117 @@
 
 python -m ldl_jax.evaluate PREDICTIONS [PREDICTIONS ...] [--val FILE] [--ood FILE] [--human FILE] [--out DIR]
 
-A table for each file is printed, and all figures are written to DIR/evaluation.json; DIR is `evaluation` beside the
-first file unless given. What is read and how is told in `stored` and `predictions`.
+A table for each file is printed; all figures are written to DIR/evaluation.json, and with their pictures to
+DIR/report.html. DIR is `evaluation` beside the first file unless given. What is read and how is told in `stored` and
+`predictions`.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-RESULTS = "evaluation.json"
+from ldl_jax.command import Parser, Usage, status
 
-
-class Usage(Exception):
-    """The command line is not understood."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise Usage(f"{message}; --help shows what is allowed")
+RESULTS, REPORT = "evaluation.json", "report.html"
+ENDINGS = ("png", "svg")  # of pictures
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _Parser(
-        prog="python -m ldl_jax.evaluate",
-        allow_abbrev=False,
-        description="Measure stored predictions: .npz, .npy, .csv.",
-    )
+    made = Parser(prog="python -m ldl_jax.evaluate", description="Measure stored predictions: .npz, .npy, .csv.")
     made.add_argument("predictions", nargs="+", help="files with logits or probabilities, and labels")
     made.add_argument("--labels", metavar="FILE", help="the labels of all these files, instead of their own")
-    made.add_argument("--val", metavar="FILE", help="predictions on other examples, to fit a temperature on")
-    made.add_argument("--ood", metavar="FILE", help="predictions on examples of no class, to tell from the others")
+    made.add_argument(
+        "--val", metavar="FILE", action="append", default=[],
+        help="predictions on other examples, to fit a temperature on; given once for each file, in their order",
+    )  # fmt: skip
+    made.add_argument(
+        "--ood", metavar="FILE", action="append", default=[],
+        help="predictions on examples of no class, to tell from the others; given once for each file",
+    )  # fmt: skip
     made.add_argument("--human", metavar="FILE", help="votes or true distributions, a row for each example")
     made.add_argument("--kind", choices=("logits", "probabilities"), help="what the scores of all files are")
+    made.add_argument("--classes", metavar="FILE", help="text file with the names of the classes, a line for each")
     made.add_argument("--out", metavar="DIR", help="folder of the results; `evaluation` beside the first file")
+    made.add_argument("--title", default="Evaluation", help="of the report")
+    made.add_argument("--figures", metavar="ENDINGS", default="", help="write the pictures too: png, svg, or png,svg")
     made.add_argument("--seed", type=int, default=0, help="of what is simulated and drawn")
     return made
 
 
-def evaluate(chosen: argparse.Namespace) -> str:
-    """Measure the files of a command line, print their tables, write the results; returns the path of these.
+def evaluate(chosen: argparse.Namespace) -> list[Path]:
+    """Measure the files of a command line, print their tables, write the results; returns what was written.
 
     Raises ValueError in one sentence before anything is written.
     """
     from ldl_jax import files, predictions, suite, votes
-    from ldl_jax.report import suite_table
+    from ldl_jax.report import page, pictures, suite_table
 
+    endings = _endings(chosen.figures)
     paths = [Path(path) for path in chosen.predictions]
+    beside = {"val": _for_each("--val", chosen.val, paths), "ood": _for_each("--ood", chosen.ood, paths)}
     read = [predictions.read(path, labels=chosen.labels, kind=chosen.kind) for path in paths]
-    named = [given._replace(name=name) for given, name in zip(read, names(paths), strict=True)]
-    val = predictions.read(chosen.val, kind=chosen.kind) if chosen.val else None
-    ood = predictions.read(chosen.ood, kind=chosen.kind, labelled=False) if chosen.ood else None
+    named = [_named(given, name, chosen.classes) for given, name in zip(read, names(paths), strict=True)]
+    vals = _read_each(beside["val"], lambda path: predictions.read(path, kind=chosen.kind))
+    oods = _read_each(beside["ood"], lambda path: predictions.read(path, kind=chosen.kind, labelled=False))
     humans = [votes.read(chosen.human, given) if chosen.human else None for given in named]
-    for path in paths:
-        if chosen.val and same_content(path, chosen.val):
-            print(
-                f"warning: {chosen.val} is the same as {path}; fitted on what is reported, a temperature flatters",
-                file=sys.stderr,
-            )
+    for path, val in zip(paths, beside["val"], strict=True):
+        _warn_of_test(path, val)
     found = [
         suite.measure(given, val=val, ood=ood, human=human, seed=chosen.seed)
-        for given, human in zip(named, humans, strict=True)
+        for given, val, ood, human in zip(named, vals, oods, humans, strict=True)
     ]
     for one in found:
         print(suite_table.table(one), end="\n\n")
     out = Path(chosen.out) if chosen.out else paths[0].parent / "evaluation"
-    return files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found})
+    return [
+        files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found}),
+        page.write(out / REPORT, found, title=chosen.title),
+        *(pictures.save(found, out, endings) if endings else []),
+    ]
+
+
+def _endings(text: str) -> tuple[str, ...]:
+    endings = tuple(filter(None, text.split(",")))
+    wrong = next((ending for ending in endings if ending not in ENDINGS), None)
+    if wrong is not None:
+        raise Usage(f"--figures names {wrong!r}; allowed are {', '.join(ENDINGS)}")
+    return endings
+
+
+def _for_each(flag: str, given: list[str], paths: list[Path]) -> list[Path | None]:
+    """One file for each of the paths, or none for each."""
+    if len(given) not in (0, 1, len(paths)):
+        raise Usage(f"{flag} is given {len(given)} times for {len(paths)} files; allowed is once, or once for each")
+    if len(given) == 1 < len(paths):
+        print(
+            f"warning: {flag} {given[0]} is taken for all {len(paths)} files, which is right where one network made "
+            f"them; give {flag} once for each file otherwise",
+            file=sys.stderr,
+        )
+    return [Path(path) for path in given * (len(paths) if len(given) == 1 else 1)] or [None] * len(paths)
+
+
+def _read_each(paths: list[Path | None], read) -> list:
+    """What `read` makes of each path, of the same one once."""
+    known = {path: read(path) for path in dict.fromkeys(paths) if path is not None}
+    return [known.get(path) for path in paths]
+
+
+def _named(given, name: str, file: str | None):
+    """Predictions by their name, and their classes by those of a file of names, where there is one."""
+    if file is None:
+        return given._replace(name=name)
+    try:
+        classes = tuple(Path(file).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--classes {file} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if len(classes) != given.values.shape[1]:
+        raise ValueError(
+            f"--classes {file}: has {len(classes)} lines for scores of {given.values.shape[1]} classes ({given.name}); "
+            "allowed is a name for each"
+        )
+    return given._replace(name=name, classes=classes)
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -77,6 +122,14 @@ def names(paths: list[Path]) -> list[str]:
     while len({part[-depth:] for part in parts}) < len(set(parts)):
         depth += 1
     return ["/".join(part[-depth:]) for part in parts]
+
+
+def _warn_of_test(path: Path, val: Path | None) -> None:
+    if val is not None and same_content(path, val):
+        print(
+            f"warning: {val} is the same as {path}; fitted on what is reported, a temperature flatters",
+            file=sys.stderr,
+        )
 
 
 def same_content(one, other) -> bool:
@@ -89,16 +142,7 @@ def same_content(one, other) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the input is not right."""
-    try:
-        chosen = parser().parse_args(argv)
-        print(f"wrote {evaluate(chosen)}")
-    except (Usage, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status(lambda: print("\n".join(f"wrote {path}" for path in evaluate(parser().parse_args(argv)))))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ldl_jax import files, mesh, run
 from ldl_jax.build import Experiment
+from ldl_jax.calibrate import base as calibrators
+from ldl_jax.curves import divided
+from ldl_jax.dataset import plug
 from ldl_jax.measure import Measured
 from ldl_jax.metrics import calibration
+from ldl_jax.predictions import Predictions, streamed
 from ldl_jax.report import log as logs
 from ldl_jax.report.table import table
 from ldl_jax.steps import TrainState
@@ -31,20 +36,78 @@ def write(made: Experiment, workdir: Path, state: TrainState, found: dict[str, M
         return {}
     finished = int(state.step) >= made.recipe.build.total_steps
     paths = [run.save_weights(workdir / run.WEIGHTS, weights, step=int(state.step))] if finished else []
-    paths += write_predictions(workdir, found)
-    floors = {split: noise_floor(part) for split, part in found.items()}
+    paths += write_predictions(workdir, found, made.dataset.classes)
+    fitted = fit_temperature(workdir, found)
+    splits = {split: {**part.scores, "ece_floor": noise_floor(part)} for split, part in found.items()}
+    scaled = {"test": scores_at(made, found["test"], fitted["temperature"])} if fitted else {}
     summary = {
         "data": made.config.data.name, "labels": made.config.labels.name, "step": int(state.step), "finished": finished,
         "epochs": int(state.step) / made.recipe.build.steps_per_epoch, "weights": made.config.eval.weights,
-        "splits": {split: {**part.scores, "ece_floor": floors[split]} for split, part in found.items()},
-        "teachers": made.teachers, **changed_labels(made),
+        "splits": splits, "temperature": fitted, "scaled": scaled, "teachers": made.teachers, **changed_labels(made),
     }  # fmt: skip
-    paths += draw(made, workdir, found, floors)
+    paths += [workdir / run.CALIBRATION] if fitted else []
+    paths += draw(made, workdir, found, splits["test"]["ece_floor"])
+    paths += report(made, workdir, found) if made.config.eval.report else []
     paths.append(files.write_json(workdir / run.SUMMARY, summary))
     log.message("")
-    log.message(table({split: part.scores for split, part in found.items()}, floors))
+    log.message(table(splits | {f"{split} at T": scores for split, scores in scaled.items()}))
+    log.message(_of_temperature(fitted))
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths), f"  {workdir / logs.METRICS}"]))
     return summary
+
+
+def fit_temperature(workdir: Path, found: dict[str, Measured]) -> dict | None:
+    """The temperature that the holdout's predictions ask for, which is written as the run's calibrator.
+
+    None where nothing is held out; a calibrator of an earlier measurement is then removed.
+    """
+    if "holdout" not in found:
+        (workdir / run.CALIBRATION).unlink(missing_ok=True)
+        return None
+    said = found["holdout"].predictions
+    params = plug("calibrate", "temperature").make().fit(said["logits"], said["label"])
+    calibrators.save(workdir / run.CALIBRATION, "temperature", {}, params)
+    return params
+
+
+def _of_temperature(fitted: dict | None) -> str:
+    if fitted is None:
+        return "no temperature: nothing is held out to fit it on (config.data.holdout)"
+    bound = ", a bound of the search: no temperature is best" if fitted["at_bound"] else ""
+    return f"T: the temperature {fitted['temperature']:.4g}, fitted on the holdout{bound}"
+
+
+def scores_at(made: Experiment, part: Measured, temperature: float) -> dict[str, float]:
+    """What the network scores once its logits are divided by a temperature."""
+    said, true = part.predictions, _true(made, part)
+    given = {} if true is None else {"table": true}
+    whole = Predictions("test", said["logits"], said["label"], "logits")
+    found = streamed(whole, made.metrics, divided(temperature), given=given)
+    cooler = part._replace(predictions={**said, "logits": said["logits"] / np.float32(temperature)})
+    return {**{name: float(value) for name, value in found.items()}, "ece_floor": noise_floor(cooler)}
+
+
+def _true(made: Experiment, part: Measured) -> np.ndarray | None:
+    """The rows of `data.test_table` that belong to the predictions, where there is one."""
+    given = made.dataset.test.given or {}
+    return given["table"][part.predictions["index"]] if "table" in given else None
+
+
+def report(made: Experiment, workdir: Path, found: dict[str, Measured]) -> list[Path]:
+    """The figures of the test images with their intervals, as JSON and as a page to look at."""
+    from ldl_jax import suite
+    from ldl_jax.report import page  # matplotlib, which nothing else needs
+
+    splits = {
+        split: Predictions(split, part.predictions["logits"], part.predictions["label"], "logits",
+                           part.predictions["index"], ("logits of this run",), tuple(made.dataset.classes))
+        for split, part in found.items()
+    }  # fmt: skip
+    measured = suite.measure(splits["test"], val=splits.get("holdout"), human=_true(made, found["test"]))
+    return [
+        files.write_json(workdir / "evaluation.json", {"seed": measured["seed"], "suites": [measured]}),
+        page.write(workdir / "report.html", [measured], title=_name(made)),
+    ]
 
 
 def changed_labels(made: Experiment) -> dict[str, float]:
@@ -55,10 +118,11 @@ def changed_labels(made: Experiment) -> dict[str, float]:
     return {"labels_changed": float((split.given["label"] != split.labels)[made.train].mean())}
 
 
-def write_predictions(workdir: Path, found: dict[str, Measured]) -> list[Path]:
-    """One predictions/<split>.npz each: logits f32[n, K], label i32[n], index i32[n]."""
+def write_predictions(workdir: Path, found: dict[str, Measured], classes) -> list[Path]:
+    """One predictions/<split>.npz each: logits f32[n, K], label i32[n], index i32[n], classes str[K]."""
+    folder, names = workdir / "predictions", np.array(classes, np.str_)
     return [
-        files.write_npz(workdir / "predictions" / f"{split}.npz", **part.predictions) for split, part in found.items()
+        files.write_npz(folder / f"{split}.npz", **part.predictions, classes=names) for split, part in found.items()
     ]
 
 
@@ -68,13 +132,16 @@ def noise_floor(part: Measured) -> float:
     return float(jax.jit(calibration.noise_floor)(jax.random.key(0), confidence))
 
 
-def draw(made: Experiment, workdir: Path, found: dict[str, Measured], floors: dict[str, float]) -> list[Path]:
+def draw(made: Experiment, workdir: Path, found: dict[str, Measured], floor: float) -> list[Path]:
     """The reliability diagram of the test images, and the curves of the training."""
     from ldl_jax.report import figures  # matplotlib, which nothing else needs
 
-    name = f"{made.config.model.name} on {made.config.data.name}, labels: {made.config.labels.name}"
-    bins = found["test"].sums["calibration"]
+    name, bins = _name(made), found["test"].sums["calibration"]
     return [
-        figures.reliability(workdir / "reliability.png", bins, title=name, floor=floors["test"]),
+        figures.reliability(workdir / "reliability.png", bins, title=name, floor=floor),
         figures.curves(workdir / "curves.png", logs.read(workdir / logs.METRICS), title=name),
     ]
+
+
+def _name(made: Experiment) -> str:
+    return f"{made.config.model.name} on {made.config.data.name}, labels: {made.config.labels.name}"

@@ -34,6 +34,7 @@ class Predictions(NamedTuple):
     kind: str  # 'logits' or 'probabilities'
     index: np.ndarray | None = None  # i64[N]: the examples' positions in their data set, where the file has them
     notes: tuple[str, ...] = ()  # sentences on how the file was understood
+    classes: tuple[str, ...] | None = None  # their names, where they are known
 
 
 class Reduced(NamedTuple):
@@ -66,7 +67,8 @@ def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -
         )
     kind, note = _kind(path, values, found.field, kind)
     label = _checked_label(labels or path, found.label, *values.shape) if labelled else None
-    return Predictions(path.stem, values, label, kind, _checked_index(path, found.index, len(values)), (note,))
+    index = _checked_index(path, found.index, len(values))
+    return Predictions(path.stem, values, label, kind, index, (note,), found.classes)
 
 
 class Logits:

@@ -24,7 +24,7 @@ except ImportError:  # Windows: two processes in one directory are then not told
     fcntl = None
 
 CONFIG, NETWORK, VERSIONS, SUMMARY = "config.json", "network.json", "versions.json", "summary.json"
-WEIGHTS, BEST, LOCK = "model.npz", "best.npz", ".lock"
+WEIGHTS, BEST, LOCK, CALIBRATION = "model.npz", "best.npz", ".lock", "calibration.json"
 PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "chex", "numpy")
 EXTENDABLE = ("train.epochs", "train.max_steps")
 

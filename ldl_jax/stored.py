@@ -1,10 +1,11 @@
 """Scores and labels in .npz, .npy and .csv files, as any framework may have written them; nothing in them is trusted.
 
-An .npz holds the scores as `logits`, `probs` or `probabilities` and the labels as `label`, `labels`, `target` or
-`targets`; a .csv with a header has a column of one of these names for the labels, columns index, id, file, filename,
-image and path are left out, and every other one is a class. In a .csv without a header the labels are the last column
-where that alone holds class numbers, or the first where that one alone does. Labels come from the file that was named
-for them, or else from the file itself, or else from `<stem>_labels.npy` beside it.
+An .npz holds the scores as `logits`, `probs` or `probabilities`, the labels as `label`, `labels`, `target` or
+`targets`, and may hold the names of the classes as `classes`. A .csv with a header has a column of one of these names
+for the labels; columns index, id, file, filename, image and path are left out, and every other one is a class of that
+name. In a .csv without a header the labels are the last column where that alone holds class numbers, or the first where
+that one alone does. Labels come from the file that was named for them, or else from the file itself, or else from
+`<stem>_labels.npy` beside it.
 """
 
 import csv
@@ -31,6 +32,7 @@ class Stored(NamedTuple):
     label: np.ndarray | None  # [N]
     index: np.ndarray | None  # [N], of an .npz that has it
     field: str  # the scores' name in an .npz, or ''
+    classes: tuple[str, ...] | None = None  # their names
 
 
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Stored:
@@ -59,7 +61,7 @@ def read_labels(path) -> np.ndarray:
     _check_path(path)
     if path.suffix == ".csv":
         table, names = _read_csv(path)
-        columns = [i for i, name in enumerate(names or ()) if name in LABELS]
+        columns = [i for i, name in enumerate(names or ()) if name.lower() in LABELS]
         columns = [0] if table.shape[1] == 1 else columns
         if len(columns) != 1:
             raise ValueError(f"{path}: has {table.shape[1]} columns; allowed is one, or one named {_listed(LABELS)}")
@@ -119,7 +121,18 @@ def _read(path, kind, split) -> Stored:
         raise ValueError(f"{path}: holds labels as {_listed(named)}; allowed is one of them")
     label = _member(path, members[named[0]]) if split and named else None
     index = _member(path, members["index"]) if "index" in members else None
-    return Stored(_member(path, members[field]), label, index, field)
+    scores = _member(path, members[field])
+    classes = _names(path, _member(path, members["classes"]), scores) if "classes" in members else None
+    return Stored(scores, label, index, field, classes)
+
+
+def _names(path, names, scores) -> tuple[str, ...]:
+    if names.dtype.kind != "U" or names.shape != scores.shape[1:]:
+        raise ValueError(
+            f"{path}: its classes are {names.dtype}{list(names.shape)}; allowed is text {list(scores.shape[1:])}, one "
+            "name for each"
+        )
+    return tuple(names.tolist())
 
 
 def _guarded(path, function, *arguments):
@@ -177,9 +190,10 @@ def _mapped(path, begin: int, end: int) -> np.ndarray:
 
 def _from_csv(path, split) -> Stored:
     table, names = _read_csv(path)
-    place = None
+    place, classes = None, None
     if names is not None:
-        labels = [i for i, name in enumerate(names) if name in LABELS]
+        labels = [i for i, name in enumerate(names) if name.lower() in LABELS]
+        classes = tuple(name for i, name in enumerate(names) if i not in labels)
         if split and len(labels) > 1:
             raise ValueError(f"{path}: has columns {_listed(names[i] for i in labels)}; allowed is one of them")
         place = labels[0] if labels else None
@@ -189,7 +203,7 @@ def _from_csv(path, split) -> Stored:
         scores = np.delete(table, place, axis=1)
     else:
         scores = table
-    return Stored(scores, table[:, place] if split and place is not None else None, None, "")
+    return Stored(scores, table[:, place] if split and place is not None else None, None, "", classes)
 
 
 def _label_column(path, table) -> int:
@@ -224,7 +238,7 @@ def _read_csv(path) -> tuple[np.ndarray, list[str] | None]:
         raise ValueError(f"{path}: cannot be read as .csv ({error})") from None
     if not parts:
         raise ValueError(f"{path}: has no rows of numbers; allowed is a file with at least one example")
-    return np.concatenate(parts), [fields[i].lower() for i in used] if header else None
+    return np.concatenate(parts), [fields[i] for i in used] if header else None
 
 
 def _numbers(path, batch, width, used) -> np.ndarray:

@@ -4,15 +4,35 @@ import math
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from sklearn.metrics import auc, roc_curve
 
 from ldl_jax import config, curves
 from ldl_jax.dataset import plug
-from ldl_jax.metrics import calibration
 from ldl_jax.metrics.base import Metric
-from ldl_jax.predictions import Logits, Predictions, Transform, reduce, streamed
+from ldl_jax.predictions import Logits, Predictions, Reduced, Transform, picked, probabilities, reduce, streamed
+from ldl_jax.scores import base as scores
+from ldl_jax.scores import conventions, distribution, ks, marginal, mass, selective, smooth, uncertainty
+
+WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB); larger ones are measured on a sample
+THRESHOLD = 1e-3  # of TACE: smaller probabilities are left out
+GROUPS = {  # heading -> figures, in the order in which they are shown; any other stands under 'other'
+    "accuracy": ("accuracy", "top5"),
+    "proper scores": ("nll", "brier", "brier_reliability", "brier_resolution", "brier_uncertainty", "brier_within"),
+    "calibration": (
+        "confidence", "entropy", "ece", "overconfidence", "underconfidence", "signed_ece", "mce", "rmsce", "mass_ece",
+        "l2_squared", "l2", "smooth_ece", "ks",
+    ),
+    "calibration of every class": ("classwise_ece", "ace", "tace", "marginal_squared", "marginal"),
+    "ECE as others compute it": tuple(f"ece_{name}" for name in conventions.CONVENTIONS if name != "guo15"),
+    "knowing when it is wrong": ("aurc", "e_aurc", "error_auroc", "error_fpr95"),
+    "other examples": ("ood_auroc", "ood_fpr95", "ood_aupr"),
+    "human votes": (
+        "table_cross_entropy", "table_kl", "table_js", "table_chebyshev", "table_clark", "table_canberra",
+        "table_cosine", "table_intersection", "entropy_pearson", "entropy_spearman",
+    ),
+}  # fmt: skip
+MEANS = {name: name for name in ("nll", "brier", "confidence", "entropy")} | {"accuracy": "correct"}  # -> a column
+_GROUP = {name: group for group, names in GROUPS.items() for name in names}
 
 
 def measure(
@@ -23,19 +43,20 @@ def measure(
 
     ood: predictions on examples of no class; human: true distributions f64[N, K]; seed: of what is simulated and drawn.
     Gives a dict that JSON can hold: 'raw' and 'scaled' (or None) have 'figures', {name: {'value', 'interval' (95 %,
-    or None), 'floor' (or None), 'group'}}, and 'curves' (see `curves`). Raises ValueError where the files do not fit
+    or None), 'floor' (or None), 'group'}}, and 'curves' (see `curves`). Figures that need the whole matrix are measured
+    on a sample where it has more than WHOLE numbers, which 'notes' tell. Raises ValueError where the files do not fit
     each other.
     """
     _check(predictions, val, ood)
     fitted = _temperature(val) if val else None
-    beside = (ood, human)
-    notes = (
-        [f"{fitted['name']} has its best temperature at a bound of the search"] if val and fitted["at_bound"] else []
-    )
+    places = _sample(seed, predictions)
+    beside = (places, ood, human)
     return {
         "name": predictions.name, "examples": len(predictions.values), "classes": predictions.values.shape[1],
+        "class_names": None if predictions.classes is None else list(predictions.classes),
         "kind": predictions.kind, "understood": "; ".join(predictions.notes) or predictions.kind, "seed": seed,
-        "notes": notes, "temperature": fitted, "raw": _state(seed, predictions, None, *beside),
+        "notes": _notes(predictions, fitted, places), "temperature": fitted,
+        "raw": _state(seed, predictions, None, *beside),
         "scaled": _scaled(seed, predictions, fitted["temperature"], *beside) if fitted else None,
     }  # fmt: skip
 
@@ -55,22 +76,46 @@ def _temperature(val: Predictions) -> dict:
     return {"name": val.name, "examples": len(val.values), **params}
 
 
+def _sample(seed: int, predictions: Predictions) -> np.ndarray | None:
+    """Places i64[n] of the examples that figures of the whole matrix are measured on; None: all."""
+    count, classes = predictions.values.shape
+    if count * classes <= WHOLE:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(count, max(1, WHOLE // classes), replace=False))
+
+
+def _notes(predictions, fitted, places) -> list[str]:
+    notes = []
+    if fitted and fitted["at_bound"]:
+        notes.append(f"{fitted['name']} has its best temperature at a bound of the search")
+    if places is not None:
+        notes.append(
+            f"calibration of every class and human votes are measured on {len(places):,} of the "
+            f"{len(predictions.values):,} examples, drawn at random"
+        )
+    return notes
+
+
 def _scaled(seed: int, predictions: Predictions, temperature: float, *beside) -> dict:
     made = _state(seed, predictions, curves.divided(temperature), *beside)
     made["curves"]["temperature"] = curves.temperatures(seed, predictions, temperature)
     return made
 
 
-def _state(seed: int, predictions: Predictions, transform: Transform | None, ood, human) -> dict:
+def _state(seed: int, predictions: Predictions, transform: Transform | None, places, ood, human) -> dict:
     reduced = reduce(predictions, transform)
-    figures = _streamed(predictions, transform, human)
-    for name, column in {"accuracy": reduced.correct, **reduced._asdict()}.items():
-        if name in figures:
-            figures[name]["interval"] = _interval(column)
+    means = {name: getattr(reduced, column) for name, column in MEANS.items()}
+    floor, chance = uncertainty.noise_floor(jax.random.key(seed), reduced.confidence)
+    intervals = uncertainty.bootstrap(seed, reduced.confidence, reduced.correct, means, chance=chance)
+    part = predictions if places is None else picked(predictions, places)
+    values = _streamed(predictions, transform) | uncertainty.figures(reduced.confidence, reduced.correct, means)
+    values |= _of_confidence(reduced) | _of_matrix(part, transform)
     if ood is not None:
-        figures |= _unknown(reduced, ood, transform)
-    floor = jax.jit(calibration.noise_floor)(jax.random.key(seed), jnp.asarray(reduced.confidence, jnp.float32))
-    figures["ece"]["floor"] = float(floor)
+        values |= _unknown(reduced, reduce(ood, transform))
+    if human is not None:
+        values |= _human(part, transform, human if places is None else human[places])
+    figures = {name: _figure(name, value, intervals.get(name)) for name, value in values.items()}
+    figures["ece"]["floor"] = floor
     return {
         "figures": figures,
         "curves": {
@@ -81,40 +126,57 @@ def _state(seed: int, predictions: Predictions, transform: Transform | None, ood
     }
 
 
-def _figure(group: str, value, interval=None, floor=None) -> dict:
+def _figure(name: str, value, interval=None) -> dict:
     """A figure as JSON holds it; what is not finite is None, since JSON has no such number."""
     value = float(value)
     return {
         "value": value if math.isfinite(value) else None,
-        "interval": None if interval is None else [float(end) for end in interval],
-        "floor": None if floor is None else float(floor),
-        "group": group,
+        "interval": None if interval is None else list(interval),
+        "floor": None,
+        "group": _GROUP.get(name, "other"),
     }
 
 
-def _interval(column) -> list[float]:
-    """The 95 % interval of a mean over examples, by the normal distribution."""
-    half = 1.96 * float(np.std(column)) / math.sqrt(len(column))
-    return [float(np.mean(column)) - half, float(np.mean(column)) + half]
-
-
-def _unknown(reduced, ood, transform) -> dict[str, dict]:
-    """How well the confidence tells the examples from those of no class, which are to have the lower one."""
-    known, unknown = reduced.confidence, reduce(ood, transform).confidence
-    of_known = np.repeat([1, 0], [len(known), len(unknown)])
-    false, true, _ = roc_curve(of_known, np.concatenate([known, unknown]), drop_intermediate=False)
-    return {
-        "ood_auroc": _figure("other examples", auc(false, true)),
-        "ood_fpr95": _figure("other examples", false[np.argmax(true >= 0.95)]),
-    }
-
-
-def _streamed(predictions, transform, human) -> dict[str, dict]:
-    given = {} if human is None else {"table": human}
-    found = streamed(predictions, _metrics(predictions.values.shape[1]), transform, given=given)
-    return {name: _figure("streamed", value) for name, value in found.items() if name != "n"}
+def _streamed(predictions, transform) -> dict[str, float]:
+    found = streamed(predictions, _metrics(predictions.values.shape[1]), transform)
+    return {name: float(value) for name, value in found.items() if name != "n"}
 
 
 @lru_cache
 def _metrics(classes: int) -> dict[str, Metric]:
     return {name: plug("metrics", name).make(classes) for name in config.plugs("metrics")}
+
+
+def _of_confidence(reduced: Reduced) -> dict[str, float]:
+    """Figures of the confidence and of what was right."""
+    confidence, correct = reduced.confidence, reduced.correct
+    single = confidence.astype(np.float32)  # in which other programs compare
+    others = {f"ece_{name}": conventions.ece(single, correct, name) for name in conventions.CONVENTIONS}
+    return {
+        "mass_ece": mass.ece(confidence, correct), **mass.debiased(confidence, correct),
+        "smooth_ece": smooth.ece(confidence, correct), "ks": ks.ks(confidence, correct),
+        **selective.errors(confidence, correct), **{n: x for n, x in others.items() if n != "ece_guo15"},
+    }  # fmt: skip
+
+
+def _of_matrix(part: Predictions, transform) -> dict[str, float]:
+    """Figures of every class's probabilities."""
+    probs = probabilities(part, transform)
+    whole = scores.every_class(probs, part.label)
+    above = scores.every_class(probs, part.label, above=THRESHOLD)
+    return {"ace": mass.ace(whole), "tace": mass.ace(above), **marginal.debiased(whole)}
+
+
+def _unknown(known: Reduced, unknown: Reduced) -> dict[str, float]:
+    """How well the confidence tells the examples from those of no class, which are to have the lower one."""
+    return selective.unknown(known.confidence, unknown.confidence)
+
+
+def _human(part: Predictions, transform, table) -> dict[str, float]:
+    """Distances from the true distributions f64[n, K], and the cross entropy to them."""
+    probs = probabilities(part, transform)
+    found = distribution.measure(probs, table)
+    own = {name: found[name] for name in ("entropy_pearson", "entropy_spearman")}
+    cross = streamed(part, {"table": plug("metrics", "table").make(table.shape[1])}, transform, given={"table": table})
+    means = {f"table_{name}": value for name, value in found.items() if name not in own}
+    return {"table_cross_entropy": float(cross["table_cross_entropy"]), **means, **own}

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 TOTAL = 300  # steps
 COMMAND = [
     sys.executable, "-m", "ldl_jax.main", "--config=configs/digits_online.py", "--config.model.name=tests.tiny",
+    "--config.eval.report=false",
     "--config.data.holdout=100", "--config.data.batch_size=128", "--config.train.save_every_epochs=2.0",
     f"--config.train.max_steps={TOTAL}", "--config.train.eval_every_epochs=10.0", "--config.train.log_every_steps=1",
 ]  # fmt: skip

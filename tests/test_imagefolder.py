@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import build, config, measure, order, train
+from ldl_jax import build, config, images, measure, order, train
 from ldl_jax.data import imagefolder
 from ldl_jax.data.base import Request, streamed
 
@@ -218,8 +218,8 @@ def test_folders_that_do_not_fit(tmp_path, own):
 def test_the_cache_is_used_while_nothing_changed_and_only_then(tmp_path, own, monkeypatch):
     two_classes(tmp_path / "images")
     decoded = []
-    decode = imagefolder._decode
-    monkeypatch.setattr(imagefolder, "_decode", lambda path, size: decoded.append(path.name) or decode(path, size))
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size))
     first = own()
     assert set(decoded) == {"2.png", "10.PNG", "1.png", "x.png", "y.png", "3.png"}
     decoded.clear()

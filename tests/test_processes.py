@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 COMMAND = [
     sys.executable, "-m", "ldl_jax.main", "--config=configs/digits_online.py", "--config.model.name=tests.tiny",
+    "--config.eval.report=false",
     "--config.data.holdout=100", "--config.optimizer.schedule=constant", "--config.optimizer.learning_rate=0.02",
     "--config.mixing.name=cutmix", "--config.labels.online.write=clean", "--config.train.log_every_steps=1",
 ]  # fmt: skip

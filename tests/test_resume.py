@@ -19,6 +19,7 @@ from ldl_jax.report import log
 ROOT = Path(__file__).parent.parent
 COMMAND = [
     sys.executable, "-m", "ldl_jax.main", "--config=configs/digits_online.py", "--config.model.name=tests.tiny",
+    "--config.eval.report=false",
     "--config.data.holdout=100", "--config.data.batch_size=128", "--config.train.save_every_epochs=0.3",
     "--config.train.epochs=20.0", "--config.train.eval_every_epochs=2.0", "--config.train.log_every_steps=7",
     "--config.optimizer.ema=0.9",

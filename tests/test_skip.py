@@ -100,6 +100,7 @@ def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_man
         c = config.default()
         c.model.name, c.train.on_nonfinite, c.optimizer.decay = "tests.tiny", "skip_step", "all"
         c.data.batch_size, c.train.max_steps, c.train.log_every_steps = 110, steps, 10
+        c.eval.report = False
         c.optimizer.boundaries, c.optimizer.factor = (1.0,), 1e300
         return c
 

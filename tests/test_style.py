@@ -73,6 +73,8 @@ def test_lower_rooms_do_not_import_higher_ones():
         "bench": 4,
         "convert": 4,
         "evaluate": 4,
+        "compare": 4,
+        "predict": 4,
         "train": 3,
         "finish": 2,
         "suite": 2,

@@ -38,7 +38,7 @@ def own(tmp_path):
         np.save(tmp_path / name, array)
         return str(tmp_path / name)
 
-    c.train.log_every_steps = 1
+    c.train.log_every_steps, c.eval.report = 1, False
     return c, write
 
 

@@ -22,7 +22,7 @@ def settings(**fields):
     c.augment.pad, c.augment.flip = 1, True
     c.data.batch_size, c.data.eval_batch_size, c.data.holdout = 96, 128, 137
     c.optimizer.learning_rate, c.optimizer.schedule = 0.2, "cosine"
-    c.train.epochs, c.train.log_every_steps = 3.0, 5
+    c.train.epochs, c.train.log_every_steps, c.eval.report = 3.0, 5, False
     with c.model.options.unlocked():
         c.model.options.channels = 8
     c.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image
 from tqdm import tqdm
 
 from ldl_jax import cache as caches
+from ldl_jax import images as pictures
 from ldl_jax.data.base import Dataset, Request, Split, check_split, warn
 from ldl_jax.stream import crops, folder, pipeline
 from ldl_jax.stream.base import IMAGENET
@@ -103,7 +103,7 @@ def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray
     images, reasons = np.zeros((count, *shape), np.uint8), {}
 
     def one(number):
-        image = _decode(paths[number], size)
+        image = pictures.decode(paths[number], size)
         if isinstance(image, str):
             if on_error == "raise":
                 raise ValueError(fault(paths[number], image))
@@ -128,7 +128,7 @@ def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray
 def _first_shape(paths, on_error: str):
     """The shape of the first image that can be read, and its path."""
     for path in paths:
-        image = _decode(path, 0)
+        image = pictures.decode(path)
         if not isinstance(image, str):
             return image.shape, path
         if on_error == "raise":
@@ -143,29 +143,6 @@ def _in_threads(work: Callable, count: int, title: str) -> None:
             pass
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _decode(path: Path, size: int) -> np.ndarray | str:
-    """The image u8[H, W, 3], or what is wrong with it."""
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip and not scale
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("RGB")
-        return np.asarray(_fit(image, size) if size else image)
-    except FileNotFoundError:
-        return "is a link to a file that is not there"
-    except PIL.UnidentifiedImageError:
-        return "holds no bytes" if not path.stat().st_size else "is neither JPEG nor PNG"
-    except Exception as error:  # whatever a decoder makes of damaged bytes
-        return f"cannot be decoded ({' '.join(str(error).split())})"
-
-
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    """The middle square of the image, resized to `size` by bicubic interpolation with antialiasing."""
-    side = min(image.size)
-    left, top = ((length - side) / 2 for length in image.size)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
 def _pixels(shape) -> str:

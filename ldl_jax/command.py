@@ -1,0 +1,33 @@
+"""What the commands share: a command line whose faults are one sentence, and the exit status."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+
+class Usage(Exception):
+    """The command line is not understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line that raises Usage in one sentence where it is not understood; options are not abbreviated."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        """Raise Usage instead of leaving the program."""
+        raise Usage(f"{message}; --help shows what is allowed")
+
+
+def status(work: Callable[[], object]) -> int:
+    """Do the work; the exit status: 0 done, 1 a result cannot be written, 2 the input is not right."""
+    try:
+        work()
+    except (Usage, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

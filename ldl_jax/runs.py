@@ -1,0 +1,135 @@
+"""Finished runs read back: what each was, what it said of the test images, and which differ in their seed alone."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ldl_jax import config, predictions, run
+from ldl_jax.calibrate import base as calibrators
+from ldl_jax.curves import divided
+from ldl_jax.predictions import Predictions, Reduced, reduce
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    path: Path
+    config: ConfigDict
+    settings: str  # all that its numbers depend on, but for the seed, as JSON: equal for runs of one group
+    test: Predictions
+    temperature: float | None  # fitted on its holdout
+
+
+class Group(NamedTuple):
+    """Runs that differ in their seed alone."""
+
+    name: str  # the fields in which it differs from the other groups
+    runs: tuple[Run, ...]  # by rising seed
+
+
+def read(path) -> Run:
+    """A run directory. Raises ValueError naming what is missing or damaged."""
+    path = Path(path)
+    made = run.read_config(path)
+    if made is None:
+        raise ValueError(f"{path} is no run directory: it has no {run.CONFIG}; allowed are those of ldl_jax.main")
+    file = path / "predictions" / "test.npz"
+    if not (path / run.SUMMARY).is_file() or not file.is_file():
+        raise ValueError(f"{path} is not finished: it has no {run.SUMMARY} and predictions; train it to its end")
+    temperature = None
+    if (path / run.CALIBRATION).is_file():
+        name, _, params = calibrators.load(path / run.CALIBRATION)
+        temperature = params["temperature"] if name == "temperature" else None
+    return Run(path, made, settings(made), predictions.read(file)._replace(name=path.name), temperature)
+
+
+def settings(made: ConfigDict) -> str:
+    """All fields in use that a run's numbers depend on, but for the seed, as JSON.
+
+    Teachers count by their own settings where they are there to be read, else by their paths: groups whose every run
+    had a teacher of its own seed stay together.
+    """
+    used = {name: value for name, value in config.in_use(made).items() if name not in config.MAY_DIFFER}
+    used["teachers"] = [_teacher(path) for path in made.teachers]
+    return json.dumps({name: value for name, value in used.items() if name != "seed"}, sort_keys=True)
+
+
+def _teacher(path: str):
+    try:
+        made = run.read_config(path)
+    except ValueError:
+        made = None
+    return path if made is None else json.loads(settings(made))
+
+
+def groups(found: list[Run]) -> list[Group]:
+    """The runs by their settings, in the order in which they came; each named by what tells it from the others.
+
+    Raises ValueError where a directory or a seed comes twice in a group, or the runs were measured on other images.
+    """
+    by_settings: dict[str, list[Run]] = {}
+    for one in found:
+        by_settings.setdefault(one.settings, []).append(one)
+    for members in by_settings.values():
+        seeds = [one.config.seed for one in members]
+        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+        if twice is not None:
+            same = " and ".join(str(one.path) for one in members if one.config.seed == twice)
+            raise ValueError(f"{same} are runs of one config and one seed, {twice}; allowed is one run of each seed")
+    _check_images(found)
+    names = _names(list(by_settings))
+    return [
+        Group(name, tuple(sorted(members, key=lambda one: one.config.seed)))
+        for name, members in zip(names, by_settings.values(), strict=True)
+    ]
+
+
+def _check_images(found: list[Run]) -> None:
+    first = found[0]
+    for one in found[1:]:
+        same = one.test.values.shape == first.test.values.shape and (one.test.label == first.test.label).all()
+        if not same or not np.array_equal(one.test.index, first.test.index):
+            raise ValueError(
+                f"{one.path} was measured on {_images(one)} and {first.path} on {_images(first)}; allowed are runs "
+                "measured on the same images"
+            )
+
+
+def _images(one: Run) -> str:
+    count, classes = one.test.values.shape
+    return f"{count:,} images of {classes} classes ({one.config.data.name})"
+
+
+def _names(all_settings: list[str]) -> list[str]:
+    """The fields in which settings differ, as text; 'all' where there is nothing to tell apart."""
+    parsed = [json.loads(text) for text in all_settings]
+    fields = list(dict.fromkeys(name for one in parsed for name in one))
+    differ = [name for name in fields if len({json.dumps(one[name]) for one in parsed if name in one}) > 1]
+    return [
+        ", ".join(f"{_short(name, fields)}={_value(one[name])}" for name in differ if name in one) or "all"
+        for one in parsed
+    ]
+
+
+def _short(name: str, fields: list[str]) -> str:
+    """A field without its blocks where that names no other one; `labels` for `labels.name`."""
+    if name.endswith((".name", ".names")):
+        return name.rpartition(".")[0]
+    last = name.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in fields) == 1 else name
+
+
+def _value(value) -> str:
+    if isinstance(value, list):
+        return "+".join(map(_value, value)) or "none"
+    if isinstance(value, dict):  # a teacher's settings
+        return str(value.get("model.name"))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def reduced(one: Run, *, scaled: bool) -> Reduced:
+    """One number a test image, of the logits as they are, or divided by the run's temperature."""
+    return reduce(one.test, divided(one.temperature) if scaled else None)

@@ -1,0 +1,15 @@
+"""The calibration of every class's probability, without the bias of small bins."""
+
+from ldl_jax.scores.base import Bins
+from ldl_jax.scores.base import debiased as _debiased
+
+
+def debiased(found: Bins) -> dict[str, float]:
+    """The debiased L2 marginal calibration error of `base.every_class` sums (Kumar, Liang and Ma 2019, section 2).
+
+    marginal_squared: the mean over classes of each one's debiased square, which may be negative; marginal: its root, 0
+    where it is. uncertainty-calibration's get_calibration_error, its default, takes each class's root first, cut off at
+    0, so that noise does not cancel over classes: it is at least as large.
+    """
+    squared = float(_debiased(found).mean())
+    return {"marginal_squared": squared, "marginal": max(squared, 0.0) ** 0.5}

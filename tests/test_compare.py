@@ -1,0 +1,163 @@
+"""Runs side by side: which belong together, what their differences are, and the tables they make."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from frame import softmax
+from scipy import stats
+
+from ldl_jax import compare, config, files, run, runs
+from ldl_jax.calibrate import base as calibrators
+from ldl_jax.report import comparison
+
+N, K = 200, 3
+LABEL = np.random.default_rng(0).integers(0, K, N).astype(np.int32)
+
+
+def logits(seed, strength):
+    drawn = np.random.default_rng(seed).standard_normal((N, K))
+    drawn[np.arange(N), LABEL] += strength
+    return (2 * drawn).astype(np.float32)
+
+
+def make(path, seed=0, labels="hard", strength=1.0, temperature=2.0, **fields):
+    """A run's directory as far as it is read here."""
+    c = config.default()
+    c.seed, c.labels.name = seed, labels
+    c.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    files.write(path / run.CONFIG, config.to_json(c))
+    files.write_json(path / run.SUMMARY, {})
+    files.write_npz(path / "predictions/test.npz", logits=logits(seed, strength), label=LABEL, index=np.arange(N))
+    if temperature:
+        calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": temperature})
+    return path
+
+
+@pytest.fixture
+def six(tmp_path):
+    """Three seeds of hard labels, three of the online memory, which is better."""
+    return [
+        make(tmp_path / f"{labels}-{seed}", seed, labels, strength)
+        for labels, strength in (("hard", 1.0), ("online", 1.6))
+        for seed in range(3)
+    ]
+
+
+def figures(seed, strength, temperature=1.0):
+    probs = softmax(logits(seed, strength) / temperature)
+    return (probs.argmax(1) == LABEL).mean(), -np.log(probs[np.arange(N), LABEL]).mean()
+
+
+def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, tmp_path, capsys):
+    assert compare.main([*map(str, six), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    made = json.loads((tmp_path / "out/comparison.json").read_text(), parse_constant=pytest.fail)
+    assert [group["name"] for group in made["groups"]] == ["labels=hard", "labels=online"]
+    for state, temperature in (("raw", 1.0), ("scaled", 2.0)):
+        hard, online = (
+            np.array([figures(seed, strength, temperature) for seed in range(3)]) for strength in (1.0, 1.6)
+        )
+        for place, name in enumerate(("accuracy", "nll")):
+            if name not in compare.FIGURES[state]:
+                continue
+            found = made["groups"][1][state][name]
+            assert found["mean"] == pytest.approx(online[:, place].mean(), rel=1e-5)
+            assert found["std"] == pytest.approx(online[:, place].std(ddof=1), rel=1e-4)
+            assert found["n"] == 3
+            (difference,) = made["differences"]
+            apart = online[:, place] - hard[:, place]
+            half = stats.t.ppf(0.975, 2) * apart.std(ddof=1) / np.sqrt(3)
+            assert difference[state][name]["mean"] == pytest.approx(apart.mean(), rel=1e-4)
+            np.testing.assert_allclose(
+                difference[state][name]["seeds"], [apart.mean() - half, apart.mean() + half], rtol=1e-3
+            )
+            low, high = difference[state][name]["images"]
+            assert low < apart.mean() < high
+    accuracy = np.array([figures(seed, 1.0)[0] for seed in range(3)])
+    assert f"{100 * accuracy.mean():.2f} ± {100 * accuracy.std(ddof=1):.2f}" in printed
+    assert "ECE % at T" in printed
+    assert "accuracy % at T" not in printed
+
+
+def test_the_same_numbers_stand_in_csv_markdown_and_latex(six, tmp_path):
+    made = compare.compare(runs.groups([runs.read(path) for path in six]))
+    rows = list(csv.DictReader(comparison.numbers(made).splitlines()))
+    assert len(rows) == 2 * (4 + 3) + (4 + 3)
+    (row,) = [r for r in rows if (r["what"], r["state"], r["figure"]) == ("difference", "raw", "nll")]
+    assert float(row["mean"]) == made["differences"][0]["raw"]["nll"]["mean"]
+    assert float(row["seeds_low"]) < float(row["mean"]) < float(row["seeds_high"])
+    cell = comparison.tables(made)[0][1][0][2]
+    assert f"| {cell} |" in comparison.markdown(made)
+    latex = comparison.latex(made)
+    assert cell.replace("±", r"$\pm$") in latex
+    assert r"accuracy \%" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+
+
+def test_names_that_latex_and_markdown_read_otherwise_are_escaped(tmp_path):
+    paths = [make(tmp_path / name, model__name=name)
+             for name in ("a_b", "c_d")]  # fmt: skip
+    made = compare.compare(runs.groups([runs.read(path) for path in paths]))
+    assert r"model=a\_b" in comparison.latex(made)
+    made["groups"][0]["name"] = "x|y\\"
+    assert r"x\|y" in comparison.markdown(made)
+    assert r"x|y\textbackslash{}" in comparison.latex(made)
+
+
+def test_one_seed_has_no_interval_over_seeds(tmp_path):
+    paths = [make(tmp_path / name, labels=name, temperature=None) for name in ("hard", "online")]
+    made = compare.compare(runs.groups([runs.read(path) for path in paths]))
+    assert made["groups"][0]["scaled"] is None
+    assert made["groups"][0]["raw"]["ece"]["std"] is None
+    found = made["differences"][0]["raw"]["ece"]
+    assert found["seeds"] is None
+    np.testing.assert_allclose(found["images"], 0, atol=1e-12)  # of one network and itself
+    assert "at T" not in comparison.text(made).split("mean ±")[0]
+
+
+def test_other_seeds_are_compared_as_independent_ones(tmp_path):
+    groups = {"hard": range(3), "online": range(5, 9)}
+    paths = [make(tmp_path / f"{n}{s}", s, n, 1 + s / 10) for n, seeds in groups.items() for s in seeds]
+    found = compare.compare(runs.groups([runs.read(path) for path in paths]))["differences"][0]["raw"]["nll"]
+    one, other = ([figures(s, 1 + s / 10)[1] for s in seeds] for seeds in (groups["online"], groups["hard"]))
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    np.testing.assert_allclose(found["seeds"], expected, rtol=1e-4)
+
+
+def test_teachers_of_another_seed_leave_runs_in_one_group(tmp_path):
+    teachers = [make(tmp_path / f"t{seed}", seed) for seed in range(2)]
+    other = make(tmp_path / "other", 7, train__epochs=3.0)
+    students = [make(tmp_path / f"s{s}", s, "teacher", teachers=(str(teachers[s]),)) for s in range(2)]
+    odd = make(tmp_path / "s3", 2, "teacher", teachers=(str(other),))
+    found = runs.groups([runs.read(path) for path in (*students, odd)])
+    assert [len(group.runs) for group in found] == [2, 1]
+
+
+@pytest.mark.parametrize("kind", ["unfinished", "no run", "twice", "images", "baseline", "damaged"])
+def test_runs_that_cannot_be_compared_are_named_and_nothing_is_written(tmp_path, capsys, kind):
+    paths, more = [make(tmp_path / "a"), make(tmp_path / "b", 1)], []
+    if kind == "unfinished":
+        (paths[1] / run.SUMMARY).unlink()
+    elif kind == "no run":
+        (paths[1] / run.CONFIG).unlink()
+    elif kind == "twice":
+        paths[1] = make(tmp_path / "b", 0)
+    elif kind == "images":
+        files.write_npz(paths[1] / "predictions/test.npz", logits=logits(1, 1.0)[:50], label=LABEL[:50])
+    elif kind == "baseline":
+        more = ["--baseline", str(tmp_path / "c")]
+    else:
+        file = paths[1] / "predictions/test.npz"
+        file.write_bytes(file.read_bytes()[:100])
+    sentences = {
+        "unfinished": "is not finished", "no run": "is no run directory", "twice": "one config and one seed, 0",
+        "images": "measured on 50 images", "baseline": "is none of the runs", "damaged": "cannot be read",
+    }  # fmt: skip
+    assert compare.main([*map(str, paths), *more, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentences[kind] in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

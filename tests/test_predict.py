@@ -1,0 +1,140 @@
+"""The command that predicts: any images through a finished run, by its calibrator, to files that others read."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import log_softmax, softmax
+
+from ldl_jax import build, config, files, images, predict, predictions, run
+from ldl_jax.calibrate import base as calibrators
+
+CLASSES, SIZE = ("ant", "bee", "<cat>"), 6
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
+LABEL = np.array([0, 2, 1, 0, 2])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A run's directory as a finished one leaves it: its network, its weights, a temperature of 2."""
+    path = tmp_path_factory.mktemp("runs") / "own"
+    model = {"name": "tests.tiny", "dtype": "float32", "norm_group": 0, "options": {"channels": 4}}
+    sources = {
+        "num_classes": len(CLASSES), "classes": list(CLASSES), "shape": [SIZE, SIZE, 3], "num_examples": 5,
+        "mean": [0.5] * 3, "std": [0.25] * 3, "model": model,
+    }  # fmt: skip
+    init, _ = build.make_network(sources)
+    files.write_json(path / run.NETWORK, sources)
+    run.save_weights(path / run.WEIGHTS, jax.tree.map(np.asarray, init(jax.random.key(0))), step=1)
+    files.write(path / run.CONFIG, config.to_json(config.default()))
+    calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": 2.0})
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The five images in folders named like their classes; paths in another order than the array's."""
+    for number, (pixels, label) in enumerate(zip(PIXELS, LABEL, strict=True)):
+        place = tmp_path / "images" / CLASSES[label] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place)
+    return tmp_path / "images"
+
+
+def said(path):
+    apply, variables = build.load(path)
+    return np.asarray(apply(variables, PIXELS).logits)
+
+
+def test_a_folder_and_an_array_of_the_same_images_are_predicted_alike(model, folder, tmp_path):
+    np.savez(tmp_path / "all.npz", images=PIXELS, labels=LABEL)
+    options = {"batch_size": 2}  # the last batch is padded
+    of_folder = predict.predict(model, folder, out=tmp_path / "out/folder", **options)
+    predict.predict(model, tmp_path / "all.npz", out=tmp_path / "out/array", **options)
+    expected = log_softmax(said(model) / 2, -1)
+    with np.load(tmp_path / "out/array.npz") as file:
+        np.testing.assert_allclose(file["logits"], expected, atol=1e-5)
+        np.testing.assert_array_equal(file["label"], LABEL)
+        assert tuple(file["classes"]) == CLASSES
+    with np.load(tmp_path / "out/folder.npz") as file:
+        order = [int(name[-5]) for name in file["name"]]
+        assert order == sorted(order, key=lambda i: f"{CLASSES[LABEL[i]]}/{i}.png")
+        np.testing.assert_allclose(file["logits"], expected[order], atol=1e-5)
+        np.testing.assert_array_equal(file["label"], LABEL[order])
+    rows = list(csv.reader(of_folder[1].read_text().splitlines()))
+    assert rows[0] == ["image", "predicted", "confidence", *(f"p({name})" for name in CLASSES)]
+    probs = np.array([[float(p) for p in row[3:]] for row in rows[1:]])
+    np.testing.assert_allclose(probs, np.exp(expected[order]), atol=1e-5)
+    assert [row[1] for row in rows[1:]] == [CLASSES[i] for i in expected[order].argmax(1)]
+
+
+def test_its_file_is_one_that_the_measurement_reads(model, tmp_path):
+    np.savez(tmp_path / "all.npz", images=PIXELS, labels=LABEL)
+    found = predictions.read(predict.predict(model, tmp_path / "all.npz", out=tmp_path / "x")[0])
+    assert (found.kind, found.classes) == ("logits", CLASSES)
+    np.testing.assert_array_equal(found.label, LABEL)
+
+
+def test_raw_leaves_the_temperature_out(model, tmp_path):
+    np.savez(tmp_path / "all.npz", test_images=PIXELS)
+    raw = predict.predict(model, tmp_path / "all.npz", out=tmp_path / "raw", raw=True)[0]
+    with np.load(raw) as file:
+        np.testing.assert_allclose(softmax(file["logits"], -1), softmax(said(model), -1), atol=1e-5)
+        assert "label" not in file.files
+
+
+def test_an_image_that_cannot_be_read_is_named_or_left_out(model, folder, tmp_path, capsys):
+    (folder / "ant" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"ant/0\.png: is neither JPEG nor PNG; mend or remove it"):
+        predict.predict(model, folder, out=tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+    with np.load(predict.predict(model, folder, out=tmp_path / "out", skip=True)[0]) as file:
+        assert len(file["logits"]) == 4
+    assert "left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"x": PIXELS}, "it has no images or test_images"),
+        ({"images": PIXELS[:, :4]}, r"images is uint8\[5, 4, 6, 3\]; allowed is uint8 \[N, 6, 6, 3\]"),
+        ({"images": PIXELS[:0]}, "N above 0"),
+        ({"images": PIXELS / 255}, "images is float64"),
+        ({"images": PIXELS, "labels": LABEL[:3]}, r"labels are int64\[3\]; allowed are integers \[5\]"),
+        ({"images": PIXELS, "labels": LABEL + 1}, "labels range from 1 to 3; allowed are 0 to 2"),
+        ({"images": np.array([None])}, "cannot be read as an .npz file of images"),
+    ],
+)
+def test_images_of_another_form_are_refused(model, tmp_path, arrays, sentence):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(ValueError, match=sentence):
+        predict.predict(model, tmp_path / "bad.npz", out=tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_the_command_says_in_one_sentence_what_is_wrong(model, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.npz").write_bytes(b"PK\3\4")
+    cases = {
+        (model, tmp_path / "empty"): "holds no image",
+        (model, tmp_path / "nowhere"): "is not there",
+        (model, tmp_path / "cut.npz"): "cannot be read as an .npz",
+        (tmp_path / "empty", tmp_path / "empty"): "is no run directory",
+        (model, tmp_path / "empty", "--batch=0"): "--batch is 0",
+    }
+    for words, sentence in cases.items():
+        assert predict.main([str(word) for word in words]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert sentence in error
+        assert error.count("\n") == 1
+
+
+def test_a_large_image_is_shown_as_evaluation_shows_it(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    shown = images.decode(tmp_path / "x.png", 24, shorter=32)
+    resized = Image.fromarray(pixels).resize((48, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(shown, np.asarray(resized)[4:28, 12:36])
