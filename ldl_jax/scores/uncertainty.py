@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from ldl_jax.scores import base
+
 BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
 RESAMPLES = 1000
 LEVEL = 0.95  # of every interval here
@@ -37,24 +39,13 @@ def place(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1].astype(np.float32), confidence)
 
 
-def _checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, bool)
-    if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
-        raise ValueError(
-            f"confidence is {list(confidence.shape)} and correct {list(correct.shape)}; allowed are both [N], N from 1"
-        )
-    if not ((confidence >= 0) & (confidence <= 1)).all():  # a NaN is not
-        raise ValueError("confidence holds a number outside 0 to 1; allowed are probabilities")
-    return confidence, correct
-
-
 def noise_floor(key, confidence, *, draws: int = 200, bins: int = BINS) -> tuple[float, float]:
     """The ECE expected of a perfectly calibrated model with these confidences f[N], and its 95 % quantile.
 
     By simulation on the device: each example is right with the probability that it claims, `draws` times. Memory is of
     N numbers, not of draws x N. An ECE below the quantile is no evidence of miscalibration.
     """
-    confidence, _ = _checked(confidence, np.zeros(np.shape(confidence), bool))
+    confidence, _ = base.checked(confidence, np.zeros(np.shape(confidence), bool))
     found = _floors(key, jnp.asarray(confidence, jnp.float32), jnp.asarray(place(confidence, bins)), draws, bins)
     found = np.asarray(found, np.float64)
     return float(found.mean()), float(np.quantile(found, LEVEL))
@@ -155,7 +146,8 @@ def figures(confidence, correct, means: dict[str, np.ndarray] | None = None) -> 
 
 def _side(confidence, correct, means=None) -> tuple:
     """A network's columns, checked: (confidence f64[N], correct bool[N], means {name: [N]})."""
-    confidence, correct = _checked(confidence, correct)
+    confidence, correct = base.checked(confidence, correct)
+    confidence = confidence.astype(np.float64)
     means = {name: np.asarray(values) for name, values in (means or {}).items()}
     for name, values in means.items():
         if values.shape != confidence.shape or not np.isfinite(values).all():
