@@ -164,11 +164,11 @@ def test_what_has_no_ece_is_refused(confidence, correct, name, sentence):
         conventions.ece(confidence, correct, name)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(1000, 0.024), (5000, 0.0115), (10_000, 0.0079)])
+@pytest.mark.parametrize(("size", "expected"), [(1000, 0.024), (10_000, 0.0079)])
 def test_the_noise_floor_falls_as_that_of_a_calibrated_network(size, expected):
     """Loosely: the figures are of another calibrated network, as right."""
     confidence = np.random.default_rng(0).beta(5, 1, size)
-    mean, most = uncertainty.noise_floor(jax.random.key(0), confidence, draws=50)
+    mean, most = uncertainty.noise_floor(jax.random.key(0), confidence)
     assert mean == pytest.approx(expected, rel=0.25)
     assert mean < most < 2 * mean
 
