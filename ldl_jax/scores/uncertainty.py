@@ -35,7 +35,7 @@ class Spread(NamedTuple):
 
 
 def place(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin of each confidence f[N], i64[N]: equal width, (lo, hi], edges in the confidences' own precision."""
+    """The bin of each confidence f[N], i64[N]: equal width, (lo, hi], edges rounded to float32."""
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1].astype(np.float32), confidence)
 
 
