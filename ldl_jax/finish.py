@@ -13,10 +13,10 @@ from ldl_jax.calibrate import base as calibrators
 from ldl_jax.curves import divided
 from ldl_jax.dataset import plug
 from ldl_jax.measure import Measured
-from ldl_jax.metrics import calibration
 from ldl_jax.predictions import Predictions, streamed
 from ldl_jax.report import log as logs
 from ldl_jax.report.table import table
+from ldl_jax.scores import uncertainty
 from ldl_jax.steps import TrainState
 
 
@@ -140,7 +140,7 @@ def write_predictions(workdir: Path, found: dict[str, Measured], classes) -> lis
 def noise_floor(part: Measured) -> float:
     """The ECE expected of a calibrated model with these predictions' confidences."""
     confidence = jnp.max(jax.nn.softmax(jnp.asarray(part.predictions["logits"])), -1)
-    return float(jax.jit(calibration.noise_floor)(jax.random.key(0), confidence))
+    return uncertainty.noise_floor(jax.random.key(0), confidence)[0]
 
 
 def draw(made: Experiment, workdir: Path, found: dict[str, Measured], floor: float) -> list[Path]:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from frame import plug, softmax
-from scipy import stats
 
 from ldl_jax import config
 from ldl_jax.metrics import calibration
@@ -214,28 +213,3 @@ def test_half_precision_is_summed_in_float32():
 def test_a_masked_sum_keeps_further_axes():
     rows, mask = np.arange(12.0).reshape(4, 3), np.array([1.0, 0, 1, 0])
     np.testing.assert_array_equal(masked_sum(jnp.asarray(rows), Seen(None, jnp.asarray(mask))), rows[0] + rows[2])
-
-
-@pytest.mark.parametrize(("confidence", "size"), [(0.7, 50), (0.99, 200)])
-def test_the_noise_floor_of_one_confidence_is_the_mean_deviation_of_a_binomial(confidence, size):
-    hits = np.arange(size + 1)
-    chance = stats.binom(size, confidence).pmf(hits)
-    deviation = abs(hits / size - confidence)
-    expected, spread = chance @ deviation, np.sqrt(chance @ deviation**2 - (chance @ deviation) ** 2)
-    found = calibration.noise_floor(jax.random.key(0), jnp.full(size, confidence), draws=2000)
-    assert abs(float(found) - expected) < 4 * spread / 2000**0.5 + 1e-6
-
-
-def test_the_noise_floor_is_the_score_of_simulated_labels():
-    draw, bins = np.random.default_rng(6), 20
-    confidence = draw.beta(5, 1, 400)
-    simulated = []
-    for _ in range(200):
-        table = binned(confidence, draw.random(400) < confidence, bins)
-        simulated.append(abs(table[2] - table[1]).sum() / 400)
-    found = calibration.noise_floor(jax.random.key(1), jnp.asarray(confidence), draws=1000, bins=bins)
-    assert abs(float(found) - np.mean(simulated)) < 4 * np.std(simulated) * (1 / 200 + 1 / 1000) ** 0.5
-
-
-def test_certainty_has_no_noise():
-    assert float(calibration.noise_floor(jax.random.key(0), jnp.ones(30))) == 0

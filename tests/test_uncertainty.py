@@ -66,12 +66,41 @@ def test_the_same_seed_draws_the_same_and_another_one_does_not():
     assert one != uncertainty.bootstrap(2, confidence, correct)
 
 
-def test_resamples_in_blocks_are_those_in_one(monkeypatch):
+def test_resamples_in_parts_are_those_in_one(monkeypatch):
     confidence, correct = calibrated(50)
     whole = uncertainty.bootstrap(0, confidence, correct, resamples=40)
-    monkeypatch.setattr(uncertainty, "_BLOCK", 350)
+    monkeypatch.setattr(uncertainty, "_ROWS", 7)
     parts = uncertainty.bootstrap(0, confidence, correct, resamples=40)
     np.testing.assert_allclose([*whole.values()], [*parts.values()], atol=1e-14)
+
+
+@pytest.mark.parametrize("count", [40, 3])
+def test_every_example_is_as_likely_in_every_block(count, monkeypatch):
+    """Counts of a resample are multinomial: of mean 1, variance 1 - 1/N, covariance -1/N, in and across blocks."""
+    monkeypatch.setattr(uncertainty, "_BLOCK", 16)
+    means = {str(number): np.arange(count) == number for number in range(count)}
+    (drawn,) = uncertainty._resampled(0, [(np.ones(count), np.ones(count), means)], 8000)
+    counts = count * np.stack([drawn[name] for name in means])
+    np.testing.assert_allclose(counts.sum(0), count)
+    np.testing.assert_allclose(counts.mean(1), 1, atol=0.06)
+    np.testing.assert_allclose(np.cov(counts), np.eye(count) - 1 / count, atol=0.12)
+
+
+@pytest.mark.slow
+def test_differences_of_the_ece_hold_the_true_one_where_percentiles_do_not():
+    """Between an overconfident network, by 0.05, and a calibrated one, whose ECE is all noise, on the same images."""
+    draw, inside, percentiles = np.random.default_rng(5), 0, 0
+    for trial in range(60):
+        confidence = draw.uniform(0.4, 1, 5000)
+        correct = draw.uniform(size=5000) < confidence - 0.05
+        pair = (confidence, correct, {}), (confidence - 0.05, correct, {})
+        value, (low, high), p = uncertainty.paired(trial, [pair], resamples=200)["ece"]
+        assert p < 0.05
+        assert low > 0
+        inside += low <= 0.05 <= high
+        percentiles += 2 * value - high <= 0.05 <= 2 * value - low
+    assert inside >= 36
+    assert percentiles < 10
 
 
 @pytest.mark.slow
@@ -99,6 +128,20 @@ def test_the_noise_floor_is_what_calibrated_networks_score():
     assert most == pytest.approx(np.quantile(scored, 0.95), rel=0.2)
     four, _ = uncertainty.noise_floor(jax.random.key(0), calibrated(4000)[0])
     assert four == pytest.approx(mean / 2, rel=0.15)  # falls with the root of the number of examples
+
+
+@pytest.mark.parametrize(("confidence", "size"), [(0.7, 50), (0.99, 200)])
+def test_the_noise_floor_of_one_confidence_is_the_mean_deviation_of_a_binomial(confidence, size):
+    hits = np.arange(size + 1)
+    chance = stats.binom(size, confidence).pmf(hits)
+    deviation = abs(hits / size - confidence)
+    expected, spread = chance @ deviation, np.sqrt(chance @ deviation**2 - (chance @ deviation) ** 2)
+    found, _ = uncertainty.noise_floor(jax.random.key(0), np.full(size, confidence), draws=2000)
+    assert abs(found - expected) < 4 * spread / 2000**0.5 + 1e-6
+
+
+def test_certainty_has_no_noise():
+    assert uncertainty.noise_floor(jax.random.key(0), np.ones(50), draws=2000) == (0, 0)
 
 
 def test_a_network_and_itself_differ_by_nothing():

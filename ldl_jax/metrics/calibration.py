@@ -40,15 +40,3 @@ def make(num_classes: int) -> Metric:
         return {"ece": gap.sum() / total, "mce": mce, "confidence": sums["confidence"].sum() / total}
 
     return Metric(sums, value)
-
-
-def noise_floor(key, confidence: Array, *, draws: int = 200, bins: int = BINS) -> Array:
-    """The ECE expected of a perfectly calibrated model with these confidences f32[N]: mean over simulated labels."""
-    member = bin_of(confidence, bins)
-    expected = jnp.where(member, confidence[:, None], 0).sum(0)
-
-    def draw(key):
-        correct = jax.random.uniform(key, confidence.shape, confidence.dtype) < confidence
-        return jnp.abs((member & correct[:, None]).sum(0) - expected).sum() / len(confidence)
-
-    return jax.lax.map(draw, jax.random.split(key, draws)).mean()

@@ -2,7 +2,7 @@
 
 ECE = sum over bins of (count / N) |accuracy - mean confidence|. Programs differ in how many bins there are, which edge
 belongs to a bin, in what precision edges are made, and what becomes of confidences of exactly 0 and 1. A convention is
-a function from confidences f[N] to `Bins`, to the last bit of the edges of its original; sums are float64 in all of
+a function from confidences f[N] to `Placed`, to the last bit of the edges of its original; sums are float64 in all of
 them, where an original may lose digits in float32. Where all bins err in the same direction, and no example is left
 out, all conventions agree: the ECE is then |accuracy - mean confidence|.
 """
@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ldl_jax.scores import base
 
-class Bins(NamedTuple):
+
+class Placed(NamedTuple):
     """How a program sorts N confidences into bins."""
 
     place: np.ndarray  # i64[N]: the bin; -1 for an example that is in none, though N counts it
@@ -28,7 +30,8 @@ def ece(confidence, correct, convention: str = "guo15") -> float:
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is {convention!r}; allowed are {', '.join(CONVENTIONS)}")
-    confidence, correct = _checked(confidence, correct)
+    confidence, correct = base.checked(confidence, correct)
+    confidence = confidence.astype(np.float64 if confidence.dtype == np.float64 else np.float32)
     place, said, counted = CONVENTIONS[convention](confidence)
     size = 1 + max(place.max(), 0 if counted is None else counted.max())
     inside, gap = (np.bincount(place + 1, x, size + 1)[1:] for x in (None, correct - said))  # -1 is left out
@@ -36,16 +39,16 @@ def ece(confidence, correct, convention: str = "guo15") -> float:
     return float((count * np.abs(gap) / np.maximum(inside, 1)).sum() / len(place))
 
 
-def guo15(confidence) -> Bins:
+def guo15(confidence) -> Placed:
     """15 bins (lo, hi], a confidence of 0 in the first: Guo et al. 2017, section 2, and the default of this package.
 
     Edges are k / 15, rounded to float32, in which confidences are compared. 1.0 is in the last bin. The authors' code
     (gpleiss/temperature_scaling) drops 0, which no largest probability is, and takes torch's edges (`torchmetrics15`).
     """
-    return Bins(np.searchsorted(_edges(15).astype(np.float32), _single(confidence)), _double(confidence))
+    return Placed(np.searchsorted(_edges(15).astype(np.float32), _single(confidence)), _double(confidence))
 
 
-def torchmetrics15(confidence) -> Bins:
+def torchmetrics15(confidence) -> Placed:
     """15 bins [lo, hi), and a bin of its own for 1.0: torchmetrics' multiclass_calibration_error (1.9.0).
 
     Its sums have a place for each of the 16 edges, and 1.0 is not below the last. 0 is in the first bin. Edges are
@@ -54,10 +57,10 @@ def torchmetrics15(confidence) -> Bins:
     """
     step, place = np.float64(np.float32(1) / np.float32(15)), np.arange(16)
     edges = np.where(place < 8, place * step, 1 - (15 - place) * step).astype(np.float32)
-    return Bins(np.searchsorted(edges, _single(confidence), side="right") - 1, _double(confidence))
+    return Placed(np.searchsorted(edges, _single(confidence), side="right") - 1, _double(confidence))
 
 
-def netcal10(confidence) -> Bins:
+def netcal10(confidence) -> Placed:
     """10 bins [lo, hi): netcal's ECE (1.4.0), with its default number of bins and more than two classes.
 
     Confidences are cut off to [eps, 1 - eps] first, eps of their own precision (1.2e-7 in float32), and averaged so: 0
@@ -69,10 +72,10 @@ def netcal10(confidence) -> Bins:
     eps = np.finfo(confidence.dtype).eps
     said = np.clip(confidence, eps, 1 - eps)
     place = np.searchsorted(_edges(10).astype(said.dtype), said, side="right")
-    return Bins(place, _double(said), np.searchsorted(_edges(10), _double(said), side="right"))
+    return Placed(place, _double(said), np.searchsorted(_edges(10), _double(said), side="right"))
 
 
-def pskd10(confidence) -> Bins:
+def pskd10(confidence) -> Placed:
     """10 bins (lo, hi], 0 in none: utils/metric.py of lgcnsai/PS-KD-Pytorch, which gives it in percent.
 
     Upper edges are np.arange(0.1, 1.1, 0.1), lower ones the upper less 0.1, in float64. Two of these lie above the edge
@@ -81,19 +84,19 @@ def pskd10(confidence) -> Bins:
     """
     upper, said = np.arange(0.1, 1.1, 0.1), _double(confidence)
     place = np.searchsorted(upper, said)
-    return Bins(np.where(said > upper[place] - 0.1, place, -1), said)
+    return Placed(np.where(said > upper[place] - 0.1, place, -1), said)
 
 
-def ub15(confidence) -> Bins:
+def ub15(confidence) -> Placed:
     """15 bins [lo, hi), the last closed: ECE of google-research/robustness_metrics, which uncertainty-baselines report.
 
     The bin is floor(15 c) in float32, at most 14 (tf.histogram_fixed_width_bins), so that no edge is made. 0 is in the
     first bin, 1.0 in the last. Their evaluation may leave out the last, smaller batch; here every example counts.
     """
-    return Bins(np.minimum(np.float32(15) * _single(confidence), 14).astype(np.int64), _double(confidence))
+    return Placed(np.minimum(np.float32(15) * _single(confidence), 14).astype(np.int64), _double(confidence))
 
 
-def focal10(confidence) -> Bins:
+def focal10(confidence) -> Placed:
     """10 bins (lo, hi]: expected_calibration_error in Metrics/metrics.py of torrvision/focal_calibration.
 
     The bin is ceil(10 c - 1) in float64. 1.0 is in the last bin. 0, and what is too small to change the 1 (below
@@ -104,7 +107,7 @@ def focal10(confidence) -> Bins:
     place = np.ceil(10 * said - 1).astype(np.int64)
     if place.min() < 0:
         raise ValueError(f"a confidence is {said.min():g}; focal10 has no bin for 0, allowed are numbers above it to 1")
-    return Bins(place, said)
+    return Placed(place, said)
 
 
 CONVENTIONS = {each.__name__: each for each in (guo15, torchmetrics15, netcal10, pskd10, ub15, focal10)}
@@ -121,19 +124,3 @@ def _single(confidence) -> np.ndarray:
 
 def _double(confidence) -> np.ndarray:
     return confidence.astype(np.float64)
-
-
-def _checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, the confidence in float32 or float64."""
-    confidence, correct = np.asarray(confidence), np.asarray(correct)
-    if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
-        raise ValueError(
-            f"confidence is {list(confidence.shape)} and correct {list(correct.shape)}; allowed are both [N], N from 1"
-        )
-    if not ((confidence >= 0) & (confidence <= 1)).all():  # a NaN is not
-        bad = confidence[~((confidence >= 0) & (confidence <= 1))][0]
-        raise ValueError(f"confidence holds {bad}; allowed are numbers from 0 to 1")
-    if not np.isin(correct, (0, 1)).all():
-        raise ValueError(f"correct holds {correct[~np.isin(correct, (0, 1))][0]}; allowed are booleans, 0 and 1")
-    precision = np.float64 if confidence.dtype == np.float64 else np.float32
-    return confidence.astype(precision), correct.astype(np.float64)

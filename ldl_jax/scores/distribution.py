@@ -54,8 +54,10 @@ def figures(found: dict[str, np.ndarray]) -> dict[str, float]:
     """
     means = {name: float(found[name].mean()) for name in MEASURES}
     own, true = found["entropy"], found["table_entropy"]
-    constant = min(np.ptp(own), np.ptp(true)) < 1e-12  # rounding is no variation
-    pearson, spearman = (np.nan, np.nan) if constant else (stats.pearsonr(own, true)[0], stats.spearmanr(own, true)[0])
+    own, true = own.round(9), true.round(9)  # the same votes for other classes tie, however their sum was rounded
+    pearson, spearman = np.nan, np.nan
+    if min(np.ptp(own), np.ptp(true)) > 0:
+        pearson, spearman = stats.pearsonr(own, true)[0], stats.spearmanr(own, true)[0]
     return {**means, "entropy_pearson": float(pearson), "entropy_spearman": float(spearman)}
 
 
