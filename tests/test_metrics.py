@@ -10,7 +10,7 @@ from frame import plug, softmax
 
 from ldl_jax import config
 from ldl_jax.metrics import calibration
-from ldl_jax.metrics.base import Seen, count, masked_sum
+from ldl_jax.metrics.base import Seen, bin_number, count, masked_sum
 
 NAMES = config.plugs("metrics")
 
@@ -57,6 +57,25 @@ def binned(confidence, correct, bins=15):
     return table
 
 
+def of_classes(probs, label):
+    """Class-wise ECE and the parts of the Brier score, class by class and bin by bin."""
+    n, classes = probs.shape
+    names = ("classwise_ece", "brier_reliability", "brier_resolution", "brier_uncertainty", "brier_within")
+    found = dict.fromkeys(names, 0.0)
+    for number in range(classes):
+        column, hit = probs[:, number], label == number
+        place = np.clip(np.ceil(column * 15 - 1e-9).astype(int) - 1, 0, 14)
+        found["brier_uncertainty"] += hit.mean() * (1 - hit.mean())
+        for part in (place == b for b in set(place)):
+            p, h = column[part].mean(), hit[part].mean()
+            found["classwise_ece"] += part.sum() / n * abs(p - h) / classes
+            found["brier_reliability"] += part.sum() / n * (p - h) ** 2
+            found["brier_resolution"] += part.sum() / n * (h - hit.mean()) ** 2
+            off = column[part] - p
+            found["brier_within"] += (off**2).sum() / n - 2 * (off * (hit[part] - h)).sum() / n
+    return found
+
+
 def expected_scores(logits, label):
     """Every metric by its definition, in float64."""
     probs, n = softmax(logits), len(label)
@@ -73,7 +92,13 @@ def expected_scores(logits, label):
         "brier": np.mean((probs**2).sum(1) - 2 * own + 1),
         "ece": (used[0] / n * gap).sum(),
         "mce": gap.max(),
+        "rmsce": np.sqrt((used[0] / n * gap**2).sum()),
+        "overconfidence": np.maximum(used[1] - used[2], 0).sum() / n,
+        "underconfidence": np.maximum(used[2] - used[1], 0).sum() / n,
+        "signed_ece": probs.max(1).mean() - np.mean(ranking[:, 0] == label),
         "confidence": probs.max(1).mean(),
+        "entropy": -(probs * np.log(np.where(probs > 0, probs, 1))).sum(1).mean(),
+        **of_classes(probs, label),
     }  # fmt: skip
     if logits.shape[1] > 5:
         scores["top5"] = np.mean((ranking[:, :5] == label[:, None]).any(1))
@@ -126,7 +151,46 @@ def test_scores_known_by_hand():
         "n": 4, "accuracy": 0.75, "confidence": 0.7, "mce": 0.5, "ece": (0.4 + 0.1 + 0.5) / 4,
         "nll": -np.log(0.7 * 0.3 * 0.9 * 0.5) / 4, "brier": (0.18 + 0.98 + 0.02 + 0.5) / 4,
     }  # fmt: skip
-    assert_scores(scores(logits, np.array([0, 1, 1, 0])), expected, atol=1e-12)
+    found = scores(logits, np.array([0, 1, 1, 0]))
+    assert_scores({name: found[name] for name in expected}, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["six classes", "a fifth"])
+def test_the_parts_of_the_brier_score_add_up_to_it_and_those_of_the_ece_too(case):
+    found = scores(CASES[case][0].astype(np.float64), CASES[case][1])
+    parts = found["brier_reliability"] - found["brier_resolution"] + found["brier_uncertainty"] + found["brier_within"]
+    assert parts == pytest.approx(found["brier"], abs=1e-12)
+    assert found["overconfidence"] + found["underconfidence"] == pytest.approx(found["ece"], abs=1e-12)
+    assert found["overconfidence"] - found["underconfidence"] == pytest.approx(found["signed_ece"], abs=1e-12)
+    assert found["signed_ece"] == pytest.approx(found["confidence"] - found["accuracy"], abs=1e-7)
+    assert found["ece"] <= found["rmsce"] + 1e-12 <= found["mce"] + 2e-12
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_number_of_a_bin_is_that_of_comparing_with_every_edge(dtype):
+    edges = np.linspace(0, 1, 16).astype(dtype)
+    near = np.concatenate([edges, np.nextafter(edges, dtype(0)), np.nextafter(edges, dtype(1))])
+    probs = jnp.asarray(np.concatenate([near, np.random.default_rng(0).uniform(size=400).astype(dtype)]))
+    np.testing.assert_array_equal(bin_number(probs), calibration.bin_of(probs).argmax(1))
+
+
+def test_finer_bins_within_the_old_ones_never_lower_the_ece():
+    """Nested bins: the triangle inequality, on predictions near calibration, where it is not an equality."""
+    probs = softmax(random_case(6, scale=1.0)[0])
+    correct = np.random.default_rng(0).uniform(size=300) < probs.max(1)
+    found = []
+    for bins in (5, 15, 45):
+        member = np.asarray(calibration.bin_of(jnp.asarray(probs.max(1)), bins))
+        found.append(np.abs(((probs.max(1) - correct)[:, None] * member).sum(0)).sum() / 300)
+    assert found[0] <= found[1] + 1e-12 <= found[2] + 2e-12
+    assert found[0] < found[2]
+
+
+def test_the_sums_of_a_thousand_classes_stay_under_a_megabyte():
+    shapes = jax.eval_shape(
+        jitted_sums, jax.ShapeDtypeStruct((8, 1000), jnp.float32), Seen(jnp.zeros(8, int), jnp.ones(8))
+    )
+    assert sum(leaf.size * 4 for leaf in jax.tree.leaves(shapes)) < 2**20
 
 
 def test_certainty_counts_in_the_last_bin():

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from ldl_jax.contract import Array
+
+BINS = 15  # over (0, 1], (lo, hi]; a probability of 0 counts in the first
 
 
 class Seen(NamedTuple):
@@ -32,3 +35,15 @@ def masked_sum(values: Array, seen: Seen) -> Array:
 def count(seen: Seen) -> Array:
     """Number of examples that count, f32[]: exact up to 2^24."""
     return jnp.sum(seen.mask > 0, dtype=jnp.float32)
+
+
+def bin_number(probs: Array, bins: int = BINS) -> Array:
+    """The bin i32[...] of probabilities f[...]: equal width, (lo, hi], edges in the probabilities' own precision.
+
+    By a multiplication, which rounding may put one bin off; the edges themselves decide.
+    """
+    edges = jnp.asarray(np.linspace(0, 1, bins + 1), probs.dtype)
+    place = jnp.clip(jnp.ceil(probs * bins).astype(jnp.int32) - 1, 0, bins - 1)
+    above = (probs > edges[place + 1]) & (place < bins - 1)
+    below = (probs <= edges[place]) & (place > 0)
+    return place + above.astype(jnp.int32) - below.astype(jnp.int32)

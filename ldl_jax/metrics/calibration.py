@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldl_jax.contract import Array
-from ldl_jax.metrics.base import Metric, masked_sum
-
-BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
+from ldl_jax.metrics.base import BINS, Metric, masked_sum
 
 
 def bin_of(confidence: Array, bins: int = BINS) -> Array:
@@ -18,10 +16,12 @@ def bin_of(confidence: Array, bins: int = BINS) -> Array:
 
 
 def make(num_classes: int) -> Metric:
-    """ECE and MCE of the top label's confidence: 15 equal-width bins (lo, hi], as Guo et al. 2017, section 2.
+    """Calibration errors of the top label's confidence: 15 equal-width bins (lo, hi], as Guo et al. 2017, section 2.
 
-    ECE is the mean over examples of |accuracy - mean confidence| of their bin, MCE the largest of those gaps over the
-    bins that hold an example. Sums: count, confidence and correct, f32[15] each.
+    `ece`: the mean over examples of |accuracy - mean confidence| of their bin. It is `overconfidence`, that mean where
+    the confidence is higher, plus `underconfidence`, where it is lower; `signed_ece`, mean confidence less accuracy, is
+    their difference. `mce`: the largest of those gaps over the bins that hold an example; `rmsce`: the root of the mean
+    over examples of their squares. Sums: count, confidence and correct, f32[15] each.
     """
     del num_classes
 
@@ -33,10 +33,16 @@ def make(num_classes: int) -> Metric:
         return {name: masked_sum(jnp.where(member, x[:, None], 0), seen) for name, x in columns.items()}
 
     def value(sums):
-        gap = jnp.abs(sums["correct"] - sums["confidence"])
-        count = sums["count"]
-        mce = jnp.max(jnp.where(count > 0, gap / jnp.maximum(count, 1), 0))
-        total = count.sum()
-        return {"ece": gap.sum() / total, "mce": mce, "confidence": sums["confidence"].sum() / total}
+        gap, count = sums["confidence"] - sums["correct"], sums["count"]
+        total, each = count.sum(), gap / jnp.maximum(count, 1)
+        return {
+            "ece": jnp.abs(gap).sum() / total,
+            "overconfidence": jnp.maximum(gap, 0).sum() / total,
+            "underconfidence": jnp.maximum(-gap, 0).sum() / total,
+            "signed_ece": gap.sum() / total,
+            "mce": jnp.abs(each).max(),
+            "rmsce": jnp.sqrt((count * each**2).sum() / total),
+            "confidence": sums["confidence"].sum() / total,
+        }
 
     return Metric(sums, value)

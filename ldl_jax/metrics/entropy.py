@@ -1,0 +1,18 @@
+"""Entropy of the predictions."""
+
+import jax
+import jax.numpy as jnp
+
+from ldl_jax.metrics.base import Metric, count, masked_sum
+
+
+def make(num_classes: int) -> Metric:
+    """Mean entropy of the probabilities, in nat, from 0 to ln K: how much is left open."""
+    del num_classes
+
+    def sums(logits, seen):
+        log_p = jax.nn.log_softmax(logits)
+        entropy = -jnp.sum(jnp.exp(log_p) * jnp.maximum(log_p, jnp.finfo(log_p.dtype).min), -1)  # 0 x -inf is 0 here
+        return {"n": count(seen), "entropy": masked_sum(entropy, seen)}
+
+    return Metric(sums, lambda sums: {"entropy": sums["entropy"] / sums["n"]})
