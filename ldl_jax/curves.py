@@ -3,6 +3,7 @@
 import numpy as np
 
 from ldl_jax.predictions import Predictions, Reduced, Transform, picked, reduce
+from ldl_jax.scores import selective
 
 BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
 POINTS = 200  # of the risk-coverage curve, at most
@@ -29,15 +30,13 @@ def _sums(place, reduced, length):
 
 
 def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
-    """Error rate of the most confident share of the examples, for shares up to 1; among equals the earlier goes first.
+    """Error rate of the most confident share of the examples, for shares up to 1, at POINTS of them at most.
 
-    Geifman and El-Yaniv 2017, section 2.
+    Geifman and El-Yaniv 2017, section 2; among equal confidences the mean over all orders.
     """
-    order = np.argsort(-reduced.confidence, kind="stable")
-    kept = np.arange(1, len(order) + 1)
-    risk = np.cumsum(~reduced.correct[order]) / kept
-    some = np.unique(np.linspace(0, len(order) - 1, min(POINTS, len(order))).astype(int))
-    return {"coverage": (kept[some] / len(order)).tolist(), "risk": risk[some].tolist()}
+    risk = selective.risk(reduced.confidence, reduced.correct)
+    some = np.unique(np.linspace(0, len(risk) - 1, min(POINTS, len(risk))).astype(int))
+    return {"coverage": ((some + 1) / len(risk)).tolist(), "risk": risk[some].tolist()}
 
 
 def temperatures(seed: int, predictions: Predictions, fitted: float) -> dict[str, list[float]]:

@@ -261,14 +261,16 @@ def _filled(values, first: int, count: int) -> np.ndarray:
     return np.pad(part, ((0, count - len(part)), *((0, 0),) * (values.ndim - 1)))
 
 
-def probabilities(predictions: Predictions, transform: Transform | None = None) -> np.ndarray:
-    """All probabilities at once, f32[N, K], for scores that rank the examples within each class."""
-    whole, first = np.empty(predictions.values.shape, np.float32), 0
+def probabilities(predictions: Predictions, transform: Transform | None = None, *, places=None) -> np.ndarray:
+    """The probabilities of all examples, or of those at rising places i64[n], in memory at once: f32[n, K]."""
+    count, classes = predictions.values.shape
+    places = np.arange(count) if places is None else places
+    whole, first = np.empty((len(places), classes), np.float32), 0
     for values, kind, _ in _said(predictions, transform, None):
-        part = whole[first : first + len(values)]
-        probs = jax.nn.softmax(values) if kind == "logits" else jnp.clip(values, 0, 1)
-        part[:] = probs[: len(part)]
-        first += len(part)
+        begin, end = np.searchsorted(places, (first, first + len(values)))
+        probs = np.asarray(jax.nn.softmax(values) if kind == "logits" else jnp.clip(values, 0, 1))
+        whole[begin:end] = probs[places[begin:end] - first]
+        first += len(values)
     return whole
 
 

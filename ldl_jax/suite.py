@@ -9,11 +9,12 @@ import numpy as np
 from ldl_jax import config, curves
 from ldl_jax.dataset import plug
 from ldl_jax.metrics.base import Metric
-from ldl_jax.predictions import Logits, Predictions, Reduced, Transform, picked, probabilities, reduce, streamed
+from ldl_jax.predictions import Logits, Predictions, Reduced, Transform, probabilities, reduce, streamed
 from ldl_jax.scores import base as scores
 from ldl_jax.scores import conventions, distribution, ks, marginal, mass, selective, smooth, uncertainty
 
-WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB); larger ones are measured on a sample
+WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB), as 50,000 x 1,000 are
+SAMPLE = 2**24  # numbers of the rows of a larger one that figures of every class are measured on
 THRESHOLD = 1e-3  # of TACE: smaller probabilities are left out
 GROUPS = {  # heading -> figures, in the order in which they are shown; any other stands under 'other'
     "accuracy": ("accuracy", "top5"),
@@ -81,7 +82,7 @@ def _sample(seed: int, predictions: Predictions) -> np.ndarray | None:
     count, classes = predictions.values.shape
     if count * classes <= WHOLE:
         return None
-    return np.sort(np.random.default_rng(seed).choice(count, max(1, WHOLE // classes), replace=False))
+    return np.sort(np.random.default_rng(seed).choice(count, max(1, SAMPLE // classes), replace=False))
 
 
 def _notes(predictions, fitted, places) -> list[str]:
@@ -90,8 +91,8 @@ def _notes(predictions, fitted, places) -> list[str]:
         notes.append(f"{fitted['name']} has its best temperature at a bound of the search")
     if places is not None:
         notes.append(
-            f"calibration of every class and human votes are measured on {len(places):,} of the "
-            f"{len(predictions.values):,} examples, drawn at random"
+            f"ACE, TACE, the marginal error and distances from votes are of {len(places):,} examples drawn from the "
+            f"{len(predictions.values):,}"
         )
     return notes
 
@@ -107,13 +108,12 @@ def _state(seed: int, predictions: Predictions, transform: Transform | None, pla
     means = {name: getattr(reduced, column) for name, column in MEANS.items()}
     floor, chance = uncertainty.noise_floor(jax.random.key(seed), reduced.confidence)
     intervals = uncertainty.bootstrap(seed, reduced.confidence, reduced.correct, means, chance=chance)
-    part = predictions if places is None else picked(predictions, places)
     values = _streamed(predictions, transform) | uncertainty.figures(reduced.confidence, reduced.correct, means)
-    values |= _of_confidence(reduced) | _of_matrix(part, transform)
+    values |= _of_confidence(reduced) | _of_matrix(predictions, transform, places)
     if ood is not None:
         values |= _unknown(reduced, reduce(ood, transform))
     if human is not None:
-        values |= _human(part, transform, human if places is None else human[places])
+        values |= _human(predictions, transform, places, human)
     names = [*filter(values.__contains__, _GROUP), *(name for name in values if name not in _GROUP)]
     figures = {name: _figure(name, values[name], intervals.get(name)) for name in names}
     figures["ece"]["floor"] = floor
@@ -160,11 +160,12 @@ def _of_confidence(reduced: Reduced) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _of_matrix(part: Predictions, transform) -> dict[str, float]:
-    """Figures of every class's probabilities."""
-    probs = probabilities(part, transform)
-    whole = scores.every_class(probs, part.label)
-    above = scores.every_class(probs, part.label, above=THRESHOLD)
+def _of_matrix(predictions: Predictions, transform, places) -> dict[str, float]:
+    """Figures of every class's probabilities, of the examples at `places`."""
+    probs = probabilities(predictions, transform, places=places)
+    label = predictions.label if places is None else predictions.label[places]
+    whole = scores.every_class(probs, label)
+    above = scores.every_class(probs, label, above=THRESHOLD)
     return {"ace": mass.ace(whole), "tace": mass.ace(above), **marginal.debiased(whole)}
 
 
@@ -173,11 +174,11 @@ def _unknown(known: Reduced, unknown: Reduced) -> dict[str, float]:
     return selective.unknown(known.confidence, unknown.confidence)
 
 
-def _human(part: Predictions, transform, table) -> dict[str, float]:
-    """Distances from the true distributions f64[n, K], and the cross entropy to them."""
-    probs = probabilities(part, transform)
-    found = distribution.measure(probs, table)
-    own = {name: found[name] for name in ("entropy_pearson", "entropy_spearman")}
-    cross = streamed(part, {"table": plug("metrics", "table").make(table.shape[1])}, transform, given={"table": table})
-    means = {f"table_{name}": value for name, value in found.items() if name not in own}
-    return {"table_cross_entropy": float(cross["table_cross_entropy"]), **means, **own}
+def _human(predictions: Predictions, transform, places, table) -> dict[str, float]:
+    """Distances from the true distributions f64[N, K], of the examples at `places`, and of all the cross entropy."""
+    metric = {"table": plug("metrics", "table").make(table.shape[1])}
+    cross = streamed(predictions, metric, transform, given={"table": table})["table_cross_entropy"]
+    some = table if places is None else table[places]
+    found = distribution.measure(probabilities(predictions, transform, places=places), some)
+    own = {name: found.pop(name) for name in ("entropy_pearson", "entropy_spearman")}
+    return {"table_cross_entropy": float(cross), **{f"table_{name}": x for name, x in found.items()}, **own}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldl_jax import build, config
 from ldl_jax.bench import __main__ as bench
-from ldl_jax.bench import base, memory, step
+from ldl_jax.bench import base, memory, metrics, step
 
 
 def test_programs_take_turns_and_ratios_are_of_the_time_for_a_unit():
@@ -121,3 +121,19 @@ def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys, monkeypatc
     assert re.search(r"training pipeline: \d\.\d+ of the bare rate", said)
     assert bench.main(["input", "--root=/nowhere"]) == 2
     assert "--root is '/nowhere'; needed is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_figures_are_measured_beside_plain_numpy(capsys):
+    assert bench.main(["metrics", "--examples=400", "--classes=20", "--rounds=1", "--seconds=0.001"]) == 0
+    said = capsys.readouterr().out
+    for name in ("ldl_jax", "ldl_jax streamed", "numpy", "scikit-learn"):
+        assert re.search(rf"^{name} +[\d,]+\.\d", said, re.MULTILINE), name
+    assert float(re.search(r"figures agree within (\S+)", said)[1]) < 1e-5
+    assert int(re.search(r"all streaming metrics: ([\d,]+) bytes", said)[1].replace(",", "")) < 2**20
+
+
+def test_figures_that_differ_are_an_error(capsys, monkeypatch):
+    monkeypatch.setattr(metrics, "by_numpy", lambda given: {"ece": 0.5, "nll": 0.0, "brier": 0.0})
+    assert bench.main(["metrics", "--examples=400", "--classes=20", "--rounds=1", "--seconds=0.001"]) == 2
+    assert "from ours" in capsys.readouterr().err

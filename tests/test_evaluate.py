@@ -11,6 +11,8 @@ import pytest
 from frame import softmax
 
 from ldl_jax import curves, evaluate, files, predictions, suite, votes
+from ldl_jax.report.table import KNOWN
+from ldl_jax.scores import base, mass
 
 N, K = 60, 4
 DRAW = np.random.default_rng(0)
@@ -70,6 +72,13 @@ def test_the_command_prints_a_table_and_writes_json(folder, capsys):
     assert found["temperature"]["temperature"] > 1.5
     assert found["scaled"]["figures"]["nll"]["value"] < figures["nll"]["value"]
     assert found["scaled"]["figures"]["accuracy"]["value"] == figures["accuracy"]["value"]
+    for name, figure in figures.items():
+        assert figure["value"] is not None, name
+        assert figure["group"] in suite.GROUPS, name
+        assert name in KNOWN, name
+    assert set(figures) == {name for names in suite.GROUPS.values() for name in names} - {"top5"}
+    page = (folder / "evaluation" / evaluate.REPORT).read_text()
+    assert f"{figures['ece']['value'] * 100:.2f}" in page
     sweep = found["scaled"]["curves"]["temperature"]
     assert len(sweep["nll"]) == len(sweep["ece"]) == len(sweep["temperature"])
 
@@ -111,6 +120,7 @@ def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, mo
 def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
     monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
     assert run(folder / "test.npz", "--out", folder / "taken") == 1
     assert capsys.readouterr().err.startswith(f"error: {folder / 'taken'}")
@@ -119,6 +129,7 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
 def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):
     monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
     for val, said in (("copy.npz", "copy.npz is the same as"), ("holdout.npz", "")):
         assert run(folder / "test.npz", "--val", folder / val) == 0
@@ -133,6 +144,62 @@ def test_files_are_named_by_what_tells_them_apart():
         "a/x/test", "b/x/test", "b/x/other",
     ]  # fmt: skip
     assert evaluate.names([Path("a/test.npz")]) == ["test"]
+
+
+def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
+    taken = []
+    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or {"name": ""})
+    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
+    files.write_npz(folder / "second.npz", **TEST)
+    files.write_npz(folder / "own.npz", **VAL)
+    both = (folder / "test.npz", folder / "second.npz")
+    assert run(*both, "--val", folder / "holdout.npz", "--val", folder / "own.npz") == 0
+    assert capsys.readouterr().err == ""
+    assert run(*both, "--val", folder / "holdout.npz") == 0
+    assert "is taken for all 2 files" in capsys.readouterr().err
+    assert taken == [("test", "holdout"), ("second", "own"), ("test", "holdout"), ("second", "holdout")]
+    assert run(*both, *["--val", folder / "own.npz"] * 3) == 2
+    assert "--val is given 3 times for 2 files" in capsys.readouterr().err
+
+
+def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
+    taken = []
+    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or {"name": ""})
+    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
+    files.write_npz(folder / "named.npz", **TEST, classes=np.array(list("abcd")))
+    rows = [",".join(map(str, [*row, label])) for row, label in zip(TEST["logits"], TEST["label"], strict=True)]
+    files.write(folder / "named.csv", "\n".join(["Ant,bee,cat,dog,label", *rows]))
+    files.write(folder / "names.txt", "w\nx\ny\nz\n")
+    assert run(folder / "named.npz") == run(folder / "named.csv") == 0
+    assert run(folder / "test.npz", "--classes", folder / "names.txt") == 0
+    assert taken == [tuple("abcd"), ("Ant", "bee", "cat", "dog"), tuple("wxyz")]
+    files.write(folder / "names.txt", "w\nx\n")
+    files.write_npz(folder / "named.npz", **TEST, classes=np.arange(4))
+    capsys.readouterr()
+    assert run(folder / "test.npz", "--classes", folder / "names.txt") == 2
+    assert "has 2 lines for scores of 4 classes" in capsys.readouterr().err
+    assert run(folder / "named.npz") == 2
+    assert "its classes are int64[4]" in capsys.readouterr().err
+
+
+def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
+    large = {"logits": DRAW.standard_normal((200, K)).astype(np.float32), "label": DRAW.integers(0, K, 200)}
+    whole = given(values=large["logits"], label=large["label"].astype(np.int32))
+    monkeypatch.setattr(suite, "WHOLE", 100)
+    monkeypatch.setattr(suite, "SAMPLE", 50 * K)
+    places = suite._sample(0, whole)
+    assert len(places) == 50
+    part = softmax(large["logits"])[places]
+    np.testing.assert_allclose(predictions.probabilities(whole, places=places), part, atol=1e-6)
+    found = suite._of_matrix(whole, None, places)
+    assert found["ace"] == pytest.approx(
+        mass.ace(base.every_class(part.astype(np.float32), whole.label[places])), abs=1e-6
+    )
+    assert suite._notes(whole, None, places) == [
+        "ACE, TACE, the marginal error and distances from votes are of 50 examples drawn from the 200"
+    ]
 
 
 def test_votes_become_distributions_of_the_examples(tmp_path):

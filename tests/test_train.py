@@ -12,6 +12,7 @@ from frame import slow_but
 
 import ldl_jax
 from ldl_jax import build, config, plan, run, train
+from ldl_jax.calibrate import base as calibrators
 from ldl_jax.feed import Feed
 from ldl_jax.report import log
 
@@ -50,6 +51,7 @@ def test_a_run_leaves_every_file(calm):
     assert {
         "config.json", "network.json", "versions.json", "metrics.jsonl", "timing.jsonl", "model.npz", "best.npz",
         "summary.json", "reliability.png", "curves.png", "predictions/test.npz", "predictions/holdout.npz",
+        "calibration.json",
     } <= names  # fmt: skip
     assert any(name.startswith("tensorboard/events") for name in names)
     assert {path.name for path in (calm / "checkpoints").iterdir()} == {"26", "39", "26.sha256", "39.sha256"}
@@ -116,6 +118,43 @@ def test_the_same_command_on_a_finished_run_changes_no_number(calm, tmp_path):
     go(again, settings(optimizer__ema=0.9, train__log_every_steps=5))
     assert (again / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
     chex.assert_trees_all_equal(predictions(again), predictions(calm))
+
+
+def test_a_run_has_its_scores_before_and_after_a_temperature_fitted_on_its_holdout(calm):
+    summary = json.loads((calm / "summary.json").read_text())
+    fitted, scaled = summary["temperature"], summary["scaled"]["test"]
+    said, held = predictions(calm), predictions(calm, "holdout")
+    z = said["logits"].astype(np.float64) / fitted["temperature"]
+    log_p = z - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)) - z.max(1, keepdims=True)
+    assert scaled["nll"] == pytest.approx(-log_p[np.arange(len(z)), said["label"]].mean(), rel=1e-5)
+    assert set(scaled) == set(summary["splits"]["test"])
+    assert "holdout" not in summary["scaled"]  # it was fitted there
+
+    def nll(temperature):
+        z = held["logits"].astype(np.float64) / temperature
+        return (np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), held["label"]]).mean()
+
+    best = nll(fitted["temperature"])
+    assert best <= min(nll(fitted["temperature"] * factor) for factor in (0.99, 1.01))
+    name, options, params = calibrators.load(calm / "calibration.json")
+    assert (name, options, params["temperature"]) == ("temperature", {}, fitted["temperature"])
+    assert tuple(said["classes"]) == tuple("0123456789")
+
+
+def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
+    again = shutil.copytree(calm, tmp_path / "again")
+    train.evaluate(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
+    said = capsys.readouterr().out
+    assert "test at T" in said
+    assert f"{again / 'report.html'}" in said
+    (found,) = json.loads((again / "evaluation.json").read_text())["suites"]
+    before = json.loads((calm / "summary.json").read_text())
+    assert found["raw"]["figures"]["ece"]["value"] == pytest.approx(before["splits"]["test"]["ece"], abs=2e-6)
+    assert found["scaled"]["figures"]["nll"]["value"] == pytest.approx(before["scaled"]["test"]["nll"], abs=2e-6)
+    assert found["class_names"] == list("0123456789")
+    page = (again / "report.html").read_text()
+    assert f"{100 * before['splits']['test']['ece']:.2f}" in page
+    assert "tests.tiny on digits, labels: online" in page
 
 
 @pytest.mark.slow
