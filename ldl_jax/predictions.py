@@ -155,22 +155,22 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
 
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(place of the first, copy of the next rows) of a matrix, in float32 or wider as jax computes."""
+    """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file, a copy."""
+    file = _mapped_file(values)
     rows = rows or max(1, ELEMENTS // values.shape[1])
     dtype = jax.dtypes.canonicalize_dtype(np.promote_types(values.dtype, np.float32))
     for begin in range(0, len(values), rows):
         with np.errstate(over="ignore"):
-            part = np.array(values[begin : begin + rows], dtype, order="C")
-        _let_go(values)
+            part = np.array(values[begin : begin + rows], dtype, order="C", copy=None if file is None else True)
+        if file is not None and hasattr(mmap, "MADV_DONTNEED"):  # its pages may leave memory
+            file.madvise(mmap.MADV_DONTNEED)
         yield begin, part
 
 
-def _let_go(values) -> None:
-    """Tell the system that a mapped file's pages may leave memory; they are read again when needed."""
+def _mapped_file(values) -> mmap.mmap | None:
     while isinstance(values, np.ndarray):
         values = values.base
-    if isinstance(values, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        values.madvise(mmap.MADV_DONTNEED)
+    return values if isinstance(values, mmap.mmap) else None
 
 
 def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[np.ndarray, Seen]]:
@@ -182,8 +182,7 @@ def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[
     rows = min(count, rows or max(1, ELEMENTS // classes))
     label = np.zeros(count, np.int32) if predictions.label is None else predictions.label
     for begin, part in _parts(predictions.values, rows):
-        used = len(part)
-        padding = rows - used
+        used, padding = len(part), rows - len(part)
         mask = (np.arange(rows) < used).astype(np.float32)
         part = np.pad(part, ((0, padding), (0, 0))) if padding else part
         yield part, Seen(np.pad(label[begin : begin + used], (0, padding)), mask)
@@ -215,9 +214,10 @@ def _said(predictions, transform, rows) -> Iterator[tuple[jax.Array, str, Seen]]
 @partial(jax.jit, static_argnames="kind")
 def _columns(values, label, kind):
     own = jnp.take_along_axis(values, label[:, None], axis=-1)[:, 0]
-    predicted = jnp.argmax(values, -1)
+    highest = jnp.max(values, -1)
+    numbers = jnp.arange(values.shape[-1], dtype=jnp.int32)
+    predicted = jnp.min(jnp.where(values == highest[:, None], numbers, values.shape[-1]), -1)  # faster than argmax
     if kind == "logits":
-        highest = jnp.max(values, -1)
         below = values - highest[:, None]
         # The exponentials are made once, not once for each of their sums, and a product with ones is the fastest sum.
         share = jax.lax.optimization_barrier(jnp.exp(below))
