@@ -154,7 +154,7 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
 
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file, a copy."""
+    """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file a copy."""
     file = _mapped_file(values)
     rows = rows or max(1, ELEMENTS // values.shape[1])
     dtype = jax.dtypes.canonicalize_dtype(np.promote_types(values.dtype, np.float32))
