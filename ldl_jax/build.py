@@ -71,10 +71,15 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
     )  # fmt: skip
 
 
-def digest(made: Experiment) -> str:
-    """SHA-256 of all that a run's numbers depend on: settings, data, network. The same on all processes."""
-    settings = {name: value for name, value in config.in_use(made.config).items() if name not in config.MAY_DIFFER}
-    parts = settings, made.sources, made.dataset.digest, sorted(made.inputs.values())
+def digest(made: Experiment, but: tuple[str, ...] = ()) -> str:
+    """SHA-256 of all that a run's numbers depend on: settings, data, network. The same on all processes.
+
+    but: fields that are left out; without 'teachers', what their files and the tables' hold is left out too.
+    """
+    left = (*config.MAY_DIFFER, *but)
+    settings = {name: value for name, value in config.in_use(made.config).items() if name not in left}
+    inputs = [] if "teachers" in but else sorted(made.inputs.values())
+    parts = settings, made.sources, made.dataset.digest, inputs
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

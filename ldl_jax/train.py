@@ -3,41 +3,31 @@
 import math
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, finish, measure, mesh, run, steps
+from ldl_jax import build, config, finish, measure, mesh, run
 from ldl_jax import plan as plans
 from ldl_jax.build import Experiment
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.feed import Feed
+from ldl_jax.programs import make_programs
 from ldl_jax.report import log as logs
 from ldl_jax.window import NonFinite, Window  # noqa: F401 (NonFinite is what `train` raises)
 
 
-class Device(NamedTuple):
-    """The jitted programs of a run and what they read."""
-
-    step: Callable
-    chunk: Callable
-    evaluate: Callable
-    report: Callable
-    frozen: tuple
-    train: dict
-    test: dict
-
-
-def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, int] | None = None, devices=None):
+def train(
+    c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, int] | None = None, devices=None,
+    compiled: dict | None = None,
+):  # fmt: skip
     """Train by a config, or go on with the run in `workdir`; returns the summary, or None where SIGTERM ended it.
 
     Writes checkpoints, logs, and at the end predictions, pictures, weights and summary.json below `workdir`. With
     `extend` the run may be longer than the one that is there. profile: first and last step of a profiler trace.
+    compiled: kept between calls, so that runs which differ in seed and teachers alone are compiled once.
     Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number
     (with `train.on_nonfinite` 'skip_step': in too many steps in a row), OSError where results cannot be written.
     """
@@ -55,7 +45,7 @@ def train(c: ConfigDict, workdir, *, extend: bool = False, profile: tuple[int, i
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:
             log.message(plans.first_line(made, plan, notes["step"]))
-            device = make_programs(made)
+            device = make_programs(made, compiled)
             loop = Loop(made, plan, device, checkpoints, log, Path(workdir), notes, profile)
             try:
                 state = loop.run(state, terminated)
@@ -77,25 +67,6 @@ def restore(made: Experiment, checkpoints: Checkpoints, warn=logs.warn):
     if found is not None:
         return found
     return plans.fresh_state(made), {"step": 0, "window": [], "best": None}
-
-
-def make_programs(made: Experiment) -> Device:
-    """Compile-ready programs, with images, tables and frozen networks on the devices."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, plans.abstract_state(made))
-    everywhere = mesh.replicated(made.mesh)
-    step = steps.make_train_step(made.recipe)
-    jitted = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
-    evaluate = steps.make_eval_step(made.recipe.build.apply, made.metrics, made.recipe.dtype)
-    key = jax.random.key(made.config.seed)
-    images = measure.device_data(made.dataset.train, key, made.mesh)
-    same = made.dataset.test is made.dataset.train  # the folds of one split
-    return Device(
-        jitted(step), jitted(steps.make_chunk(step)),
-        jax.jit(evaluate, out_shardings=(everywhere, mesh.batch_sharding(made.mesh))),
-        jax.jit(made.recipe.source.report, out_shardings=everywhere),
-        mesh.put_replicated(made.frozen, made.mesh),
-        images, images if same else measure.device_data(made.dataset.test, key, made.mesh),
-    )  # fmt: skip
 
 
 class Loop:

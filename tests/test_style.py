@@ -80,6 +80,8 @@ def test_lower_rooms_do_not_import_higher_ones():
         "suite": 2,
         "measure": 2,
         "plan": 2,
+        "programs": 2,
+        "study": 4,
         "feed": 2,
         "build": 1,
     }

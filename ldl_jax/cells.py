@@ -1,0 +1,168 @@
+"""A study: a table of cells (a config with overrides), each run with several seeds, and the questions asked of them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+METRICS = ("accuracy", "nll", "brier", "ece")
+LEAST_SEEDS = 6  # of the cells of a finding: three cannot decide
+CARRIED = ("eval.report",)  # set by the study: it has a report of its own
+
+
+class Cell(NamedTuple):
+    """One row of a study."""
+
+    name: str
+    config: str  # a file of the folder above the study's own, such as 'cifar100_hard.py', or FILE:ARGUMENT
+    fields: Mapping[str, object] = MappingProxyType({})  # dotted field -> value, in the place of the file's
+    seeds: int = 3  # how many, from the config's own on
+    teachers: tuple[
+        str, ...
+    ] = ()  # cells whose runs teach: the run of the same place (modulo their seeds), or NAME/PLACE
+    published: Mapping[str, float] = MappingProxyType({})  # figure -> what was published for this row, a fraction
+
+
+class Finding(NamedTuple):
+    """A hypothesis written down before the runs: `better` is better than `than`."""
+
+    name: str
+    better: str  # a cell
+    than: str  # a cell
+    metric: str = "ece"  # of METRICS
+    direction: str = "lower"  # what is better: 'lower' or 'higher'
+    about: str = ""  # the claim, in words
+
+
+class Study(NamedTuple):
+    """All of a study."""
+
+    title: str
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...] = ()  # one for each claim; Holm's correction is over them
+    comparisons: tuple[tuple[str, str], ...] = ()  # (cell, cell it is compared with): shown without a verdict
+    about: str = ""  # what a reader should know
+
+
+class Planned(NamedTuple):
+    """One run of a study."""
+
+    cell: Cell
+    place: int  # 0 to seeds - 1
+    config: ConfigDict  # without its teachers, whose directories are known when it runs
+    needs: tuple[tuple[str, int], ...]  # (cell, place) of its teachers
+    identity: str  # SHA-256 of all that its numbers depend on, its teachers' identities among them
+    settings: dict  # the config's fields that its numbers depend on
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the run is called: its cell and its place among the seeds."""
+        return self.cell.name, self.place
+
+
+def check(study: Study) -> None:
+    """Raise ValueError, in one sentence, where cells and questions do not fit together."""
+    names = [cell.name for cell in study.cells]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"two cells are named {twice!r}; allowed is one of each name")
+    for cell in study.cells:
+        if not cell.name or not all(c.isalnum() or c in "-_." for c in cell.name):
+            raise ValueError(f"a cell is named {cell.name!r}; allowed are letters, digits and - _ .")
+        if cell.seeds < 1:
+            raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are numbers from 1")
+        for teacher in cell.teachers:
+            _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
+    for finding in study.findings:
+        _check_finding(finding, study, names)
+    for pair in study.comparisons:
+        for name in pair:
+            _known("a comparison names", name, names)
+    order(study)
+
+
+def _known(what: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise ValueError(f"{what} {name!r}; allowed are the study's cells: {', '.join(names)}")
+
+
+def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
+    for name in (finding.better, finding.than):
+        _known(f"finding {finding.name!r} names", name, names)
+        seeds = next(cell.seeds for cell in study.cells if cell.name == name)
+        if seeds < LEAST_SEEDS:
+            raise ValueError(
+                f"finding {finding.name!r} rests on {name!r} with {seeds} seeds; allowed are {LEAST_SEEDS} or more, "
+                "since fewer cannot decide"
+            )
+    if finding.metric not in METRICS:
+        raise ValueError(
+            f"finding {finding.name!r} has the metric {finding.metric!r}; allowed are {', '.join(METRICS)}"
+        )
+    if finding.direction not in ("lower", "higher"):
+        raise ValueError(f"finding {finding.name!r} has the direction {finding.direction!r}; allowed are lower, higher")
+
+
+def order(study: Study) -> list[Cell]:
+    """The cells, teachers before those they teach. Raises ValueError where teachers wait for each other."""
+    by_name = {cell.name: cell for cell in study.cells}
+    done: list[Cell] = []
+
+    def visit(cell: Cell, above: tuple[str, ...]) -> None:
+        if cell in done:
+            return
+        if cell.name in above:
+            raise ValueError(f"cells teach each other in a circle: {' -> '.join((*above, cell.name))}")
+        for teacher in cell.teachers:
+            visit(by_name[teacher.partition("/")[0]], (*above, cell.name))
+        done.append(cell)
+
+    for cell in study.cells:
+        visit(cell, ())
+    return done
+
+
+def needs(cell: Cell, place: int, study: Study) -> tuple[tuple[str, int], ...]:
+    """(cell, place) of the runs that teach a run. Raises ValueError for a place that is not there."""
+    seeds = {other.name: other.seeds for other in study.cells}
+    found = []
+    for teacher in cell.teachers:
+        name, _, number = teacher.partition("/")
+        if number and not (number.isdigit() and int(number) < seeds[name]):
+            raise ValueError(
+                f"cell {cell.name!r} has the teacher {teacher!r}; allowed are {name}/0 to {seeds[name] - 1}"
+            )
+        found.append((name, int(number) if number else place % seeds[name]))
+    return tuple(found)
+
+
+def identity(settings: dict, teachers: list[str]) -> str:
+    """SHA-256 of a run's settings and of its teachers' identities."""
+    return hashlib.sha256(json.dumps([settings, teachers], sort_keys=True).encode()).hexdigest()
+
+
+def load(path) -> Study:
+    """The study of a file's `get_study()`. Raises ValueError in one sentence that names the file and the fault."""
+    path = Path(path)
+    if not path.is_file():
+        there = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
+        raise ValueError(f"{path} is not there; " + (f"there are {there}" if there else "name the file of a study"))
+    space = {"__name__": f"study_{path.stem}", "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), space)
+        made = space["get_study"]()
+    except KeyError as error:
+        raise ValueError(f"{path} is no study: it has no function {error.args[0]}() -> Study") from None
+    except Exception as error:  # whatever a file of the user's may do
+        raise ValueError(f"{path} is no study: {' '.join(str(error).split())}") from error
+    if not isinstance(made, Study):
+        raise ValueError(f"{path}: get_study() returns {type(made).__name__}; allowed is a Study")
+    try:
+        check(made)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return made

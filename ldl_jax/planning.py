@@ -1,0 +1,75 @@
+"""From a study to its runs: every config built, in an order in which teachers come first."""
+
+import ast
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ldl_jax import cells, config
+from ldl_jax.cells import Cell, Planned, Study
+
+TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
+
+
+def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Planned]:
+    """All runs of a study file at `path`, teachers first, a cell's seeds one after another.
+
+    overrides: dotted field -> text, for all cells (where the data lie). Raises ValueError naming cell and field where a
+    config cannot be built.
+    """
+    planned: dict[tuple[str, int], Planned] = {}
+    for cell in cells.order(study):
+        for place in range(cell.seeds):
+            made = _config(cell, place, Path(path).parent.parent, overrides or {})
+            wanted = cells.needs(cell, place, study)
+            used = json.loads(json.dumps(_settings(made)))
+            mark = cells.identity(used, [planned[key].identity for key in wanted])
+            planned[cell.name, place] = Planned(cell, place, made, wanted, mark, used)
+    return list(planned.values())
+
+
+def _settings(made: ConfigDict) -> dict:
+    """The fields that a run's numbers depend on; its teachers count by their own identities."""
+    used = {name: value for name, value in config.in_use(made).items() if name not in config.MAY_DIFFER}
+    return {name: value for name, value in used.items() if name not in cells.CARRIED}
+
+
+def _config(cell: Cell, place: int, folder: Path, overrides: dict[str, str]) -> ConfigDict:
+    try:
+        made = config.read(folder / cell.config)
+        for field, value in cell.fields.items():
+            _set(made, field, value)
+        for field, text in overrides.items():
+            _set(made, field, _parsed(made, field, text))
+        made.seed += place
+        made.eval.report = False
+        made.teachers = tuple(TO_COME for _ in cell.teachers)
+        config.check(made)
+    except ValueError as error:
+        raise ValueError(f"cell {cell.name!r}: {error}") from None
+    return made
+
+
+def _set(made: ConfigDict, field: str, value) -> None:
+    unknown = config.unknown_field(field)
+    if unknown:
+        raise ValueError(unknown)
+    *blocks, name = field.split(".")
+    for block in blocks:
+        made = made[block]
+    with made.unlocked():  # the options of a module of the user's own are not known before
+        try:
+            made[name] = tuple(value) if isinstance(value, list) else value
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config.{field} cannot be {value!r} ({' '.join(str(error).split())})") from None
+
+
+def _parsed(made: ConfigDict, field: str, text: str):
+    """The value that a text stands for: itself where the field is a string, a literal of Python otherwise."""
+    if isinstance(config.flatten(made).get(field), str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
