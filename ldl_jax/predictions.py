@@ -17,6 +17,7 @@ import numpy as np
 from ldl_jax import stored
 from ldl_jax.metrics.base import Metric, Seen
 
+KINDS = ("logits", "probabilities")
 SUM_TOLERANCE = 1e-3  # a row of probabilities may be off 1 by so much, as half precision leaves it
 FLOOR = float(np.finfo(np.float32).tiny)  # 1.2e-38: a probability below it counts as it, 87.3 nat
 ELEMENTS = 2**20  # of a chunk, 4 MB in float32
