@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 METRICS = ("accuracy", "nll", "brier", "ece")
 LEAST_SEEDS = 6  # of the cells of a finding: three cannot decide
-CARRIED = ("eval.report",)  # set by the study: it has a report of its own
 
 
 class Cell(NamedTuple):

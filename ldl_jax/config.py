@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict, config_dict
 
 from ldl_jax import checks
+from ldl_jax.cells import Cell, Finding, Study  # noqa: F401 (what a study's file imports from here)
 from ldl_jax.options import block, mixings, plugs, read_options
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
@@ -199,6 +200,15 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, obj
         name: (before.get(name), after.get(name))
         for name in names
         if before.get(name) != after.get(name) and name not in MAY_DIFFER
+    }
+
+
+def decisive(config: ConfigDict) -> dict[str, object]:
+    """The fields in use that a run's numbers depend on; files of labels and tables by their names, without folders."""
+    files = ("data.labels_file", "data.train_table", "data.test_table")
+    used = in_use(config)
+    return {n: value for n, value in used.items() if n not in MAY_DIFFER} | {
+        n: Path(used[n]).name for n in files if used[n]
     }
 
 

@@ -23,16 +23,10 @@ def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Pl
         for place in range(cell.seeds):
             made = _config(cell, place, Path(path).parent.parent, overrides or {})
             wanted = cells.needs(cell, place, study)
-            used = json.loads(json.dumps(_settings(made)))
+            used = json.loads(json.dumps(config.decisive(made)))
             mark = cells.identity(used, [planned[key].identity for key in wanted])
             planned[cell.name, place] = Planned(cell, place, made, wanted, mark, used)
     return list(planned.values())
-
-
-def _settings(made: ConfigDict) -> dict:
-    """The fields that a run's numbers depend on; its teachers count by their own identities."""
-    used = {name: value for name, value in config.in_use(made).items() if name not in config.MAY_DIFFER}
-    return {name: value for name, value in used.items() if name not in cells.CARRIED}
 
 
 def _config(cell: Cell, place: int, folder: Path, overrides: dict[str, str]) -> ConfigDict:

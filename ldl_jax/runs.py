@@ -52,7 +52,7 @@ def settings(made: ConfigDict) -> str:
     Teachers count by their own settings where they are there to be read, else by their paths: groups whose every run
     had a teacher of its own seed stay together.
     """
-    used = {name: value for name, value in config.in_use(made).items() if name not in config.MAY_DIFFER}
+    used = config.decisive(made)
     used["teachers"] = [_teacher(path) for path in made.teachers]
     return json.dumps({name: value for name, value in used.items() if name != "seed"}, sort_keys=True)
 

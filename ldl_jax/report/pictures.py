@@ -23,7 +23,7 @@ SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of models, in their or
 DASHES = ("-", ":", "--", "-.")
 MOST_CLASSES = 40  # shown; of more, those that are most over- and most underconfident
 STATES = {"raw": "raw", "scaled": "temperature-scaled"}
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif", "font.size": 9, "text.color": INK, "axes.edgecolor": GREY, "axes.labelcolor": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
     "grid.color": COLOURS["line"], "grid.linewidth": 0.7, "axes.titlesize": 9, "axes.titlelocation": "left",
@@ -39,7 +39,7 @@ def pictures(suites: list[dict]) -> Iterator[tuple[str, str, Figure]]:
 
     Kinds: 'reliability' and 'classes', one for each model and state; 'coverage' and 'temperature' show all models.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for place, suite in enumerate(suites):
             for state in _states(suite):
                 yield "reliability", f"reliability-{place}-{state}", reliability(suite, state)
@@ -56,7 +56,7 @@ def pictures(suites: list[dict]) -> Iterator[tuple[str, str, Figure]]:
 def svg(figure: Figure) -> str:
     """A figure as SVG, the same bytes for the same figure."""
     out = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return out.getvalue()
 
@@ -69,7 +69,7 @@ def save(suites: list[dict], folder, endings) -> list[Path]:
             options = {"metadata": {"Date": None}} if ending == "svg" else {}
 
             def write(path, figure=figure, options=options):
-                with matplotlib.rc_context(_STYLE):
+                with matplotlib.rc_context(STYLE):
                     figure.savefig(path, dpi=200, facecolor="white", **options)
 
             paths.append(files.write_with(Path(folder) / f"{name}.{ending}", write))
@@ -176,7 +176,25 @@ def temperature(suites: list[dict], name: str, label: str, factor: float) -> Fig
     return figure
 
 
-def _series(suites):
-    """Each suite with its (colour, dashes)."""
-    styles = [(SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]) for i in range(len(suites))]
-    return zip(suites, styles, strict=True)
+def epochs(curves: dict[str, list[tuple]], label: str, factor: float = 100) -> Figure:
+    """A figure against the epoch: for each name the mean over seeds, with a band from the lowest to the highest.
+
+    curves: name -> [(epochs, values), one for each seed], all seeds of a name at the same epochs.
+    """
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, seeds), (colour, dashes) in _series(curves.items()):
+        values = factor * np.array([values for _, values in seeds])
+        at = np.asarray(seeds[0][0])
+        axes.plot(at, values.mean(0), color=colour, linestyle=dashes, label=_short(name))
+        axes.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
+    axes.legend(loc="best", fontsize=7.5)
+    return figure
+
+
+def _series(items):
+    """Each item with its (colour, dashes)."""
+    items = list(items)
+    styles = [(SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]) for i in range(len(items))]
+    return zip(items, styles, strict=True)

@@ -1,0 +1,210 @@
+"""A study's results as text, as CSV and as a page: the answers, the table, the pictures, how it was made."""
+
+import csv
+import io
+
+import matplotlib
+
+from ldl_jax.cards import Card
+from ldl_jax.cells import LEAST_SEEDS, METRICS, Study
+from ldl_jax.report import html, pictures
+from ldl_jax.report.page import CAPTIONS, MEANINGS, number
+from ldl_jax.report.table import KNOWN, align
+from ldl_jax.scores import uncertainty
+
+STATES = {"raw": "", "scaled": " at T"}
+COLUMNS = [*(("raw", name) for name in METRICS), *(("scaled", name) for name in METRICS[1:])]
+MOST_LINES = 12  # of a picture of epochs
+RULES = (
+    f"Every finding was written into the study's file before its runs, with at least {LEAST_SEEDS} seeds for its "
+    "cells. Over seeds: 95 % interval of the mean difference and paired t test, Student's t. p by Holm's correction "
+    "over all findings; supported or refuted where it is below 5 %, undecided otherwise. Over images: 95 %, paired "
+    "bootstrap. Floor: the ECE of a perfectly calibrated model with these confidences on these images. At T: after the "
+    "temperature that each run fitted on its holdout.",
+    "The other comparisons are exploratory: without correction, and without a verdict.",
+)
+
+
+def rows(asked: Study, found: dict[str, dict[int, Card]]) -> list[dict]:
+    """For each cell with results: its figures over seeds, by state; mean, std (n - 1; None for one), and n."""
+    made = []
+    for cell in asked.cells:
+        there = found.get(cell.name)
+        if not there:
+            continue
+        facts = [card.facts for card in there.values()]
+        own = {"cell": cell.name, "n": len(facts), "seeds": cell.seeds, "published": dict(cell.published),
+               "seconds": sum(fact["seconds"] for fact in facts) / len(facts)}  # fmt: skip
+        for state in STATES:
+            some = [fact[state] for fact in facts]
+            own[state] = None if None in some else _spreads(some)
+        made.append(own)
+    return made
+
+
+def _spreads(some: list[dict]) -> dict:
+    spread = {name: uncertainty.over_seeds([one["figures"][name] for one in some]) for name in METRICS}
+    spread["floor"] = uncertainty.over_seeds([one["floor"] for one in some])
+    return {name: {"mean": x.mean, "std": x.std} for name, x in spread.items()}
+
+
+def numbers(results: dict) -> str:
+    """All of it as CSV, a line for each cell or comparison, state and figure; fractions, nat."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["what", "name", "than", "state", "figure", "mean", "std", "n", "low", "high", "p", "verdict"])
+    for row in results["cells"]:
+        for state in STATES:
+            for name, value in (row[state] or {}).items():
+                writer.writerow(["cell", row["cell"], "", state, name, value["mean"], value["std"], row["n"]])
+    for what in ("findings", "comparisons"):
+        for one in results[what]:
+            for state in STATES:
+                own = one[state]
+                if own is not None:
+                    ends = own["seeds"] or ("", "")
+                    p, verdict = own.get("holm", own["p"]), own.get("verdict", "")
+                    asked = [what[:-1], one["better"], one["than"], state, one["metric"]]
+                    writer.writerow([*asked, own["mean"], own["std"], own["n"], *ends, p, verdict])
+    return out.getvalue()
+
+
+def text(results: dict) -> str:
+    """The answers and the table for the terminal."""
+    parts = []
+    for name in ("findings", "cells"):
+        head, lines = _table(name, results)
+        if lines:
+            parts.append("\n".join(align([[head], lines])))
+    return "\n\n".join(parts)
+
+
+def _table(name: str, results: dict) -> tuple[list[str], list[list[str]]]:
+    return {"findings": _answers, "cells": _cells, "comparisons": _explored}[name](results)
+
+
+def _cells(results) -> tuple[list[str], list[list[str]]]:
+    columns = [(s, n) for s, n in COLUMNS if any(row[s] for row in results["cells"])]
+    published = list(dict.fromkeys(n for row in results["cells"] for n in row["published"]))
+    head = ["", "n", *(KNOWN[n][0] + STATES[s] for s, n in columns), *(f"published {KNOWN[n][0]}" for n in published)]
+    lines = []
+    for row in results["cells"]:
+        count = str(row["n"]) if row["n"] == row["seeds"] else f"{row['n']} of {row['seeds']}"
+        theirs = [number(n, row["published"].get(n)) for n in published]
+        lines.append([row["cell"], count, *(_spread(row[s], n) for s, n in columns), *theirs])
+    return head, lines
+
+
+def _spread(own: dict | None, name: str) -> str:
+    if own is None:
+        return "–"
+    std = "" if own[name]["std"] is None else f" ± {number(name, own[name]['std'])}"
+    floor = f" (floor {number(name, own['floor']['mean'])})" if name == "ece" else ""
+    return f"{number(name, own[name]['mean'])}{std}{floor}"
+
+
+def _answers(results) -> tuple[list[str], list[list[str]]]:
+    head = ["finding", "question", "", "verdict", "difference", "over seeds", "p", "over images", "n"]
+    lines = []
+    for one in results["findings"]:
+        question = f"{one['better']} has {one['direction']} {KNOWN[one['metric']][0]} than {one['than']}"
+        for state, own in ((state, one[state]) for state in STATES):
+            label = [one["name"], question] if state == "raw" else ["", ""]
+            if own is None:
+                lines.append([*label, state, "undecided", *["–"] * 5])
+            else:
+                lines.append([*label, state, own["verdict"], *_difference(one["metric"], own, own["holm"])])
+    return head, lines
+
+
+def _explored(results) -> tuple[list[str], list[list[str]]]:
+    head = ["", "figure", "difference", "over seeds", "p", "over images", "n"]
+    lines = [
+        [f"{one['better']} less {one['than']}", KNOWN[one["metric"]][0] + STATES[state],
+         *_difference(one["metric"], one[state], one[state]["p"])]
+        for one in results["comparisons"] for state in STATES
+        if one[state] is not None and (state, one["metric"]) in COLUMNS
+    ]  # fmt: skip
+    return head, lines
+
+
+def _difference(name: str, own: dict, p: float) -> list[str]:
+    def signed(value):
+        return f"{KNOWN[name][1] * value:+.{KNOWN[name][2]}f}"
+
+    def between(ends):
+        return "–" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
+
+    return [signed(own["mean"]), between(own["seeds"]), f"{p:.2g}", between(own["images"]), str(own["n"])]
+
+
+def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], path: str) -> str:
+    """The whole of it as HTML."""
+    parts = [html.text(asked.about)] if asked.about else []
+    if results["findings"]:
+        about = [html.text(f"{one.name}: {one.about}") for one in asked.findings if one.about]
+        parts.append(html.section("Answers", *about, html.table(*_answers(results)), html.text(RULES[0], "quiet")))
+    parts.append(html.section("Results", html.table(*_cells(results))))
+    parts += _pictures(found)
+    if results["comparisons"]:
+        compared = html.table(*_explored(results))
+        parts.append(html.section("Other comparisons", html.text(RULES[1], "quiet"), compared))
+    parts.append(html.section("What the figures mean", *map(html.text, MEANINGS)))
+    parts.append(html.section("How it was made", html.table(["", ""], _made(asked, found, path))))
+    return html.document(asked.title, parts)
+
+
+def _pictures(found) -> list[str]:
+    """Reliability diagrams of each cell's first run, and figures against the epoch."""
+    made = []
+    with matplotlib.rc_context(pictures.STYLE):
+        drawn = [
+            html.drawing(
+                f"reliability-{place}", pictures.reliability(_suite(name, there), "raw"), f"reliability {name}"
+            )
+            for place, (name, there) in enumerate(found.items())
+        ]
+        title, caption = CAPTIONS["reliability"]
+        made.append(
+            html.section(title, html.text(f"The first seed of each cell. {caption}", "quiet"), html.many(drawn))
+        )
+        few = dict(list(found.items())[:MOST_LINES])
+        lines = [
+            html.drawing(f"epochs-{figure}", pictures.epochs(_epochs(few, figure), label), f"{label} against epochs")
+            for figure, label in (("accuracy", "accuracy, %"), ("ece", "ECE, %"))
+        ]
+    caption = "Mean over seeds on the test images, with a band from the lowest to the highest."
+    made.append(html.section("How they got there", html.text(caption, "quiet"), html.many(lines)))
+    return made
+
+
+def _suite(name: str, there: dict[int, Card]) -> dict:
+    first = there[min(there)].facts
+    return {"name": name, "scaled": None, "raw": {"curves": {"reliability": first["raw"]["reliability"]}}}
+
+
+def _epochs(found, figure: str) -> dict[str, list[tuple]]:
+    made = {}
+    for name, there in found.items():
+        seeds = [(card.facts["epochs"]["epoch"], card.facts["epochs"][figure]) for card in there.values()]
+        same = [one for one in seeds if one[0] == seeds[0][0]]
+        if seeds[0][0]:
+            made[name] = same
+    return made
+
+
+def _made(asked: Study, found, path: str) -> list[list[str]]:
+    facts = [card.facts for there in found.values() for card in there.values()]
+    machines = dict.fromkeys(
+        f"{f['versions']['devices']} x {f['versions']['device']} ({f['versions']['backend']}), Python "
+        f"{f['versions']['python']}, jax {f['versions']['packages']['jax']}, flax {f['versions']['packages']['flax']}"
+        for f in facts
+    )
+    lines = [["command", f"python -m ldl_jax.study {path}"], ["runs", f"{len(facts)}"]]
+    lines += [["machine", machine] for machine in machines]
+    lines.append(["time", f"{sum(fact['seconds'] for fact in facts) / 3600:.2f} hours of runs"])
+    for cell in asked.cells:
+        changed = ", ".join(f"{name}={value}" for name, value in cell.fields.items())
+        taught = f"; teachers: {', '.join(cell.teachers)}" if cell.teachers else ""
+        lines.append([cell.name, f"{cell.config}{f': {changed}' if changed else ''}{taught}"])
+    return lines

@@ -1,0 +1,230 @@
+"""A study's runs, one after another in this process or several side by side, each kept as soon as it is finished."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ldl_jax import cards, files, run
+from ldl_jax.cells import Planned
+
+RUNS, CARDS, LOGS = "runs", "cards", "logs"
+ATTEMPTS = 2
+SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
+
+
+class Stopped(Exception):
+    """SIGTERM came: what is finished is kept, what was under way goes on from its checkpoint."""
+
+
+def directory(workdir, key: tuple[str, int]) -> Path:
+    """Where a run of a study lies."""
+    return Path(workdir) / RUNS / f"{key[0]}-{key[1]}"
+
+
+class Progress:
+    """A bar over all runs, with the time left from what was measured; plain lines when not in a terminal."""
+
+    def __init__(self, planned: list[Planned], done: dict[tuple[str, int], float], jobs: int):
+        self.planned, self.seconds, self.jobs = planned, dict(done), jobs
+        shape = "{bar} {n}/{total} {desc}"
+        self.bar = tqdm(total=len(planned), initial=len(done), unit="run", disable=None, bar_format=shape)
+
+    def finished(self, planned: Planned, seconds: float, card) -> None:
+        """Count a run and say what it scored."""
+        self.seconds[planned.key] = seconds
+        figures = card.facts["raw"]["figures"]
+        said = f"accuracy {100 * figures['accuracy']:.2f} %, ECE {100 * figures['ece']:.2f} %"
+        self.bar.set_description_str(f"about {clock(self.left())} left", refresh=False)
+        self.bar.update()
+        count = f"{len(self.seconds)}/{len(self.planned)}"
+        self.say(f"{count} {name(planned)}: {said}, {clock(seconds)}; about {clock(self.left())} left")
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.bar.write(text, file=sys.stderr)
+
+    def left(self) -> float:
+        """Seconds for the runs that remain: each as long as its cell's took, else as its steps' share of all did."""
+        cell: dict[str, list[float]] = {}
+        for (of, _), seconds in self.seconds.items():
+            cell.setdefault(of, []).append(seconds)
+        cost = {planned.key: images(planned) for planned in self.planned}
+        known = sum(cost[key] for key in self.seconds) or 1
+        each = sum(self.seconds.values()) / known
+        rest = [planned for planned in self.planned if planned.key not in self.seconds]
+        total = sum(
+            sum(cell[p.cell.name]) / len(cell[p.cell.name]) if p.cell.name in cell else each * cost[p.key] for p in rest
+        )
+        return total / self.jobs
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+def name(planned: Planned) -> str:
+    """CELL/PLACE, as --only names it."""
+    return f"{planned.cell.name}/{planned.place}"
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def images(planned: Planned) -> float:
+    """What a run costs, roughly: the images that it trains on, over all epochs."""
+    c = planned.config
+    steps = c.train.max_steps
+    return steps * c.data.batch_size if steps else c.train.epochs * (c.data.examples or 50_000)
+
+
+def one(planned: Planned, workdir, compiled: dict) -> tuple[cards.Card, float]:
+    """Train a run in this process, its output into a log file, and keep its card; teachers must be there."""
+    from ldl_jax import train
+
+    place, began = directory(workdir, planned.key), time.perf_counter()
+    c = planned.config.copy_and_resolve_references()
+    c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)
+    log = Path(workdir) / LOGS / f"{planned.cell.name}-{planned.place}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out):
+        summary = train.train(c, place, compiled=compiled)
+    if summary is None:
+        raise Stopped
+    seconds = _spent(place) + time.perf_counter() - began
+    card = cards.make(planned, place, seconds)
+    cards.write(Path(workdir) / CARDS, planned, card)
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the weights are in model.npz
+    return card, seconds
+
+
+@contextmanager
+def _timed(place: Path) -> Iterator[None]:
+    """Add the seconds of an attempt that does not finish to those of the run, for its card."""
+    began = time.perf_counter()
+    try:
+        yield
+    except BaseException:
+        if (place / run.CONFIG).is_file():
+            files.write(place / "spent.txt", f"{_spent(place) + time.perf_counter() - began:.1f}\n")
+        raise
+
+
+def _spent(place: Path) -> float:
+    file = place / "spent.txt"
+    return float(file.read_text()) if file.is_file() else 0.0
+
+
+def in_turn(todo: list[Planned], workdir, progress: Progress) -> dict[str, str]:
+    """Do the runs one after another; returns what failed, with the reason. Raises Stopped."""
+    compiled, failed = {}, {}
+
+    def attempt(planned):
+        with _timed(directory(workdir, planned.key)):
+            return one(planned, workdir, compiled)
+
+    for planned in todo:
+        waits = [key for key in planned.needs if f"{key[0]}/{key[1]}" in failed]
+        if waits:
+            failed[name(planned)] = f"its teacher {waits[0][0]}/{waits[0][1]} failed"
+            progress.say(f"{name(planned)}: {failed[name(planned)]}")
+            continue
+        _tried(planned, attempt, progress, failed)
+    return failed
+
+
+def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict[str, str]) -> None:
+    """One run, once more where it fails."""
+    attempts = 1 if is_worker() else ATTEMPTS  # who asked for it tries again
+    for number in range(attempts):
+        try:
+            card, seconds = attempt(planned)
+            progress.finished(planned, seconds, card)
+            return
+        except Stopped:
+            raise
+        except Exception as error:  # whatever ends a run: the others go on
+            reason = " ".join(str(error).split()) or type(error).__name__
+            progress.say(f"{name(planned)}: {'tried again' if number + 1 < attempts else 'given up'}: {reason[:300]}")
+    failed[name(planned)] = reason
+
+
+def side_by_side(todo: list[Planned], workdir, progress: Progress, jobs: int, command: Callable) -> dict[str, str]:
+    """Do the runs in `jobs` processes, each with its share of the cores; returns what failed. Raises Stopped.
+
+    command(planned) -> the words of the process that does one run and keeps its card.
+    """
+    failed: dict[str, str] = {}
+    waiting, running = list(todo), {}
+    open_keys = {planned.key for planned in todo}
+    free = list(range(jobs))
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            for planned in list(waiting):
+                lost = [key for key in planned.needs if f"{key[0]}/{key[1]}" in failed]
+                if lost:
+                    waiting.remove(planned)
+                    failed[name(planned)] = f"its teacher {lost[0][0]}/{lost[0][1]} failed"
+                    progress.say(f"{name(planned)}: {failed[name(planned)]}")
+                elif free and not open_keys & set(planned.needs):
+                    waiting.remove(planned)
+                    slot = free.pop(0)
+                    words = command(planned)
+                    running[pool.submit(_process, planned, workdir, words, slot, jobs, progress, failed)] = (
+                        planned,
+                        slot,
+                    )
+            if not running:
+                continue
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                planned, slot = running.pop(future)
+                free.append(slot)
+                open_keys.discard(planned.key)
+                future.result()
+    return failed
+
+
+def _process(planned, workdir, words, slot, jobs, progress, failed) -> None:
+    def attempt(planned):
+        done = subprocess.run(words, env=environment(slot, jobs), capture_output=True, text=True, check=False)
+        card = cards.read(Path(workdir) / CARDS, planned)
+        if done.returncode or card is None:
+            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            raise RuntimeError(f"its process ended with status {done.returncode} ({last})")
+        return card, card.facts["seconds"]
+
+    _tried(planned, attempt, progress, failed)
+
+
+def environment(slot: int, jobs: int) -> dict[str, str]:
+    """The environment of one of several processes: on a CPU, no more threads than its share of the cores."""
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
+    more = {"OMP_NUM_THREADS": str(threads), SLOT: f"{slot}/{jobs}"}
+    return {**os.environ, **more}
+
+
+def is_worker() -> bool:
+    """Whether this process does one run for another one."""
+    return SLOT in os.environ
+
+
+def bind() -> None:
+    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow the cores."""
+    slot, _, jobs = os.environ.get(SLOT, "").partition("/")
+    if not jobs or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // int(jobs))
+    first = int(slot) * share % len(cores)
+    os.sched_setaffinity(0, cores[first : first + share])

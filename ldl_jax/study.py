@@ -1,0 +1,179 @@
+"""The command that answers questions with many runs: a table of configs times seeds, and what it decides.
+
+python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=VALUE] [--jobs=N] [--only=CELL[/SEED]]
+
+Every finished run is kept as a result card in DIR/cards, and the same command goes on with what is missing. The report
+is DIR/report.html, with results.json and results.csv beside it. --print gives the command of each run, a line each, for
+a cluster's job array; --collect makes the report of what is there.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from ldl_jax import cards, cells, files, runner, verdict
+from ldl_jax.cells import Planned, Study
+from ldl_jax.command import Parser, Usage, status
+
+MARK = "study.json"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = Parser(prog="python -m ldl_jax.study", description="Run a study's cells and answer its questions.")
+    made.add_argument("study", help="a file with get_study(), such as configs/studies/digits.py")
+    made.add_argument("--workdir", metavar="DIR", help="where all of it lies; studies/<the study's name> unless given")
+    made.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
+                      help="a config field of all cells, such as data.root=DIR")  # fmt: skip
+    made.add_argument("--only", metavar="CELL[/SEED]", help="these cells or runs, parted by commas, and their teachers")
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, each in its own process")
+    made.add_argument("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
+    made.add_argument("--collect", action="store_true", help="make the report of the cards that are there")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0 done, 1 a run failed or results cannot be written, 2 bad input."""
+    failed: list[str] = []
+    try:
+        code = status(lambda: failed.extend(study(parser().parse_args(argv))))
+    except runner.Stopped:
+        print("terminated: the same command goes on", file=sys.stderr)
+        return 0
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
+    return code or int(bool(failed))
+
+
+def study(chosen: argparse.Namespace) -> list[str]:
+    """Do what a command line asks for; returns a sentence for each run that failed."""
+    from ldl_jax import planning
+
+    if chosen.jobs < 1:
+        raise Usage(f"--jobs is {chosen.jobs}; allowed are numbers from 1")
+    path = Path(chosen.study)
+    asked = cells.load(path)
+    planned = planning.plan(asked, path, _fields(chosen.fields))
+    wanted = _chosen(chosen.only, planned)
+    if chosen.commands:
+        print("\n".join(shlex.join(_words(chosen, one)) for one in wanted))
+        return []
+    workdir = Path(chosen.workdir or f"studies/{path.stem}")
+    _claim(workdir, path, asked)
+    there = {one.key: cards.read(workdir / runner.CARDS, one) for one in planned}
+    failed = {} if chosen.collect else _run(chosen, wanted, there, workdir)
+    if not runner.is_worker():
+        _report(asked, path, planned, workdir)
+    return [f"{name} failed: {reason}" for name, reason in failed.items()]
+
+
+def _fields(given: list[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise Usage(f"--set is {text!r}; allowed is FIELD=VALUE, as in data.root=DIR")
+        found[field.removeprefix("config.")] = value
+    return found
+
+
+def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
+    """The runs that --only names, and those that teach them; all without it."""
+    if only is None:
+        return planned
+    names = {one.cell.name for one in planned} | {runner.name(one) for one in planned}
+    wanted = set(only.split(","))
+    wrong = sorted(wanted - names)
+    if wrong:
+        cells_there = dict.fromkeys(one.cell.name for one in planned)
+        raise Usage(f"--only names {wrong[0]!r}; allowed are {', '.join(cells_there)}, and CELL/SEED with seeds from 0")
+    keys = {one.key for one in planned if {one.cell.name, runner.name(one)} & wanted}
+    for one in reversed(planned):  # teachers come before those they teach
+        if one.key in keys:
+            keys |= set(one.needs)
+    return [one for one in planned if one.key in keys]
+
+
+def _words(chosen: argparse.Namespace, one: Planned) -> list[str]:
+    """The command of one run."""
+    workdir = [] if chosen.workdir is None else [f"--workdir={chosen.workdir}"]
+    fields = [word for field in chosen.fields for word in ("--set", field)]
+    return ["python", "-m", "ldl_jax.study", chosen.study, *workdir, *fields, f"--only={runner.name(one)}"]
+
+
+def _claim(workdir: Path, path: Path, asked: Study) -> None:
+    """Make `workdir` this study's. Raises ValueError where it is another one's."""
+    file = workdir / MARK
+    mine = {"study": path.stem, "title": asked.title}
+    if file.exists():
+        try:
+            there = json.loads(file.read_text())
+            name = there["study"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
+        if name != path.stem:
+            raise ValueError(f"--workdir {workdir} holds the study {name!r}; allowed for {path.stem!r} is another one")
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise ValueError(f"--workdir {workdir} holds other files and no study; allowed is a new or empty directory")
+    else:
+        files.write_json(file, mine)
+
+
+def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir: Path) -> dict[str, str]:
+    """Do the runs that have no card yet; returns what failed."""
+    from ldl_jax import main as program
+
+    todo = [one for one in wanted if there[one.key] is None]
+    for one in todo:
+        for key in one.needs:
+            if there[key] is not None and not (runner.directory(workdir, key) / "model.npz").is_file():
+                raise ValueError(
+                    f"{runner.name(one)} needs the weights of {key[0]}/{key[1]}, which has a result card but no "
+                    f"{runner.directory(workdir, key) / 'model.npz'}; bring them back, or remove the card"
+                )
+    done = {one.key: there[one.key].facts["seconds"] for one in wanted if there[one.key] is not None}
+    if runner.is_worker():
+        runner.bind()
+    progress = runner.Progress(wanted, done, chosen.jobs)
+    if done:
+        progress.say(f"{len(done)} of {len(wanted)} runs are there")
+    try:
+        if chosen.jobs == 1:
+            for one in todo[:1]:
+                program.prepare(one.config)
+            return runner.in_turn(todo, workdir, progress)
+        command = lambda one: [sys.executable, *_words(chosen, one)[1:]]  # noqa: E731
+        return runner.side_by_side(todo, workdir, progress, chosen.jobs, command)
+    finally:
+        progress.close()
+
+
+def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path) -> None:
+    """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
+    from ldl_jax.report import study_page
+
+    found: verdict.Cards = {}
+    for one in planned:
+        card = cards.read(workdir / runner.CARDS, one)
+        if card is not None:
+            found.setdefault(one.cell.name, {})[one.place] = card
+    if not found:
+        print("no run is finished yet")
+        return
+    results = {
+        "study": path.stem, "title": asked.title, "about": asked.about, "cells": study_page.rows(asked, found),
+        "findings": verdict.answers(asked, found), "comparisons": verdict.explored(asked, found),
+    }  # fmt: skip
+    written = [
+        files.write_json(workdir / "results.json", results),
+        files.write(workdir / "results.csv", study_page.numbers(results)),
+        files.write(workdir / "report.html", study_page.page(asked, results, found, str(path))),
+    ]
+    print(study_page.text(results), end="\n\n")
+    print("\n".join(f"wrote {file}" for file in written))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
