@@ -95,9 +95,21 @@ def test_a_network_is_named_with_its_depth():
     assert step.settings("resnet50", batch=64, dtype="bfloat16", name="imagenet").model.resnet.stem == "imagenet"
 
 
+def test_the_share_of_the_peak_is_of_the_median_time():
+    lines = step.reached({"bare": [0.5, 1.0, 9.0], "bare, chunks": [4.0]}, {"bare": 10, "bare, chunks": 160}, 1e11, 50)
+    assert lines[1:] == [
+        "bare: 100.00 GFLOP an image, 1.00 TFLOP/s, 2.0 % of 50",
+        "bare, chunks: 100.00 GFLOP an image, 4.00 TFLOP/s, 8.0 % of 50",
+    ]
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
-    [(["--model=vgg16"], "--model is 'vgg16'; allowed are "), (["--config=none.py"], "none.py is not there")],
+    [
+        (["--model=vgg16"], "--model is 'vgg16'; allowed are "),
+        (["--config=none.py"], "none.py is not there"),
+        (["--model=resnet18", "--kinds=more"], "--kinds has 'more'; allowed are bare, "),
+    ],
 )
 def test_what_is_not_there_is_named(capsys, argv, sentence):
     assert bench.main(["step", *argv]) == 2

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, mesh, order, plan, train
+from ldl_jax import build, config, mesh, order, plan, steps, train
 from ldl_jax.bench import base
 from ldl_jax.data.base import Dataset, Split
 
@@ -118,11 +118,20 @@ def _again(held: Split, batches, seed):
 
 
 def flops(made: build.Experiment) -> float | None:
-    """Floating-point operations of the run's train step, as the compiler counts them; None where it does not."""
+    """Floating-point operations of the run's train step before any compiling; None where JAX has no CPU to count with.
+
+    The step is lowered for the CPU whatever the run computes on: the counter is not there for GPUs before compiling,
+    and afterwards it does not look into calls of cuDNN.
+    """
     device = train.make_programs(made)
-    batch = next(_batches(made, 1))
-    cost = device.step.lower(plan.fresh_state(made), device.frozen, device.train, batch).compile().cost_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
+    given = (plan.abstract_state(made), device.frozen, device.train, next(_batches(made, 1)))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names others alone
+        return None
+    with jax.default_device(cpu):
+        cost = jax.jit(steps.make_train_step(made.recipe)).lower(*shapes).cost_analysis()
     return (cost or {}).get("flops")
 
 
@@ -178,18 +187,36 @@ def _trace(program: Callable, folder: str) -> None:
             jax.block_until_ready(program())
 
 
+def reached(times: dict, work: dict, each: float, peak: float | None) -> list[str]:
+    """Lines with the TFLOP/s of the bare step, a dispatch each and in chunks, at `each` operations an image."""
+    lines = []
+    for kind in ("bare", "bare, chunks"):
+        if kind in times:
+            rate = each * work[kind] / np.median(times[kind]) / 1e12
+            share = f", {100 * rate / peak:.1f} % of {peak:g}" if peak else ""
+            lines.append(f"{kind}: {each / 1e9:.2f} GFLOP an image, {rate:.2f} TFLOP/s{share}")
+    return ["", *lines]
+
+
 def measure_kinds(
-    c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool, trace: str | None = None
-) -> str:
+    c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool, trace: str | None = None,
+    only: tuple[str, ...] = (),
+) -> str:  # fmt: skip
     """Images per second of a network's step, bare and with what the toolkit adds; beside PyTorch's with `peers`.
 
     peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a step reaches. trace: a
-    folder for the profiler's trace of three steps with the memory.
+    folder for the profiler's trace of three steps with the memory. only: these kinds beside the bare one; () = all.
+    Raises ValueError for a kind that is not there.
     """
+    chosen = kinds(c)
+    for kind in only:
+        if kind not in chosen:
+            raise ValueError(f"--kinds has {kind!r}; allowed are {', '.join(chosen)}")
+    chosen = {kind: made for kind, made in chosen.items() if not only or kind in ("bare", *only)}
     batch = c.data.batch_size
     dataset = synthetic(name, batch)
-    programs, work, waits, notes = {}, {}, {}, []
-    for kind, settings in kinds(c).items():
+    programs, work, waits = {}, {}, {}
+    for kind, settings in chosen.items():
         teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
         made = build.experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
         if kind == "bare":
@@ -210,9 +237,6 @@ def measure_kinds(
     if trace:
         _trace(programs["online memory"], trace)
     times = base.alternate(programs, rounds=rounds, seconds=seconds, wait=waits)
-    if count:
-        rate = count / np.median(times["bare"]) / 1e12
-        share = f", {100 * rate / peak:.1f} % of {peak:g}" if peak else ""
-        notes = ["", f"bare: {count / batch / 1e9:.2f} GFLOP an image, {rate:.2f} TFLOP/s{share}"]
+    notes = reached(times, work, count / batch, peak) if count else []
     what = f"{c.model.name} {c.model.dtype}, batch {batch}, images of {name}'s shape"
     return "\n".join([f"{what}: {base.machine(rounds)}", "", base.summary(times, "bare", "images/s", work), *notes])
