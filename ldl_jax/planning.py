@@ -1,6 +1,7 @@
 """From a study to its runs: every config built, in an order in which teachers come first."""
 
 import ast
+import copy
 import json
 from pathlib import Path
 
@@ -20,23 +21,23 @@ def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Pl
     """
     planned: dict[tuple[str, int], Planned] = {}
     for cell in cells.order(study):
+        first = _config(cell, Path(path).parent.parent, overrides or {})
         for place in range(cell.seeds):
-            made = _config(cell, place, Path(path).parent.parent, overrides or {})
-            wanted = cells.needs(cell, place, study)
+            made, wanted = copy.deepcopy(first), cells.needs(cell, place, study)
+            made.seed += place
             used = json.loads(json.dumps(config.decisive(made)))
             mark = cells.identity(used, [planned[key].identity for key in wanted])
             planned[cell.name, place] = Planned(cell, place, made, wanted, mark, used)
     return list(planned.values())
 
 
-def _config(cell: Cell, place: int, folder: Path, overrides: dict[str, str]) -> ConfigDict:
+def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     try:
         made = config.read(folder / cell.config)
         for field, value in cell.fields.items():
             _set(made, field, value)
         for field, text in overrides.items():
             _set(made, field, _parsed(made, field, text))
-        made.seed += place
         made.eval.report = False
         made.teachers = tuple(TO_COME for _ in cell.teachers)
         config.check(made)

@@ -83,7 +83,7 @@ def _table(name: str, results: dict) -> tuple[list[str], list[list[str]]]:
     return {"findings": _answers, "cells": _cells, "comparisons": _explored}[name](results)
 
 
-def _cells(results) -> tuple[list[str], list[list[str]]]:
+def _cells(results, between: str = " ") -> tuple[list[str], list[list[str]]]:
     columns = [(s, n) for s, n in COLUMNS if any(row[s] for row in results["cells"])]
     published = list(dict.fromkeys(n for row in results["cells"] for n in row["published"]))
     head = ["", "n", *(KNOWN[n][0] + STATES[s] for s, n in columns), *(f"published {KNOWN[n][0]}" for n in published)]
@@ -91,16 +91,16 @@ def _cells(results) -> tuple[list[str], list[list[str]]]:
     for row in results["cells"]:
         count = str(row["n"]) if row["n"] == row["seeds"] else f"{row['n']} of {row['seeds']}"
         theirs = [number(n, row["published"].get(n)) for n in published]
-        lines.append([row["cell"], count, *(_spread(row[s], n) for s, n in columns), *theirs])
+        lines.append([row["cell"], count, *(_spread(row[s], n, between) for s, n in columns), *theirs])
     return head, lines
 
 
-def _spread(own: dict | None, name: str) -> str:
+def _spread(own: dict | None, name: str, between: str) -> str:
     if own is None:
         return "–"
-    std = "" if own[name]["std"] is None else f" ± {number(name, own[name]['std'])}"
-    floor = f" (floor {number(name, own['floor']['mean'])})" if name == "ece" else ""
-    return f"{number(name, own[name]['mean'])}{std}{floor}"
+    std = "" if own[name]["std"] is None else f"± {number(name, own[name]['std'])}"
+    floor = f"floor {number(name, own['floor']['mean'])}" if name == "ece" else ""
+    return between.join(filter(None, [number(name, own[name]["mean"]), std, floor]))
 
 
 def _answers(results) -> tuple[list[str], list[list[str]]]:
@@ -109,11 +109,11 @@ def _answers(results) -> tuple[list[str], list[list[str]]]:
     for one in results["findings"]:
         question = f"{one['better']} has {one['direction']} {KNOWN[one['metric']][0]} than {one['than']}"
         for state, own in ((state, one[state]) for state in STATES):
-            label = [one["name"], question] if state == "raw" else ["", ""]
+            label, shown = ([one["name"], question], "raw") if state == "raw" else (["", ""], "at T")
             if own is None:
-                lines.append([*label, state, "undecided", *["–"] * 5])
+                lines.append([*label, shown, "undecided", *["–"] * 5])
             else:
-                lines.append([*label, state, own["verdict"], *_difference(one["metric"], own, own["holm"])])
+                lines.append([*label, shown, own["verdict"], *_difference(one["metric"], own, own["holm"])])
     return head, lines
 
 
@@ -144,7 +144,7 @@ def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], path: s
     if results["findings"]:
         about = [html.text(f"{one.name}: {one.about}") for one in asked.findings if one.about]
         parts.append(html.section("Answers", *about, html.table(*_answers(results)), html.text(RULES[0], "quiet")))
-    parts.append(html.section("Results", html.table(*_cells(results))))
+    parts.append(html.section("Results", html.table(*_cells(results, "\n"))))
     parts += _pictures(found)
     if results["comparisons"]:
         compared = html.table(*_explored(results))

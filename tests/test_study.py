@@ -1,0 +1,294 @@
+"""Studies: what is planned, what is kept, what is refused, and what the answers say."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ldl_jax import cards, cells, planning, runner, study, verdict
+from ldl_jax.cells import Cell, Finding, Study
+from ldl_jax.report import study_page
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
+TINY = {
+    "model.name": "tests.tiny", "data.examples": 96, "data.holdout": 32, "data.batch_size": 32, "train.epochs": 1.0,
+    "train.log_every_steps": 1, "labels.name": "hard",
+}  # fmt: skip
+
+FILE = """
+from ldl_jax.config import Cell, Finding, Study
+TINY = {tiny}
+def get_study():
+    return Study(
+        "Tiny <study>",
+        (
+            Cell("student", "base.py", {{**TINY, "labels.name": "teacher"}}, 2, ("teacher",)),
+            Cell("teacher", "base.py", {{**TINY, "seed": 7}}, 1),
+            Cell("plain", "base.py", TINY, 2, published={{"accuracy": 0.5}}),
+        ),
+        comparisons=(("student", "plain"),),
+    )
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A study's file beside a config, as in configs/studies."""
+    (tmp_path / "studies").mkdir()
+    digits = Path(__file__).parent.parent / "configs" / "digits_online.py"
+    shutil.copy(digits, tmp_path / "base.py")
+    path = tmp_path / "studies" / "tiny.py"
+    path.write_text(FILE.format(tiny=TINY))
+    return path
+
+
+def write(file, text):
+    head = "from ldl_jax.config import Cell, Finding, Study\ndef get_study():\n    return "
+    file.write_text(head + text)
+    return file
+
+
+def planned(file, overrides=None):
+    return planning.plan(cells.load(file), file, overrides)
+
+
+def card(one, draw, shift=0.0, scaled=True):
+    """A card of made-up predictions on 200 images, the ECE about `shift` above chance."""
+    columns, facts = {}, {}
+    for state in cards.STATES:
+        confidence = draw.uniform(0.5, 1, 200)
+        correct = draw.uniform(size=200) < confidence - shift
+        own = {"confidence": confidence, "correct": correct, "nll": -np.log(confidence), "brier": confidence / 2}
+        columns[state] = own
+        gap = float(confidence.mean() - correct.mean())
+        figures = {"accuracy": float(correct.mean()), "nll": 1.0, "brier": 0.5, "ece": abs(gap)}
+        facts[state] = {"figures": figures, "floor": 0.01, "reliability": {
+            "count": [100, 100], "confidence": [60.0, 90.0], "correct": [50, 80]}}  # fmt: skip
+    versions = {"devices": 1, "device": "cpu", "backend": "cpu", "python": "3", "packages": {"jax": "1", "flax": "1"}}
+    head = {
+        "cell": one.cell.name, "place": one.place, "seed": 0, "identity": one.identity, "settings": one.settings,
+        "seconds": 2.0, "images": 200, "temperature": 1.5, "versions": versions,
+        "epochs": {"epoch": [1.0, 2.0], "accuracy": [0.4, 0.5], "ece": [0.2, 0.1]},
+    }  # fmt: skip
+    if not scaled:
+        columns.pop("scaled")
+        facts["scaled"] = None
+    return cards.Card({**head, **facts}, columns)
+
+
+def test_teachers_come_first_and_seeds_count_from_the_config_s_own(file):
+    found = planned(file)
+    assert [runner.name(one) for one in found] == ["teacher/0", "student/0", "student/1", "plain/0", "plain/1"]
+    assert [one.config.seed for one in found] == [7, 0, 1, 0, 1]
+    assert found[2].needs == (("teacher", 0),)  # one teacher for both seeds
+    assert len({one.identity for one in found}) == 5
+
+
+def test_a_student_is_another_one_where_its_teacher_is(file):
+    before = {one.key: one.identity for one in planned(file)}
+    file.write_text(file.read_text().replace('"seed": 7', '"seed": 8'))
+    after = {one.key: one.identity for one in planned(file)}
+    assert [key for key in before if before[key] != after[key]] == [("teacher", 0), ("student", 0), ("student", 1)]
+
+
+def test_fields_for_all_cells_are_read_by_their_types(file):
+    found = planned(file, {"data.root": "there", "optimizer.boundaries": "(1.0, 2.0)", "data.resident": "True"})
+    assert all(one.config.data.root == "there" for one in found)
+    assert found[0].config.optimizer.boundaries == (1.0, 2.0)
+
+
+FAULTS = {  # a study's text -> what the sentence says
+    "Study('x', (Cell('a', 'none.py'),))": "cell 'a': --config .*none.py is not there",
+    "Study('x', (Cell('a', 'base.py', {'data.nam': 1}),))": "cell 'a': config.data has no field 'nam'",
+    "Study('x', (Cell('a', 'base.py', {'seed': 'x'}),))": "cell 'a': config.seed cannot be 'x'",
+    "Study('x', (Cell('a', 'base.py', {'data.batch_size': 0}),))": "cell 'a': config.data.batch_size is 0",
+    "Study('x', (Cell('a', 'base.py'), Cell('a', 'base.py')))": "two cells are named 'a'",
+    "Study('x', (Cell('a b', 'base.py'),))": "a cell is named 'a b'",
+    "Study('x', (Cell('a', 'base.py', seeds=0),))": "cell 'a' has 0 seeds",
+    "Study('x', (Cell('a', 'base.py', teachers=('b',)),))": "cell 'a' has the teacher 'b'; allowed are .*a",
+    "Study('x', (Cell('a', 'base.py', teachers=('b',)), Cell('b', 'base.py', teachers=('a',))))":
+        "in a circle: a -> b -> a",
+    "Study('x', (Cell('a', 'base.py', teachers=('b/5',)), Cell('b', 'base.py')))": "teacher 'b/5'; .* b/0 to 2",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'c'),))": "finding '1' names 'c'",
+    "Study('x', (Cell('a', 'base.py', seeds=5),), (Finding('1', 'a', 'a'),))": "rests on 'a' with 5 seeds",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'acc'),))": "the metric 'acc'; allowed are",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', direction='up'),))": "the direction 'up'",
+    "Study('x', (Cell('a', 'base.py'),), comparisons=(('a', 'd'),))": "a comparison names 'd'",
+    "7": "returns int; allowed is a Study",
+    "1 / 0": "is no study: division by zero",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_a_study_that_does_not_fit_together_is_one_sentence(file, tmp_path, capsys, text):
+    write(file, text)
+    assert study.main([str(file), f"--workdir={tmp_path / 'w'}", "--collect"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert re.search(FAULTS[text], said), said
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_card_comes_back_as_it_was_and_damage_is_named(file, tmp_path):
+    one = planned(file)[0]
+    made = card(one, np.random.default_rng(0))
+    cards.write(tmp_path, one, made)
+    found = cards.read(tmp_path, one)
+    assert {**found.facts, "format": 0, "version": 0} == {**made.facts, "format": 0, "version": 0}
+    np.testing.assert_array_equal(found.columns["scaled"]["correct"], made.columns["scaled"]["correct"])
+    assert cards.read(tmp_path / "none", one) is None
+    facts, columns = cards.paths(tmp_path, one)
+    columns.write_bytes(columns.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"npz cannot be read .*; remove"):
+        cards.read(tmp_path, one)
+    facts.write_text(facts.read_text()[:200])
+    with pytest.raises(ValueError, match="no whole result card; remove it"):
+        cards.read(tmp_path, one)
+
+
+def test_a_cell_whose_config_changed_is_refused_by_name(file, tmp_path):
+    one = planned(file)[-1]
+    cards.write(tmp_path, one, card(one, np.random.default_rng(0)))
+    file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 2.0"))
+    with pytest.raises(ValueError, match=r"cell 'plain' was run with another config \(train.epochs was 1.0, is 2.0\)"):
+        cards.read(tmp_path, planned(file)[-1])
+
+
+def test_a_directory_of_another_study_or_of_other_files_is_refused(file, tmp_path, capsys):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "thesis.txt").write_text("mine")
+    words = [str(file), f"--workdir={tmp_path / 'w'}", "--collect"]
+    assert study.main(words) == 2
+    assert "holds other files and no study" in capsys.readouterr().err
+    (tmp_path / "w" / study.MARK).write_text('{"study": "other"}')
+    assert study.main(words) == 2
+    assert "holds the study 'other'" in capsys.readouterr().err
+    (tmp_path / "w" / study.MARK).write_text("{")
+    assert study.main(words) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "w").iterdir()} == {"thesis.txt", study.MARK}
+
+
+def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
+    assert study.main([str(file), "--print", "--only=student/1", "--workdir=w", "--set", "data.root=a b"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("--only=")[2] for line in lines] == ["teacher/0", "student/1"]
+    assert "--set 'data.root=a b'" in lines[0]
+    assert study.main([str(file), "--print", "--only=tutor"]) == 2
+    assert "--only names 'tutor'; allowed are teacher, student, plain" in capsys.readouterr().err
+    assert study.main([str(file), "--set", "x"]) == 2
+    assert study.main([str(file), "--jobs=0"]) == 2
+
+
+def test_holm_is_the_textbook_s():
+    assert verdict.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert verdict.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert verdict.holm([]) == []
+
+
+def six(shift):
+    """A study of three findings, its cards made so that 'bad' is worse than 'good' by `shift`."""
+    row = [Cell(name, "x.py", seeds=6) for name in ("good", "bad", "same")]
+    asked = Study("x", tuple(row), (
+        Finding("1", "good", "bad"), Finding("2", "bad", "good"), Finding("3", "good", "same"),
+    ), comparisons=(("good", "bad"),))  # fmt: skip
+    draw, found = np.random.default_rng(3), {}
+    for cell in row:
+        for place in range(6):
+            one = cells.Planned(cell, place, None, (), "i", {})
+            found.setdefault(cell.name, {})[place] = card(one, draw, shift if cell.name == "bad" else 0.0)
+    return asked, found
+
+
+def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
+    asked, found = six(0.2)
+    made = verdict.answers(asked, found)
+    assert [one["raw"]["verdict"] for one in made] == ["supported", "refuted", "undecided"]
+    ece = {name: [found[name][k].facts["raw"]["figures"]["ece"] for k in range(6)] for name in found}
+    apart = np.subtract(ece["good"], ece["bad"])
+    p = [stats.ttest_rel(ece[a], ece[b]).pvalue for a, b in (("good", "bad"), ("bad", "good"), ("good", "same"))]
+    assert made[0]["raw"]["mean"] == pytest.approx(apart.mean())
+    np.testing.assert_allclose(made[0]["raw"]["seeds"], stats.t.interval(0.95, 5, apart.mean(), stats.sem(apart)))
+    assert [one["raw"]["p"] for one in made] == pytest.approx(p)
+    assert [one["raw"]["holm"] for one in made] == pytest.approx(verdict.holm(p))
+    low, high = made[0]["raw"]["images"]
+    assert low < high < 0
+
+
+def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
+    asked, found = six(0.2)
+    few = {"good": {0: found["good"][0]}, "bad": {0: found["bad"][0], 1: found["bad"][1]}}
+    made = verdict.answers(asked, few)
+    assert made[0]["raw"]["verdict"] == "undecided"
+    assert (made[0]["raw"]["n"], made[0]["raw"]["seeds"]) == (1, None)
+    assert made[2]["raw"] is None
+    found["good"][0] = card(cells.Planned(asked.cells[0], 0, None, (), "i", {}), np.random.default_rng(0), scaled=False)
+    assert verdict.answers(asked, found)[0]["scaled"] is None
+
+
+def test_the_page_the_text_and_the_csv_say_the_same():
+    asked, found = six(0.2)
+    asked = asked._replace(
+        title="<b>", cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:])
+    )
+    results = {
+        "cells": study_page.rows(asked, found), "findings": verdict.answers(asked, found),
+        "comparisons": verdict.explored(asked, found),
+    }  # fmt: skip
+    page, text = study_page.page(asked, results, found, "x.py"), study_page.text(results)
+    rows = list(csv.DictReader(study_page.numbers(results).splitlines()))
+    (row,) = [r for r in rows if (r["what"], r["name"], r["than"], r["state"]) == ("finding", "good", "bad", "raw")]
+    assert row["verdict"] == "supported"
+    shown = f"{100 * float(row['mean']):+.2f}"
+    for said in (page, text):
+        assert shown in said
+        assert "supported" in said
+        assert "81.23" in said
+    assert "<b>" not in page
+    assert page.count("<svg") == 3 + 2
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_cell_of_every_study_builds(path):
+    made = planned(path)
+    assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in cells.load(path).cells)
+
+
+@pytest.mark.slow
+def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys):
+    words = [str(file), f"--workdir={tmp_path / 'w'}"]
+    assert study.main([*words, "--only=student/0"]) == 0
+    said = capsys.readouterr()
+    assert "2/2 student/0: accuracy" in said.err
+    first = (tmp_path / "w/cards/teacher-0.json").read_text()
+    assert study.main(words) == 0
+    said = capsys.readouterr()
+    assert "2 of 5 runs are there" in said.err
+    assert "about 0:00:00 left" in said.err
+    assert (tmp_path / "w/cards/teacher-0.json").read_text() == first
+    results = json.loads((tmp_path / "w/results.json").read_text())
+    assert [row["cell"] for row in results["cells"]] == ["student", "teacher", "plain"]
+    assert results["comparisons"][0]["raw"]["n"] == 2
+    assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
+    assert "Tiny &lt;study&gt;" in (tmp_path / "w/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
+    """Two processes; the teacher's weights are no numbers after a step, and nothing else depends on it."""
+    file.write_text(file.read_text().replace('"seed": 7', '"seed": 7, "optimizer.learning_rate": 1e30'))
+    assert study.main([str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]) == 1
+    said = capsys.readouterr().err
+    assert "teacher/0: tried again: its process ended with status" in said
+    assert "error: teacher/0 failed: its process ended with status" in said
+    assert "error: student/1 failed: its teacher teacher/0 failed" in said
+    assert {path.name for path in (tmp_path / "w/cards").iterdir()} == {
+        f"plain-{place}.{ending}" for place in range(2) for ending in ("json", "npz")
+    }
+    assert json.loads((tmp_path / "w/results.json").read_text())["cells"][0]["n"] == 2
