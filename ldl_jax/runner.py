@@ -24,9 +24,9 @@ class Stopped(Exception):
     """SIGTERM came: what is finished is kept, what was under way goes on from its checkpoint."""
 
 
-def directory(workdir, key: tuple[str, int]) -> Path:
+def directory(workdir, of: tuple[str, int]) -> Path:
     """Where a run of a study lies."""
-    return Path(workdir) / RUNS / f"{key[0]}-{key[1]}"
+    return Path(workdir) / RUNS / f"{of[0]}-{of[1]}"
 
 
 class Progress:
