@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -165,12 +167,13 @@ def side_by_side(todo: list[Planned], workdir, progress: Progress, jobs: int, co
     command(planned) -> the words of the process that does one run and keeps its card.
     """
     failed: dict[str, str] = {}
+    live: set[subprocess.Popen] = set()
     waiting, running = list(todo), {}
     open_keys = {planned.key for planned in todo}
     free = list(range(jobs))
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, _handed_on(live) as stopping:
         while waiting or running:
-            for planned in list(waiting):
+            for planned in [] if stopping.is_set() else list(waiting):
                 lost = [key for key in planned.needs if f"{key[0]}/{key[1]}" in failed]
                 if lost:
                     waiting.remove(planned)
@@ -180,10 +183,11 @@ def side_by_side(todo: list[Planned], workdir, progress: Progress, jobs: int, co
                     waiting.remove(planned)
                     slot = free.pop(0)
                     words = command(planned)
-                    running[pool.submit(_process, planned, workdir, words, slot, jobs, progress, failed)] = (
-                        planned,
-                        slot,
-                    )
+                    share, control = environment(slot, jobs), (live, stopping)
+                    work = pool.submit(_process, planned, workdir, words, share, control, progress, failed)
+                    running[work] = planned, slot
+            if not running and stopping.is_set():
+                break
             if not running:
                 continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -192,19 +196,48 @@ def side_by_side(todo: list[Planned], workdir, progress: Progress, jobs: int, co
                 free.append(slot)
                 open_keys.discard(planned.key)
                 future.result()
+        if stopping.is_set():
+            raise Stopped
     return failed
 
 
-def _process(planned, workdir, words, slot, jobs, progress, failed) -> None:
+@contextmanager
+def _handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
+    """SIGTERM is handed on to the processes, which save and leave; the event says that it came."""
+    stopping = threading.Event()
+
+    def stop(*_):
+        stopping.set()
+        for process in tuple(live):
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield stopping
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _process(planned, workdir, words, share, control, progress, failed) -> None:
+    live, stopping = control
+
     def attempt(planned):
-        done = subprocess.run(words, env=environment(slot, jobs), capture_output=True, text=True, check=False)
+        with subprocess.Popen(
+            words, env=share, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            live.add(process)
+            said = process.communicate()[1]
+            live.discard(process)
         card = cards.read(Path(workdir) / CARDS, planned)
-        if done.returncode or card is None:
-            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            raise RuntimeError(f"its process ended with status {done.returncode} ({last})")
+        if stopping.is_set() and card is None:
+            raise Stopped
+        if process.returncode or card is None:
+            last = (said.strip().splitlines() or ["no word"])[-1]
+            raise RuntimeError(f"its process ended with status {process.returncode} ({last})")
         return card, card.facts["seconds"]
 
-    _tried(planned, attempt, progress, failed)
+    with suppress(Stopped):  # the loop that waits for all of them raises it
+        _tried(planned, attempt, progress, failed)
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:

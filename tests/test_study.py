@@ -4,6 +4,9 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +295,31 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
         f"plain-{place}.{ending}" for place in range(2) for ending in ("json", "npz")
     }
     assert json.loads((tmp_path / "w/results.json").read_text())["cells"][0]["n"] == 2
+
+
+@pytest.mark.slow
+def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_path):
+    """SIGTERM to two runs side by side, each of which saves; the same command then does what is missing."""
+    file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 400.0"))
+    words = [
+        sys.executable,
+        "-m",
+        "ldl_jax.study",
+        str(file),
+        f"--workdir={tmp_path / 'w'}",
+        "--jobs=2",
+        "--only=plain",
+    ]
+    place = tmp_path / "w/runs"
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 100
+    while len(list(place.glob("plain-*/metrics.jsonl"))) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    time.sleep(3)
+    running.terminate()
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 0
+    assert "terminated: the same command goes on" in said
+    assert not list((tmp_path / "w/cards").glob("*.json"))
+    assert len(list(place.glob("plain-*/checkpoints/*.sha256"))) == 2
+    assert "terminated: saved at step" in (tmp_path / "w/logs/plain-0.txt").read_text()
