@@ -5,11 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from tqdm import tqdm
@@ -136,12 +137,8 @@ def in_turn(todo: list[Planned], workdir, progress: Progress) -> dict[str, str]:
             return one(planned, workdir, compiled)
 
     for planned in todo:
-        waits = [key for key in planned.needs if f"{key[0]}/{key[1]}" in failed]
-        if waits:
-            failed[name(planned)] = f"its teacher {waits[0][0]}/{waits[0][1]} failed"
-            progress.say(f"{name(planned)}: {failed[name(planned)]}")
-            continue
-        _tried(planned, attempt, progress, failed)
+        for ready in _with_teachers([planned], failed, progress):
+            _tried(ready, attempt, progress, failed)
     return failed
 
 
@@ -162,43 +159,45 @@ def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict
 
 
 def side_by_side(todo: list[Planned], workdir, progress: Progress, jobs: int, command: Callable) -> dict[str, str]:
-    """Do the runs in `jobs` processes, each with its share of the cores; returns what failed. Raises Stopped.
+    """Do the runs in `jobs` processes at a time, each with its share of the cores; returns what failed. Raises Stopped.
 
-    command(planned) -> the words of the process that does one run and keeps its card.
+    The seeds of a cell are done by one process, which compiles once. command(runs of a cell) -> its words.
     """
     failed: dict[str, str] = {}
     live: set[subprocess.Popen] = set()
-    waiting, running = list(todo), {}
-    open_keys = {planned.key for planned in todo}
-    free = list(range(jobs))
+    waiting: dict[str, list[Planned]] = {}
+    for planned in todo:
+        waiting.setdefault(planned.cell.name, []).append(planned)
+    undone, free, running = set(waiting), list(range(jobs)), {}
     with ThreadPoolExecutor(jobs) as pool, _handed_on(live) as stopping:
-        while waiting or running:
-            for planned in [] if stopping.is_set() else list(waiting):
-                lost = [key for key in planned.needs if f"{key[0]}/{key[1]}" in failed]
-                if lost:
-                    waiting.remove(planned)
-                    failed[name(planned)] = f"its teacher {lost[0][0]}/{lost[0][1]} failed"
-                    progress.say(f"{name(planned)}: {failed[name(planned)]}")
-                elif free and not open_keys & set(planned.needs):
-                    waiting.remove(planned)
-                    slot = free.pop(0)
-                    words = command(planned)
-                    share, control = environment(slot, jobs), (live, stopping)
-                    work = pool.submit(_process, planned, workdir, words, share, control, progress, failed)
-                    running[work] = planned, slot
-            if not running and stopping.is_set():
-                break
-            if not running:
-                continue
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                planned, slot = running.pop(future)
+        while (waiting and not stopping.is_set()) or running:
+            for cell in [] if stopping.is_set() else list(waiting):
+                if free and not undone & {of for planned in waiting[cell] for of, _ in planned.needs}:
+                    share, control = environment(slot := free.pop(0), jobs), (live, stopping)
+                    some = _with_teachers(waiting.pop(cell), failed, progress)
+                    work = pool.submit(_process, some, workdir, command, share, control, progress, failed)
+                    running[work] = cell, slot
+            for future in wait(running, return_when=FIRST_COMPLETED)[0]:
+                cell, slot = running.pop(future)
                 free.append(slot)
-                open_keys.discard(planned.key)
+                undone.discard(cell)
                 future.result()
         if stopping.is_set():
             raise Stopped
     return failed
+
+
+def _with_teachers(some: list[Planned], failed: dict[str, str], progress: Progress) -> list[Planned]:
+    """Those whose teachers did not fail; the others are failed too."""
+    kept = []
+    for planned in some:
+        lost = [f"{of}/{place}" for of, place in planned.needs if f"{of}/{place}" in failed]
+        if lost:
+            failed[name(planned)] = f"its teacher {lost[0]} failed"
+            progress.say(f"{name(planned)}: {failed[name(planned)]}")
+        else:
+            kept.append(planned)
+    return kept
 
 
 @contextmanager
@@ -218,26 +217,41 @@ def _handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _process(planned, workdir, words, share, control, progress, failed) -> None:
+def _process(some, workdir, command, share, control, progress, failed) -> None:
+    """The runs of one cell in a process of their own; in another one, those that are missing after it."""
     live, stopping = control
-
-    def attempt(planned):
-        with subprocess.Popen(
-            words, env=share, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process:
+    left, reason = list(some), ""
+    for number in range(ATTEMPTS):
+        if not left or stopping.is_set():
+            return
+        with tempfile.TemporaryFile("w+") as said:
+            process = subprocess.Popen(command(left), env=share, stdout=subprocess.DEVNULL, stderr=said)
             live.add(process)
-            said = process.communicate()[1]
+            while process.poll() is None:
+                left = _arrived(left, workdir, progress)
+                time.sleep(0.5)
             live.discard(process)
-        card = cards.read(Path(workdir) / CARDS, planned)
-        if stopping.is_set() and card is None:
-            raise Stopped
-        if process.returncode or card is None:
-            last = (said.strip().splitlines() or ["no word"])[-1]
-            raise RuntimeError(f"its process ended with status {process.returncode} ({last})")
-        return card, card.facts["seconds"]
+            left = _arrived(left, workdir, progress)
+            said.seek(0)
+            last = (said.read().strip().splitlines() or ["no word"])[-1]
+        reason = f"its process ended with status {process.returncode} ({last[:300]})"
+        if left and not stopping.is_set():
+            again = "tried again" if number + 1 < ATTEMPTS else "given up"
+            progress.say(f"{', '.join(map(name, left))}: {again}: {reason}")
+    if not stopping.is_set():
+        failed.update({name(planned): reason for planned in left})
 
-    with suppress(Stopped):  # the loop that waits for all of them raises it
-        _tried(planned, attempt, progress, failed)
+
+def _arrived(left: list[Planned], workdir, progress: Progress) -> list[Planned]:
+    """The runs that have no card yet; the others are counted."""
+    still = []
+    for planned in left:
+        card = cards.read(Path(workdir) / CARDS, planned)
+        if card is None:
+            still.append(planned)
+        else:
+            progress.finished(planned, card.facts["seconds"], card)
+    return still
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:

@@ -96,11 +96,19 @@ def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
     return [one for one in planned if one.key in keys]
 
 
-def _words(chosen: argparse.Namespace, one: Planned) -> list[str]:
-    """The command of one run."""
+def _words(chosen: argparse.Namespace, *some: Planned) -> list[str]:
+    """The command of these runs."""
     workdir = [] if chosen.workdir is None else [f"--workdir={chosen.workdir}"]
     fields = [word for field in chosen.fields for word in ("--set", field)]
-    return ["python", "-m", "ldl_jax.study", chosen.study, *workdir, *fields, f"--only={runner.name(one)}"]
+    return [
+        "python",
+        "-m",
+        "ldl_jax.study",
+        chosen.study,
+        *workdir,
+        *fields,
+        f"--only={','.join(map(runner.name, some))}",
+    ]
 
 
 def _claim(workdir: Path, path: Path, asked: Study) -> None:
@@ -144,7 +152,7 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
             for one in todo[:1]:
                 program.prepare(one.config)
             return runner.in_turn(todo, workdir, progress)
-        command = lambda one: [sys.executable, *_words(chosen, one)[1:]]  # noqa: E731
+        command = lambda some: [sys.executable, *_words(chosen, *some)[1:]]  # noqa: E731
         return runner.side_by_side(todo, workdir, progress, chosen.jobs, command)
     finally:
         progress.close()
