@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class Usage(Exception):
@@ -18,6 +19,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Raise Usage instead of leaving the program."""
         raise Usage(f"{message}; --help shows what is allowed")
+
+
+class Once(argparse.Action):
+    """An option that may be given once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Keep the value; raises Usage where there is one already."""
+        if getattr(namespace, self.dest) is not None:
+            raise Usage(f"{option_string} is given twice; allowed is once")
+        setattr(namespace, self.dest, values)
+
+
+def folder(path: Path) -> Path:
+    """A folder that may be written to, there or not. Raises ValueError where a file has its name."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path} is a file; allowed is a folder")
+    return path
 
 
 def status(work: Callable[[], object]) -> int:

@@ -8,11 +8,12 @@ to DIR as comparison.csv, .md, .tex and .json; DIR is `comparison` beside the fi
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from ldl_jax import files, runs
-from ldl_jax.command import Parser, status
+from ldl_jax.command import Parser, folder, status
 from ldl_jax.report import comparison
 from ldl_jax.runs import Group, Run
 from ldl_jax.scores import uncertainty
@@ -37,8 +38,8 @@ def compare(found: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
     'groups': name, runs, and by state ('raw', 'scaled', which is None unless every run has a temperature) and figure
     'mean', 'std' (n - 1; None for one seed), 'n'. 'differences', one for each other group: the same of the group less
     the baseline, with 95 % intervals 'seeds' (Student's t of the differences where both have the same seeds, else
-    Welch's; None for one seed) and 'images' (paired bootstrap, differences averaged over the seeds that both have, or
-    over all pairs in order), and the bootstrap's 'p'.
+    Welch's; None for one seed) and 'images' (paired bootstrap of the same difference, with every run measured on the
+    same resamples), and the bootstrap's 'p'.
     """
     measured = [{state: _measured(group, state == "scaled") for state in comparison.STATES} for group in found]
     groups = [
@@ -84,10 +85,11 @@ def _spreads(state: str, sides: list[tuple] | None) -> dict | None:
 def _differences(state: str, seed: int, group: Group, own, base: Group, there) -> dict | None:
     if own is None or there is None:
         return None
-    places = _pairs(group, base)
     values, before = _values(own), _values(there)
+    same_seeds = _seeds(group) == _seeds(base)
+    every = [(i, j) for i in range(len(own)) for j in range(len(there))]  # whose mean is that of the means' difference
+    places = [(i, i) for i in range(len(own))] if same_seeds else every
     images = uncertainty.paired(seed, [(own[i], there[j]) for i, j in places])
-    same_seeds = len(places) == len(own) == len(there) and _seeds(group) == _seeds(base)
     found = {}
     for name in FIGURES[state]:
         if same_seeds:
@@ -107,13 +109,6 @@ def _seeds(group: Group) -> list[int]:
     return [one.config.seed for one in group.runs]
 
 
-def _pairs(group: Group, base: Group) -> list[tuple[int, int]]:
-    """Places of the runs that belong together: those of one seed, or where none are, in their order."""
-    own, there = _seeds(group), _seeds(base)
-    same = [(own.index(seed), there.index(seed)) for seed in own if seed in there]
-    return same or [(place, place) for place in range(min(len(own), len(there)))]
-
-
 def write(chosen: argparse.Namespace) -> list[Path]:
     """Compare the runs of a command line, print the tables, write the results; returns what was written."""
     paths = [Path(path) for path in dict.fromkeys(chosen.runs)]
@@ -122,15 +117,12 @@ def write(chosen: argparse.Namespace) -> list[Path]:
     places = [place for place, group in enumerate(found) if wanted in [one.path for one in group.runs]]
     if not places:
         raise ValueError(f"--baseline {wanted} is none of the runs; allowed is one of {', '.join(map(str, paths))}")
+    out = folder(Path(chosen.out) if chosen.out else paths[0].parent / NAME)
     made = compare(found, places[0], seed=chosen.seed)
     print(comparison.text(made), end="\n\n")
-    out = Path(chosen.out) if chosen.out else paths[0].parent / NAME
-    return [
-        files.write(out / f"{NAME}.csv", comparison.numbers(made)),
-        files.write(out / f"{NAME}.md", comparison.markdown(made)),
-        files.write(out / f"{NAME}.tex", comparison.latex(made)),
-        files.write_json(out / f"{NAME}.json", made),
-    ]
+    texts = {"csv": comparison.numbers(made), "md": comparison.markdown(made), "tex": comparison.latex(made)}
+    texts["json"] = json.dumps(made, indent=2) + "\n"
+    return [files.write(out / f"{NAME}.{ending}", text) for ending, text in texts.items()]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldl_jax.command import Parser, Usage, status
+from ldl_jax.command import Once, Parser, Usage, folder, status
 
 RESULTS, REPORT = "evaluation.json", "report.html"
 ENDINGS = ("png", "svg")  # of pictures
@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = Parser(prog="python -m ldl_jax.evaluate", description="Measure stored predictions: .npz, .npy, .csv.")
     made.add_argument("predictions", nargs="+", help="files with logits or probabilities, and labels")
-    made.add_argument("--labels", metavar="FILE", help="the labels of all these files, instead of their own")
+    made.add_argument(
+        "--labels", metavar="FILE", action=Once, help="the labels of all these files, instead of their own"
+    )
     made.add_argument(
         "--val", metavar="FILE", action="append", default=[],
         help="predictions on other examples, to fit a temperature on; given once for each file, in their order",
@@ -30,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         "--ood", metavar="FILE", action="append", default=[],
         help="predictions on examples of no class, to tell from the others; given once for each file",
     )  # fmt: skip
-    made.add_argument("--human", metavar="FILE", help="votes or true distributions, a row for each example")
+    made.add_argument(
+        "--human", metavar="FILE", action=Once, help="votes or true distributions, a row for each example"
+    )
     made.add_argument("--kind", choices=("logits", "probabilities"), help="what the scores of all files are")
     made.add_argument("--classes", metavar="FILE", help="text file with the names of the classes, a line for each")
     made.add_argument("--out", metavar="DIR", help="folder of the results; `evaluation` beside the first file")
@@ -50,24 +54,29 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
 
     endings = _endings(chosen.figures)
     paths = [Path(path) for path in chosen.predictions]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise Usage(f"{twice} is given twice; allowed is each file once")
+    if chosen.seed < 0:
+        raise Usage(f"--seed is {chosen.seed}; allowed are numbers from 0")
+    out = folder(Path(chosen.out) if chosen.out else paths[0].parent / "evaluation")
     beside = {"val": _for_each("--val", chosen.val, paths), "ood": _for_each("--ood", chosen.ood, paths)}
     read = [predictions.read(path, labels=chosen.labels, kind=chosen.kind) for path in paths]
     named = [_named(given, name, chosen.classes) for given, name in zip(read, names(paths), strict=True)]
     vals = _read_each(beside["val"], lambda path: predictions.read(path, kind=chosen.kind))
     oods = _read_each(beside["ood"], lambda path: predictions.read(path, kind=chosen.kind, labelled=False))
     humans = [votes.read(chosen.human, given) if chosen.human else None for given in named]
-    for path, val in zip(paths, beside["val"], strict=True):
-        _warn_of_test(path, val)
+    _warn_of_test(named, beside["val"], vals)
     found = [
         suite.measure(given, val=val, ood=ood, human=human, seed=chosen.seed)
         for given, val, ood, human in zip(named, vals, oods, humans, strict=True)
     ]
     for one in found:
         print(suite_table.table(one), end="\n\n")
-    out = Path(chosen.out) if chosen.out else paths[0].parent / "evaluation"
+    report = page.page(found, title=chosen.title)
     return [
         files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found}),
-        page.write(out / REPORT, found, title=chosen.title),
+        files.write(out / REPORT, report),
         *(pictures.save(found, out, endings) if endings else []),
     ]
 
@@ -116,28 +125,41 @@ def _named(given, name: str, file: str | None):
 
 
 def names(paths: list[Path]) -> list[str]:
-    """What each file is called: its name without the ending, after as many folders as tell it from the others."""
-    parts = [path.with_suffix("").parts for path in paths]
+    """What each file is called: its name, after as many folders as tell it from the others.
+
+    Without the ending, where that leaves all apart.
+    """
+    short = [path.with_suffix("").parts for path in paths]
+    parts = short if len(set(short)) == len(set(paths)) else [path.parts for path in paths]
     depth = 1
     while len({part[-depth:] for part in parts}) < len(set(parts)):
         depth += 1
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _warn_of_test(path: Path, val: Path | None) -> None:
-    if val is not None and same_content(path, val):
-        print(
-            f"warning: {val} is the same as {path}; fitted on what is reported, a temperature flatters",
-            file=sys.stderr,
-        )
+def _warn_of_test(tests: list, paths: list[Path | None], vals: list) -> None:
+    """Tell where predictions that a temperature is fitted on are among those that are reported."""
+    for path, val in {path: val for path, val in zip(paths, vals, strict=True) if path is not None}.items():
+        for test in tests:
+            if same(test, val):
+                print(
+                    f"warning: --val {path} holds the predictions of {test.name}; fitted on what is reported, a "
+                    "temperature flatters",
+                    file=sys.stderr,
+                )
 
 
-def same_content(one, other) -> bool:
-    """Whether two files hold the same bytes."""
-    from ldl_jax import files
+def same(one, other) -> bool:
+    """Whether two `Predictions` hold the same numbers and labels, however they are stored."""
+    import numpy as np
 
-    one, other = Path(one), Path(other)
-    return one.stat().st_size == other.stat().st_size and files.sha256(one) == files.sha256(other)
+    if one.values.shape != other.values.shape or not np.array_equal(one.label, other.label):
+        return False
+    rows = max(1, 2**20 // one.values.shape[1])
+    return all(
+        np.array_equal(one.values[first : first + rows], other.values[first : first + rows])
+        for first in range(0, len(one.values), rows)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

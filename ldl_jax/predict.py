@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ldl_jax import build, files, images, run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.command import Parser, Usage, status
 from ldl_jax.data.base import warn
 from ldl_jax.dataset import plug
 
@@ -39,7 +40,7 @@ class Shown(NamedTuple):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
+    made = Parser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
     made.add_argument("run", metavar="RUN", help="the directory of a finished run")
     made.add_argument(
         "images", metavar="IMAGES", help="a folder of JPEG and PNG files, or an .npz with images u8[N, H, W, C]"
@@ -184,26 +185,24 @@ def predict(path: Path, source: Path, *, out: Path | None = None, raw=False, ski
     stem = out or path / "predicted" / source.stem
     beside = {"name": np.array(names), "classes": np.array(sources["classes"], np.str_)}
     beside |= {} if shown.label is None else {"label": shown.label[kept]}
+    text = table(names, sources["classes"], softmax(said.astype(np.float64), -1))
     return [
         files.write_npz(Path(f"{stem}.npz"), logits=log_softmax(said, -1).astype(np.float32), **beside),
-        files.write(Path(f"{stem}.csv"), table(names, sources["classes"], softmax(said.astype(np.float64), -1))),
+        files.write(Path(f"{stem}.csv"), text),
     ]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 2 the input is not right."""
-    chosen = parser().parse_args(argv)
-    try:
-        if chosen.batch < 1:
-            raise ValueError(f"--batch is {chosen.batch}; allowed are numbers from 1")
-        out = None if chosen.out is None else Path(chosen.out)
-        options = {"out": out, "raw": chosen.raw, "skip": chosen.skip, "batch_size": chosen.batch}
-        for path in predict(Path(chosen.run), Path(chosen.images), **options):
-            print(f"wrote {path}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the input is not right."""
+    return status(lambda: print("\n".join(f"wrote {path}" for path in _predict(parser().parse_args(argv)))))
+
+
+def _predict(chosen: argparse.Namespace) -> list[Path]:
+    if chosen.batch < 1:
+        raise Usage(f"--batch is {chosen.batch}; allowed are numbers from 1")
+    out = None if chosen.out is None else Path(chosen.out)
+    options = {"out": out, "raw": chosen.raw, "skip": chosen.skip, "batch_size": chosen.batch}
+    return predict(Path(chosen.run), Path(chosen.images), **options)
 
 
 if __name__ == "__main__":

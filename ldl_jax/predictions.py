@@ -120,7 +120,7 @@ def _examined(path, values) -> tuple[float, float, int, float]:
         low, high = float(part.min()), float(part.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             first = int(np.argmin(np.isfinite(part).all(1)))
-            bad = part[first][~np.isfinite(part[first])][0]
+            bad = values[begin + first][~np.isfinite(part[first])][0]
             raise ValueError(f"{path}: row {begin + first} holds {bad}; allowed are finite {part.dtype} numbers")
         lowest, highest = min(lowest, low), max(highest, high)
         if _in_range(lowest, highest):

@@ -2,9 +2,9 @@
 
 An .npz holds the scores as `logits`, `probs` or `probabilities`, the labels as `label`, `labels`, `target` or
 `targets`, and may hold the names of the classes as `classes`. A .csv with a header has a column of one of these names
-for the labels; columns index, id, file, filename, image and path are left out, and every other one is a class of that
-name. In a .csv without a header the labels are the last column where that alone holds class numbers, or the first where
-that one alone does. Labels come from the file that was named for them, or else from the file itself, or else from
+for the labels; columns of BESIDE, such as index, image and predicted, are left out, and every other one is a class of
+that name. In a .csv without a header the labels are the last column where that alone holds class numbers, or the first
+where that one alone does. Labels come from the file that was named for them, or else from the file itself, or else from
 `<stem>_labels.npy` beside it.
 """
 
@@ -20,7 +20,9 @@ import numpy as np
 
 LOGITS, PROBABILITIES = ("logits",), ("probs", "probabilities")
 LABELS = ("label", "labels", "target", "targets")
-BESIDE = ("index", "id", "file", "filename", "image", "path")  # columns of a .csv that are no class
+BESIDE = (  # columns of a .csv that are no class
+    "index", "id", "file", "filename", "image", "path", "predicted", "prediction", "pred", "confidence", "correct",
+)  # fmt: skip
 ENDINGS = (".npz", ".npy", ".csv")
 LINES = 4096  # of a .csv, read at a time
 
@@ -146,7 +148,11 @@ def _guarded(path, function, *arguments):
 
 def _members(path) -> dict[str, zipfile.ZipInfo]:
     def read():
-        with zipfile.ZipFile(path) as archive:
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile:
+            raise ValueError("it is no zip archive, or not a whole one") from None
+        with archive:
             return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
 
     return _guarded(path, read)

@@ -89,6 +89,8 @@ def _notes(predictions, fitted, places) -> list[str]:
     notes = []
     if fitted and fitted["at_bound"]:
         notes.append(f"{fitted['name']} has its best temperature at a bound of the search")
+    if fitted and len(predictions.values) > curves.SAMPLE:
+        notes.append(f"the curves over temperatures are of {curves.SAMPLE:,} examples, drawn at random")
     if places is not None:
         notes.append(
             f"ACE, TACE, the marginal error and distances from votes are of {len(places):,} examples drawn from the "
@@ -107,9 +109,10 @@ def _state(seed: int, predictions: Predictions, transform: Transform | None, pla
     reduced = reduce(predictions, transform)
     means = {name: getattr(reduced, column) for name, column in MEANS.items()}
     floor, chance = uncertainty.noise_floor(jax.random.key(seed), reduced.confidence)
-    intervals = uncertainty.bootstrap(seed, reduced.confidence, reduced.correct, means, chance=chance)
+    drawn = len(reduced.correct) > 1  # one example does not vary
+    intervals = uncertainty.bootstrap(seed, reduced.confidence, reduced.correct, means, chance=chance) if drawn else {}
     values = _streamed(predictions, transform) | uncertainty.figures(reduced.confidence, reduced.correct, means)
-    values |= _of_confidence(reduced) | _of_matrix(predictions, transform, places)
+    values |= _of_confidence(reduced, predictions.values.shape[1]) | _of_matrix(predictions, transform, places)
     if ood is not None:
         values |= _unknown(reduced, reduce(ood, transform))
     if human is not None:
@@ -148,15 +151,17 @@ def _metrics(classes: int) -> dict[str, Metric]:
     return {name: plug("metrics", name).make(classes) for name in config.plugs("metrics")}
 
 
-def _of_confidence(reduced: Reduced) -> dict[str, float]:
-    """Figures of the confidence and of what was right."""
+def _of_confidence(reduced: Reduced, classes: int) -> dict[str, float]:
+    """Figures of the confidence and of what was right; netcal measures something else where there are two classes."""
     confidence, correct = reduced.confidence, reduced.correct
     single = confidence.astype(np.float32)  # in which other programs compare
-    others = {f"ece_{name}": conventions.ece(single, correct, name) for name in conventions.CONVENTIONS}
+    left = ("guo15", "netcal10") if classes == 2 else ("guo15",)
+    names = [name for name in conventions.CONVENTIONS if name not in left]
+    others = {f"ece_{name}": conventions.ece(single, correct, name) for name in names}
     return {
         "mass_ece": mass.ece(confidence, correct), **mass.debiased(confidence, correct),
         "smooth_ece": smooth.ece(confidence, correct), "ks": ks.ks(confidence, correct),
-        **selective.errors(confidence, correct), **{n: x for n, x in others.items() if n != "ece_guo15"},
+        **selective.errors(confidence, correct), **others,
     }  # fmt: skip
 
 

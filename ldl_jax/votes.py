@@ -23,7 +23,7 @@ def read(path, predictions: Predictions) -> np.ndarray:
         raise ValueError(
             f"{path}: holds {table.dtype}{list(table.shape)}; allowed are votes or distributions [{count}, {classes}]"
         )
-    if predictions.index is not None and predictions.index.max() < len(table):
+    if len(table) > count and predictions.index is not None and predictions.index.max() < len(table):
         table = table[predictions.index]
     if len(table) != count:
         raise ValueError(

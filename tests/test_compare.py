@@ -124,6 +124,9 @@ def test_other_seeds_are_compared_as_independent_ones(tmp_path):
     one, other = ([figures(s, 1 + s / 10)[1] for s in seeds] for seeds in (groups["online"], groups["hard"]))
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     np.testing.assert_allclose(found["seeds"], expected, rtol=1e-4)
+    low, high = found["images"]  # of the difference of the means over all runs of each
+    assert low < found["mean"] < high
+    assert found["mean"] == pytest.approx(np.mean(one) - np.mean(other), rel=1e-4)
 
 
 def test_teachers_of_another_seed_leave_runs_in_one_group(tmp_path):

@@ -88,6 +88,10 @@ FAULTS = {  # words of the command -> what the sentence says
     "a flag": (["test.npz", "--vla", "x"], "unrecognized arguments: --vla x"),
     "a kind": (["test.npz", "--kind=scores"], "invalid choice: 'scores'"),
     "a seed": (["test.npz", "--seed=one"], "invalid int value: 'one'"),
+    "another seed": (["test.npz", "--seed=-1"], "--seed is -1; allowed are numbers from 0"),
+    "a file twice": (["test.npz", "test.npz"], "test.npz is given twice"),
+    "votes twice": (["test.npz", "--human", "odd.npy", "--human", "odd.npy"], "--human is given twice"),
+    "a file as the folder": (["test.npz", "--out", "odd.npy"], "--out odd.npy is a file; allowed is a folder"),
     "missing": (["none.npz"], "none.npz: is not there"),
     "a folder": (["."], "allowed are .npz, .npy, .csv"),
     "not probabilities": (["test.npz", "--kind=probabilities"], "test.npz: its probabilities are from"),
@@ -122,7 +126,7 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
-    assert run(folder / "test.npz", "--out", folder / "taken") == 1
+    assert run(folder / "test.npz", "--out", folder / "taken" / "below") == 1
     assert capsys.readouterr().err.startswith(f"error: {folder / 'taken'}")
 
 
@@ -131,7 +135,9 @@ def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, cap
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
-    for val, said in (("copy.npz", "copy.npz is the same as"), ("holdout.npz", "")):
+    np.savez_compressed(folder / "packed.npz", **TEST)
+    told = "holds the predictions of test; fitted on what is reported"
+    for val, said in (("copy.npz", told), ("packed.npz", told), ("holdout.npz", "")):
         assert run(folder / "test.npz", "--val", folder / val) == 0
         err = capsys.readouterr().err
         assert said in err
@@ -144,6 +150,7 @@ def test_files_are_named_by_what_tells_them_apart():
         "a/x/test", "b/x/test", "b/x/other",
     ]  # fmt: skip
     assert evaluate.names([Path("a/test.npz")]) == ["test"]
+    assert evaluate.names([Path("a/test.npz"), Path("a/test.csv")]) == ["test.npz", "test.csv"]
 
 
 def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
@@ -212,6 +219,8 @@ def test_votes_become_distributions_of_the_examples(tmp_path):
         np.testing.assert_allclose(votes.read(tmp_path / name, given()), share[:N])
     index = np.arange(N) * 2
     np.testing.assert_allclose(votes.read(tmp_path / "all.npy", given(index=index)), share[index])
+    mixed = np.random.default_rng(0).permutation(N)  # a table with a row for each prediction is in their order
+    np.testing.assert_allclose(votes.read(tmp_path / "some.npz", given(index=mixed)), share[:N])
 
 
 def test_curves_are_those_of_the_definitions():

@@ -92,7 +92,8 @@ def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written)
 
 def test_the_same_figures_give_the_same_bytes(written):
     kind, name, figure = next(pictures.pictures(SUITES))
-    assert html.drawing(name, figure, f"{page.CAPTIONS[kind][0]} {name}") in written
+    label = f"{page.CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}"
+    assert html.drawing(name, figure, label) in written
 
 
 def test_one_model_of_two_classes_and_one_of_many_without_temperature():

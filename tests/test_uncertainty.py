@@ -201,3 +201,17 @@ def test_values_over_seeds_must_be_numbers_and_pairs_of_one_size():
     short, long = (*calibrated(5), {}), (*calibrated(6), {})
     with pytest.raises(ValueError, match=r"networks of \[5, 6\] examples"):
         uncertainty.paired(0, [(short, long)])
+
+
+def test_a_share_of_one_has_wilsons_interval_and_a_small_ece_reaches_up_to_its_value():
+    confidence, _ = calibrated(50)
+    low, high = uncertainty.bootstrap(0, confidence, np.ones(50, bool), {"accuracy": np.ones(50, bool)})["accuracy"]
+    z = stats.norm.ppf(0.975)
+    assert (low, high) == (pytest.approx(50 / (50 + z**2)), 1.0)
+    exact = np.full(400, 0.5)
+    correct = np.arange(400) % 2 == 0  # as right as it claims, to the last example
+    correct[0] = False
+    value = uncertainty.figures(exact, correct)["ece"]
+    low, high = uncertainty.bootstrap(0, exact, correct)["ece"]
+    assert low == 0
+    assert value <= high

@@ -9,7 +9,7 @@ from ldl_jax.report.table import KNOWN, align
 STATES = {"raw": "", "scaled": " at T"}  # state -> what it adds to a figure's name
 NOTES = (
     "mean ± standard deviation over n seeds; 'at T': after the temperature that each run fitted on its holdout",
-    "differences: 95 % intervals, over seeds (Student's t) and over test images (paired bootstrap)",
+    "differences: 95 % intervals, over seeds (Student's t) and over test images (paired bootstrap, T as given)",
 )
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$",

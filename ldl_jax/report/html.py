@@ -85,7 +85,7 @@ def drawing(name: str, figure: Figure, label: str) -> str:
     source = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"(?=[^>]*viewBox)', "", source)
     source = re.sub(r'\sxmlns(?::\w+)?="[^"]*"', "", source).replace("xlink:href", "href")
     for colour, drawn in pictures.COLOURS.items():
-        source = re.sub(drawn, f"var(--{colour})", source, flags=re.IGNORECASE)
+        source = re.sub(rf"((?:fill|stroke): ?){drawn}", rf"\1var(--{colour})", source, flags=re.IGNORECASE)
     source = re.sub(r"(font(?:-family)?: [^'\";]*)'[^\";]*sans-serif", r"\1var(--font)", source)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', source))
     source = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", source)

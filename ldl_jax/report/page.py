@@ -25,7 +25,7 @@ CAPTIONS = {
     "coverage": (
         "Does it know when it is wrong?",
         "The error rate if only the most confident share of the examples is answered. A good confidence starts near "
-        "0 and rises late. A temperature changes no order here, or hardly any.",
+        "0 and rises late. Raw predictions; a temperature may change the order a little.",
     ),
     "temperature": (
         "What would one temperature do?",
@@ -38,13 +38,14 @@ MEANINGS = (
     "between a bin's accuracy and its mean confidence. It is overconfidence plus underconfidence; signed ECE is "
     "their difference.",
     "Intervals hold 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, which noise makes larger, "
-    "are moved back by as much (basic bootstrap), and begin at 0 where chance explains the gap.",
+    "are moved back by as much (basic bootstrap); that of the ECE begins at 0 where chance explains it.",
     "Floor: the ECE that a perfectly calibrated model with these confidences scores on this many examples, since "
-    "noise makes gaps; differences of that size mean nothing.",
+    "noise makes gaps; differences of that size mean nothing. Other figures that add up gaps have such a floor too, "
+    "which is not measured here; debiased ones have none.",
     "Debiased L2 is without this noise and may be negative when squared. Smooth ECE has a kernel in the place of "
     "bins (Blasiok and Nakkiran 2023), the KS error has neither (Gupta et al. 2021).",
     "At T: after the logits were divided by one temperature that was fitted on other examples. What wins only "
-    "before that wins by something that one number mends.",
+    "before that wins by something that one number mends. Intervals at T take the temperature as given.",
 )
 
 
@@ -52,7 +53,8 @@ def page(suites: list[dict], *, title: str, facts: dict[str, str] | None = None)
     """The report of what `suite.measure` gave for one model or several, as HTML; `facts` stand at its end."""
     drawn: dict[str, list[str]] = {}
     for kind, name, figure in pictures.pictures(suites):
-        drawn.setdefault(kind, []).append(html.drawing(name, figure, f"{CAPTIONS[kind][0]} {name}"))
+        label = f"{CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}".strip()
+        drawn.setdefault(kind, []).append(html.drawing(name, figure, label))
     parts = [_measured(suites), _headline(suites)]
     parts += [
         html.section(CAPTIONS[kind][0], html.text(CAPTIONS[kind][1], "quiet"), html.many(drawings))
@@ -115,9 +117,13 @@ def _figures(suite: dict) -> str:
         if figure["group"] not in rows:
             rows.append(figure["group"])
         found = [suite[state]["figures"].get(name, figure) for state in states]
-        cells = [x for one in found for x in (number(name, one["value"]), interval(name, one["interval"]))]
+        cells = [
+            cell
+            for one in found
+            for cell in (number(name, one["value"]), interval(name, one["interval"]), _floor(name, one["floor"]))
+        ]
         rows.append([KNOWN.get(name, (name,))[0], *cells])
-    heads = [head for state in states for head in ("raw" if state == "raw" else "at T", "95 %")]
+    heads = [head for state in states for head in ("raw" if state == "raw" else "at T", "95 %", "floor")]
     title = html.text(suite["name"]) if suite["name"] else ""
     return title + html.table(["", *heads], rows)
 
@@ -131,6 +137,10 @@ def number(name: str, value: float | None) -> str:
 def interval(name: str, ends) -> str:
     """A figure's interval, '' where it has none."""
     return "" if ends is None else f"{number(name, ends[0])} to {number(name, ends[1])}"
+
+
+def _floor(name: str, floor: float | None) -> str:
+    return "" if floor is None else number(name, floor)
 
 
 def _facts(facts: dict[str, str] | None) -> dict[str, str]:

@@ -86,9 +86,10 @@ def debiased(found: Bins) -> np.ndarray:
 
     Sum over bins of their share times (gap^2 - h (1 - h) / (n - 1)), h the share of hits among the n examples: the
     second term is an unbiased estimate of how much noise adds to the first (Kumar, Liang and Ma 2019, section 4.2).
-    Bins of one example count as 0.
+    Bins of one example, which have no such estimate, are left out; NaN where no bin has two.
     """
     share = found.hits / np.maximum(found.count, 1)
     own = found.gap() ** 2 - share * (1 - share) / np.maximum(found.count - 1, 1)
-    weight = np.where(found.count > 1, found.count, 0) / found.count.sum(-1, keepdims=True)
-    return (weight * own).sum(-1)
+    used = np.where(found.count > 1, found.count, 0)
+    total = used.sum(-1)
+    return np.where(total > 0, (used * own).sum(-1) / np.maximum(total, 1), np.nan)

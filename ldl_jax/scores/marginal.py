@@ -1,5 +1,7 @@
 """The calibration of every class's probability, without the bias of small bins."""
 
+import numpy as np
+
 from ldl_jax.scores.base import Bins
 from ldl_jax.scores.base import debiased as _debiased
 
@@ -12,4 +14,4 @@ def debiased(found: Bins) -> dict[str, float]:
     0, so that noise does not cancel over classes: it is at least as large.
     """
     squared = float(_debiased(found).mean())
-    return {"marginal_squared": squared, "marginal": max(squared, 0.0) ** 0.5}
+    return {"marginal_squared": squared, "marginal": np.maximum(squared, 0.0) ** 0.5}

@@ -19,11 +19,12 @@ def ece(confidence, correct, *, bins: int = BINS) -> float:
 def debiased(confidence, correct, *, bins: int = BINS) -> dict[str, float]:
     """The debiased L2 calibration error of the top label in bins of equal mass (Kumar, Liang and Ma 2019).
 
-    l2_squared: the estimate, which may be negative, about 0 for a calibrated network; l2: its root, 0 where it is.
+    l2_squared: the estimate, which may be negative, about 0 for a calibrated network; l2: its root, 0 where it is. Both
+    NaN where no bin has two examples.
     uncertainty-calibration's get_calibration_error(mode='top-label') is l2.
     """
     squared = float(_debiased(equal_mass(*checked(confidence, correct), bins)))
-    return {"l2_squared": squared, "l2": max(squared, 0.0) ** 0.5}
+    return {"l2_squared": squared, "l2": np.maximum(squared, 0.0) ** 0.5}
 
 
 def ace(found: Bins) -> float:

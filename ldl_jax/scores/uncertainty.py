@@ -164,16 +164,18 @@ def bootstrap(
 
     means: columns f[N] whose means are figures (accuracy, NLL, Brier). Of the bins of the confidence: ece,
     overconfidence, underconfidence, signed_ece (mean confidence less accuracy), mce, rmsce. Means and signed_ece have
-    percentile intervals. The others add up absolute gaps, which noise makes larger, in a resample by about as much
-    again as in the sample: percentiles lie too high (in 150 simulated test sets near calibration they never held the
-    true ECE). Theirs is the basic interval, 2 x value less the percentiles (Davison and Hinkley 1997, section 5.2), cut
-    off at 0; it aims at the figure that endless data would give, and so may lie below the value measured. An ECE of at
-    most `chance`, the 95 % quantile of `noise_floor`, has one from 0. So made it held the true ECE in 83 to 95 % of 200
-    simulated test sets each, of 1,000 and 10,000 examples with true ECEs from 0 to 0.06.
+    percentile intervals (a share of 0 or 1, of a column of bool, Wilson's). The others add up absolute gaps, which
+    noise makes larger, in a resample by about as much again as in the sample: percentiles lie too high (in 150
+    simulated test sets near calibration they never held the true ECE). Theirs is the basic interval, 2 x value less
+    the percentiles (Davison and Hinkley 1997, section 5.2), cut off at 0 and reaching up to the value at least; it aims
+    at the figure that endless data would give, which is mostly below the value. An ECE of at most `chance`, the 95 %
+    quantile of `noise_floor`, has one from 0. So made it held the true ECE in 83 to 95 % of 200 simulated test sets
+    each, of 1,000 and 10,000 examples with true ECEs from 0 to 0.06.
     """
     side = _side(confidence, correct, means)
     value, (drawn,) = _value(side), _resampled(seed, [side], resamples)
-    found = {name: _basic(value[name], x, 0.0) if name in ABSOLUTE else _ends(x) for name, x in drawn.items()}
+    found = {name: _above_zero(value[name], x) if name in ABSOLUTE else _ends(x) for name, x in drawn.items()}
+    found |= {name: _wilson(x) for name, x in side[2].items() if x.dtype == bool and x.all() == x.any()}
     if value["ece"] <= chance:
         found["ece"] = (0.0, found["ece"][1])
     return found
@@ -184,9 +186,20 @@ def _ends(drawn: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _basic(value, drawn, least: float = -np.inf) -> tuple[float, float]:
+def _basic(value, drawn) -> tuple[float, float]:
     low, high = _ends(drawn)
-    return max(least, 2 * float(value) - high), max(least, 2 * float(value) - low)
+    return 2 * float(value) - high, 2 * float(value) - low
+
+
+def _above_zero(value, drawn) -> tuple[float, float]:
+    low, high = _basic(value, drawn)
+    return max(0.0, low), max(float(value), high)
+
+
+def _wilson(same: np.ndarray) -> tuple[float, float]:
+    """Wilson's interval of a share that is 0 or 1, of which every resample has the same."""
+    found = stats.binomtest(int(same.sum()), len(same)).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
 
 
 class Difference(NamedTuple):
