@@ -18,6 +18,7 @@ from ldl_jax.cells import Cell, Finding, Study
 from ldl_jax.report import study_page
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
+LARGE = ("cifar100", "cifar10")  # a hundred cells and forty
 TINY = {
     "model.name": "tests.tiny", "data.examples": 96, "data.holdout": 32, "data.batch_size": 32, "train.epochs": 1.0,
     "train.log_every_steps": 1, "labels.name": "hard",
@@ -235,6 +236,7 @@ def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
     assert verdict.answers(asked, found)[0]["scaled"] is None
 
 
+@pytest.mark.slow
 def test_the_page_the_text_and_the_csv_say_the_same():
     asked, found = six(0.2)
     asked = asked._replace(
@@ -257,7 +259,9 @@ def test_the_page_the_text_and_the_csv_say_the_same():
     assert page.count("<svg") == 3 + 2
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LARGE)) for p in CONFIGS]
+)
 def test_every_cell_of_every_study_builds(path):
     made = planned(path)
     assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in cells.load(path).cells)
@@ -299,27 +303,19 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_path):
-    """SIGTERM to two runs side by side, each of which saves; the same command then does what is missing."""
-    file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 400.0"))
-    words = [
-        sys.executable,
-        "-m",
-        "ldl_jax.study",
-        str(file),
-        f"--workdir={tmp_path / 'w'}",
-        "--jobs=2",
-        "--only=plain",
-    ]
+    """SIGTERM to two cells side by side, each of which saves."""
+    file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 4000.0"))
+    words = [sys.executable, "-m", "ldl_jax.study", str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]
     place = tmp_path / "w/runs"
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen([*words, "--only=plain,teacher"], stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 100
-    while len(list(place.glob("plain-*/metrics.jsonl"))) < 2 and time.monotonic() < until:
+    while len(list(place.glob("*-0/metrics.jsonl"))) < 2 and time.monotonic() < until:
         time.sleep(0.2)
-    time.sleep(3)
+    time.sleep(2)
     running.terminate()
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 0
     assert "terminated: the same command goes on" in said
-    assert not list((tmp_path / "w/cards").glob("*.json"))
-    assert len(list(place.glob("plain-*/checkpoints/*.sha256"))) == 2
+    assert not (tmp_path / "w/cards").exists()
+    assert len(list(place.glob("*-0/checkpoints/*.sha256"))) == 2
     assert "terminated: saved at step" in (tmp_path / "w/logs/plain-0.txt").read_text()
