@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import warnings
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -54,7 +55,11 @@ def suite(name, classes=4, scaled=True, names=None, seed=0):
     }  # fmt: skip
 
 
+ONE = [suite("one", scaled=False)]
 SUITES = [suite(NASTY, names=["ant", NASTY, "cat", "dög"]), suite("other", seed=1, scaled=False)]
+
+
+del SUITES[0]["scaled"]["figures"]["own_figure"]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,7 @@ def test_every_drawing_of_every_model_is_there_once_in_the_pages_colours(written
     drawn = "".join(re.findall(r"<svg.*?</svg>", written, re.DOTALL))
     assert "var(--blue)" in drawn
     assert not re.findall(r"#[0-9a-fA-F]{6}\b", drawn)
+    assert pictures.CALIBRATED not in drawn  # which the page says once
     for part in re.findall(r"<svg.*?</svg>", written, re.DOTALL):
         ET.fromstring(part)
 
@@ -96,27 +102,63 @@ def test_the_same_figures_give_the_same_bytes(written):
     assert html.drawing(name, figure, label) in written
 
 
-def test_one_model_of_two_classes_and_one_of_many_without_temperature():
-    for classes in (2, 60):
-        made = page.page([suite("one", classes, scaled=False)], title="x")
-        assert made.count("<svg") == 3
-        assert "at T" not in re.sub(r"<section>\n<h2>What they mean.*", "", made, flags=re.DOTALL)
-        assert "No temperature was fitted." in made
-    assert "(40 of" in made
+def said(drawing):
+    """All texts of a drawing."""
+    return {"".join(text.itertext()) for text in ET.fromstring(drawing).iter("text")}
 
 
-def test_an_empty_bin_or_class_is_left_out():
-    one = suite("one", 3, scaled=False)
+def test_names_are_neither_altered_nor_left_out():
+    """A name that looks like what a drawing is made of, that a legend would hide, or that no file can hold."""
+    odd = ('_a id="c" href="#q"', "fill: #222222 url(#p)", "二", "a\nb\x00", "no\udcff")
+    some = [suite(name, 3, names=odd[:3]) for name in odd]
+    some[0]["raw"]["curves"]["classes"] = {"count": [4, 4, 4], "confidence": [2, 2, 2], "correct": [1, 2, 3]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawings = [pictures.coverage(some), pictures.classes(some[0], "raw")]
+        lines, classes = (said(html.drawing("x", figure, odd[0])) for figure in drawings)
+    assert {*odd[:3], "a b\N{REPLACEMENT CHARACTER}", "no\N{REPLACEMENT CHARACTER}"} <= lines
+    assert {*odd[:3]} <= classes
+    html.document("no\udcff", [html.text("no\udcff")]).encode()
+
+
+def test_the_axis_of_temperatures_says_2_and_5_only_where_there_is_room():
+    one, wide = suite("one"), suite("wide")
+    wide["scaled"]["curves"]["temperature"]["temperature"] = [0.001, 1, 1000]
+    near, far = (html.drawing("x", pictures.temperature(some, "nll", "", 1), "") for some in ([one], [one, wide]))
+    assert ">2</text>" in near
+    assert ">2</text>" not in far
+    assert ">0.01</text>" in far or ">0.001</text>" in far
+
+
+def test_a_figure_that_is_missing_at_the_temperature_is_not_shown_as_if_it_were_there(written):
+    row = re.search(r"<tr><td>own_figure</td>(.*?)</tr>", written)[1]
+    assert re.findall(r"<td>(.*?)</td>", row) == ["3.0000", "", "", "–", "", ""]
+
+
+def test_of_many_classes_the_ends_are_shown():
+    one = suite("one", 60, scaled=False)
+    count = one["raw"]["curves"]["classes"]["count"]
+    shown = said(html.drawing("x", pictures.classes(one, "raw"), ""))
+    assert f"(40 of {np.count_nonzero(count)} classes)" in shown
+    assert len({label for label in shown if label.isdecimal() and count[int(label)]}) >= 40
+
+
+def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
+    one = suite("one", 2, scaled=False) | {"examples": 1}
     for name in ("reliability", "classes"):
         sums = one["raw"]["curves"][name]
         for values in sums.values():
             values[:] = [0] * (len(values) - 1) + values[-1:]
         sums["count"][-1], sums["confidence"][-1], sums["correct"][-1] = 1, 1.0, 1
-    assert "<svg" in page.page([one], title="x")
+    made = page.page([one], title="x")
+    assert made.count("<svg") == 3
+    assert "1 example, 2 classes" in made
+    assert "No temperature was fitted." in made
+    assert "at T" not in re.sub(r"<section>\n<h2>What they mean.*", "", made, flags=re.DOTALL)
 
 
 def test_pictures_are_written_as_png_and_svg(tmp_path):
-    paths = pictures.save([suite("one", scaled=False)], tmp_path, ("png", "svg"))
+    paths = pictures.save(ONE, tmp_path, ("png", "svg"))
     assert sorted(path.name for path in paths) == sorted(
         f"{name}.{ending}"
         for name in ("reliability-0-raw", "classes-0-raw", "coverage")
@@ -125,6 +167,7 @@ def test_pictures_are_written_as_png_and_svg(tmp_path):
     for path in paths:
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")
+            assert (pictures.CALIBRATED in path.read_text()) == (path.stem != "coverage")  # what its colours mean
         else:
             assert np.asarray(Image.open(path).convert("L")).std() > 5
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
@@ -135,6 +178,7 @@ def test_a_table_escapes_its_cells_and_keeps_its_shape():
     assert made.count("<tr") == 3
     assert 'colspan="2">&lt;group&gt;' in made
     assert "1<br><small>&lt;2&gt;</small>" in made
+    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table([""], [["a_long/path_of_a_run<>"]])
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
@@ -23,12 +24,15 @@ p, ul { max-width: 46rem; margin: .4rem 0 1rem; } li { margin: .2rem 0; }
 .quiet { color: var(--grey); font-size: .9rem; }
 .warn { border-left: 3px solid var(--orange); padding-left: .8rem; }
 .wide { overflow-x: auto; margin: .8rem 0 1.2rem; }
+.wide:focus-visible { outline: 2px solid var(--blue); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .65rem; text-align: right; white-space: nowrap; vertical-align: top; }
+th, td { padding: .28rem .55rem; text-align: right; white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 td { border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td:first-child { white-space: normal; min-width: 9rem; max-width: 26rem; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
+  background: var(--page); }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 26rem; }
+th:last-child, td:last-child { padding-right: 0; }
 tr.head td { font-weight: 600; border-bottom-color: var(--grey); padding-top: 1rem; }
 small { color: var(--grey); font-size: .85em; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 2rem;
@@ -41,14 +45,15 @@ code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow
 
 
 def document(title: str, parts: list[str]) -> str:
-    """A whole page of parts that are HTML already."""
-    return (
+    """A whole page of parts that are HTML already; what UTF-8 cannot hold, as in odd names of files, is a ?."""
+    whole = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
+    return whole.encode(errors="replace").decode()
 
 
 def section(title: str, *parts: str) -> str:
@@ -56,9 +61,15 @@ def section(title: str, *parts: str) -> str:
     return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *parts, "</section>"])
 
 
+def heading(title: str) -> str:
+    """A heading within a section."""
+    return f"<h3>{escape(title)}</h3>"
+
+
 def text(sentence: str, kind: str = "") -> str:
     """A paragraph; kind: '', 'quiet' or 'warn'."""
-    return f'<p class="{kind}">{escape(sentence)}</p>' if kind else f"<p>{escape(sentence)}</p>"
+    whole = escape(sentence).replace(" %", "&nbsp;%")
+    return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
 def table(head: list[str], rows: list[list[str] | str]) -> str:
@@ -69,29 +80,55 @@ def table(head: list[str], rows: list[list[str] | str]) -> str:
             lines.append(f'<tr class="head"><td colspan="{len(head)}">{escape(row)}</td></tr>')
         else:
             lines.append("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>")
-    return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
+    return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def _cell(cell: str) -> str:
     first, *rest = cell.split("\n")
-    return escape(first) + "".join(f"<br><small>{escape(line)}</small>" for line in rest)
+    shown = "".join(_breakable(word) if len(word) > 20 else escape(word) for word in re.split(r"(\s+)", first))
+    return shown + "".join(f"<br><small>{escape(line)}</small>" for line in rest)
+
+
+def _breakable(word: str) -> str:
+    """A long word, such as a path, with places to break it at."""
+    return re.sub(r"(?<=[/_])(?=\w)", "<wbr>", escape(word))
 
 
 def drawing(name: str, figure: Figure, label: str) -> str:
     """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read aloud."""
-    source = pictures.svg(figure)
-    source = source[source.index("<svg") :]
-    source = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", source, flags=re.DOTALL)
-    source = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"(?=[^>]*viewBox)', "", source)
-    source = re.sub(r'\sxmlns(?::\w+)?="[^"]*"', "", source).replace("xlink:href", "href")
-    for colour, drawn in pictures.COLOURS.items():
-        source = re.sub(rf"((?:fill|stroke): ?){drawn}", rf"\1var(--{colour})", source, flags=re.IGNORECASE)
-    source = re.sub(r"(font(?:-family)?: [^'\";]*)'[^\";]*sans-serif", r"\1var(--font)", source)
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', source))
-    source = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", source)
-    source = re.sub(r'(url\(#|href="#)([\w-]+)', rf"\1{name}-\2", source)
-    source = source.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
-    return f"<figure>{source.strip()}</figure>"
+    root = ElementTree.fromstring(pictures.svg(figure))
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag.endswith("}metadata")]:
+            parent.remove(child)
+    used = {found for part in root.iter() for found in _meant(part)}
+    for part in root.iter():
+        part.tag = part.tag.rpartition("}")[2]
+        own = {key.rpartition("}")[2]: value for key, value in part.attrib.items()}
+        part.attrib.clear()
+        part.attrib.update({k: _own(k, v, name) for k, v in own.items() if k != "id" or v in used})
+    box = root.get("viewBox")
+    root.attrib.clear()
+    root.attrib.update({"role": "img", "aria-label": " ".join(label.split()), "viewBox": box})
+    return f"<figure>{ElementTree.tostring(root, encoding='unicode').strip()}</figure>"
+
+
+def _meant(part) -> list[str]:
+    """The ids that an element's attributes point to; text that looks like it is not touched."""
+    links = [value[1:] for key, value in part.attrib.items() if key.endswith("href")]
+    return links + re.findall(r"url\(#([^)]+)\)", " ".join(part.attrib.values()))
+
+
+def _own(key: str, value: str, name: str) -> str:
+    """An attribute of a drawing as it stands in a page with other drawings."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return f"#{name}-{value[1:]}"
+    if key == "style":
+        for colour, drawn in pictures.COLOURS.items():
+            value = re.sub(rf"((?:fill|stroke): ?){drawn}", rf"\1var(--{colour})", value, flags=re.IGNORECASE)
+        value = re.sub(r"(font(?:-family)?: [^';]*)'[^;]*sans-serif", r"\1var(--font)", value)
+    return value.replace("url(#", f"url(#{name}-")
 
 
 def many(drawings: list[str]) -> str:

@@ -11,16 +11,15 @@ HEADLINE = ("accuracy", "nll", "brier", "ece")
 CAPTIONS = {
     "reliability": (
         "Can the confidence be trusted?",
-        "Blue: the accuracy of the examples in each bin of confidence; black: their mean confidence. Where blue is "
-        "below black the model is overconfident. The grey bar holds the accuracies of 95 % of perfectly calibrated "
-        "models with as many examples in that bin: what lies inside it may be chance. Below: how many examples are "
-        "right and wrong.",
+        "Blue: the accuracy of the examples in each bin of confidence; short thin line: their mean confidence. Where "
+        "blue is below the thin line the model is overconfident. The grey bar holds the accuracies of 95 % of "
+        "perfectly calibrated models with as many examples in that bin: what lies inside it may be chance. Below: how "
+        "many examples are right (blue) and wrong (orange).",
     ),
     "classes": (
         "Which classes mislead?",
         "Mean confidence less accuracy, of the examples that were predicted as each class: orange-red is "
-        "overconfident, green underconfident. The black line is the range in which 95 % of calibrated models would "
-        "lie.",
+        "overconfident, green underconfident. The grey bar is the range in which 95 % of calibrated models would lie.",
     ),
     "coverage": (
         "Does it know when it is wrong?",
@@ -75,7 +74,7 @@ def _measured(suites) -> str:
     """What was read, and how it was understood."""
     lines = []
     for suite in suites:
-        count = f"{suite['examples']:,} examples, {suite['classes']} classes"
+        count = f"{suite['examples']:,} example{'s' * (suite['examples'] > 1)}, {suite['classes']} classes"
         lines.append(html.text(f"{suite['name']}: {count}; {suite['understood']}. {_fitted(suite['temperature'])}"))
         lines += [html.text(f"{note}.", "warn") for note in suite["notes"]]
     return "\n".join(lines)
@@ -116,15 +115,10 @@ def _figures(suite: dict) -> str:
     for name, figure in suite["raw"]["figures"].items():
         if figure["group"] not in rows:
             rows.append(figure["group"])
-        found = [suite[state]["figures"].get(name, figure) for state in states]
-        cells = [
-            cell
-            for one in found
-            for cell in (number(name, one["value"]), interval(name, one["interval"]), _floor(name, one["floor"]))
-        ]
+        cells = [cell for state in states for cell in _cells(name, suite[state]["figures"].get(name))]
         rows.append([KNOWN.get(name, (name,))[0], *cells])
     heads = [head for state in states for head in ("raw" if state == "raw" else "at T", "95 %", "floor")]
-    title = html.text(suite["name"]) if suite["name"] else ""
+    title = html.heading(suite["name"]) if suite["name"] else ""
     return title + html.table(["", *heads], rows)
 
 
@@ -139,10 +133,16 @@ def interval(name: str, ends) -> str:
     return "" if ends is None else f"{number(name, ends[0])} to {number(name, ends[1])}"
 
 
-def _floor(name: str, floor: float | None) -> str:
-    return "" if floor is None else number(name, floor)
+def _cells(name: str, figure: dict | None) -> tuple[str, str, str]:
+    """A figure's value, interval and floor."""
+    if figure is None:
+        return "–", "", ""
+    floor = "" if figure["floor"] is None else number(name, figure["floor"])
+    return number(name, figure["value"]), interval(name, figure["interval"]), floor
 
 
 def _facts(facts: dict[str, str] | None) -> dict[str, str]:
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "numpy", "scipy", "scikit-learn"))
+    packages = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("jax", "numpy", "scipy", "scikit-learn", "matplotlib")
+    )
     return {**(facts or {}), "packages": packages}
