@@ -11,7 +11,7 @@ import pytest
 from frame import slow_but
 
 import ldl_jax
-from ldl_jax import build, config, plan, run, train
+from ldl_jax import build, config, plan, run, steps, train
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.feed import Feed
 from ldl_jax.report import log
@@ -304,7 +304,7 @@ def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
     checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
     state, _ = train.restore(made, checkpoints)
     checkpoints.close()
-    fresh = train.steps.init_state(made.recipe, jax.random.key(0))
+    fresh = steps.init_state(made.recipe, jax.random.key(0))
     # steps 0 and 1 make the one update; step 2 waits for its partner
     expected = jax.tree.map(lambda a, b: (a + b) / 2, fresh.params["model"], state.params["model"])
     chex.assert_trees_all_close(state.ema["params"], expected, atol=1e-6)
