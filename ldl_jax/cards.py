@@ -1,7 +1,7 @@
 """Result cards: what is kept of a study's finished run, small enough to be kept for good.
 
 A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, figures by epoch, how it was made) and
-.npz (one number a test image, for comparisons on the same images).
+.npz (one number a test image, for comparisons on the same images; to 11 bits, since hundreds are kept).
 """
 
 import json
@@ -26,13 +26,13 @@ class Card(NamedTuple):
     """What is kept of a finished run."""
 
     facts: dict  # see `make`
-    columns: dict[str, dict[str, np.ndarray]]  # state -> column -> f[N]
+    columns: dict[str, dict[str, np.ndarray]]  # state -> column -> f16[N], 'correct' bool[N]
 
     def side(self, state: str) -> tuple | None:
         """(confidence, correct, means) as `scores.uncertainty` takes them; None where there is no such state."""
         if state not in self.columns:
             return None
-        own = self.columns[state]
+        own = {name: x if x.dtype == bool else x.astype(np.float64) for name, x in self.columns[state].items()}
         means = {"accuracy": own["correct"], "nll": own["nll"], "brier": own["brier"]}
         return own["confidence"], own["correct"], means
 
@@ -60,7 +60,7 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
         reduced = runs.reduced(one, scaled=scaled)
         own = {name: getattr(reduced, name) for name in COLUMNS}
         columns[state] = {
-            name: x.astype(bool if name == "correct" else np.float32) for name, x in own.items()
+            name: x.astype(bool if name == "correct" else np.float16) for name, x in own.items()
         }  # fmt: skip
         means = {"accuracy": reduced.correct, "nll": reduced.nll, "brier": reduced.brier}
         floor, _ = uncertainty.noise_floor(jax.random.key(0), reduced.confidence)
