@@ -175,8 +175,10 @@ def normalised(images: np.ndarray, common: dict) -> np.ndarray:
     return x
 
 
-def replay(method: str, root, dtype: str = "float64", *, quiet: bool = False) -> tuple[Watched, dict, dict]:
-    """(what our step did, the official vectors, the common vectors) of one of the recorded methods."""
+def replay(
+    method: str, root, dtype: str = "float64", *, steps: int | None = None, quiet: bool = False
+) -> tuple[Watched, dict, dict]:
+    """(what our step did, the official vectors, the common vectors) of a recorded method, for so many steps."""
     common, theirs, frozen = (
         arrays("replay/common.npz"),
         arrays(f"replay/{method}_f64.npz"),
@@ -190,7 +192,7 @@ def replay(method: str, root, dtype: str = "float64", *, quiet: bool = False) ->
     recipe = make(METHODS[method], problem, teachers)
     batches = [
         {"index": index, "image": x[index], "label": common["labels"][index]}
-        for index in common["order"].reshape(-1, BATCH)
+        for index in common["order"].reshape(-1, BATCH)[:steps]
     ]
     done = watch(
         recipe, begin(recipe, under("init/", common)), tuple(t.variables for t in teachers), batches,
