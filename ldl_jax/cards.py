@@ -46,9 +46,9 @@ def paths(folder, planned: Planned) -> tuple[Path, Path]:
 def make(planned: Planned, workdir, seconds: float) -> Card:
     """The card of the finished run in `workdir`, which took so many seconds.
 
-    facts: cell, place, seed, identity, settings, seconds, images, temperature (None without a holdout), 'raw' and
-    'scaled' (None) with figures (fractions, nat), floor of the ECE and bins of the confidence, epochs (lists of epoch,
-    accuracy, ece), and versions.
+    facts: cell, place, seed, identity, settings, seconds, images, temperature (None without a holdout), at_bound
+    (whether it is a bound of the search), 'raw' and 'scaled' (None) with figures (fractions, nat), floor of the ECE and
+    bins of the confidence, epochs (lists of epoch, accuracy, ece), and versions.
     """
     one = runs.read(workdir)
     columns, facts = {}, {}
@@ -72,7 +72,7 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
     head = {
         "cell": planned.cell.name, "place": planned.place, "seed": planned.config.seed, "identity": planned.identity,
         "settings": planned.settings, "seconds": round(seconds, 1), "images": len(one.test.label),
-        "temperature": one.temperature,
+        "temperature": one.temperature, "at_bound": one.at_bound,
     }  # fmt: skip
     ran = {name: ran[name] for name in ("python", "packages", "backend", "device", "devices", "cores")}
     return Card({**head, **facts, "epochs": _epochs(workdir), "versions": ran}, columns)
@@ -121,9 +121,10 @@ def read(folder, planned: Planned) -> Card | None:
 def _facts(path: Path) -> dict:
     try:
         facts = json.loads(path.read_text())
-        if facts["format"] != FORMAT:
-            raise KeyError("format")
-        version, _ = facts["version"], [facts[name] for name in ("identity", "settings", *STATES, "epochs", "seconds")]
+        version = facts["version"]
+        whole = {"identity", "settings", *STATES, "epochs", "seconds", "at_bound"} <= set(facts)
+        if facts["format"] != FORMAT or not whole:
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is no whole result card; remove it, and the run is made again") from None
     if version != VERSION:

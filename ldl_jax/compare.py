@@ -35,17 +35,18 @@ def parser() -> argparse.ArgumentParser:
 def compare(found: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
     """Figures of groups over seeds, and their differences to the group at `baseline`; JSON can hold it.
 
-    'groups': name, runs, and by state ('raw', 'scaled', which is None unless every run has a temperature) and figure
-    'mean', 'std' (n - 1; None for one seed), 'n'. 'differences', one for each other group: the same of the group less
-    the baseline, with 95 % intervals 'seeds' (Student's t of the differences where both have the same seeds, else
-    Welch's; None for one seed) and 'images' (paired bootstrap of the same difference, with every run measured on the
-    same resamples), and the bootstrap's 'p'.
+    'groups': name, runs, 'at_bound' (how many have no best temperature), and by state ('raw', 'scaled', which is None
+    unless every run has a temperature) and figure 'mean', 'std' (n - 1; None for one seed), 'n'. 'differences', one
+    for each other group: the same of the group less the baseline, with 95 % intervals 'seeds' (Student's t of the
+    differences where both have the same seeds, else Welch's; None for one seed) and 'images' (paired bootstrap of the
+    same difference, with every run measured on the same resamples), and the bootstrap's 'p'.
     """
     measured = [{state: _measured(group, state == "scaled") for state in comparison.STATES} for group in found]
     groups = [
-        {"name": group.name, "runs": [str(one.path) for one in group.runs], **{s: _spreads(s, own[s]) for s in own}}
+        {"name": group.name, "runs": [str(one.path) for one in group.runs],
+         "at_bound": sum(one.at_bound for one in group.runs), **{s: _spreads(s, own[s]) for s in own}}
         for group, own in zip(found, measured, strict=True)
-    ]
+    ]  # fmt: skip
     differences = [
         {
             "name": group.name,

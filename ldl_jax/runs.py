@@ -21,6 +21,7 @@ class Run(NamedTuple):
     settings: str  # all that its numbers depend on, but for the seed, as JSON: equal for runs of one group
     test: Predictions
     temperature: float | None  # fitted on its holdout
+    at_bound: bool = False  # whether that is a bound of the search: no temperature is best
 
 
 class Group(NamedTuple):
@@ -39,11 +40,13 @@ def read(path) -> Run:
     file = path / "predictions" / "test.npz"
     if not (path / run.SUMMARY).is_file() or not file.is_file():
         raise ValueError(f"{path} is not finished: it has no {run.SUMMARY} and predictions; train it to its end")
-    temperature = None
+    temperature, at_bound = None, False
     if (path / run.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / run.CALIBRATION)
-        temperature = params["temperature"] if name == "temperature" else None
-    return Run(path, made, settings(made), predictions.read(file)._replace(name=path.name), temperature)
+        if name == "temperature":
+            temperature, at_bound = params["temperature"], params["at_bound"]
+    said = predictions.read(file)._replace(name=path.name)
+    return Run(path, made, settings(made), said, temperature, at_bound)
 
 
 def settings(made: ConfigDict) -> str:

@@ -31,7 +31,8 @@ def make(path, seed=0, labels="hard", strength=1.0, temperature=2.0, **fields):
     files.write_json(path / run.SUMMARY, {})
     files.write_npz(path / "predictions/test.npz", logits=logits(seed, strength), label=LABEL, index=np.arange(N))
     if temperature:
-        calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": temperature})
+        params = {"temperature": temperature, "at_bound": labels == "online" and seed == 1}
+        calibrators.save(path / run.CALIBRATION, "temperature", {}, params)
     return path
 
 
@@ -55,6 +56,8 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
     printed = capsys.readouterr().out
     made = json.loads((tmp_path / "out/comparison.json").read_text(), parse_constant=pytest.fail)
     assert [group["name"] for group in made["groups"]] == ["labels=hard", "labels=online"]
+    assert [group["at_bound"] for group in made["groups"]] == [0, 1]
+    assert "labels=online: in 1 of 3 runs T is a bound" in printed
     for state, temperature in (("raw", 1.0), ("scaled", 2.0)):
         hard, online = (
             np.array([figures(seed, strength, temperature) for seed in range(3)]) for strength in (1.0, 1.6)

@@ -76,7 +76,7 @@ def card(one, draw, shift=0.0, scaled=True):
     versions = {"devices": 1, "device": "cpu", "backend": "cpu", "python": "3", "packages": {"jax": "1", "flax": "1"}}
     head = {
         "cell": one.cell.name, "place": one.place, "seed": 0, "identity": one.identity, "settings": one.settings,
-        "seconds": 2.0, "images": 200, "temperature": 1.5, "versions": versions,
+        "seconds": 2.0, "images": 200, "temperature": 1.5, "at_bound": one.place == 1, "versions": versions,
         "epochs": {"epoch": [1.0, 2.0], "accuracy": [0.4, 0.5], "ece": [0.2, 0.1]},
     }  # fmt: skip
     if not scaled:
@@ -255,6 +255,7 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         assert shown in said
         assert "supported" in said
         assert "81.23" in said
+        assert "good: in 1 of 6 runs T is a bound of the search" in said
     assert "<b>" not in page
     assert page.count("<svg") == 3 + 2
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 
-from ldl_jax.report.table import KNOWN, align
+from ldl_jax.report.table import KNOWN, align, at_bound
 
 STATES = {"raw": "", "scaled": " at T"}  # state -> what it adds to a figure's name
 NOTES = (
@@ -19,7 +19,7 @@ _LATEX = {
 
 def text(found: dict) -> str:
     """The two tables of `compare.compare` in plain text."""
-    return "\n\n".join(["\n".join(align([[head], rows])) for head, rows in tables(found)] + ["\n".join(NOTES)])
+    return "\n\n".join(["\n".join(align([[head], rows])) for head, rows in tables(found)] + ["\n".join(_notes(found))])
 
 
 def markdown(found: dict) -> str:
@@ -28,7 +28,7 @@ def markdown(found: dict) -> str:
     for head, rows in tables(found):
         lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
         parts.append("\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines))
-    return "\n\n".join([*parts, *NOTES]) + "\n"
+    return "\n\n".join([*parts, *_notes(found)]) + "\n"
 
 
 def latex(found: dict) -> str:
@@ -38,7 +38,12 @@ def latex(found: dict) -> str:
         lines = [" & ".join(map(_escaped, line)) + r" \\" for line in [head, *rows]]
         begin, end = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\end{tabular}"
         parts.append("\n".join([begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end]))
-    return "\n\n".join([*parts, *(f"% {note}" for note in NOTES)]) + "\n"
+    return "\n\n".join([*parts, *(f"% {note}" for note in _notes(found))]) + "\n"
+
+
+def _notes(found: dict) -> list[str]:
+    groups = [group for group in found["groups"] if group["at_bound"]]
+    return [*NOTES, *(at_bound(group["name"], group["at_bound"], len(group["runs"])) for group in groups)]
 
 
 def numbers(found: dict) -> str:

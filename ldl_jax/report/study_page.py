@@ -9,7 +9,7 @@ from ldl_jax.cards import Card
 from ldl_jax.cells import LEAST_SEEDS, METRICS, Study
 from ldl_jax.report import html, pictures
 from ldl_jax.report.page import CAPTIONS, MEANINGS, number
-from ldl_jax.report.table import KNOWN, align
+from ldl_jax.report.table import KNOWN, align, at_bound
 from ldl_jax.scores import uncertainty
 
 STATES = {"raw": "", "scaled": " at T"}
@@ -34,6 +34,7 @@ def rows(asked: Study, found: dict[str, dict[int, Card]]) -> list[dict]:
             continue
         facts = [card.facts for card in there.values()]
         own = {"cell": cell.name, "n": len(facts), "seeds": cell.seeds, "published": dict(cell.published),
+               "at_bound": sum(fact["at_bound"] for fact in facts),
                "seconds": sum(fact["seconds"] for fact in facts) / len(facts)}  # fmt: skip
         for state in STATES:
             some = [fact[state] for fact in facts]
@@ -76,7 +77,12 @@ def text(results: dict) -> str:
         head, lines = _table(name, results)
         if lines:
             parts.append("\n".join(align([[head], lines])))
+    parts += ["\n".join(_notes(results))] if _notes(results) else []
     return "\n\n".join(parts)
+
+
+def _notes(results: dict) -> list[str]:
+    return [at_bound(row["cell"], row["at_bound"], row["n"]) for row in results["cells"] if row["at_bound"]]
 
 
 def _table(name: str, results: dict) -> tuple[list[str], list[list[str]]]:
@@ -144,7 +150,7 @@ def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], path: s
     if results["findings"]:
         about = [html.text(f"{one.name}: {one.about}") for one in asked.findings if one.about]
         parts.append(html.section("Answers", *about, html.table(*_answers(results)), html.text(RULES[0], "quiet")))
-    parts.append(html.section("Results", html.table(*_cells(results, "\n"))))
+    parts.append(html.section("Results", html.table(*_cells(results, "\n")), *map(html.text, _notes(results))))
     parts += _pictures(found)
     if results["comparisons"]:
         compared = html.table(*_explored(results))

@@ -55,6 +55,11 @@ _NOTE = "noise floor: the ECE that a perfectly calibrated model with these confi
 _MISSING = "-"
 
 
+def at_bound(name: str, count: int, of: int) -> str:
+    """The sentence that `count` of a row's runs have no best temperature."""
+    return f"{name}: in {count} of {of} runs T is a bound of the search, as no temperature is best on the holdout"
+
+
 def table(columns: dict[str, dict[str, float]], floors: dict[str, float] | None = None) -> str:
     """Metrics as rows, splits ('test', 'holdout') as columns, in plain ASCII, without a newline at the end.
 
