@@ -4,12 +4,10 @@ import importlib
 import inspect
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
+import shapes
 
-from ldl_jax import build, config, steps
-from ldl_jax.data.base import Dataset, Split
+from ldl_jax import config
 
 CONFIGS = sorted(path for path in (Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -65,50 +63,9 @@ def test_a_sibling_config_is_found_from_any_folder(tmp_path, monkeypatch):
     assert (c.seed, c.train.epochs) == (7, 2.0)
 
 
-PUBLISHED = {  # training and test images, their shape, classes
-    "cifar10": (50_000, 10_000, (32, 32, 3), 10), "cifar100": (50_000, 10_000, (32, 32, 3), 100),
-    "stl10": (5_000, 8_000, (96, 96, 3), 10), "imagefolder": (100_000, 10_000, (64, 64, 3), 200),
-}  # fmt: skip
-
-
-def blank(name):
-    """A data set of the published size and shape without its images: zeros that are never touched take no memory."""
-    train, test, shape, classes = PUBLISHED[name]
-    halves = [Split(n, shape, np.zeros((n, *shape), np.uint8), np.zeros(n, np.int32)) for n in (train, test)]
-    return Dataset(*halves, tuple(map(str, range(classes))), (0.5,) * 3, (0.25,) * 3)
-
-
-def sized(settings):
-    """The data set of a config, sizes alone; None where it comes along with the package."""
-    if settings.name in PUBLISHED:
-        return blank(settings.name)
-    known = hasattr(build.plug("data", settings.name), "published")
-    return build.make_dataset(settings, published=True) if known else None
-
-
-def untrained(sources):
-    """A frozen network known by its shapes alone."""
-    init, apply = build.make_network(sources)
-    return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_builds_and_its_step_has_shapes(path):
-    c = config.read(path)
-    teachers, c.teachers = (untrained,) * len(c.teachers), ()
-    # The smallest of each kind: depths are counted where networks are tested.
-    c.model.resnet.depth, c.model.cifar_resnet.depth = 14 if c.model.resnet.depth >= 50 else 10, 8
-    made = build.experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda k: steps.init_state(made.recipe, k), key)
-    train, size, struct = made.dataset.train, made.config.data.batch_size, jax.ShapeDtypeStruct
-    data, batch = {"key": key, "given": ()}, {"index": struct((size,), "int32")}
-    held, count = (data, train.num_examples) if train.images is not None else (batch, size)
-    images, labels = ("images", "labels") if held is data else ("image", "label")
-    held |= {images: struct((count, *train.shape), "uint8"), labels: struct((count,), "int32")}
-    after, scalars = jax.eval_shape(steps.make_train_step(made.recipe), state, made.frozen, data, batch)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    assert scalars["loss"].shape == ()
+    shapes.check(config.read(path))
     assert path.read_text().startswith('"""')
     assert f"--config=configs/{path.name}" in path.read_text()
     assert "easured" in path.read_text() or "accuracy" in path.read_text()  # what was measured, or that nothing was

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapes
 from scipy import stats
 
 from ldl_jax import cards, cells, planning, runner, study, verdict
@@ -263,9 +264,20 @@ def test_the_page_the_text_and_the_csv_say_the_same():
 @pytest.mark.parametrize(
     "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LARGE)) for p in CONFIGS]
 )
-def test_every_cell_of_every_study_builds(path):
+def test_every_cell_of_every_study_is_planned(path):
     made = planned(path)
     assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in cells.load(path).cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_cell_of_every_study_builds(path):
+    """Label source, mixing, losses and network of each cell fit together; cells that differ in size alone are one."""
+    size = ("seed", "train.epochs", "optimizer.boundaries", "model.cifar_resnet.depth", "model.resnet.depth")
+    apart = {str({**one.settings, **dict.fromkeys(size)}): one.config for one in planned(path)}
+    assert apart
+    for c in apart.values():
+        shapes.check(c)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ SOURCES = {
     "hard": {"labels.name": "hard"},
     "smooth": {"labels.name": "smooth"},
     "online": {"labels.name": "online", "labels.online.write": "clean"},
-    "classwise": {"labels.name": "classwise"},
+    "classwise": {"labels.name": "classwise", "labels.classwise.write": "clean"},
     "mean_teacher": {"labels.name": "mean_teacher"},
     "peer": {"labels.name": "peer"},
     "ldl": {"labels.name": "teacher"},
