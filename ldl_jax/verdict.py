@@ -15,10 +15,11 @@ Cards = dict[str, dict[int, Card]]  # cell -> place -> card
 def answers(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
     """Each finding with, by state ('raw', 'scaled'), its difference and 'verdict'; JSON can hold it.
 
-    A difference is of `better` less `than` on the seeds that both have: 'mean', 'std', 'n', 'seeds' (95 %, Student's t
-    over the seeds' differences), 'p' (paired t test), 'holm' (p by Holm 1979 over the findings), 'images' (95 %, paired
-    bootstrap on the test images). 'supported' and 'refuted' are decided at 5 % for all findings together; what is
-    neither, or rests on fewer than two seeds, is 'undecided'.
+    A difference is of `better` less `than` on the seeds that both have: 'mean', 'std', 'n', 'seeds' (95 %, Student's
+    t over the seeds' differences), 'p' (paired t test), 'holm' (p by Holm 1979 over the findings), 'images' (95 %,
+    paired bootstrap on the test images), 'floors' (of an ECE: the mean noise floors of both). 'supported' and
+    'refuted' are decided at 5 % for all findings together; what is neither, or rests on fewer than two seeds, is
+    'undecided'.
     """
     made = [
         {**finding._asdict(), **{state: _of(finding, cards, state, seed) for state in STATES}}
@@ -68,9 +69,10 @@ def _of(finding: Finding, cards: Cards, state: str, seed: int) -> dict | None:
     ]
     spread = uncertainty.over_seeds(figure)
     images = uncertainty.paired(seed, pairs)[finding.metric]
+    floors = [float(np.mean([side[place].facts[state]["floor"] for place in both])) for side in (one, other)]
     return {
         "mean": spread.mean, "std": spread.std, "n": spread.n, "seeds": spread.interval, "p": _p(np.array(figure)),
-        "images": images.interval,
+        "images": images.interval, "floors": floors if finding.metric == "ece" else None,
     }  # fmt: skip
 
 

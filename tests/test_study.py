@@ -258,7 +258,7 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         assert "81.23" in said
         assert "good: in 1 of 6 runs T is a bound of the search" in said
     assert "<b>" not in page
-    assert page.count("<svg") == 3 + 2
+    assert page.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
 
 
 @pytest.mark.parametrize(

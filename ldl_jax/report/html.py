@@ -35,9 +35,11 @@ td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; 
 th:last-child, td:last-child { padding-right: 0; }
 tr.head td { font-weight: 600; border-bottom-color: var(--grey); padding-top: 1rem; }
 small { color: var(--grey); font-size: .85em; }
-.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 2rem;
+.few { --least: 24rem; } .lots { --least: 13rem; }
+.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); gap: 2rem;
   align-items: start; }
-figure { margin: 0; max-width: 30rem; } figure svg { display: block; width: 100%; height: auto; }
+figure { margin: 0; max-width: 30rem; } figure.full { max-width: 50rem; }
+figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: var(--font); } figcaption { color: var(--grey); font-size: .85rem; margin-top: .3rem; }
 code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
@@ -94,8 +96,11 @@ def _breakable(word: str) -> str:
     return re.sub(r"(?<=[/_])(?=\w)", "<wbr>", escape(word))
 
 
-def drawing(name: str, figure: Figure, label: str) -> str:
-    """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read aloud."""
+def drawing(name: str, figure: Figure, label: str, kind: str = "") -> str:
+    """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read aloud.
+
+    kind: '' for one of several, 'full' for one that has the page's width.
+    """
     root = ElementTree.fromstring(pictures.svg(figure))
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith("}metadata")]:
@@ -109,7 +114,8 @@ def drawing(name: str, figure: Figure, label: str) -> str:
     box = root.get("viewBox")
     root.attrib.clear()
     root.attrib.update({"role": "img", "aria-label": " ".join(label.split()), "viewBox": box})
-    return f"<figure>{ElementTree.tostring(root, encoding='unicode').strip()}</figure>"
+    opened = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{opened}{ElementTree.tostring(root, encoding='unicode').strip()}</figure>"
 
 
 def _meant(part) -> list[str]:
@@ -131,6 +137,6 @@ def _own(key: str, value: str, name: str) -> str:
     return value.replace("url(#", f"url(#{name}-")
 
 
-def many(drawings: list[str]) -> str:
-    """Drawings side by side where there is room."""
-    return '<div class="many">\n' + "\n".join(drawings) + "\n</div>"
+def many(drawings: list[str], size: str = "few") -> str:
+    """Drawings side by side where there is room; size: 'few' large ones, or 'lots' of small ones."""
+    return f'<div class="many {size}">\n' + "\n".join(drawings) + "\n</div>"

@@ -91,10 +91,10 @@ def _states(suite: dict) -> list[str]:
 def _title(suite: dict, state: str, more: str = "") -> str:
     """The model's name, and below it the state where there are two."""
     below = " ".join(filter(None, [STATES[state] if suite["scaled"] else "", more]))
-    return "\n".join(filter(None, [_short(suite["name"]), below]))
+    return "\n".join(filter(None, [short(suite["name"]), below]))
 
 
-def _short(text: str, most: int = 44) -> str:
+def short(text: str, most: int = 44) -> str:
     """`text` on one line, what cannot be printed replaced, and the middle of a long one left out."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
@@ -160,7 +160,7 @@ def classes(suite: dict, state: str, keyed: bool = False) -> Figure:
     axes.barh(at, high - low, 0.86, low, color=GREY, alpha=0.25, linewidth=0)
     axes.barh(at, values, 0.5, color=colours, alpha=0.85, linewidth=0)
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(at, [_short(str(names[number]), 22) for number in shown], fontsize=8)
+    axes.set_yticks(at, [short(str(names[number]), 22) for number in shown], fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.set(xlabel="confidence less accuracy, points", ylim=(-0.7, len(shown) - 0.3), title=_title(suite, state, few))
@@ -183,7 +183,7 @@ def coverage(suites: list[dict]) -> Figure:
         share, risk = 100 * np.asarray(curve["coverage"]), 100 * np.asarray(curve["risk"])
         axes.plot(share, risk, color=colour, linestyle=dashes)
     axes.set(xlim=(0, 100), ylim=(0, None), xlabel="coverage: most confident share, %", ylabel="error rate, %")
-    return _named(figure, [_short(suite["name"]) for suite in suites])
+    return _named(figure, [short(suite["name"]) for suite in suites])
 
 
 def temperature(suites: list[dict], name: str, label: str, factor: float) -> Figure:
@@ -201,7 +201,7 @@ def temperature(suites: list[dict], name: str, label: str, factor: float) -> Fig
     axes.xaxis.set_minor_formatter(_between(axes))
     axes.set(xlabel="temperature", ylabel=label, ylim=(0 if name == "ece" else None, None))
     both = zip(suites, fits, strict=True)
-    return _named(figure, [f"{_short(suite['name'], 34)}: T = {fitted:.4g}" for suite, fitted in both])
+    return _named(figure, [f"{short(suite['name'], 34)}: T = {fitted:.4g}" for suite, fitted in both])
 
 
 def _between(axes: Axes):
@@ -234,14 +234,15 @@ def epochs(curves: dict[str, list[tuple]], label: str, factor: float = 100) -> F
 
     curves: name -> [(epochs, values), one for each seed], all seeds of a name at the same epochs.
     """
-    figure, axes = _lines(len(curves))
-    for (_, seeds), (colour, dashes) in _series(curves.items()):
-        values = factor * np.array([values for _, values in seeds])
-        at = np.asarray(seeds[0][0])
-        axes.plot(at, values.mean(0), color=colour, linestyle=dashes)
-        axes.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
-    return _named(figure, [_short(name) for name in curves])
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _lines(len(curves))
+        for (_, seeds), (colour, dashes) in _series(curves.items()):
+            values = factor * np.array([values for _, values in seeds])
+            at = np.asarray(seeds[0][0])
+            axes.plot(at, values.mean(0), color=colour, linestyle=dashes)
+            axes.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
+        return _named(figure, [short(name) for name in curves])
 
 
 def _series(items):

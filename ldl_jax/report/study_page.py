@@ -3,26 +3,32 @@
 import csv
 import io
 
-import matplotlib
-
 from ldl_jax.cards import Card
 from ldl_jax.cells import LEAST_SEEDS, METRICS, Study
-from ldl_jax.report import html, pictures
-from ldl_jax.report.page import CAPTIONS, MEANINGS, number
+from ldl_jax.report import html, pictures, study_pictures
+from ldl_jax.report.page import MEANINGS, number
+from ldl_jax.report.study_pictures import STATES
 from ldl_jax.report.table import KNOWN, align, at_bound
 from ldl_jax.scores import uncertainty
 
-STATES = {"raw": "", "scaled": " at T"}
 COLUMNS = [*(("raw", name) for name in METRICS), *(("scaled", name) for name in METRICS[1:])]
-MOST_LINES = 12  # of a picture of epochs
+MOST_LINES = 6  # of a picture of epochs
 RULES = (
     f"Every finding was written into the study's file before its runs, with at least {LEAST_SEEDS} seeds for its "
     "cells. Over seeds: 95 % interval of the mean difference and paired t test, Student's t. p by Holm's correction "
     "over all findings; supported or refuted where it is below 5 %, undecided otherwise. Over images: 95 %, paired "
-    "bootstrap. Floor: the ECE of a perfectly calibrated model with these confidences on these images. At T: after the "
-    "temperature that each run fitted on its holdout.",
+    "bootstrap. Floors: the ECE of a perfectly calibrated model with the confidences of either on these images; a "
+    "difference no larger than theirs says little. At T: after the temperature that each run fitted on its holdout.",
     "The other comparisons are exploratory: without correction, and without a verdict.",
 )
+INTERVALS = "Thick: 95 % interval over seeds; thin: over test images; green: supported, red: refuted, grey: undecided."
+GLANCE = "Point: mean over seeds; line: their standard deviation; grey tick: the noise floor of the ECE."
+DIAGRAMS = (
+    "The accuracy (up) of the test images in each bin of confidence (right) of each cell's first seed; the larger a "
+    "point, the more images. On the diagonal confidence can be trusted; below it the network is overconfident. The "
+    "grey bar holds the accuracies of 95 % of perfectly calibrated networks with as many images in that bin."
+)
+EPOCHS = "The cells of the findings: mean over seeds on the test images, with a band from the lowest to the highest."
 
 
 def rows(asked: Study, found: dict[str, dict[int, Card]]) -> list[dict]:
@@ -110,16 +116,18 @@ def _spread(own: dict | None, name: str, between: str) -> str:
 
 
 def _answers(results) -> tuple[list[str], list[list[str]]]:
-    head = ["finding", "question", "", "verdict", "difference", "over seeds", "p", "over images", "n"]
+    head = ["finding", "", "verdict", "difference", "over seeds", "p", "over images", "floors", "n"]
     lines = []
     for one in results["findings"]:
-        question = f"{one['better']} has {one['direction']} {KNOWN[one['metric']][0]} than {one['than']}"
+        question = f"{one['name']}: {one['direction']} {KNOWN[one['metric']][0]}, {one['better']} than {one['than']}"
         for state, own in ((state, one[state]) for state in STATES):
-            label, shown = ([one["name"], question], "raw") if state == "raw" else (["", ""], "at T")
+            label = [question, "raw"] if state == "raw" else ["", "at T"]
             if own is None:
-                lines.append([*label, shown, "undecided", *["–"] * 5])
+                lines.append([*label, "undecided", *["–"] * 6])
             else:
-                lines.append([*label, shown, own["verdict"], *_difference(one["metric"], own, own["holm"])])
+                *difference, n = _difference(one["metric"], own, own["holm"])
+                floors = "–" if own["floors"] is None else ", ".join(number("ece", floor) for floor in own["floors"])
+                lines.append([*label, own["verdict"], *difference, floors, n])
     return head, lines
 
 
@@ -148,10 +156,11 @@ def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], path: s
     """The whole of it as HTML."""
     parts = [html.text(asked.about)] if asked.about else []
     if results["findings"]:
-        about = [html.text(f"{one.name}: {one.about}") for one in asked.findings if one.about]
-        parts.append(html.section("Answers", *about, html.table(*_answers(results)), html.text(RULES[0], "quiet")))
-    parts.append(html.section("Results", html.table(*_cells(results, "\n")), *map(html.text, _notes(results))))
-    parts += _pictures(found)
+        parts.append(_section_of_answers(asked, results))
+    glance = html.drawing("cells", study_pictures.cells(results["cells"]), "accuracy and ECE of all cells", "full")
+    table = html.table(*_cells(results, "\n"))
+    parts.append(html.section("Results", glance, html.text(GLANCE, "quiet"), table, *map(html.text, _notes(results))))
+    parts += _pictures(asked, found)
     if results["comparisons"]:
         compared = html.table(*_explored(results))
         parts.append(html.section("Other comparisons", html.text(RULES[1], "quiet"), compared))
@@ -160,33 +169,31 @@ def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], path: s
     return html.document(asked.title, parts)
 
 
-def _pictures(found) -> list[str]:
+def _section_of_answers(asked: Study, results: dict) -> str:
+    about = [html.text(f"{one.name}: {one.about}") for one in asked.findings if one.about]
+    drawn = study_pictures.answers(results["findings"])
+    picture = [] if drawn is None else [html.drawing("answers", drawn, "differences with their intervals", "full")]
+    table = html.table(*_answers(results))
+    return html.section("Answers", *about, *picture, html.text(INTERVALS, "quiet"), table, html.text(RULES[0], "quiet"))
+
+
+def _pictures(asked: Study, found) -> list[str]:
     """Reliability diagrams of each cell's first run, and figures against the epoch."""
-    made = []
-    with matplotlib.rc_context(pictures.STYLE):
-        drawn = [
-            html.drawing(
-                f"reliability-{place}", pictures.reliability(_suite(name, there), "raw"), f"reliability {name}"
-            )
-            for place, (name, there) in enumerate(found.items())
-        ]
-        title, caption = CAPTIONS["reliability"]
-        made.append(
-            html.section(title, html.text(f"The first seed of each cell. {caption}", "quiet"), html.many(drawn))
+    small = []
+    for place, (name, there) in enumerate(found.items()):
+        bins = there[min(there)].facts["raw"]["reliability"]
+        small.append(
+            html.drawing(f"reliability-{place}", study_pictures.reliability(name, bins), f"reliability {name}")
         )
-        few = dict(list(found.items())[:MOST_LINES])
-        lines = [
-            html.drawing(f"epochs-{figure}", pictures.epochs(_epochs(few, figure), label), f"{label} against epochs")
-            for figure, label in (("accuracy", "accuracy, %"), ("ece", "ECE, %"))
-        ]
-    caption = "Mean over seeds on the test images, with a band from the lowest to the highest."
-    made.append(html.section("How they got there", html.text(caption, "quiet"), html.many(lines)))
-    return made
-
-
-def _suite(name: str, there: dict[int, Card]) -> dict:
-    first = there[min(there)].facts
-    return {"name": name, "scaled": None, "raw": {"curves": {"reliability": first["raw"]["reliability"]}}}
+    telling = dict.fromkeys(name for one in asked.findings for name in (one.than, one.better))
+    few = {name: found[name] for name in telling or found if name in found}
+    few = dict(list(few.items())[:MOST_LINES])
+    lines = [
+        html.drawing(f"epochs-{figure}", pictures.epochs(_epochs(few, figure), label), f"{label} against epochs")
+        for figure, label in (("accuracy", "accuracy, %"), ("ece", "ECE, %"))
+    ]
+    diagrams = html.section("Can the confidence be trusted?", html.text(DIAGRAMS, "quiet"), html.many(small, "lots"))
+    return [diagrams, html.section("How they got there", html.text(EPOCHS, "quiet"), html.many(lines))]
 
 
 def _epochs(found, figure: str) -> dict[str, list[tuple]]:
