@@ -37,6 +37,7 @@ class Experiment(NamedTuple):
     frozen: tuple[PyTree, ...]  # the teachers' variables, on the host
     teachers: dict[str, str]  # run directory -> SHA-256 of the weights used
     inputs: dict[str, str]  # SHA-256 of teachers, labels and tables, by '<field> = <path>'
+    taught_by: tuple[dict | None, ...] = ()  # what the teachers' networks are made from
 
 
 class Teacher(NamedTuple):
@@ -45,6 +46,7 @@ class Teacher(NamedTuple):
     look: Callable  # (variables, image[B, H, W, C]) -> Outputs, in evaluation mode
     variables: PyTree
     digest: str  # SHA-256 of the weights' file
+    sources: dict[str, Any] | None = None  # what its network is made from; None where that is not known
 
 
 def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()) -> Experiment:
@@ -67,7 +69,7 @@ def experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, t
         {name: plug("metrics", name).make(sources["num_classes"]) for name in config.plugs("metrics")},
         tuple(teacher.variables for teacher in teachers),
         {str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
-        _inputs(c, named, dataset.digest),
+        _inputs(c, named, dataset.digest), tuple(teacher.sources for teacher in teachers),
     )  # fmt: skip
 
 
@@ -164,7 +166,7 @@ def make_teacher(path, sources: dict, made_from: str = "") -> Teacher:
                 f"config.teachers: {path} has {what} {theirs[field]}; allowed is the student's, {sources[field]}"
             )
     apply = make_network(theirs)[1]
-    return Teacher(lambda variables, image: apply(variables, image, train=False)[0], variables, digest)
+    return Teacher(lambda variables, image: apply(variables, image, train=False)[0], variables, digest, theirs)
 
 
 def sizes(c: ConfigDict, count: int) -> tuple[int, int]:

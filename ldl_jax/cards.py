@@ -20,6 +20,7 @@ from ldl_jax.scores import uncertainty
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")
 STATES = ("raw", "scaled")
+LARGEST = np.finfo(np.float16).max  # of an image's NLL, as it is kept
 
 
 class Card(NamedTuple):
@@ -60,8 +61,9 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
         reduced = runs.reduced(one, scaled=scaled)
         own = {name: getattr(reduced, name) for name in COLUMNS}
         columns[state] = {
-            name: x.astype(bool if name == "correct" else np.float16) for name, x in own.items()
-        }  # fmt: skip
+            name: x.astype(bool) if name == "correct" else np.minimum(x, LARGEST).astype(np.float16)
+            for name, x in own.items()
+        }
         means = {"accuracy": reduced.correct, "nll": reduced.nll, "brier": reduced.brier}
         floor, _ = uncertainty.noise_floor(jax.random.key(0), reduced.confidence)
         facts[state] = {
@@ -105,7 +107,7 @@ def read(folder, planned: Planned) -> Card | None:
     if facts["identity"] != planned.identity:
         raise ValueError(
             f"cell {planned.cell.name!r} was run with another config ({_changed(facts['settings'], planned)}); allowed "
-            f"is the same, another --workdir, or without {path} and its fellows"
+            f"is the same, another --workdir, or without {path} and the run's directory, which makes it anew"
         )
     try:
         with np.load(columns, allow_pickle=False) as file:

@@ -65,6 +65,7 @@ class Planned(NamedTuple):
 
 def check(study: Study) -> None:
     """Raise ValueError, in one sentence, where cells and questions do not fit together."""
+    _check_kinds(study)
     names = [cell.name for cell in study.cells]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -72,8 +73,8 @@ def check(study: Study) -> None:
     for cell in study.cells:
         if not cell.name or not all(c.isalnum() or c in "-_." for c in cell.name):
             raise ValueError(f"a cell is named {cell.name!r}; allowed are letters, digits and - _ .")
-        if cell.seeds < 1:
-            raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are numbers from 1")
+        if not isinstance(cell.seeds, int) or cell.seeds < 1:
+            raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1")
         for teacher in cell.teachers:
             _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
     for finding in study.findings:
@@ -84,6 +85,16 @@ def check(study: Study) -> None:
     order(study)
 
 
+def _check_kinds(study: Study) -> None:
+    """A single Cell is a tuple as well: what a comma makes of it is told apart here."""
+    for field, kind in (("cells", Cell), ("findings", Finding)):
+        found = getattr(study, field)
+        if isinstance(found, kind) or not all(isinstance(one, kind) for one in found):
+            raise ValueError(f"the study's {field} are no tuple of {kind.__name__}; allowed is one, also around one")
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in study.comparisons):
+        raise ValueError("the study's comparisons are no pairs; allowed is ((cell, cell it is compared with), ...)")
+
+
 def _known(what: str, name: str, names: list[str]) -> None:
     if name not in names:
         raise ValueError(f"{what} {name!r}; allowed are the study's cells: {', '.join(names)}")
@@ -92,12 +103,19 @@ def _known(what: str, name: str, names: list[str]) -> None:
 def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
     for name in (finding.better, finding.than):
         _known(f"finding {finding.name!r} names", name, names)
-        seeds = next(cell.seeds for cell in study.cells if cell.name == name)
-        if seeds < LEAST_SEEDS:
+        cell = next(cell for cell in study.cells if cell.name == name)
+        if cell.seeds < LEAST_SEEDS:
             raise ValueError(
-                f"finding {finding.name!r} rests on {name!r} with {seeds} seeds; allowed are {LEAST_SEEDS} or more, "
-                "since fewer cannot decide"
+                f"finding {finding.name!r} rests on {name!r} with {cell.seeds} seeds; allowed are {LEAST_SEEDS} or "
+                "more, since fewer cannot decide"
             )
+        for teacher in cell.teachers:
+            of, one, _ = teacher.partition("/")
+            if one or next(other.seeds for other in study.cells if other.name == of) < cell.seeds:
+                raise ValueError(
+                    f"finding {finding.name!r} rests on {name!r}, whose seeds share teachers ({teacher}); allowed is "
+                    "a teacher for each seed, since seeds of one teacher are not independent"
+                )
     if finding.metric not in METRICS:
         raise ValueError(
             f"finding {finding.name!r} has the metric {finding.metric!r}; allowed are {', '.join(METRICS)}"
@@ -153,9 +171,9 @@ def load(path) -> Study:
     space = {"__name__": f"study_{path.stem}", "__file__": str(path)}
     try:
         exec(compile(path.read_text(), str(path), "exec"), space)
+        if "get_study" not in space:
+            raise ValueError("it has no function get_study() -> Study")
         made = space["get_study"]()
-    except KeyError as error:
-        raise ValueError(f"{path} is no study: it has no function {error.args[0]}() -> Study") from None
     except Exception as error:  # whatever a file of the user's may do
         raise ValueError(f"{path} is no study: {' '.join(str(error).split())}") from error
     if not isinstance(made, Study):

@@ -11,6 +11,7 @@ from ldl_jax import cells, config
 from ldl_jax.cells import Cell, Planned, Study
 
 TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
+TESTED = ("data.name", "data.train_split", "data.folds", "data.fold")  # fields that say what the test images are
 
 
 def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Planned]:
@@ -28,16 +29,29 @@ def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Pl
             used = json.loads(json.dumps(config.decisive(made)))
             mark = cells.identity(used, [planned[key].identity for key in wanted])
             planned[cell.name, place] = Planned(cell, place, made, wanted, mark, used)
+    _check_images(study, planned)
     return list(planned.values())
+
+
+def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None:
+    """Cells that are compared are measured on the same images."""
+    for one, other in [(finding.better, finding.than) for finding in study.findings] + list(study.comparisons):
+        there, here = ([config.flatten(planned[name, 0].config)[field] for field in TESTED] for name in (one, other))
+        if there != here:
+            raise ValueError(f"cells {one!r} and {other!r} are compared, but their test images are not the same")
 
 
 def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     try:
         made = config.read(folder / cell.config)
+        if {"teachers", "teachers_from"} & {*cell.fields, *overrides}:
+            raise ValueError("config.teachers is set; allowed are the cells that Cell.teachers names")
         for field, value in cell.fields.items():
             _set(made, field, value)
         for field, text in overrides.items():
             _set(made, field, _parsed(made, field, text))
+        if made.teachers and not cell.teachers:
+            raise ValueError(f"{cell.config} names teachers; allowed are the cells that Cell.teachers names")
         made.eval.report = False
         made.teachers = tuple(TO_COME for _ in cell.teachers)
         config.check(made)

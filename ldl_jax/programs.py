@@ -1,5 +1,6 @@
 """The jitted programs of a run, and what they read on the devices."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class Device(NamedTuple):
 def make_programs(made: Experiment, compiled: dict | None = None) -> Device:
     """Compile-ready programs, with images, tables and frozen networks on the devices; see `train` for `compiled`."""
     everywhere, key = mesh.replicated(made.mesh), jax.random.key(made.config.seed)
-    mark = build.digest(made, but=("seed", "teachers"))
+    mark = _mark(made)
     programs = {} if compiled is None else compiled
     if mark not in programs:
         programs.clear()  # one at a time: others are rarely asked for again
@@ -35,6 +36,12 @@ def make_programs(made: Experiment, compiled: dict | None = None) -> Device:
     same = made.dataset.test is made.dataset.train  # the folds of one split
     test = images if same else measure.device_data(made.dataset.test, key, made.mesh)
     return Device(*programs[mark], mesh.put_replicated(made.frozen, made.mesh), images, test)
+
+
+def _mark(made: Experiment) -> str:
+    """Equal for runs whose programs are the same, whatever their seeds and their teachers' weights are."""
+    networks = json.dumps([made.taught_by, made.recipe.skip], sort_keys=True)
+    return build.digest(made, but=("seed", "teachers")) + networks
 
 
 def _programs(made: Experiment, everywhere) -> tuple[Callable, ...]:

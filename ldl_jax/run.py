@@ -43,11 +43,15 @@ def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
     return json.loads(json.dumps(made))
 
 
+class Busy(ValueError):
+    """Another process works on a run's directory."""
+
+
 @contextlib.contextmanager
 def locked(workdir):
     """Hold a run directory for this process, made where it is not there.
 
-    Raises ValueError where it cannot be written, or another process holds it.
+    Raises ValueError where it cannot be written, Busy where another process holds it.
     """
     workdir = Path(workdir)
     try:
@@ -60,7 +64,7 @@ def locked(workdir):
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"--workdir {workdir} is in use by another process; allowed is one at a time") from None
+            raise Busy(f"--workdir {workdir} is in use by another process; allowed is one at a time") from None
         except OSError:  # a file system without locks: two processes are then not told apart
             pass
         yield

@@ -1,25 +1,24 @@
-"""A study's runs, one after another in this process or several side by side, each kept as soon as it is finished."""
+"""A study's runs one after another, each kept as soon as it is finished."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ldl_jax import cards, files, run
+from ldl_jax import cards, config, files, run
 from ldl_jax.cells import Planned
 
 RUNS, CARDS, LOGS = "runs", "cards", "logs"
 ATTEMPTS = 2
+POLL = 2.0  # seconds between two looks at a run that another process works on
 SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
 
 
@@ -37,12 +36,18 @@ class Progress:
 
     def __init__(self, planned: list[Planned], done: dict[tuple[str, int], float], jobs: int):
         self.planned, self.seconds, self.jobs = planned, dict(done), jobs
+        self.lost: set[tuple[str, int]] = set()  # runs that were given up
+        self.lock = threading.Lock()
         shape = "{bar} {n}/{total} {desc}"
         self.bar = tqdm(total=len(planned), initial=len(done), unit="run", disable=None, bar_format=shape)
 
-    def finished(self, planned: Planned, seconds: float, card) -> None:
+    def finished(self, planned: Planned, card: cards.Card) -> None:
         """Count a run and say what it scored."""
-        self.seconds[planned.key] = seconds
+        with self.lock:
+            self._finished(planned, card)
+
+    def _finished(self, planned: Planned, card: cards.Card) -> None:
+        seconds = self.seconds[planned.key] = card.facts["seconds"]
         figures = card.facts["raw"]["figures"]
         said = f"accuracy {100 * figures['accuracy']:.2f} %, ECE {100 * figures['ece']:.2f} %"
         self.bar.set_description_str(f"about {clock(self.left())} left", refresh=False)
@@ -62,11 +67,11 @@ class Progress:
         cost = {planned.key: images(planned) for planned in self.planned}
         known = sum(cost[key] for key in self.seconds) or 1
         each = sum(self.seconds.values()) / known
-        rest = [planned for planned in self.planned if planned.key not in self.seconds]
+        rest = [p for p in self.planned if p.key not in self.seconds and p.key not in self.lost]
         total = sum(
             sum(cell[p.cell.name]) / len(cell[p.cell.name]) if p.cell.name in cell else each * cost[p.key] for p in rest
         )
-        return total / self.jobs
+        return total / max(1, min(self.jobs, len({p.cell.name for p in rest})))  # a cell is done by one process
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -91,36 +96,47 @@ def images(planned: Planned) -> float:
     return steps * c.data.batch_size if steps else c.train.epochs * (c.data.examples or 50_000)
 
 
-def one(planned: Planned, workdir, compiled: dict) -> tuple[cards.Card, float]:
-    """Train a run in this process, its output into a log file, and keep its card; teachers must be there."""
+def one(planned: Planned, workdir, compiled: dict) -> cards.Card:
+    """Train a run in this process, its output into a log file, and keep its card; teachers must be there.
+
+    Of a run that is finished already, its card alone is made.
+    """
+    place = directory(workdir, planned.key)
+    if not _is_finished(planned, place):
+        _train(planned, workdir, place, compiled)
+    card = cards.make(planned, place, _spent(place))
+    cards.write(Path(workdir) / CARDS, planned, card)
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the weights are in model.npz
+    return card
+
+
+def _is_finished(planned: Planned, place: Path) -> bool:
+    whole = all((place / name).is_file() for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz"))
+    return whole and not config.differences(run.read_config(place), planned.config)
+
+
+def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
     from ldl_jax import train
 
-    place, began = directory(workdir, planned.key), time.perf_counter()
     c = planned.config.copy_and_resolve_references()
     c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)
     log = Path(workdir) / LOGS / f"{planned.cell.name}-{planned.place}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out):
+    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(place):
         summary = train.train(c, place, compiled=compiled)
     if summary is None:
         raise Stopped
-    seconds = _spent(place) + time.perf_counter() - began
-    card = cards.make(planned, place, seconds)
-    cards.write(Path(workdir) / CARDS, planned, card)
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the weights are in model.npz
-    return card, seconds
 
 
 @contextmanager
 def _timed(place: Path) -> Iterator[None]:
-    """Add the seconds of an attempt that does not finish to those of the run, for its card."""
+    """Add the seconds of an attempt to those of the run, for its card."""
     began = time.perf_counter()
     try:
         yield
-    except BaseException:
+    finally:
         if (place / run.CONFIG).is_file():
             files.write(place / "spent.txt", f"{_spent(place) + time.perf_counter() - began:.1f}\n")
-        raise
 
 
 def _spent(place: Path) -> float:
@@ -129,16 +145,30 @@ def _spent(place: Path) -> float:
 
 
 def in_turn(todo: list[Planned], workdir, progress: Progress) -> dict[str, str]:
-    """Do the runs one after another; returns what failed, with the reason. Raises Stopped."""
+    """Do the runs one after another; returns what failed, with the reason. Raises Stopped.
+
+    A run that another process works on is waited for: the lines of a job array begin at once, teachers among them.
+    """
     compiled, failed = {}, {}
+    with handed_on(set()) as stopping:
 
-    def attempt(planned):
-        with _timed(directory(workdir, planned.key)):
-            return one(planned, workdir, compiled)
+        def attempt(planned):
+            told = False
+            while not stopping.is_set():
+                card = cards.read(Path(workdir) / CARDS, planned)
+                if card is not None:
+                    return card
+                try:
+                    return one(planned, workdir, compiled)
+                except run.Busy:
+                    if not told:
+                        progress.say(f"{name(planned)}: another process works on it; waiting")
+                    told = not stopping.wait(POLL)
+            raise Stopped
 
-    for planned in todo:
-        for ready in _with_teachers([planned], failed, progress):
-            _tried(ready, attempt, progress, failed)
+        for planned in todo:
+            for ready in with_teachers([planned], failed, progress):
+                _tried(ready, attempt, progress, failed)
     return failed
 
 
@@ -147,53 +177,25 @@ def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict
     attempts = 1 if is_worker() else ATTEMPTS  # who asked for it tries again
     for number in range(attempts):
         try:
-            card, seconds = attempt(planned)
-            progress.finished(planned, seconds, card)
+            progress.finished(planned, attempt(planned))
             return
         except Stopped:
             raise
         except Exception as error:  # whatever ends a run: the others go on
             reason = " ".join(str(error).split()) or type(error).__name__
             progress.say(f"{name(planned)}: {'tried again' if number + 1 < attempts else 'given up'}: {reason[:300]}")
+    progress.lost.add(planned.key)
     failed[name(planned)] = reason
 
 
-def side_by_side(todo: list[Planned], workdir, progress: Progress, jobs: int, command: Callable) -> dict[str, str]:
-    """Do the runs in `jobs` processes at a time, each with its share of the cores; returns what failed. Raises Stopped.
-
-    The seeds of a cell are done by one process, which compiles once. command(runs of a cell) -> its words.
-    """
-    failed: dict[str, str] = {}
-    live: set[subprocess.Popen] = set()
-    waiting: dict[str, list[Planned]] = {}
-    for planned in todo:
-        waiting.setdefault(planned.cell.name, []).append(planned)
-    undone, free, running = set(waiting), list(range(jobs)), {}
-    with ThreadPoolExecutor(jobs) as pool, _handed_on(live) as stopping:
-        while (waiting and not stopping.is_set()) or running:
-            for cell in [] if stopping.is_set() else list(waiting):
-                if free and not undone & {of for planned in waiting[cell] for of, _ in planned.needs}:
-                    share, control = environment(slot := free.pop(0), jobs), (live, stopping)
-                    some = _with_teachers(waiting.pop(cell), failed, progress)
-                    work = pool.submit(_process, some, workdir, command, share, control, progress, failed)
-                    running[work] = cell, slot
-            for future in wait(running, return_when=FIRST_COMPLETED)[0]:
-                cell, slot = running.pop(future)
-                free.append(slot)
-                undone.discard(cell)
-                future.result()
-        if stopping.is_set():
-            raise Stopped
-    return failed
-
-
-def _with_teachers(some: list[Planned], failed: dict[str, str], progress: Progress) -> list[Planned]:
+def with_teachers(some: list[Planned], failed: dict[str, str], progress: Progress) -> list[Planned]:
     """Those whose teachers did not fail; the others are failed too."""
     kept = []
     for planned in some:
         lost = [f"{of}/{place}" for of, place in planned.needs if f"{of}/{place}" in failed]
         if lost:
             failed[name(planned)] = f"its teacher {lost[0]} failed"
+            progress.lost.add(planned.key)
             progress.say(f"{name(planned)}: {failed[name(planned)]}")
         else:
             kept.append(planned)
@@ -201,8 +203,11 @@ def _with_teachers(some: list[Planned], failed: dict[str, str], progress: Progre
 
 
 @contextmanager
-def _handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
-    """SIGTERM is handed on to the processes, which save and leave; the event says that it came."""
+def handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
+    """SIGTERM, and whatever ends the work early, is handed on to the processes, which save and leave.
+
+    The event says that it came.
+    """
     stopping = threading.Event()
 
     def stop(*_):
@@ -213,65 +218,13 @@ def _handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield stopping
+    except BaseException:
+        stop()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _process(some, workdir, command, share, control, progress, failed) -> None:
-    """The runs of one cell in a process of their own; in another one, those that are missing after it."""
-    live, stopping = control
-    left, reason = list(some), ""
-    for number in range(ATTEMPTS):
-        if not left or stopping.is_set():
-            return
-        with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen(command(left), env=share, stdout=subprocess.DEVNULL, stderr=said)
-            live.add(process)
-            while process.poll() is None:
-                left = _arrived(left, workdir, progress)
-                time.sleep(0.5)
-            live.discard(process)
-            left = _arrived(left, workdir, progress)
-            said.seek(0)
-            last = (said.read().strip().splitlines() or ["no word"])[-1]
-        reason = f"its process ended with status {process.returncode} ({last[:300]})"
-        if left and not stopping.is_set():
-            again = "tried again" if number + 1 < ATTEMPTS else "given up"
-            progress.say(f"{', '.join(map(name, left))}: {again}: {reason}")
-    if not stopping.is_set():
-        failed.update({name(planned): reason for planned in left})
-
-
-def _arrived(left: list[Planned], workdir, progress: Progress) -> list[Planned]:
-    """The runs that have no card yet; the others are counted."""
-    still = []
-    for planned in left:
-        card = cards.read(Path(workdir) / CARDS, planned)
-        if card is None:
-            still.append(planned)
-        else:
-            progress.finished(planned, card.facts["seconds"], card)
-    return still
-
-
-def environment(slot: int, jobs: int) -> dict[str, str]:
-    """The environment of one of several processes: on a CPU, no more threads than its share of the cores."""
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
-    more = {"OMP_NUM_THREADS": str(threads), SLOT: f"{slot}/{jobs}"}
-    return {**os.environ, **more}
 
 
 def is_worker() -> bool:
     """Whether this process does one run for another one."""
     return SLOT in os.environ
-
-
-def bind() -> None:
-    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow the cores."""
-    slot, _, jobs = os.environ.get(SLOT, "").partition("/")
-    if not jobs or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // int(jobs))
-    first = int(slot) * share % len(cores)
-    os.sched_setaffinity(0, cores[first : first + share])

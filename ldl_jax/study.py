@@ -1,19 +1,20 @@
 """The command that answers questions with many runs: a table of configs times seeds, and what it decides.
 
-python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=VALUE] [--jobs=N] [--only=CELL[/SEED]]
+python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=VALUE] [--jobs=N] [--only=CELL[/NUMBER]]
 
 Every finished run is kept as a result card in DIR/cards, and the same command goes on with what is missing. The report
 is DIR/report.html, with results.json and results.csv beside it. --print gives the command of each run, a line each, for
-a cluster's job array; --collect makes the report of what is there.
+a cluster's job array (students wait for their teachers); --collect makes the report of what is there.
 """
 
 import argparse
 import json
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
-from ldl_jax import cards, cells, files, runner, verdict
+from ldl_jax import cards, cells, files, runner, verdict, workers
 from ldl_jax.cells import Planned, Study
 from ldl_jax.command import Parser, Usage, status
 
@@ -27,9 +28,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workdir", metavar="DIR", help="where all of it lies; studies/<the study's name> unless given")
     made.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
                       help="a config field of all cells, such as data.root=DIR")  # fmt: skip
-    made.add_argument("--only", metavar="CELL[/SEED]", help="these cells or runs, parted by commas, and their teachers")
+    made.add_argument("--only", metavar="CELL[/NUMBER]",
+                      help="these cells or runs (0: the first seed), parted by commas, and their teachers")  # fmt: skip
     made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, each in its own process")
     made.add_argument("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
+    made.add_argument("--no-report", action="store_true", help="do the runs and leave the report to --collect")
     made.add_argument("--collect", action="store_true", help="make the report of the cards that are there")
     return made
 
@@ -61,11 +64,11 @@ def study(chosen: argparse.Namespace) -> list[str]:
         print("\n".join(shlex.join(_words(chosen, one)) for one in wanted))
         return []
     workdir = Path(chosen.workdir or f"studies/{path.stem}")
-    _claim(workdir, path, asked)
+    _claim(workdir, path, asked, new=not chosen.collect)
     there = {one.key: cards.read(workdir / runner.CARDS, one) for one in planned}
     failed = {} if chosen.collect else _run(chosen, wanted, there, workdir)
-    if not runner.is_worker():
-        _report(asked, path, planned, workdir)
+    if not chosen.no_report:
+        _report(asked, path, planned, workdir, _command(chosen))
     return [f"{name} failed: {reason}" for name, reason in failed.items()]
 
 
@@ -88,7 +91,9 @@ def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
     wrong = sorted(wanted - names)
     if wrong:
         cells_there = dict.fromkeys(one.cell.name for one in planned)
-        raise Usage(f"--only names {wrong[0]!r}; allowed are {', '.join(cells_there)}, and CELL/SEED with seeds from 0")
+        raise Usage(
+            f"--only names {wrong[0]!r}; allowed are {', '.join(cells_there)}, and CELL/NUMBER, 0 for its first seed"
+        )
     keys = {one.key for one in planned if {one.cell.name, runner.name(one)} & wanted}
     for one in reversed(planned):  # teachers come before those they teach
         if one.key in keys:
@@ -98,35 +103,49 @@ def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
 
 def _words(chosen: argparse.Namespace, *some: Planned) -> list[str]:
     """The command of these runs."""
+    return [*_command(chosen), f"--only={','.join(map(runner.name, some))}", "--no-report"]
+
+
+def _command(chosen: argparse.Namespace) -> list[str]:
+    """The command of the whole study."""
     workdir = [] if chosen.workdir is None else [f"--workdir={chosen.workdir}"]
     fields = [word for field in chosen.fields for word in ("--set", field)]
-    return [
-        "python",
-        "-m",
-        "ldl_jax.study",
-        chosen.study,
-        *workdir,
-        *fields,
-        f"--only={','.join(map(runner.name, some))}",
-    ]
+    return ["python", "-m", "ldl_jax.study", chosen.study, *workdir, *fields]
 
 
-def _claim(workdir: Path, path: Path, asked: Study) -> None:
-    """Make `workdir` this study's. Raises ValueError where it is another one's."""
+def _claim(workdir: Path, path: Path, asked: Study, *, new: bool) -> None:
+    """Make `workdir` this study's, its hypotheses written down. Raises ValueError where it is another one's."""
     file = workdir / MARK
-    mine = {"study": path.stem, "title": asked.title}
+    asks = [list(finding[:-1]) for finding in asked.findings]  # all but the claim in words
+    mine = {"study": path.stem, "title": asked.title, "began": f"{datetime.now(UTC):%Y-%m-%d}", "findings": asks}
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir {workdir} is a file; allowed is a directory")
     if file.exists():
         try:
             there = json.loads(file.read_text())
-            name = there["study"]
+            name, before = there["study"], there["findings"]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
         if name != path.stem:
             raise ValueError(f"--workdir {workdir} holds the study {name!r}; allowed for {path.stem!r} is another one")
-    elif workdir.is_dir() and any(workdir.iterdir()):
+        if before != asks:
+            if any((workdir / runner.CARDS).glob("*.json")):
+                raise ValueError(
+                    f"--workdir {workdir} has results, and its findings were {_said(before)}; the study's are now "
+                    f"{_said(asks)}, and allowed are those written down before the runs"
+                )
+            files.write_json(file, mine)
+    elif not new:
+        raise ValueError(f"--workdir {workdir} holds no study; --collect is for one that was begun")
+    elif workdir.is_dir() and any(not one.name.startswith(".") for one in workdir.iterdir()):
         raise ValueError(f"--workdir {workdir} holds other files and no study; allowed is a new or empty directory")
     else:
         files.write_json(file, mine)
+
+
+def _said(findings: list) -> str:
+    asked = [f"{better} has {direction} {metric} than {than}" for _, better, than, metric, direction in findings]
+    return ", ".join(asked) or "none"
 
 
 def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir: Path) -> dict[str, str]:
@@ -143,7 +162,7 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
                 )
     done = {one.key: there[one.key].facts["seconds"] for one in wanted if there[one.key] is not None}
     if runner.is_worker():
-        runner.bind()
+        workers.bind()
     progress = runner.Progress(wanted, done, chosen.jobs)
     if done:
         progress.say(f"{len(done)} of {len(wanted)} runs are there")
@@ -153,12 +172,12 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
                 program.prepare(one.config)
             return runner.in_turn(todo, workdir, progress)
         command = lambda some: [sys.executable, *_words(chosen, *some)[1:]]  # noqa: E731
-        return runner.side_by_side(todo, workdir, progress, chosen.jobs, command)
+        return workers.side_by_side(todo, workdir, progress, chosen.jobs, command)
     finally:
         progress.close()
 
 
-def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path) -> None:
+def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, words: list[str]) -> None:
     """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
     from ldl_jax.report import study_page
 
@@ -177,7 +196,7 @@ def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path) -> 
     written = [
         files.write_json(workdir / "results.json", results),
         files.write(workdir / "results.csv", study_page.numbers(results)),
-        files.write(workdir / "report.html", study_page.page(asked, results, found, str(path))),
+        files.write(workdir / "report.html", study_page.page(asked, results, found, shlex.join(words))),
     ]
     print(study_page.text(results), end="\n\n")
     print("\n".join(f"wrote {file}" for file in written))

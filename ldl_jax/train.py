@@ -218,6 +218,8 @@ class _Terminated:
     def __exit__(self, *_):
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+            if self._flag and callable(self._before):
+                self._before(signal.SIGTERM, None)  # whoever called has to know
 
 
 def evaluate(c: ConfigDict, workdir, devices=None) -> dict:

@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import cards, cells, planning, runner, study, verdict
+from ldl_jax import build, cards, cells, planning, programs, run, runner, study, verdict
 from ldl_jax.cells import Cell, Finding, Study
 from ldl_jax.report import study_page
 
@@ -74,7 +75,8 @@ def card(one, draw, shift=0.0, scaled=True):
         figures = {"accuracy": float(correct.mean()), "nll": 1.0, "brier": 0.5, "ece": abs(gap)}
         facts[state] = {"figures": figures, "floor": 0.01, "reliability": {
             "count": [100, 100], "confidence": [60.0, 90.0], "correct": [50, 80]}}  # fmt: skip
-    versions = {"devices": 1, "device": "cpu", "backend": "cpu", "python": "3", "packages": {"jax": "1", "flax": "1"}}
+    versions = {"devices": 1, "device": "cpu", "backend": "cpu", "python": "3", "cores": 2,
+                "packages": dict.fromkeys(study_page.SHOWN, "1")}  # fmt: skip
     head = {
         "cell": one.cell.name, "place": one.place, "seed": 0, "identity": one.identity, "settings": one.settings,
         "seconds": 2.0, "images": 200, "temperature": 1.5, "at_bound": one.place == 1, "versions": versions,
@@ -124,6 +126,13 @@ FAULTS = {  # a study's text -> what the sentence says
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'acc'),))": "the metric 'acc'; allowed are",
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', direction='up'),))": "the direction 'up'",
     "Study('x', (Cell('a', 'base.py'),), comparisons=(('a', 'd'),))": "a comparison names 'd'",
+    "Study('x', (Cell('a', 'base.py')))": "the study's cells are no tuple of Cell",
+    "Study('x', (Cell('a', 'base.py'),), comparisons=('a', 'a'))": "comparisons are no pairs",
+    "Study('x', (Cell('a', 'base.py', {'teachers': ('runs/mine',)}),))": "cell 'a': config.teachers is set; allowed",
+    "Study('x', (Cell('a', 'base.py', {}, 6, ('b',)), Cell('b', 'base.py')), (Finding('1', 'a', 'a'),))":
+        r"rests on 'a', whose seeds share teachers \(b\)",
+    "Study('x', (Cell('a', 'base.py'), Cell('b', 'base.py', {'data.folds': 5})), comparisons=(('a', 'b'),))":
+        "'a' and 'b' are compared, but their test images are not the same",
     "7": "returns int; allowed is a Study",
     "1 / 0": "is no study: division by zero",
 }  # fmt: skip
@@ -168,27 +177,80 @@ def test_a_cell_whose_config_changed_is_refused_by_name(file, tmp_path):
 def test_a_directory_of_another_study_or_of_other_files_is_refused(file, tmp_path, capsys):
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "thesis.txt").write_text("mine")
-    words = [str(file), f"--workdir={tmp_path / 'w'}", "--collect"]
+    words = [str(file), f"--workdir={tmp_path / 'w'}"]
     assert study.main(words) == 2
     assert "holds other files and no study" in capsys.readouterr().err
-    (tmp_path / "w" / study.MARK).write_text('{"study": "other"}')
+    assert study.main([*words, "--collect"]) == 2
+    assert "holds no study; --collect is for one that was begun" in capsys.readouterr().err
+    (tmp_path / "w" / study.MARK).write_text('{"study": "other", "findings": []}')
     assert study.main(words) == 2
     assert "holds the study 'other'" in capsys.readouterr().err
     (tmp_path / "w" / study.MARK).write_text("{")
     assert study.main(words) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "w").iterdir()} == {"thesis.txt", study.MARK}
+    assert study.main([str(file), f"--workdir={tmp_path / 'w' / 'thesis.txt'}"]) == 2
+    assert "is a file; allowed is a directory" in capsys.readouterr().err
+
+
+def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsys):
+    text = "Study('x', (Cell('a', 'base.py', seeds=6), Cell('b', 'base.py', seeds=6)), (Finding('1', 'a', 'b'),))"
+    words = [str(write(file, text)), f"--workdir={tmp_path / 'w'}"]
+    mark = tmp_path / "w" / study.MARK
+    mark.parent.mkdir()
+    mark.write_text('{"study": "tiny", "findings": [["1", "b", "a", "ece", "lower"]]}')
+    assert study.main([*words, "--collect"]) == 0  # nothing was run yet
+    assert json.loads(mark.read_text())["findings"] == [["1", "a", "b", "ece", "lower"]]
+    (tmp_path / "w/cards").mkdir()
+    (tmp_path / "w/cards/a-0.json").write_text("")
+    write(file, text.replace("'a', 'b')", "'a', 'b', direction='higher')"))
+    assert study.main(words) == 2
+    said = capsys.readouterr().err
+    assert "its findings were a has lower ece than b; the study's are now a has higher ece than b" in said
 
 
 def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
     assert study.main([str(file), "--print", "--only=student/1", "--workdir=w", "--set", "data.root=a b"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.rpartition("--only=")[2] for line in lines] == ["teacher/0", "student/1"]
+    assert [line.rpartition("--only=")[2] for line in lines] == ["teacher/0 --no-report", "student/1 --no-report"]
     assert "--set 'data.root=a b'" in lines[0]
     assert study.main([str(file), "--print", "--only=tutor"]) == 2
     assert "--only names 'tutor'; allowed are teacher, student, plain" in capsys.readouterr().err
     assert study.main([str(file), "--set", "x"]) == 2
     assert study.main([str(file), "--jobs=0"]) == 2
+
+
+def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monkeypatch, capsys):
+    first, second = planned(file)[-2:]
+    made = card(first, np.random.default_rng(0))
+
+    def one(asked, workdir, compiled):
+        if asked is first:
+            cards.write(tmp_path / runner.CARDS, first, made)
+            raise run.Busy
+        cards.write(tmp_path / runner.CARDS, second, made)
+        return made
+
+    monkeypatch.setattr(runner, "one", one)
+    monkeypatch.setattr(runner, "POLL", 0.01)
+    progress = runner.Progress([first, second], {}, 1)
+    assert runner.in_turn([first, second], tmp_path, progress) == {}
+    said = capsys.readouterr().err
+    assert "plain/0: another process works on it; waiting" in said
+    assert "2/2 plain/1" in said
+
+
+def test_programs_are_shared_by_seeds_and_not_by_teachers_of_other_networks(file):
+    one = planned(file)[-1].config
+    one.model.name = "cifar_resnet"
+    made, compiled = build.experiment(one, jax.devices()[:1]), {}
+    first = programs.make_programs(made, compiled)
+    one.seed = 5
+    assert programs.make_programs(made, compiled).step is first.step
+    for other in (
+        made._replace(taught_by=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
+    ):  # fmt: skip
+        assert programs.make_programs(other, compiled).step is not first.step
 
 
 def test_holm_is_the_textbook_s():
@@ -224,6 +286,21 @@ def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
     assert [one["raw"]["holm"] for one in made] == pytest.approx(verdict.holm(p))
     low, high = made[0]["raw"]["images"]
     assert low < high < 0
+
+
+def test_nothing_is_decided_before_every_seed_and_finding_is_there():
+    asked, found = six(0.2)
+    whole = verdict.answers(asked, found)[0]["raw"]
+    del found["bad"][5]
+    made = verdict.answers(asked, found)
+    assert (made[0]["raw"]["n"], made[0]["raw"]["of"]) == (5, 6)
+    assert made[0]["raw"]["holm"] < 0.05
+    assert [one["raw"]["verdict"] for one in made] == ["undecided"] * 3
+    asked, found = six(0.2)
+    del found["same"]
+    made = verdict.answers(asked, found)
+    assert made[2]["raw"] is None
+    assert made[0]["raw"]["holm"] == pytest.approx(3 * whole["p"])  # the third finding counts all the same
 
 
 def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
@@ -281,7 +358,7 @@ def test_every_cell_of_every_study_builds(path):
 
 
 @pytest.mark.slow
-def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys):
+def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     words = [str(file), f"--workdir={tmp_path / 'w'}"]
     assert study.main([*words, "--only=student/0"]) == 0
     said = capsys.readouterr()
@@ -296,6 +373,12 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys):
     assert [row["cell"] for row in results["cells"]] == ["student", "teacher", "plain"]
     assert results["comparisons"][0]["raw"]["n"] == 2
     assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
+    card = tmp_path / "w/cards/plain-0.json"
+    before = card.read_text()
+    card.unlink()
+    monkeypatch.setattr("ldl_jax.train.train", None)  # of a finished run, the card alone is made again
+    assert study.main(words) == 0
+    assert card.read_text() == before
     assert "Tiny &lt;study&gt;" in (tmp_path / "w/report.html").read_text()
 
 
@@ -305,8 +388,8 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
     file.write_text(file.read_text().replace('"seed": 7', '"seed": 7, "optimizer.learning_rate": 1e30'))
     assert study.main([str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]) == 1
     said = capsys.readouterr().err
-    assert "teacher/0: tried again: its process ended with status" in said
-    assert "error: teacher/0 failed: its process ended with status" in said
+    assert "teacher/0: tried again: step 2: loss nan" in said
+    assert "error: teacher/0 failed: step 2: loss nan" in said
     assert "error: student/1 failed: its teacher teacher/0 failed" in said
     assert {path.name for path in (tmp_path / "w/cards").iterdir()} == {
         f"plain-{place}.{ending}" for place in range(2) for ending in ("json", "npz")

@@ -77,6 +77,7 @@ def test_lower_rooms_do_not_import_higher_ones():
         "predict": 4,
         "train": 3,
         "runner": 3,
+        "workers": 3,
         "finish": 2,
         "suite": 2,
         "measure": 2,
