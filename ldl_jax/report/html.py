@@ -38,7 +38,7 @@ small { color: var(--grey); font-size: .85em; }
 .few { --least: 24rem; } .lots { --least: 13rem; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); gap: 2rem;
   align-items: start; }
-figure { margin: 0; max-width: 30rem; } figure.full { max-width: 50rem; }
+figure { margin: 0; max-width: 30rem; } figure.full { max-width: 50rem; min-width: 34rem; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: var(--font); } figcaption { color: var(--grey); font-size: .85rem; margin-top: .3rem; }
 code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
@@ -99,7 +99,7 @@ def _breakable(word: str) -> str:
 def drawing(name: str, figure: Figure, label: str, kind: str = "") -> str:
     """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read aloud.
 
-    kind: '' for one of several, 'full' for one that has the page's width.
+    kind: '' for one of several, 'full' for one that has the page's width, in a box that scrolls on a phone.
     """
     root = ElementTree.fromstring(pictures.svg(figure))
     for parent in list(root.iter()):
@@ -114,8 +114,10 @@ def drawing(name: str, figure: Figure, label: str, kind: str = "") -> str:
     box = root.get("viewBox")
     root.attrib.clear()
     root.attrib.update({"role": "img", "aria-label": " ".join(label.split()), "viewBox": box})
-    opened = f'<figure class="{kind}">' if kind else "<figure>"
-    return f"{opened}{ElementTree.tostring(root, encoding='unicode').strip()}</figure>"
+    drawn = ElementTree.tostring(root, encoding="unicode").strip()
+    if kind == "full":
+        return f'<div class="wide" tabindex="0"><figure class="full">{drawn}</figure></div>'
+    return f"<figure>{drawn}</figure>"
 
 
 def _meant(part) -> list[str]:
