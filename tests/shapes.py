@@ -33,12 +33,17 @@ def untrained(sources):
     return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
 
 
-def check(c):
-    """A config builds, with untrained teachers and data of the published size; its step keeps the state's shapes."""
+def built(c):
+    """The experiment of a config, with untrained teachers and data of the published size."""
     teachers, c.teachers = (untrained,) * len(c.teachers), ()
     # The smallest of each kind: depths are counted where networks are tested.
     c.model.resnet.depth, c.model.cifar_resnet.depth = 14 if c.model.resnet.depth >= 50 else 10, 8
-    made = build.experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
+    return build.experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
+
+
+def check(c):
+    """A config builds, and its step keeps the state's shapes."""
+    made = built(c)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda k: steps.init_state(made.recipe, k), key)
     train, size, struct = made.dataset.train, made.config.data.batch_size, jax.ShapeDtypeStruct
