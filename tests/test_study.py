@@ -15,9 +15,10 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import build, cards, cells, planning, programs, run, runner, study, verdict
+from ldl_jax import build, cells, programs, run
 from ldl_jax.cells import Cell, Finding, Study
-from ldl_jax.report import study_page
+from ldl_jax.study import __main__ as study
+from ldl_jax.study import cards, page, planning, runner, verdict
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
 LARGE = ("cifar100", "cifar10")  # a hundred cells and forty
@@ -76,7 +77,7 @@ def card(one, draw, shift=0.0, scaled=True):
         facts[state] = {"figures": figures, "floor": 0.01, "reliability": {
             "count": [100, 100], "confidence": [60.0, 90.0], "correct": [50, 80]}}  # fmt: skip
     versions = {"devices": 1, "device": "cpu", "backend": "cpu", "python": "3", "cores": 2,
-                "packages": dict.fromkeys(study_page.SHOWN, "1")}  # fmt: skip
+                "packages": dict.fromkeys(page.SHOWN, "1")}  # fmt: skip
     head = {
         "cell": one.cell.name, "place": one.place, "seed": 0, "identity": one.identity, "settings": one.settings,
         "seconds": 2.0, "images": 200, "temperature": 1.5, "at_bound": one.place == 1, "versions": versions,
@@ -321,21 +322,21 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         title="<b>", cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:])
     )
     results = {
-        "cells": study_page.rows(asked, found), "findings": verdict.answers(asked, found),
+        "cells": page.rows(asked, found), "findings": verdict.answers(asked, found),
         "comparisons": verdict.explored(asked, found),
     }  # fmt: skip
-    page, text = study_page.page(asked, results, found, "x.py"), study_page.text(results)
-    rows = list(csv.DictReader(study_page.numbers(results).splitlines()))
+    whole, text = page.page(asked, results, found, "x.py"), page.text(results)
+    rows = list(csv.DictReader(page.numbers(results).splitlines()))
     (row,) = [r for r in rows if (r["what"], r["name"], r["than"], r["state"]) == ("finding", "good", "bad", "raw")]
     assert row["verdict"] == "supported"
     shown = f"{100 * float(row['mean']):+.2f}"
-    for said in (page, text):
+    for said in (whole, text):
         assert shown in said
         assert "supported" in said
         assert "81.23" in said
         assert "good: in 1 of 6 runs T is a bound of the search" in said
-    assert "<b>" not in page
-    assert page.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
+    assert "<b>" not in whole
+    assert whole.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
 
 
 @pytest.mark.parametrize(

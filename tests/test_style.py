@@ -76,8 +76,6 @@ def test_lower_rooms_do_not_import_higher_ones():
         "compare": 4,
         "predict": 4,
         "train": 3,
-        "runner": 3,
-        "workers": 3,
         "finish": 2,
         "suite": 2,
         "measure": 2,

@@ -55,7 +55,7 @@ def _differences(axes: Axes, metric: str, some: list[tuple[str, dict]]) -> None:
 
 
 def cells(rows: list[dict]) -> Figure:
-    """Accuracy and ECE of each of `study_page.rows`: mean, a line of the std over seeds, and the ECE's noise floor."""
+    """Accuracy and ECE of rows of `study.page`: mean, a line of the std over seeds, and the ECE's noise floor."""
     panels = [(state, name) for state, name in (("raw", "accuracy"), ("raw", "ece"), ("scaled", "ece"))
               if any(row[state] for row in rows)]  # fmt: skip
     with matplotlib.rc_context(STYLE):

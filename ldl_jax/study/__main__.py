@@ -14,9 +14,10 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ldl_jax import cards, cells, files, runner, verdict, workers
+from ldl_jax import cells, files
 from ldl_jax.cells import Planned, Study
 from ldl_jax.command import Parser, Usage, status
+from ldl_jax.study import cards, runner, verdict, workers
 
 MARK = "study.json"
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def study(chosen: argparse.Namespace) -> list[str]:
     """Do what a command line asks for; returns a sentence for each run that failed."""
-    from ldl_jax import planning
+    from ldl_jax.study import planning
 
     if chosen.jobs < 1:
         raise Usage(f"--jobs is {chosen.jobs}; allowed are numbers from 1")
@@ -179,7 +180,7 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
 
 def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, words: list[str]) -> None:
     """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
-    from ldl_jax.report import study_page
+    from ldl_jax.study import page
 
     found: verdict.Cards = {}
     for one in planned:
@@ -190,15 +191,15 @@ def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, wor
         print("no run is finished yet")
         return
     results = {
-        "study": path.stem, "title": asked.title, "about": asked.about, "cells": study_page.rows(asked, found),
+        "study": path.stem, "title": asked.title, "about": asked.about, "cells": page.rows(asked, found),
         "findings": verdict.answers(asked, found), "comparisons": verdict.explored(asked, found),
     }  # fmt: skip
     written = [
         files.write_json(workdir / "results.json", results),
-        files.write(workdir / "results.csv", study_page.numbers(results)),
-        files.write(workdir / "report.html", study_page.page(asked, results, found, shlex.join(words))),
+        files.write(workdir / "results.csv", page.numbers(results)),
+        files.write(workdir / "report.html", page.page(asked, results, found, shlex.join(words))),
     ]
-    print(study_page.text(results), end="\n\n")
+    print(page.text(results), end="\n\n")
     print("\n".join(f"wrote {file}" for file in written))
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import stats
 
-from ldl_jax.cards import STATES, Card
 from ldl_jax.cells import METRICS, Finding, Study
 from ldl_jax.scores import uncertainty
+from ldl_jax.study.cards import STATES, Card
 
 LEVEL = 0.05  # of all findings together, in one state
 

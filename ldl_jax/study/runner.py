@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ldl_jax import cards, config, files, run
+from ldl_jax import config, files, run
 from ldl_jax.cells import Planned
+from ldl_jax.study import cards
 
 RUNS, CARDS, LOGS = "runs", "cards", "logs"
 ATTEMPTS = 2

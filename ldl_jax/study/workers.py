@@ -10,8 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from ldl_jax import cards, runner
 from ldl_jax.cells import Planned
+from ldl_jax.study import cards, runner
 
 
 def side_by_side(
