@@ -1,18 +1,16 @@
 """The report: what stands in it, that nothing in it is run or loaded, and that it looks right in a browser."""
 
 import re
-import shutil
-import subprocess
 import warnings
 import xml.etree.ElementTree as ET
 
+import browser
 import numpy as np
 import pytest
 from PIL import Image
 
 from ldl_jax.report import html, page, pictures
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "<script>alert('x')</script> & \"q\" $x_1$"
 
 
@@ -186,32 +184,9 @@ def test_a_table_escapes_its_cells_and_keeps_its_shape():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@browser.needed
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_in_a_browser_nothing_sticks_out_and_nothing_is_complained_of(written, tmp_path, width, dark):
     """Shown in a frame as wide as a screen or a phone, which says how wide its content is."""
     (tmp_path / "report.html").write_text(written)
-    (tmp_path / "frame.html").write_text(
-        f'<body style="margin:0"><iframe id=f src="report.html" style="width:{width}px;height:3000px;border:0">'
-        "</iframe><script>f.onload = () => { const d = f.contentDocument.documentElement;"
-        "document.title = d.scrollWidth + ' ' + d.clientWidth + ' ' + d.scrollHeight;"
-        "document.body.dataset.size = document.title }</script>"
-    )
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-        "--allow-file-access-from-files", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--window-size=1300,3000",
-        "--virtual-time-budget=4000",
-    ]  # fmt: skip
-    address = (tmp_path / "frame.html").as_uri()
-    done = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
-    content, seen, height = map(int, re.search(r'data-size="(\d+) (\d+) (\d+)"', done.stdout).groups())
-    assert seen == width
-    assert content <= seen
-    assert height > 3000
-    assert "CONSOLE" not in done.stderr
-    shot = tmp_path / "shot.png"
-    subprocess.run([*command, f"--screenshot={shot}", address], capture_output=True, timeout=120, check=True)
-    pixels = np.asarray(Image.open(shot).convert("L"), float)[:, :width]
-    assert pixels.std() > 10
-    assert (np.median(pixels) < 60) == dark
+    browser.look(tmp_path, width=width, dark=dark)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import browser
 import jax
 import numpy as np
 import pytest
@@ -337,6 +338,19 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         assert "good: in 1 of 6 runs T is a bound of the search" in said
     assert "<b>" not in whole
     assert whole.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
+
+
+@browser.needed
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
+    asked, found = six(0.2)
+    results = {
+        "cells": page.rows(asked, found), "findings": verdict.answers(asked, found),
+        "comparisons": verdict.explored(asked, found),
+    }  # fmt: skip
+    (tmp_path / "report.html").write_text(page.page(asked, results, found, "command"))
+    browser.look(tmp_path, width=width, dark=dark, least=1500)
 
 
 @pytest.mark.parametrize(
