@@ -110,10 +110,6 @@ def kill_often(workdir, calm, environment, kills, seed):
     return killed
 
 
-def test_killed_three_times(calm, tmp_path, environment):
-    assert kill_often(tmp_path / "killed", calm, environment, 3, seed=1) == 3
-
-
 @pytest.mark.slow
 def test_killed_twenty_times(calm, tmp_path, environment):
     done, part = 0, 0
