@@ -1,4 +1,4 @@
-"""The table of the paper's earlier code on CIFAR-100, eighteen methods on five ResNets, and rows of other codes.
+"""The table of the paper's earlier code on CIFAR-100, nineteen methods on five ResNets, and rows of other codes.
 
 python -m ldl_jax.study configs/studies/cifar100.py --set data.root=DATA --only=CELL
 
