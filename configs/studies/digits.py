@@ -1,4 +1,4 @@
-"""Eight of the nine label sources, with and without CutMix, on a fifth of scikit-learn's digits: ten seeds, minutes on two cores.
+"""Eight of the nine label sources, with and without CutMix, on a fifth of scikit-learn's digits: ten seeds, minutes.
 
 python -m ldl_jax.study configs/studies/digits.py --jobs=2
 

@@ -1,4 +1,4 @@
-"""The three claims on STL-10's 5,000 labelled images: seven methods, one of them for longer too, on three ResNets, six seeds.
+"""The three claims on STL-10, 5,000 labelled images: eight methods (one is the longer schedule), three ResNets.
 
 python -m ldl_jax.study configs/studies/stl10.py --set data.root=DATA --only=CELL
 """
