@@ -53,6 +53,7 @@ def _process(some, workdir, command, share, control, progress, failed) -> None:
             code, said, left = _one_process(left, workdir, command, share, control, progress)
         except ValueError as error:  # a card that cannot be read, or is of another config
             code, said = 2, str(error)
+            left = [planned for planned in left if planned.key not in progress.seconds]
         if not left or stopping.is_set():
             return
         words = dict(re.findall(r"^error: (\S+) failed: (.*)$", said, re.MULTILINE))
