@@ -3,8 +3,8 @@
 python -m ldl_jax.main --config=configs/imagenet_online.py --config.data.root=DATA
 
 Hardware as for `imagenet_hard.py`. A memory of 1,281,167 rows of 1,000 probabilities, shared out over the devices: 5.1
-GB in all, 2.6 GB with --config.labels.online.dtype=float16. alpha = 0.3 is PS-KD's for ImageNet, from memory of the
-paper and not checked; its code has 0.8 for CIFAR. Published for its recipe with ResNet-152
+GB in all, 2.6 GB with --config.labels.online.dtype=float16. alpha = 0.3 is meant to be PS-KD's for ImageNet; it was not
+checked against the paper. Its code has 0.8 for CIFAR. Published for its recipe with ResNet-152
 (github.com/lgcnsai/PS-KD-Pytorch), error % / NLL / ECE % in 10 bins: 21.41 / .84 / 2.51, with hard labels 22.19 / .88 /
 3.84. Not measured here.
 """

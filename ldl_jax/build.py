@@ -141,13 +141,16 @@ def make_network(sources: dict) -> tuple[Callable, Callable]:
     return init, apply
 
 
-def load(path) -> tuple[Callable, PyTree]:
+def load(path, *, best: bool = False) -> tuple[Callable, PyTree]:
     """A finished run as (apply, variables): apply(variables, image) -> Outputs, in evaluation mode.
 
     image: u8[B, H, W, C], or float in [0, 1]; `Outputs.logits` is f32[B, K]. The weights are those the run was
-    measured with (`eval.weights`). Raises ValueError where the run is missing or unfinished.
+    measured with (`eval.weights`), after the last step; with `best`, those of the lowest NLL on the held-out images.
+    Raises ValueError where the run is missing or unfinished, or has no best weights, since it held nothing out.
     """
     sources, variables, _ = run.load_weights(path)
+    if best:
+        variables = run.read_best(path)
     network = make_network(sources)[1]
 
     def apply(variables, image):

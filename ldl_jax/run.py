@@ -212,6 +212,14 @@ def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
     return _read_json(path / NETWORK), read_weights(weights)[0], files.sha256(weights)
 
 
+def read_best(path) -> PyTree:
+    """The variables of a run's lowest NLL on its held-out images. Raises ValueError where it held none out."""
+    best = Path(path) / BEST
+    if not best.is_file():
+        raise ValueError(f"{path} has no {BEST}, which runs with config.data.holdout above 0 keep")
+    return read_weights(best)[0]
+
+
 def _last_arguments(path: Path) -> str:
     """The arguments of the command that last worked on a run directory; '' where that is not known."""
     try:

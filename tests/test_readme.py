@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
-from ldl_jax import config, options
+from ldl_jax import build, config, options
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -79,6 +80,26 @@ def test_its_options_are_read_off_a_file_like_any_other(tmp_path, monkeypatch):
     sentence, (option,) = options.read_options("labels/bootstrap.py", "make")
     assert sentence.startswith("Soft bootstrapping")
     assert (option.name, option.value, option.text) == ("beta", 0.95, "share of the given label, [0, 1]")
+
+
+def test_a_network_of_ones_own_is_found_takes_its_options_and_learns(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "small.py").write_text(block("class Small"))
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {"name": "mine.small", "dtype": "float32", "options": {"width": 4}}
+    sources = {"model": settings, "num_classes": 10, "shape": (8, 8, 1), "mean": (0.3,), "std": (0.4,)}
+    init, apply = build.make_network(sources)
+    variables = init(jax.random.key(0))
+    images = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
+    outputs, moved = apply(variables, images, train=True)
+    assert outputs.logits.shape == (6, 10)
+    assert [m.shape for m in outputs.stages] == [(6, 4, 4, 4), (6, 2, 2, 8), (6, 1, 1, 16)]
+    assert outputs.embedding.shape == (6, 16)
+    grads = jax.grad(lambda p: apply({**variables, "params": p}, images, train=True)[0].logits.std())(
+        variables["params"]
+    )
+    assert all(np.abs(leaf).max() > 0 for name, leaf in traverse_util.flatten_dict(grads).items() if "kernel" in name)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (moved, variables["batch_stats"])), strict=True))
 
 
 def test_the_loop_is_about_twenty_lines():

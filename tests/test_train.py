@@ -113,6 +113,17 @@ def test_a_loaded_run_says_what_was_predicted(calm):
     np.testing.assert_allclose(logits, predictions(calm)["logits"], atol=1e-5)
 
 
+def test_the_best_weights_can_be_loaded_where_images_were_held_out(calm, tmp_path):
+    apply, variables = ldl_jax.load(calm, best=True)
+    held = predictions(calm, "holdout")
+    logits = jax.jit(apply)(variables, build.make_dataset(settings().data).train.images[held["index"]]).logits
+    nll = -np.mean(np.take_along_axis(jax.nn.log_softmax(logits), held["label"][:, None], axis=1))
+    assert nll == pytest.approx(run.read_weights(calm / "best.npz")[1]["nll"], rel=1e-5)
+    shutil.copytree(calm, tmp_path / "none", ignore=shutil.ignore_patterns("best.npz", "checkpoints"))
+    with pytest.raises(ValueError, match=r"none has no best\.npz, which runs with config.data.holdout above 0 keep"):
+        ldl_jax.load(tmp_path / "none", best=True)
+
+
 def test_the_same_command_on_a_finished_run_changes_no_number(calm, tmp_path):
     again = shutil.copytree(calm, tmp_path / "again")
     go(again, settings(optimizer__ema=0.9, train__log_every_steps=5))

@@ -3,7 +3,8 @@
 python -m ldl_jax.study configs/studies/cifar10_small.py --set data.root=DATA --jobs=2
 
 2,000 of the images are held out. Student: ResNet-8; the larger one: ResNet-14; teacher: ResNet-20. Hypotheses were
-written down before the runs; the long schedule is three times the short one.
+written down before the runs; the long schedule is three times the short one. DATA may hold any copy of CIFAR-10: its
+checksum is not asked for (`data.verify`), since rebuilt archives have another.
 """
 
 from ldl_jax.config import Cell, Finding, Study
@@ -23,6 +24,9 @@ LDL = {"labels.name": "teacher"}
 KD = {"labels.name": "blend", "labels.blend.parts": ("hard", "teacher"), "labels.blend.weights": (0.1, 0.9),
       "labels.teacher.temperature": 4.0, "labels.teacher.soft": True}  # fmt: skip
 FITNET = {"labels.name": "hard", "auxiliary.names": ("hint",)}
+ONLINE = (
+    "Online label distributions gain with long training ('online' read as a frozen teacher's, which follow the image)."
+)
 CUTMIX, MIXUP, RICAP = ({"mixing.name": name} for name in ("cutmix", "mixup", "ricap"))
 
 
@@ -66,7 +70,7 @@ def get_study():
         (
             Finding("1", "ldl", "kd", about="Knowledge distillation impedes calibration beside label distributions."),
             Finding("2", "ldl_mix", "hard", about="Label distributions with augmentation improve calibration."),
-            Finding("3", "ldl_mix_long", "ldl_mix", about="Online label distributions gain with long training."),
+            Finding("3", "ldl_mix_long", "ldl_mix", about=ONLINE),
         ),
         tuple(against),
         about="ResNet-8 on 8,000 images of CIFAR-10, 2,000 held out, 10,000 to test on; the teacher is a ResNet-20.",

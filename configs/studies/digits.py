@@ -7,6 +7,9 @@ It shows how the harness works, on images so few and so easy that what it decide
 
 from ldl_jax.config import Cell, Finding, Study
 
+ONLINE = (
+    "Online label distributions gain with long training ('online' read as a frozen teacher's, which follow the image)."
+)
 SMALL = {
     "data.examples": 574,
     "data.holdout": 287,  # of them, to fit the temperature on; 287 are trained on, a fifth of the training images
@@ -53,7 +56,7 @@ def get_study():
         findings=(
             Finding("1", "ldl", "kd", about="Knowledge distillation impedes calibration beside label distributions."),
             Finding("2", "ldl_cutmix", "hard", about="Label distributions with augmentation improve calibration."),
-            Finding("3", "ldl_cutmix_long", "ldl_cutmix", about="Online label distributions gain with long training."),
+            Finding("3", "ldl_cutmix_long", "ldl_cutmix", about=ONLINE),
         ),
         comparisons=tuple((name + mixing, "hard") for mixing in MIXINGS for name in SOURCES if name + mixing != "hard"),
         about="ResNet-8 on 287 images of handwritten digits, 287 held out, 360 to test on; the teacher is a ResNet-14.",

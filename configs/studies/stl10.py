@@ -12,6 +12,9 @@ KD = {
     "labels.name": "blend", "labels.blend.parts": ("hard", "teacher"), "labels.blend.weights": (0.1, 0.9),
     "labels.teacher.temperature": 4.0, "labels.teacher.soft": True,
 }  # fmt: skip
+ONLINE = (
+    "Online label distributions gain with long training ('online' read as a frozen teacher's, which follow the image)."
+)
 METHODS = {  # name -> (config, fields, teachers)
     "hard": ("stl10_hard.py", {}, ()),
     "smooth": ("stl10_hard.py", {"labels.name": "smooth"}, ()),
@@ -36,6 +39,6 @@ def get_study():
             "1", "ldl_r56", "kd_r56", about="Knowledge distillation impedes calibration beside label distributions."
         ),
         Finding("2", "ldl_mix_r56", "hard_r56", about="Label distributions with augmentation improve calibration."),
-        Finding("3", "ldl_mix_long_r56", "ldl_mix_r56", about="Online label distributions gain with long training."),
+        Finding("3", "ldl_mix_long_r56", "ldl_mix_r56", about=ONLINE),
     )
     return Study("Label distributions on STL-10", tuple(made), findings, tuple(pairs))

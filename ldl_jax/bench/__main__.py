@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of activations")
     made.add_argument("--peak-tflops", type=float, help="the device's peak for that type, to show the share reached")
     made.add_argument("--torch", action="store_true", help="PyTorch's step beside it (extra `peers`)")
-    made.add_argument("--kinds", default="", help="of what is added, only these, parted by commas; all unless given")
+    made.add_argument("--kinds", default="", help="of what is added, only these, separated by commas; all unless given")
     made.add_argument("--trace", help="folder for a profiler trace of the step with a memory")
     made.add_argument("--root", default="", help="of input: an image folder with train/<class>/*.JPEG")
     made.add_argument("--size", type=int, default=224, help="of input: pixels of a side")

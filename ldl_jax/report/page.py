@@ -36,8 +36,8 @@ MEANINGS = (
     "ECE: 15 bins of equal width (lo, hi] over the confidence (Guo et al. 2017); the mean over examples of the gap "
     "between a bin's accuracy and its mean confidence. It is overconfidence plus underconfidence; signed ECE is "
     "their difference.",
-    "Intervals hold 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, which noise makes larger, "
-    "are moved back by as much (basic bootstrap); that of the ECE begins at 0 where chance explains it.",
+    "Intervals are nominally of 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, which noise makes "
+    "larger, are moved back by as much (basic bootstrap); that of the ECE begins at 0 where chance explains it.",
     "Floor: the ECE that a perfectly calibrated model with these confidences scores on this many examples, since "
     "noise makes gaps; differences of that size mean nothing. Other figures that add up gaps have such a floor too, "
     "which is not measured here; debiased ones have none.",

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
                       help="a config field of all cells, such as data.root=DIR")  # fmt: skip
     made.add_argument("--only", metavar="CELL[/NUMBER]",
-                      help="these cells or runs (0: the first seed), parted by commas, and their teachers")  # fmt: skip
+                      help="these cells or runs (0: the first seed), by commas, and their teachers")  # fmt: skip
     made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, each in its own process")
     made.add_argument("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
     made.add_argument("--no-report", action="store_true", help="do the runs and leave the report to --collect")
