@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from scipy import stats
 from ldl_jax import build, cells, programs, run
 from ldl_jax.cells import Cell, Finding, Study
 from ldl_jax.study import __main__ as study
-from ldl_jax.study import cards, page, planning, runner, verdict
+from ldl_jax.study import cards, page, planning, runner, verdict, workers
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
 LARGE = ("cifar100", "cifar10")  # a hundred cells and forty
@@ -240,6 +241,34 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
     said = capsys.readouterr().err
     assert "plain/0: another process works on it; waiting" in said
     assert "2/2 plain/1" in said
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "devices", "memory"),
+    [
+        (8, 3, ["0,1", "2,3", "4,5"], None),
+        (2, 2, ["0", "1"], None),
+        (3, 4, ["0", "1", "2", "0"], "0.400"),
+        (1, 3, ["0", "0", "0"], "0.267"),
+        (0, 2, [None, None], None),
+    ],
+)
+def test_processes_side_by_side_share_out_the_gpus_or_the_memory_of_one(
+    tmp_path, monkeypatch, gpus, jobs, devices, memory
+):
+    lines = "".join(f"echo 'GPU {n}: NVIDIA (UUID: GPU-{n})'\n" for n in range(gpus))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv(workers.MEMORY, raising=False)
+    made = [workers.environment(slot, jobs, workers.visible_gpus()) for slot in range(jobs)]
+    assert [one.get("CUDA_VISIBLE_DEVICES") for one in made] == devices
+    assert {one.get(workers.MEMORY) for one in made} == {memory}
+    monkeypatch.setenv(workers.MEMORY, ".1")
+    assert workers.environment(0, jobs, workers.visible_gpus())[workers.MEMORY] == ".1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b, GPU-a")
+    assert workers.visible_gpus() == ("GPU-b", "GPU-a")
 
 
 def test_programs_are_shared_by_seeds_and_not_by_teachers_of_other_networks(file):

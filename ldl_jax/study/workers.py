@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from ldl_jax.cells import Planned
 from ldl_jax.study import cards, runner
+
+MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's, which JAX takes at its start
 
 
 def side_by_side(
@@ -26,12 +29,12 @@ def side_by_side(
     waiting: dict[str, list[Planned]] = {}
     for planned in todo:
         waiting.setdefault(planned.cell.name, []).append(planned)
-    undone, free, running = set(waiting), list(range(jobs)), {}
+    undone, free, running, gpus = set(waiting), list(range(jobs)), {}, visible_gpus()
     with ThreadPoolExecutor(jobs) as pool, runner.handed_on(live) as stopping:
         while (waiting and not stopping.is_set()) or running:
             for cell in [] if stopping.is_set() else list(waiting):
                 if free and not undone & {of for planned in waiting[cell] for of, _ in planned.needs}:
-                    share, control = environment(slot := free.pop(0), jobs), (live, stopping)
+                    share, control = environment(slot := free.pop(0), jobs, gpus), (live, stopping)
                     some = runner.with_teachers(waiting.pop(cell), failed, progress)
                     work = pool.submit(_process, some, workdir, command, share, control, progress, failed)
                     running[work] = cell, slot
@@ -102,11 +105,37 @@ def _arrived(left: list[Planned], workdir, progress: runner.Progress) -> list[Pl
     return still
 
 
-def environment(slot: int, jobs: int) -> dict[str, str]:
-    """The environment of one of several processes: on a CPU, no more threads than its share of the cores."""
+def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment of one of several processes: its share of the threads, and of the GPUs or of the memory of one.
+
+    gpus: their names, as CUDA_VISIBLE_DEVICES has them. With as many as jobs or more, each process has its own, a power
+    of two of them; with fewer, several share one and its memory.
+    """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
     more = {"OMP_NUM_THREADS": str(threads), runner.SLOT: f"{slot}/{jobs}"}
+    if gpus:
+        each = 1 << (max(1, len(gpus) // jobs).bit_length() - 1)
+        first = slot * each % len(gpus)
+        more["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + each])
+    if 0 < len(gpus) < jobs:
+        sharing = -(-jobs // len(gpus))
+        more[MEMORY] = os.environ.get(MEMORY, f"{0.8 / sharing:.3f}")
     return {**os.environ, **more}
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """NVIDIA's GPUs that a process started here may use, as CUDA_VISIBLE_DEVICES names them; none without a driver.
+
+    They are counted without JAX, which would take their memory from the runs.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(filter(None, (name.strip() for name in chosen.split(","))))
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    count = len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE)) if listed.returncode == 0 else 0
+    return tuple(str(number) for number in range(count))
 
 
 def bind() -> None:
