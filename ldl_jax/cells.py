@@ -77,12 +77,12 @@ def check(study: Study) -> None:
             raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1")
         for teacher in cell.teachers:
             _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
+    order(study)
     for finding in study.findings:
         _check_finding(finding, study, names)
     for pair in study.comparisons:
         for name in pair:
             _known("a comparison names", name, names)
-    order(study)
 
 
 def _check_kinds(study: Study) -> None:
@@ -109,19 +109,40 @@ def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
                 f"finding {finding.name!r} rests on {name!r} with {cell.seeds} seeds; allowed are {LEAST_SEEDS} or "
                 "more, since fewer cannot decide"
             )
-        for teacher in cell.teachers:
-            of, one, _ = teacher.partition("/")
-            if one or next(other.seeds for other in study.cells if other.name == of) < cell.seeds:
-                raise ValueError(
-                    f"finding {finding.name!r} rests on {name!r}, whose seeds share teachers ({teacher}); allowed is "
-                    "a teacher for each seed, since seeds of one teacher are not independent"
-                )
+        teacher = shared_teacher(name, study)
+        if teacher:
+            raise ValueError(
+                f"finding {finding.name!r} rests on {name!r}, whose seeds share teachers ({teacher}); allowed is "
+                "a teacher for each seed, since seeds of one teacher are not independent"
+            )
     if finding.metric not in METRICS:
         raise ValueError(
             f"finding {finding.name!r} has the metric {finding.metric!r}; allowed are {', '.join(METRICS)}"
         )
     if finding.direction not in ("lower", "higher"):
         raise ValueError(f"finding {finding.name!r} has the direction {finding.direction!r}; allowed are lower, higher")
+    if (finding.direction == "higher") != (finding.metric == "accuracy"):
+        raise ValueError(
+            f"finding {finding.name!r} calls a {finding.direction} {finding.metric} better; allowed are a higher "
+            "accuracy, and a lower nll, brier or ece"
+        )
+    if finding.better == finding.than:
+        raise ValueError(f"finding {finding.name!r} compares {finding.than!r} with itself; allowed are two cells")
+
+
+def shared_teacher(name: str, study: Study) -> str | None:
+    """A teacher, or a teacher's teacher, that several seeds of a cell learn from; None where each has its own."""
+    by_name = {cell.name: cell for cell in study.cells}
+    seeds, todo, seen = by_name[name].seeds, [name], set()
+    while todo:
+        for teacher in by_name[todo.pop()].teachers:
+            of, one, _ = teacher.partition("/")
+            if seeds > 1 and (one or by_name[of].seeds < seeds):
+                return teacher
+            if of not in seen:
+                seen.add(of)
+                todo.append(of)
+    return None
 
 
 def order(study: Study) -> list[Cell]:

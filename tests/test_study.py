@@ -128,6 +128,10 @@ FAULTS = {  # a study's text -> what the sentence says
     "Study('x', (Cell('a', 'base.py', seeds=5),), (Finding('1', 'a', 'a'),))": "rests on 'a' with 5 seeds",
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'acc'),))": "the metric 'acc'; allowed are",
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', direction='up'),))": "the direction 'up'",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a'),))": "compares 'a' with itself",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'accuracy'),))": "a lower accuracy better",
+    "Study('x', (Cell('a', 'base.py', {}, 6, ('b',)), Cell('b', 'base.py', {}, 6, ('c/0',)), Cell('c', 'base.py')), "
+    "(Finding('1', 'a', 'b'),))": r"whose seeds share teachers \(c/0\)",
     "Study('x', (Cell('a', 'base.py'),), comparisons=(('a', 'd'),))": "a comparison names 'd'",
     "Study('x', (Cell('a', 'base.py')))": "the study's cells are no tuple of Cell",
     "Study('x', (Cell('a', 'base.py'),), comparisons=('a', 'a'))": "comparisons are no pairs",
@@ -206,10 +210,15 @@ def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsy
     assert json.loads(mark.read_text())["findings"] == [["1", "a", "b", "ece", "lower"]]
     (tmp_path / "w/cards").mkdir()
     (tmp_path / "w/cards/a-0.json").write_text("")
-    write(file, text.replace("'a', 'b')", "'a', 'b', direction='higher')"))
-    assert study.main(words) == 2
-    said = capsys.readouterr().err
-    assert "its findings were a has lower ece than b; the study's are now a has higher ece than b" in said
+    for changed, now in (
+        (text.replace("'a', 'b')", "'a', 'b', 'nll')"), "a has lower nll than b (6 and 6 seeds)"),
+        (text.replace("Cell('a', 'base.py', seeds=6)", "Cell('a', 'base.py', seeds=9)"),
+         "a has lower ece than b (9 and 6 seeds)"),
+    ):  # fmt: skip
+        write(file, changed)
+        assert study.main(words) == 2
+        said = capsys.readouterr().err
+        assert f"its findings were a has lower ece than b (6 and 6 seeds); the study's are now {now}" in said
 
 
 def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
@@ -314,7 +323,8 @@ def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
     assert made[0]["raw"]["mean"] == pytest.approx(apart.mean())
     np.testing.assert_allclose(made[0]["raw"]["seeds"], stats.t.interval(0.95, 5, apart.mean(), stats.sem(apart)))
     assert [one["raw"]["p"] for one in made] == pytest.approx(p)
-    assert [one["raw"]["holm"] for one in made] == pytest.approx(verdict.holm(p))
+    assert [one["raw"]["holm"] for one in made[:2]] == pytest.approx(verdict.holm([*p[:2], 1])[:2])  # floors are alike
+    assert made[0]["raw"]["excess"]["mean"] == pytest.approx(apart.mean())
     low, high = made[0]["raw"]["images"]
     assert low < high < 0
 
@@ -325,13 +335,52 @@ def test_nothing_is_decided_before_every_seed_and_finding_is_there():
     del found["bad"][5]
     made = verdict.answers(asked, found)
     assert (made[0]["raw"]["n"], made[0]["raw"]["of"]) == (5, 6)
-    assert made[0]["raw"]["holm"] < 0.05
+    assert made[0]["raw"]["p"] < 0.05
+    assert made[0]["raw"]["holm"] == 1
+    found["same"].pop(5)
+    found["bad"] = six(0.2)[1]["bad"]
+    early = verdict.answers(asked, found)
+    assert [one["raw"]["verdict"] for one in early] == ["supported", "refuted", "undecided"]
+    assert early[0]["raw"]["holm"] == pytest.approx(3 * early[0]["raw"]["p"])  # the third, not whole yet, counts as 1
     assert [one["raw"]["verdict"] for one in made] == ["undecided"] * 3
     asked, found = six(0.2)
     del found["same"]
     made = verdict.answers(asked, found)
     assert made[2]["raw"] is None
     assert made[0]["raw"]["holm"] == pytest.approx(3 * whole["p"])  # the third finding counts all the same
+
+
+def test_noise_floors_alone_decide_nothing():
+    """Two calibrated networks, the second less sure: its ECE is the higher one with every seed, by chance alone."""
+    asked, found = six(0.0)
+    for name, ece in (("good", 0.010), ("bad", 0.020)):
+        for place, one in found[name].items():
+            for state in cards.STATES:
+                one.facts[state]["figures"]["ece"] = ece + 0.001 * (place % 3) * (1 + (name == "bad"))
+                one.facts[state]["floor"] = ece + 0.001
+    own = verdict.answers(asked, found)[0]["raw"]
+    assert own["p"] < 0.001
+    assert own["floors"] == pytest.approx([0.011, 0.021])
+    assert own["excess"]["mean"] == pytest.approx(0.001 * (1 - 2))
+    assert (own["verdict"], own["holm"] >= 0.05) == ("undecided", True)
+    for one in found["bad"].values():
+        one.facts["raw"]["floor"] = 0.011
+    own = verdict.answers(asked, found)[0]["raw"]
+    assert own["verdict"] == "supported"
+    assert own["holm"] == pytest.approx(3 * max(own["p"], own["excess"]["p"]))
+
+
+def test_equal_differences_are_judged_by_their_signs_and_shared_teachers_get_no_p():
+    assert verdict._p(np.full(6, -0.01)) == pytest.approx(2 / 2**6)
+    assert verdict._p(np.zeros(6)) == 1
+    asked, found = six(0.2)
+    assert verdict.explored(asked, found)[0]["raw"]["p"] is not None
+    taught = asked.cells[0]._replace(teachers=("bad/0",))
+    asked = asked._replace(cells=(taught, *asked.cells[1:]), findings=())
+    assert cells.shared_teacher("good", asked) == "bad/0"
+    (own, *_) = verdict.explored(asked, found)
+    assert own["raw"]["p"] is None
+    assert own["raw"]["seeds"]
 
 
 def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():

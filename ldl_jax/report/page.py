@@ -32,20 +32,21 @@ CAPTIONS = {
         "model that is calibrated already has its lowest NLL at 1.",
     ),
 }  # fmt: skip
-MEANINGS = (
-    "ECE: 15 bins of equal width (lo, hi] over the confidence (Guo et al. 2017); the mean over examples of the gap "
-    "between a bin's accuracy and its mean confidence. It is overconfidence plus underconfidence; signed ECE is "
+MEANINGS = {
+    "ece": "ECE: 15 bins of equal width (lo, hi] over the confidence (Guo et al. 2017); the mean over examples of the "
+    "gap between a bin's accuracy and its mean confidence. It is overconfidence plus underconfidence; signed ECE is "
     "their difference.",
-    "Intervals are nominally of 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, which noise makes "
-    "larger, are moved back by as much (basic bootstrap); that of the ECE begins at 0 where chance explains it.",
-    "Floor: the ECE that a perfectly calibrated model with these confidences scores on this many examples, since "
-    "noise makes gaps; differences of that size mean nothing. Other figures that add up gaps have such a floor too, "
-    "which is not measured here; debiased ones have none.",
-    "Debiased L2 is without this noise and may be negative when squared. Smooth ECE has a kernel in the place of "
-    "bins (Blasiok and Nakkiran 2023), the KS error has neither (Gupta et al. 2021).",
-    "At T: after the logits were divided by one temperature that was fitted on other examples. What wins only "
+    "intervals": "Intervals are nominally of 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, "
+    "which noise makes larger, are moved back by as much (basic bootstrap); that of the ECE begins at 0 "
+    "where chance explains it.",
+    "floor": "Floor: the ECE that a perfectly calibrated model with these confidences scores on this many examples, "
+    "since noise makes gaps; an ECE near it is what chance makes. Other figures that add up gaps have such a "
+    "floor too, which is not measured here; debiased ones have none.",
+    "others": "Debiased L2 is without this noise and may be negative when squared. Smooth ECE has a kernel in "
+    "the place of bins (Blasiok and Nakkiran 2023), the KS error has neither (Gupta et al. 2021).",
+    "at_t": "At T: after the logits were divided by one temperature that was fitted on other examples. What wins only "
     "before that wins by something that one number mends. Intervals at T take the temperature as given.",
-)
+}
 
 
 def page(suites: list[dict], *, title: str, facts: dict[str, str] | None = None) -> str:
@@ -60,7 +61,7 @@ def page(suites: list[dict], *, title: str, facts: dict[str, str] | None = None)
         for kind, drawings in drawn.items()
     ]
     parts.append(html.section("All figures", *(_figures(suite) for suite in suites)))
-    parts.append(html.section("What they mean", *map(html.text, MEANINGS)))
+    parts.append(html.section("What they mean", *map(html.text, MEANINGS.values())))
     parts.append(html.section("How it was made", html.table(["", ""], [[k, v] for k, v in _facts(facts).items()])))
     return html.document(title, parts)
 

@@ -118,24 +118,27 @@ def _claim(workdir: Path, path: Path, asked: Study, *, new: bool) -> None:
     """Make `workdir` this study's, its hypotheses written down. Raises ValueError where it is another one's."""
     file = workdir / MARK
     asks = [list(finding[:-1]) for finding in asked.findings]  # all but the claim in words
-    mine = {"study": path.stem, "title": asked.title, "began": f"{datetime.now(UTC):%Y-%m-%d}", "findings": asks}
+    asked_of = {name for finding in asked.findings for name in (finding.better, finding.than)}
+    seeds = {cell.name: cell.seeds for cell in asked.cells if cell.name in asked_of}
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    mine = {"study": path.stem, "title": asked.title, "began": today, "findings": asks, "seeds": seeds}
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir {workdir} is a file; allowed is a directory")
     if file.exists():
         try:
             there = json.loads(file.read_text())
-            name, before = there["study"], there["findings"]
+            name, before, planned = there["study"], there["findings"], there.get("seeds", seeds)
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
         if name != path.stem:
             raise ValueError(f"--workdir {workdir} holds the study {name!r}; allowed for {path.stem!r} is another one")
-        if before != asks:
-            if any((workdir / runner.CARDS).glob("*.json")):
-                raise ValueError(
-                    f"--workdir {workdir} has results, and its findings were {_said(before)}; the study's are now "
-                    f"{_said(asks)}, and allowed are those written down before the runs"
-                )
-            files.write_json(file, mine)
+        if (before, planned) != (asks, seeds) and any((workdir / runner.CARDS).glob("*.json")):
+            raise ValueError(
+                f"--workdir {workdir} has results, and its findings were {_said(before, planned)}; the study's are now "
+                f"{_said(asks, seeds)}, and allowed are those written down before the runs"
+            )
+        if before != asks or there.get("seeds") != seeds:
+            files.write_json(file, {**mine, "began": there.get("began", today)})
     elif not new:
         raise ValueError(f"--workdir {workdir} holds no study; --collect is for one that was begun")
     elif workdir.is_dir() and any(not one.name.startswith(".") for one in workdir.iterdir()):
@@ -144,8 +147,11 @@ def _claim(workdir: Path, path: Path, asked: Study, *, new: bool) -> None:
         files.write_json(file, mine)
 
 
-def _said(findings: list) -> str:
-    asked = [f"{better} has {direction} {metric} than {than}" for _, better, than, metric, direction in findings]
+def _said(findings: list, seeds: dict[str, int]) -> str:
+    asked = [
+        f"{better} has {direction} {metric} than {than} ({seeds.get(better)} and {seeds.get(than)} seeds)"
+        for _, better, than, metric, direction in findings
+    ]
     return ", ".join(asked) or "none"
 
 

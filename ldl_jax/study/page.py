@@ -14,15 +14,21 @@ from ldl_jax.study.cards import Card
 COLUMNS = [*(("raw", name) for name in METRICS), *(("scaled", name) for name in METRICS[1:])]
 SHOWN = ("ldl-jax", "jax", "flax", "optax")  # packages whose versions are said
 MOST_LINES = 6  # of a picture of epochs
+OF_STUDIES = ("ece", "floor", "at_t")  # of what the figures mean
+CSV = ["what", "name", "than", "state", "figure", "mean", "std", "n", "low", "high", "images_low", "images_high", "p",
+       "less_floors", "less_floors_p", "holm", "verdict"]  # fmt: skip
 RULES = (
     f"Every finding was written down before the runs, with at least {LEAST_SEEDS} seeds for its cells. Over seeds: "
-    "95 % interval of the mean difference and paired t test, Student's t. p by Holm's correction over all findings, "
-    "for raw figures and for those at T; supported or refuted where it is below 5 % and every seed is there, undecided "
-    "otherwise. Over images: 95 %, paired bootstrap; between the ECE of an overconfident and that of a calibrated "
-    "network it may miss the true difference (in simulations it held it in 48 to 83 %). Floors: the ECE of a perfectly "
-    "calibrated model with the confidences of either on these images; a difference no larger than theirs says little. "
-    "At T: after the temperature that each run fitted on its holdout.",
-    "The other comparisons are exploratory: without correction, and without a verdict.",
+    "95 % interval of the mean difference and paired t test, Student's t: for these training and test images. Less "
+    "floors: the same after the noise floor of each run was taken off its ECE, what a perfectly calibrated network of "
+    "these confidences would score; noise alone gives the less sure of two networks the higher ECE. p: the larger of "
+    "both, by Holm's correction over all findings, for raw figures and for those at T; supported or refuted where it "
+    "is below 5 % and every seed is there, undecided otherwise.",
+    "The other comparisons are exploratory: p is that of the paired t test over seeds, without correction and "
+    "without a verdict, and there is none where seeds share teachers: their interval holds for these teachers alone.",
+    "Over images: 95 %, paired bootstrap; between the ECE of an overconfident and that of a calibrated network it may "
+    "miss the true difference (in simulations it held it in 48 to 83 %). At T: after the temperature that each run "
+    "fitted on its holdout.",
 )
 INTERVALS = "Thick: 95 % interval over seeds; thin: over test images; green: supported, red: refuted, grey: undecided."
 GLANCE = "Point: mean over seeds; line: their standard deviation; grey tick: the noise floor of the ECE."
@@ -65,7 +71,7 @@ def numbers(results: dict) -> str:
     """All of it as CSV, a line for each cell or comparison, state and figure; fractions, nat."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["what", "name", "than", "state", "figure", "mean", "std", "n", "low", "high", "p", "verdict"])
+    writer.writerow(CSV)
     for row in results["cells"]:
         for state in STATES:
             for name, value in (row[state] or {}).items():
@@ -75,10 +81,11 @@ def numbers(results: dict) -> str:
             for state in STATES:
                 own = one[state]
                 if own is not None:
-                    ends = own["seeds"] or ("", "")
-                    p, verdict = own.get("holm", own["p"]), own.get("verdict", "")
-                    asked = [what[:-1], one["better"], one["than"], state, one["metric"]]
-                    writer.writerow([*asked, own["mean"], own["std"], own["n"], *ends, p, verdict])
+                    asked = [what[:-1], one["better"], one["than"], state, one["metric"], own["mean"], own["std"]]
+                    ends = [end for name in ("seeds", "images") for end in own[name] or ("", "")]
+                    less = [(own["excess"] or {}).get(name, "") for name in ("mean", "p")]
+                    decided = [own.get(name, "") for name in ("holm", "verdict")]
+                    writer.writerow([*asked, own["n"], *ends, own["p"], *less, *decided])
     return out.getvalue()
 
 
@@ -122,7 +129,7 @@ def _spread(own: dict | None, name: str, between: str) -> str:
 
 
 def _answers(results) -> tuple[list[str], list[list[str]]]:
-    head = ["finding", "", "verdict", "difference", "over seeds", "p", "over images", "floors", "n"]
+    head = ["finding", "", "verdict", "difference", "over seeds", "over images", "less floors", "p", "n"]
     lines = []
     for one in results["findings"]:
         question = f"{one['name']}: {one['direction']} {KNOWN[one['metric']][0]}, {one['better']} than {one['than']}"
@@ -131,10 +138,12 @@ def _answers(results) -> tuple[list[str], list[list[str]]]:
             if own is None:
                 lines.append([*label, "undecided", *["–"] * 6])
             else:
-                *difference, n = _difference(one["metric"], own, own["holm"])
-                floors = "–" if own["floors"] is None else ", ".join(number("ece", floor) for floor in own["floors"])
+                mean, seeds, p, images, n = _difference(one["metric"], own, own["holm"])
+                less = (
+                    "–" if own["excess"] is None else " ".join(_difference("ece", {**own, **own["excess"]}, None)[:2])
+                )
                 n = n if own["n"] == own["of"] else f"{n} of {own['of']}"
-                lines.append([*label, own["verdict"], *difference, floors, n])
+                lines.append([*label, own["verdict"], mean, seeds, images, less, p, n])
     return head, lines
 
 
@@ -172,8 +181,9 @@ def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], command
     parts += _pictures(asked, found)
     if results["comparisons"]:
         compared = html.table(*_explored(results))
-        parts.append(html.section("Other comparisons", html.text(RULES[1], "quiet"), compared))
-    parts.append(html.section("What the figures mean", *map(html.text, MEANINGS)))
+        said = (html.text(rule, "quiet") for rule in RULES[1:])
+        parts.append(html.section("Other comparisons", *said, compared))
+    parts.append(html.section("What the figures mean", *map(html.text, (MEANINGS[n] for n in OF_STUDIES))))
     parts.append(html.section("How it was made", html.table(["", ""], _made(asked, found, command))))
     return html.document(asked.title, parts)
 
@@ -183,7 +193,8 @@ def _section_of_answers(asked: Study, results: dict) -> str:
     drawn = study_pictures.answers(results["findings"])
     picture = [] if drawn is None else [html.drawing("answers", drawn, "differences with their intervals", "full")]
     table = html.table(*_answers(results))
-    return html.section("Answers", *about, *picture, html.text(INTERVALS, "quiet"), table, html.text(RULES[0], "quiet"))
+    said = (html.text(RULES[place], "quiet") for place in (0, 2))
+    return html.section("Answers", *about, *picture, html.text(INTERVALS, "quiet"), table, *said)
 
 
 def _pictures(asked: Study, found) -> list[str]:

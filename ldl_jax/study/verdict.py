@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from ldl_jax.cells import METRICS, Finding, Study
+from ldl_jax.cells import METRICS, Finding, Study, shared_teacher
 from ldl_jax.scores import uncertainty
 from ldl_jax.study.cards import STATES, Card
 
@@ -16,17 +16,19 @@ def answers(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
     """Each finding with, by state ('raw', 'scaled'), its difference and 'verdict'; JSON can hold it.
 
     A difference is of `better` less `than` on the seeds that both have: 'mean', 'std', 'n', 'of' (seeds planned),
-    'seeds' (95 %, Student's t over the seeds' differences), 'p' (paired t test; None for one seed), 'holm' (p by Holm
-    1979 over all findings, one without results counted with p = 1), 'images' (95 %, paired bootstrap on the test
-    images), 'floors' (of an ECE: the mean noise floors of both). 'supported' and 'refuted' are decided at 5 % for all
-    findings together, once every planned seed is there; all else is 'undecided'.
+    'seeds' (95 %, Student's t over the seeds' differences), 'p' (paired t test; None for one seed), 'images' (95 %,
+    paired bootstrap on the test images). Of an ECE also 'floors' (the mean noise floors of both) and 'excess' (mean,
+    seeds and p of the difference after each run's own floor was taken off). 'holm' is p by Holm 1979 over all findings;
+    of an ECE it is that of the larger p, as it is and less floors, so that noise floors alone, which are higher for
+    networks that are less sure, decide nothing; it is 1 where both differ in sign, and for findings whose seeds are not
+    all there. 'supported' and 'refuted' are decided at 5 % for all findings together; all else is 'undecided'.
     """
     made = [
         {**finding._asdict(), **{state: _of(finding, study, cards, state, seed) for state in STATES}}
         for finding in study.findings
     ]
     for state in STATES:
-        adjusted = holm([1.0 if one[state] is None or one[state]["p"] is None else one[state]["p"] for one in made])
+        adjusted = holm([_decisive(one[state]) for one in made])
         for one, p in zip(made, adjusted, strict=True):
             if one[state] is not None:
                 one[state]["holm"] = p
@@ -35,10 +37,15 @@ def answers(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
 
 
 def explored(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
-    """The other comparisons, in every metric and state, without a verdict."""
+    """The other comparisons, in every metric and state, without a verdict.
+
+    'p' is None where seeds share a teacher, which makes them depend on each other.
+    """
     made = []
     for one, other in study.comparisons:
         found = {state: _differences(one, other, study, cards, state, seed) for state in STATES}
+        if any(shared_teacher(name, study) for name in (one, other)):
+            found = {state: own and {m: {**d, "p": None} for m, d in own.items()} for state, own in found.items()}
         made += [
             {"better": one, "than": other, "metric": metric,
              **{state: None if own is None else own[metric] for state, own in found.items()}}
@@ -78,18 +85,30 @@ def _differences(better: str, than: str, study: Study, cards: Cards, state: str,
         spread = uncertainty.over_seeds(figure)
         found[metric] = {
             "mean": spread.mean, "std": spread.std, "n": spread.n, "of": planned, "seeds": spread.interval,
-            "p": _p(np.array(figure)), "images": images[metric].interval, "floors": floors if metric == "ece" else None,
+            "p": _p(np.array(figure)), "images": images[metric].interval, "floors": None, "excess": None,
         }  # fmt: skip
-    return found
+    less = [a["figures"]["ece"] - a["floor"] - b["figures"]["ece"] + b["floor"] for a, b in zip(*sides, strict=True)]
+    spread = uncertainty.over_seeds(less)
+    excess = {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(less))}
+    return {**found, "ece": {**found["ece"], "floors": floors, "excess": excess}}
 
 
 def _p(differences: np.ndarray) -> float | None:
     """Two-sided p of the t test that differences f[n] are 0 on average; None for one seed."""
     if len(differences) < 2:
         return None
-    if np.ptp(differences) == 0:
-        return float(differences[0] == 0)
+    if np.ptp(differences) == 0:  # no spread to measure by: the sign test's
+        return 1.0 if differences[0] == 0 else 2.0 ** (1 - len(differences))
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _decisive(own: dict | None) -> float:
+    """The p that a finding is decided by, before Holm's correction; 1 where it cannot be decided yet."""
+    if own is None or own["p"] is None or own["n"] < own["of"]:
+        return 1.0
+    if own["excess"] is None:
+        return own["p"]
+    return max(own["p"], own["excess"]["p"]) if own["mean"] * own["excess"]["mean"] > 0 else 1.0
 
 
 def _verdict(direction: str, own: dict) -> str:
