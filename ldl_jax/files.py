@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 def write(path, data: bytes | str) -> Path:
     """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError naming the path."""
     content = data.encode() if isinstance(data, str) else data
-    return _through(f".{Path(path).name}.{os.getpid()}.tmp", path, lambda temporary: temporary.write_bytes(content))
+    return _through(
+        f".{Path(path).name}.{secrets.token_hex(4)}.tmp", path, lambda temporary: temporary.write_bytes(content)
+    )
 
 
 def write_with(path, writer) -> Path:
@@ -19,7 +22,7 @@ def write_with(path, writer) -> Path:
 
     Raises OSError naming `path`, not the temporary.
     """
-    return _through(f".{os.getpid()}.tmp.{Path(path).name}", path, writer)
+    return _through(f".{secrets.token_hex(4)}.tmp.{Path(path).name}", path, writer)
 
 
 def _through(name: str, path, writer) -> Path:

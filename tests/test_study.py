@@ -1,5 +1,6 @@
 """Studies: what is planned, what is kept, what is refused, and what the answers say."""
 
+import contextlib
 import csv
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import build, cells, programs, run
+from ldl_jax import build, cells, config, files, programs, run
 from ldl_jax.cells import Cell, Finding, Study
 from ldl_jax.study import __main__ as study
 from ldl_jax.study import cards, page, planning, runner, verdict, workers
@@ -250,6 +251,36 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
     said = capsys.readouterr().err
     assert "plain/0: another process works on it; waiting" in said
     assert "2/2 plain/1" in said
+
+
+def test_a_run_that_another_process_ended_just_now_is_not_begun_anew(file, tmp_path, monkeypatch):
+    planned_one = planned(file)[-1]
+    made = card(planned_one, np.random.default_rng(0))
+    held = run.locked
+
+    @contextlib.contextmanager
+    def late(folder):  # the other process ends between the look at the card and the lock
+        cards.write(tmp_path / runner.CARDS, planned_one, made)
+        with held(folder):
+            yield
+
+    monkeypatch.setattr(run, "locked", late)
+    monkeypatch.setattr("ldl_jax.train.train", None)
+    assert runner.one(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
+
+
+def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_path):
+    student = planned(file)[1]
+    place, teacher = (runner.directory(tmp_path, key) for key in (student.key, student.needs[0]))
+    for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz"):
+        files.write(place / name, "")
+    files.write(place / run.CONFIG, config.to_json(student.config))
+    files.write(teacher / run.WEIGHTS, "weights")
+    digest = files.sha256(teacher / run.WEIGHTS)
+    files.write_json(place / run.VERSIONS, {"starts": [{"inputs": {"teachers[0] = x": digest, "data.root = y": "z"}}]})
+    assert runner._is_finished(student, tmp_path, place)
+    files.write(teacher / run.WEIGHTS, "other weights")
+    assert not runner._is_finished(student, tmp_path, place)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def get_study():
         cell("hard_r14", {}, 3, depth=14),
         cell("hard_long", {}, 3, length=LONG),
         cell("online", {"labels.name": "online"}, 3),
-        cell("classwise", {"labels.name": "classwise"}, 3),
+        cell("classwise", {"labels.name": "classwise", "labels.classwise.first": "zeros"}, 3),
         cell("mean_teacher", {"labels.name": "mean_teacher"}, 3),
         cell("peer", {"labels.name": "peer"}, 3),
     )

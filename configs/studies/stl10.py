@@ -19,7 +19,7 @@ METHODS = {  # name -> (config, fields, teachers)
     "hard": ("stl10_hard.py", {}, ()),
     "smooth": ("stl10_hard.py", {"labels.name": "smooth"}, ()),
     "online": ("stl10_online.py", {}, ()),
-    "classwise": ("stl10_hard.py", {"labels.name": "classwise"}, ()),
+    "classwise": ("stl10_hard.py", {"labels.name": "classwise", "labels.classwise.first": "zeros"}, ()),
     "kd": ("stl10_hard.py", KD, ONE),
     "ldl": ("stl10_hard.py", {"labels.name": "teacher"}, ONE),
     "ldl_mix": ("stl10_ldl_mix.py", {}, ONE),

@@ -1,5 +1,6 @@
 """A study's runs one after another, each kept as soon as it is finished."""
 
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from ldl_jax import config, files, run
 from ldl_jax.cells import Planned
 from ldl_jax.study import cards
 
-RUNS, CARDS, LOGS = "runs", "cards", "logs"
+RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
 ATTEMPTS = 2
 POLL = 2.0  # seconds between two looks at a run that another process works on
 SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
@@ -100,20 +101,30 @@ def images(planned: Planned) -> float:
 def one(planned: Planned, workdir, compiled: dict) -> cards.Card:
     """Train a run in this process, its output into a log file, and keep its card; teachers must be there.
 
-    Of a run that is finished already, its card alone is made.
+    Of a run that is finished already, its card alone is made. Raises Busy where another process is at it.
     """
     place = directory(workdir, planned.key)
-    if not _is_finished(planned, place):
-        _train(planned, workdir, place, compiled)
-    card = cards.make(planned, place, _spent(place))
-    cards.write(Path(workdir) / CARDS, planned, card)
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the weights are in model.npz
-    return card
+    with run.locked(Path(workdir) / LOCKS / place.name):  # longer than the run's own lock, so that none begins it anew
+        card = cards.read(Path(workdir) / CARDS, planned)
+        if card is not None:  # another process made it in the meantime
+            return card
+        if not _is_finished(planned, workdir, place):
+            _train(planned, workdir, place, compiled)
+        card = cards.make(planned, place, _spent(place))
+        cards.write(Path(workdir) / CARDS, planned, card)
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the weights are in model.npz
+        return card
 
 
-def _is_finished(planned: Planned, place: Path) -> bool:
-    whole = all((place / name).is_file() for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz"))
-    return whole and not config.differences(run.read_config(place), planned.config)
+def _is_finished(planned: Planned, workdir, place: Path) -> bool:
+    """Whether a directory holds this very run to its end, learned from the teachers that are there now."""
+    if not all((place / name).is_file() for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz")):
+        return False
+    inputs = json.loads((place / run.VERSIONS).read_text())["starts"][-1]["inputs"]
+    learned = [digest for name, digest in inputs.items() if name.startswith("teachers[")]
+    weights = [directory(workdir, key) / run.WEIGHTS for key in planned.needs]
+    there = [files.sha256(path) for path in weights if path.is_file()]
+    return learned == there and not config.differences(run.read_config(place), planned.config)
 
 
 def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
