@@ -2,7 +2,7 @@
 
 python -m ldl_jax.main --config=configs/cifar100_kd.py --config.data.root=DATA
 
-Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several are averaged:
+Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several, of other seeds, are averaged:
 --config.teachers="('a', 'b', 'c')", --config.labels.teacher.average=logits, --config.labels.teacher.weight=3. Weights
 0.1 and 0.9 at T = 4 with the KL divergence averaged over examples, as github.com/HobbitLong/RepDistiller runs it:
 accuracy % there ResNet-56 -> 20 70.66, ResNet-110 -> 32 73.08 (last epoch). The row 'KD' of

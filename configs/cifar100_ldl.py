@@ -2,7 +2,7 @@
 
 python -m ldl_jax.main --config=configs/cifar100_ldl.py --config.data.root=DATA
 
-Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several are averaged:
+Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several, of other seeds, are averaged:
 --config.teachers="('a', 'b', 'c')", --config.labels.teacher.average=logits, --config.labels.teacher.weight=3.
 Published as 'SL' (github.com/vision01234/8511), accuracy % / ECE: ResNet-20 69.09 / .051, ResNet-32 71.96 / .071,
 ResNet-44 72.79 / .084, ResNet-56 73.59 / .085, ResNet-110 75.47 / .089. Not measured here.

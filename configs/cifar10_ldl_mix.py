@@ -2,7 +2,7 @@
 
 python -m ldl_jax.main --config=configs/cifar10_ldl_mix.py --config.data.root=DATA
 
-Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several are averaged:
+Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several, of other seeds, are averaged:
 --config.teachers="('a', 'b', 'c')". Other mixings: --config.mixing.name=mixup, --config.mixing.name=ricap. Not
 measured here.
 """

@@ -6,7 +6,8 @@ Learning rate = 0.1 x batch / 256: change both together. 5 warm-up epochs, then 
 Decay 1e-4 on all parameters, as in the PyTorch recipes; flax's example spares biases and BatchNorm, which is
 --config.optimizer.decay=kernels. BatchNorm sees the whole batch; --config.model.norm_group=128 gives it what each of 8
 devices has where statistics are not shared. Hardware: 8 GPUs or TPU cores, or more, and input that keeps up: see
-docs/scaling.md. Published for ResNet-50 and 90 epochs, accuracy % / NLL / ECE %: 76.2 / .939 / 3.2
+launch/README.md; on fewer, --config.data.batch_size=256 --config.optimizer.accumulate=4 makes updates of as many
+images, with BatchNorm over 256. Published for ResNet-50 and 90 epochs, accuracy % / NLL / ECE %: 76.2 / .939 / 3.2
 (github.com/google/uncertainty-baselines); 76.3 to 76.7 % (flax's ImageNet example). Not measured here.
 """
 

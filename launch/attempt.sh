@@ -2,7 +2,7 @@
 # One process of a run, for schedulers that start again what failed: launch/attempt.sh --config=FILE --workdir=DIR [...]
 #
 # Status 75 where the run saved and left before its end (SIGTERM): the same command goes on. Otherwise that of the
-# command: 0 done, 1 failed, 2 the input is not right.
+# command: 0 done, 1 failed, 2 the input is not right, 3 other processes did not come, or went.
 set -euo pipefail
 
 workdir=""

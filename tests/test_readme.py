@@ -1,6 +1,7 @@
 """What the README shows works as it stands there."""
 
 import re
+import shutil
 import types
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def test_a_network_of_ones_own_is_found_takes_its_options_and_learns(tmp_path, m
     )
     assert all(np.abs(leaf).max() > 0 for name, leaf in traverse_util.flatten_dict(grads).items() if "kernel" in name)
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (moved, variables["batch_stats"])), strict=True))
+
+
+def test_a_config_of_ones_own_starts_from_one_beside_it(tmp_path):
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "configs" / "mine.py").write_text(block("mine.small"))
+    made = config.read(tmp_path / "configs" / "mine.py")
+    config.check(made)
+    assert (made.model.name, made.model.options.width, made.data.name) == ("mine.small", 32, "cifar100")
 
 
 def test_the_loop_is_about_twenty_lines():

@@ -17,7 +17,7 @@ STATES = {"raw": "", "scaled": " at T"}  # state -> what it adds to a figure's n
 def answers(findings: list[dict]) -> Figure | None:
     """Differences of `verdict.answers` with 95 % intervals: thick over seeds, thin over images; None where none is.
 
-    One panel a metric, since their units differ.
+    A ring is a difference of ECEs less noise floors. One panel a metric, since their units differ.
     """
     shown: dict[str, list[tuple[str, dict]]] = {}
     for one in findings:
@@ -45,6 +45,8 @@ def _differences(axes: Axes, metric: str, some: list[tuple[str, dict]]) -> None:
             axes.plot(factor * np.array(own["seeds"]), [place] * 2, color=colour, linewidth=4, alpha=0.45)
         axes.plot(factor * np.array(own["images"]), [place] * 2, color=colour, linewidth=1.1)
         axes.plot(factor * own["mean"], place, "o", color=colour, markersize=5)
+        if own["excess"] is not None:
+            axes.plot(factor * own["excess"]["mean"], place, "o", color=colour, markersize=8, fillstyle="none")
         said = {"transform": axes.get_yaxis_transform(), "va": "center", "color": INK}
         axes.text(1.02, place, own["verdict"], **said)
     axes.set_yticks(range(len(some)), [label for label, _ in some])

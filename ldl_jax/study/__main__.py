@@ -4,7 +4,8 @@ python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=V
 
 Every finished run is kept as a result card in DIR/cards, and the same command goes on with what is missing. The report
 is DIR/report.html, with results.json and results.csv beside it. --print gives the command of each run, a line each, for
-a cluster's job array (students wait for their teachers); --collect makes the report of what is there.
+a cluster's job array (a student's line does its teachers first, or waits for who does them); --collect makes the report
+of what is there.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
                       help="a config field of all cells, such as data.root=DIR")  # fmt: skip
     made.add_argument("--only", metavar="CELL[/NUMBER]",
                       help="these cells or runs (0: the first seed), by commas, and their teachers")  # fmt: skip
-    made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, each in its own process")
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="processes side by side, each at one cell")
     made.add_argument("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
     made.add_argument("--no-report", action="store_true", help="do the runs and leave the report to --collect")
     made.add_argument("--collect", action="store_true", help="make the report of the cards that are there")

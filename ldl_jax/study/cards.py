@@ -1,7 +1,7 @@
 """Result cards: what is kept of a study's finished run, small enough to be kept for good.
 
 A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, figures by epoch, how it was made) and
-.npz (one number a test image, for comparisons on the same images; to 11 bits, since hundreds are kept).
+.npz (`COLUMNS` of each test image, for comparisons on the same images; to 11 bits, since hundreds are kept).
 """
 
 import json

@@ -30,7 +30,10 @@ RULES = (
     "miss the true difference (in simulations it held it in 48 to 83 %). At T: after the temperature that each run "
     "fitted on its holdout.",
 )
-INTERVALS = "Thick: 95 % interval over seeds; thin: over test images; green: supported, red: refuted, grey: undecided."
+INTERVALS = (
+    "Thick: 95 % interval over seeds; thin: over test images; ring: less the noise floors of the ECE; green: "
+    "supported, red: refuted, grey: undecided."
+)
 GLANCE = "Point: mean over seeds; line: their standard deviation; grey tick: the noise floor of the ECE."
 DIAGRAMS = (
     "The accuracy (up) of the test images in each bin of confidence (right) of each cell's first seed; the larger a "
@@ -140,7 +143,7 @@ def _answers(results) -> tuple[list[str], list[list[str]]]:
             else:
                 mean, seeds, p, images, n = _difference(one["metric"], own, own["holm"])
                 less = (
-                    "–" if own["excess"] is None else " ".join(_difference("ece", {**own, **own["excess"]}, None)[:2])
+                    "–" if own["excess"] is None else "{} ({})".format(*_difference("ece", own | own["excess"], None))
                 )
                 n = n if own["n"] == own["of"] else f"{n} of {own['of']}"
                 lines.append([*label, own["verdict"], mean, seeds, images, less, p, n])
