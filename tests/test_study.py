@@ -141,6 +141,8 @@ FAULTS = {  # a study's text -> what the sentence says
         r"rests on 'a', whose seeds share teachers \(b\)",
     "Study('x', (Cell('a', 'base.py'), Cell('b', 'base.py', {'data.folds': 5})), comparisons=(('a', 'b'),))":
         "'a' and 'b' are compared, but their test images are not the same",
+    "Study('x', (Cell('a', 'base.py', {'data.folds': 5, 'data.fold': 1}, 3, ('b',)), Cell('b', 'base.py', "
+    "{'data.folds': 5})))": "cell 'a' has the teacher 'b', which is trained on other folds",
     "7": "returns int; allowed is a Study",
     "1 / 0": "is no study: division by zero",
 }  # fmt: skip

@@ -139,7 +139,7 @@ def _answers(results) -> tuple[list[str], list[list[str]]]:
         for state, own in ((state, one[state]) for state in STATES):
             label = [question, "raw"] if state == "raw" else ["", "at T"]
             if own is None:
-                lines.append([*label, "undecided", *["–"] * 6])
+                lines.append([*label, "no temperature" if one["raw"] else "undecided", *["–"] * 6])
             else:
                 mean, seeds, p, images, n = _difference(one["metric"], own, own["holm"])
                 less = (

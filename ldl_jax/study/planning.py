@@ -11,7 +11,8 @@ from ldl_jax import cells, config
 from ldl_jax.cells import Cell, Planned, Study
 
 TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
-TESTED = ("data.name", "data.train_split", "data.folds", "data.fold")  # fields that say what the test images are
+SET = ("data.name", "data.root", "data.tfds.test")  # fields that say which data set it is
+SPLIT = ("data.train_split", "data.folds", "data.fold")  # fields that say which of its images are tested on
 
 
 def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Planned]:
@@ -34,11 +35,21 @@ def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Pl
 
 
 def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None:
-    """Cells that are compared are measured on the same images."""
+    """Cells that are compared are measured on the same images, and nobody teaches what a student is tested on."""
+    fields = {cell.name: config.flatten(planned[cell.name, 0].config) for cell in study.cells}
     for one, other in [(finding.better, finding.than) for finding in study.findings] + list(study.comparisons):
-        there, here = ([config.flatten(planned[name, 0].config)[field] for field in TESTED] for name in (one, other))
-        if there != here:
+        if any(fields[one][field] != fields[other][field] for field in SET + SPLIT):
             raise ValueError(f"cells {one!r} and {other!r} are compared, but their test images are not the same")
+    for cell in study.cells:
+        for teacher in (name.partition("/")[0] for name in cell.teachers):
+            same_set, same_split = (
+                all(fields[cell.name][field] == fields[teacher][field] for field in some) for some in (SET, SPLIT)
+            )
+            if same_set and not same_split:
+                raise ValueError(
+                    f"cell {cell.name!r} has the teacher {teacher!r}, which is trained on other folds of the same "
+                    f"data, test images of {cell.name!r} among them; allowed is the same {', '.join(SPLIT)}"
+                )
 
 
 def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
