@@ -12,7 +12,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 needed = pytest.mark.skipif(not BROWSER, reason="no Chromium here")
 
 
-def look(tmp_path, *, width, dark, least=3000):
+def assert_looks_right(tmp_path, *, width, dark, least=3000):
     """`tmp_path`/report.html is no wider than a window of that width, logs nothing and is drawn light or dark."""
     (tmp_path / "frame.html").write_text(
         f'<body style="margin:0"><iframe id=f src="report.html" style="width:{width}px;height:3000px;border:0">'

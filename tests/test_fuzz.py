@@ -138,7 +138,7 @@ def built(made):
     return c and build.experiment(c, jax.devices()[:1])
 
 
-def traced(made):
+def assert_shapes_kept(made):
     """The shapes of a step: nothing is computed, and nothing held."""
     experiment = built(made)
     if experiment is None:
@@ -163,7 +163,7 @@ def traced(made):
 @given(changes(wild=0.05))
 def test_shapes_of_a_step(made):
     with one_sentence(small(made)):
-        traced(made)
+        assert_shapes_kept(made)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_shapes_of_a_step(made):
 @given(changes(wild=0.02))
 def test_a_step(made):
     with one_sentence(small(made)):
-        experiment = traced({**made, "model.name": "tests.tiny"})
+        experiment = assert_shapes_kept({**made, "model.name": "tests.tiny"})
         if experiment is None:
             return
         train, c = experiment.dataset.train, experiment.config

@@ -189,4 +189,4 @@ def test_a_table_escapes_its_cells_and_keeps_its_shape():
 def test_in_a_browser_nothing_sticks_out_and_nothing_is_complained_of(written, tmp_path, width, dark):
     """Shown in a frame as wide as a screen or a phone, which says how wide its content is."""
     (tmp_path / "report.html").write_text(written)
-    browser.look(tmp_path, width=width, dark=dark)
+    browser.assert_looks_right(tmp_path, width=width, dark=dark)

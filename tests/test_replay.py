@@ -110,7 +110,7 @@ def ours(variables, count, *, biased=False, names=tuple(START)):
     return np.concatenate([np.ravel(value) for value in found.values()])
 
 
-def same(one, other):
+def assert_same(one, other):
     np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
@@ -153,12 +153,12 @@ def test_a_method_is_its_twin_in_pytorch(name):
         recipe, given(name, recipe), frozen, [fed(name, step) for step in range(count)],
         keep=lambda state: jax.device_get(state.labels), options=quick(),
     )  # fmt: skip
-    same(done.seen["loss"], theirs["loss"])
+    assert_same(done.seen["loss"], theirs["loss"])
     variables = {"params": done.state.params["model"], "batch_stats": done.state.batch_stats}
-    same(ours(variables, count, biased=name == "mean_teacher_averaged"), theirs["p"])
+    assert_same(ours(variables, count, biased=name == "mean_teacher_averaged"), theirs["p"])
     for what in ("memory", "average", "peer", "regress"):
         if what in theirs:
-            same(kept(what, name, done), theirs[what])
+            assert_same(kept(what, name, done), theirs[what])
 
 
 def kept(what, name, done):

@@ -86,7 +86,7 @@ def check_equal(workdir, calm):
         np.testing.assert_array_equal(here[name], there[name], err_msg=name)
 
 
-def kill_often(workdir, calm, environment, kills, seed):
+def assert_survives_kills(workdir, calm, environment, kills, seed):
     """Kill at random steps, rising; every second time as soon as the files of a save begin to appear."""
     draw, killed = random.Random(seed), 0
     checkpoints = workdir / "checkpoints"
@@ -114,7 +114,7 @@ def kill_often(workdir, calm, environment, kills, seed):
 def test_killed_twenty_times(calm, tmp_path, environment):
     done, part = 0, 0
     while done < 20:
-        done += kill_often(tmp_path / f"killed{part}", calm, environment, 20 - done, seed=part)
+        done += assert_survives_kills(tmp_path / f"killed{part}", calm, environment, 20 - done, seed=part)
         part += 1
 
 

@@ -92,15 +92,15 @@ def test_types_of_a_whole_step(name, dtype):
 @pytest.mark.parametrize(("number", "name"), frame.slow_but([(4, "online")], enumerate(SOURCES)))
 def test_eight_devices_are_one_device(number, name):
     mixing = frame.MIXINGS[number % 4]
-    same_on_eight(Case(name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()))
+    assert_same_on_eight(Case(name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()))
 
 
 @pytest.mark.parametrize("name", frame.slow_but([], AUXILIARIES))
 def test_eight_devices_are_one_device_with_an_auxiliary(name):
-    same_on_eight(Case("online", dtype="float64", auxiliaries=(name,), augment=(("pad", 1), ("flip", True))))
+    assert_same_on_eight(Case("online", dtype="float64", auxiliaries=(name,), augment=(("pad", 1), ("flip", True))))
 
 
-def same_on_eight(case, count=5):
+def assert_same_on_eight(case, count=5):
     (one, before), (eight, after) = (frame.train(case, count, devices) for devices in (1, 8))
     np.testing.assert_allclose([s["loss"] for s in after], [s["loss"] for s in before], rtol=0, atol=1e-10)
     assert len({float(s["loss"]) for s in before}) == count

@@ -461,7 +461,7 @@ def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
         "comparisons": verdict.explored(asked, found),
     }  # fmt: skip
     (tmp_path / "report.html").write_text(page.page(asked, results, found, "command"))
-    browser.look(tmp_path, width=width, dark=dark, least=1500)
+    browser.assert_looks_right(tmp_path, width=width, dark=dark, least=1500)
 
 
 @pytest.mark.parametrize(
