@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -506,6 +507,80 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     assert study.main(words) == 0
     assert card.read_text() == before
     assert "Tiny &lt;study&gt;" in (tmp_path / "w/report.html").read_text()
+
+
+class Told:
+    """A progress that is not shown."""
+
+    def __init__(self):
+        self.lost, self.said = set(), []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def board(*cells_of, seeds=3):
+    """A board of cells named by (name, teachers)."""
+    made = Study("x", tuple(Cell(name, "base.py", {}, seeds, teachers) for name, teachers in cells_of))
+    todo = [
+        cells.Planned(cell, place, None, cells.needs(cell, place, made), "", {})
+        for cell in cells.order(made) for place in range(cell.seeds)
+    ]  # fmt: skip
+    return workers.Board(todo, Told(), threading.Event())
+
+
+def test_runs_are_handed_out_so_that_no_process_is_idle():
+    """Slots take cells of their own while there are some and share them then; a student waits for its own teacher."""
+    some = board(("taught", ("teacher",)), ("teacher", ()), ("plain", ()))
+    teacher, plain, other = (some.take(slot) for slot in range(3))
+    assert [one.key for one in (teacher, plain, other)] == [("teacher", 0), ("plain", 0), ("teacher", 1)]
+    some.done(teacher)
+    last = some.take(0)
+    assert last.key == ("teacher", 2)  # it has compiled that cell
+    assert some.take(1).key == ("plain", 1)
+    some.done(other)
+    assert [some.take(2).key for _ in range(3)] == [("taught", 0), ("taught", 1), ("plain", 2)]
+    threading.Timer(0.2, some.done, [last]).start()  # what taught/2 waits for
+    assert some.take(2).key == ("taught", 2)
+    assert some.take(0) is None
+
+
+def test_a_run_that_is_given_up_takes_those_it_teaches_with_it():
+    some = board(("far", ("near",)), ("near", ("teacher",)), ("teacher", ()), seeds=2)
+    lost = some.take(0)
+    some.lost(lost, "no numbers")
+    assert some.failed == {
+        "teacher/0": "no numbers", "near/0": "its teacher teacher/0 failed", "far/0": "its teacher near/0 failed",
+    }  # fmt: skip
+    assert [some.take(0).key, some.progress.lost] == [("teacher", 1), {("teacher", 0), ("near", 0), ("far", 0)}]
+    some.stopping.set()
+    assert some.take(0) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("print('noise', flush=True); print('done', input(), flush=True)", (True, "")),
+        ("print('failed', input(), 'the disk is full', flush=True)", (False, "the disk is full")),
+        ("input(); exit('killed')", (False, "its process ended with status 1 (killed)")),
+        ("exit(3)", (False, "its process ended with status 3 (no word)")),
+    ],
+    ids=["done", "failed", "dies", "dies at once"],
+)  # fmt: skip
+def test_what_a_process_answers(code, answer):
+    live = set()
+    process = workers.Process("plain", [sys.executable, "-c", code], dict(os.environ), live, threading.Event())
+    assert process.ask(board(("plain", ())).take(0)) == answer
+    process.close()
+    assert not live
+
+
+def test_a_process_that_was_given_bad_input_is_not_tried_again():
+    words = [sys.executable, "-c", "import sys; print('error: no such field', file=sys.stderr); sys.exit(2)"]
+    process = workers.Process("plain", words, dict(os.environ), set(), threading.Event())
+    with pytest.raises(ValueError, match="no such field"):
+        process.ask(board(("plain", ())).take(0))
+    process.close()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import json
 import shlex
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from ldl_jax import cells, files
@@ -169,8 +170,6 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
                     f"{runner.directory(workdir, key) / 'model.npz'}; bring them back, or remove the card"
                 )
     done = {one.key: there[one.key].facts["seconds"] for one in wanted if there[one.key] is not None}
-    if runner.is_worker():
-        workers.bind()
     progress = runner.Progress(wanted, done, chosen.jobs)
     if done:
         progress.say(f"{len(done)} of {len(wanted)} runs are there")
@@ -178,6 +177,10 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
         if chosen.jobs == 1:
             for one in todo[:1]:
                 program.prepare(one.config)
+            if runner.is_worker():
+                workers.bind()
+                lines, answer = iter(sys.stdin.readline, ""), partial(print, file=sys.stdout, flush=True)
+                return runner.asked(wanted, workdir, progress, lines, answer)
             return runner.in_turn(todo, workdir, progress)
         command = lambda some: [sys.executable, *_words(chosen, *some)[1:]]  # noqa: E731
         return workers.side_by_side(todo, workdir, progress, chosen.jobs, command)

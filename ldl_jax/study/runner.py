@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ldl_jax.study import cards
 
 RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
 ATTEMPTS = 2
+DONE, FAILED = "done", "failed"  # a process's answers to the one that handed it a run
 POLL = 2.0  # seconds between two looks at a run that another process works on
 SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
 
@@ -73,7 +74,7 @@ class Progress:
         total = sum(
             sum(cell[p.cell.name]) / len(cell[p.cell.name]) if p.cell.name in cell else each * cost[p.key] for p in rest
         )
-        return total / max(1, min(self.jobs, len({p.cell.name for p in rest})))  # a cell is done by one process
+        return total / max(1, min(self.jobs, len(rest)))
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -157,45 +158,65 @@ def _spent(place: Path) -> float:
 
 
 def in_turn(todo: list[Planned], workdir, progress: Progress) -> dict[str, str]:
-    """Do the runs one after another; returns what failed, with the reason. Raises Stopped.
-
-    A run that another process works on is waited for: the lines of a job array begin at once, teachers among them.
-    """
+    """Do the runs one after another; returns what failed, with the reason. Raises Stopped."""
     compiled, failed = {}, {}
     with handed_on(set()) as stopping:
-
-        def attempt(planned):
-            told = False
-            while not stopping.is_set():
-                card = cards.read(Path(workdir) / CARDS, planned)
-                if card is not None:
-                    return card
-                try:
-                    return one(planned, workdir, compiled)
-                except run.Busy:
-                    if not told:
-                        progress.say(f"{name(planned)}: another process works on it; waiting")
-                    told = not stopping.wait(POLL)
-            raise Stopped
-
         for planned in todo:
             for ready in with_teachers([planned], failed, progress):
-                _tried(ready, attempt, progress, failed)
+                _tried(ready, lambda one: _attempt(one, workdir, compiled, stopping, progress), progress, failed)
     return failed
+
+
+def asked(known: list[Planned], workdir, progress: Progress, lines: Iterable[str], answer: Callable) -> dict[str, str]:
+    """Do the runs that another process names, one a line, and answer each with a line; who asked tries again.
+
+    Raises Stopped.
+    """
+    compiled, by_name = {}, {name(planned): planned for planned in known}
+    with handed_on(set()) as stopping:
+        for line in lines:
+            planned = by_name[line.strip()]
+            try:
+                _attempt(planned, workdir, compiled, stopping, progress)
+                answer(f"{DONE} {name(planned)}")
+            except Stopped:
+                raise
+            except Exception as error:  # whatever ends a run
+                answer(f"{FAILED} {name(planned)} {_reason(error)}")
+    return {}
+
+
+def _attempt(planned: Planned, workdir, compiled: dict, stopping: threading.Event, progress: Progress) -> cards.Card:
+    """One run. What another process works on is waited for: the lines of a job array begin at once, teachers too."""
+    told = False
+    while not stopping.is_set():
+        card = cards.read(Path(workdir) / CARDS, planned)
+        if card is not None:
+            return card
+        try:
+            return one(planned, workdir, compiled)
+        except run.Busy:
+            if not told:
+                progress.say(f"{name(planned)}: another process works on it; waiting")
+            told = not stopping.wait(POLL)
+    raise Stopped
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict[str, str]) -> None:
     """One run, once more where it fails."""
-    attempts = 1 if is_worker() else ATTEMPTS  # who asked for it tries again
-    for number in range(attempts):
+    for number in range(ATTEMPTS):
         try:
             progress.finished(planned, attempt(planned))
             return
         except Stopped:
             raise
         except Exception as error:  # whatever ends a run: the others go on
-            reason = " ".join(str(error).split()) or type(error).__name__
-            progress.say(f"{name(planned)}: {'tried again' if number + 1 < attempts else 'given up'}: {reason[:300]}")
+            reason = _reason(error)
+            progress.say(f"{name(planned)}: {'tried again' if number + 1 < ATTEMPTS else 'given up'}: {reason[:300]}")
     progress.lost.add(planned.key)
     failed[name(planned)] = reason
 
@@ -238,5 +259,5 @@ def handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
 
 
 def is_worker() -> bool:
-    """Whether this process does one run for another one."""
+    """Whether this process does runs for another one, which names them."""
     return SLOT in os.environ

@@ -1,14 +1,15 @@
-"""A study's runs side by side, those of a cell in a process of their own, each with its share of the cores."""
+"""A study's runs side by side: processes that are handed one run at a time, each with its share of the cores."""
 
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from ldl_jax.cells import Planned
@@ -17,92 +18,149 @@ from ldl_jax.study import cards, runner
 MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's, which JAX takes at its start
 
 
+class Board:
+    """What is left to do, handed out run by run to those who ask."""
+
+    def __init__(self, todo: list[Planned], progress: runner.Progress, stopping: threading.Event):
+        self.waiting, self.undone = list(todo), {planned.key for planned in todo}
+        self.progress, self.stopping = progress, stopping
+        self.failed: dict[str, str] = {}  # run -> reason
+        self.at: dict[int, str] = {}  # slot -> the cell it works on
+        self.changed = threading.Condition()
+
+    def take(self, slot: int) -> Planned | None:
+        """A run whose teachers are done, waited for; None where nothing is left or the study stops.
+
+        It is of the cell that the slot was at, which it has compiled, else of the one that the fewest others are at.
+        """
+        with self.changed:
+            while self.waiting and not self.stopping.is_set():
+                ready = [one for one in self.waiting if not self.undone & set(one.needs)]
+                if ready:
+                    own, crowd = self.at.pop(slot, None), Counter(self.at.values())
+                    chosen = min(ready, key=lambda one: (one.cell.name != own, crowd[one.cell.name]))
+                    self.waiting.remove(chosen)
+                    self.at[slot] = chosen.cell.name
+                    return chosen
+                self.changed.wait(1.0)
+            self.at.pop(slot, None)
+            return None
+
+    def done(self, planned: Planned) -> None:
+        """A run has its card: those it teaches may begin."""
+        with self.changed:
+            self.undone.discard(planned.key)
+            self.changed.notify_all()
+
+    def lost(self, planned: Planned, reason: str) -> None:
+        """A run was given up, and so are those that it was to teach."""
+        with self.changed:
+            self.failed[runner.name(planned)] = reason
+            self.progress.lost.add(planned.key)
+            self.undone.discard(planned.key)
+            self.waiting = runner.with_teachers(self.waiting, self.failed, self.progress)
+            self.undone -= self.progress.lost
+            self.changed.notify_all()
+
+
 def side_by_side(
     todo: list[Planned], workdir, progress: runner.Progress, jobs: int, command: Callable
 ) -> dict[str, str]:
     """Do the runs in `jobs` processes at a time; returns what failed, with the reason. Raises runner.Stopped.
 
-    The seeds of a cell are done by one process, which compiles once. command(runs of a cell) -> its words.
+    A process does runs of one cell, which it compiles once; processes that would be idle share a cell's seeds.
+    command(runs of a cell) -> its words.
     """
-    failed: dict[str, str] = {}
     live: set[subprocess.Popen] = set()
-    waiting: dict[str, list[Planned]] = {}
+    gpus, words = visible_gpus(), {}
     for planned in todo:
-        waiting.setdefault(planned.cell.name, []).append(planned)
-    undone, free, running, gpus = set(waiting), list(range(jobs)), {}, visible_gpus()
+        words.setdefault(planned.cell.name, []).append(planned)
     with ThreadPoolExecutor(jobs) as pool, runner.handed_on(live) as stopping:
-        while (waiting and not stopping.is_set()) or running:
-            for cell in [] if stopping.is_set() else list(waiting):
-                if free and not undone & {of for planned in waiting[cell] for of, _ in planned.needs}:
-                    share, control = environment(slot := free.pop(0), jobs, gpus), (live, stopping)
-                    some = runner.with_teachers(waiting.pop(cell), failed, progress)
-                    work = pool.submit(_process, some, workdir, command, share, control, progress, failed)
-                    running[work] = cell, slot
-            for future in wait(running, return_when=FIRST_COMPLETED)[0]:
-                cell, slot = running.pop(future)
-                free.append(slot)
-                undone.discard(cell)
-                future.result()
+        board = Board(todo, progress, stopping)
+
+        def work(slot):
+            share = environment(slot, jobs, gpus)
+            _work(slot, board, workdir, lambda cell: Process(cell, command(words[cell]), share, live, stopping))
+
+        for working in [pool.submit(work, slot) for slot in range(min(jobs, len(todo)))]:
+            working.result()
         if stopping.is_set():
             raise runner.Stopped
-    return failed
+    return board.failed
 
 
-def _process(some, workdir, command, share, control, progress, failed) -> None:
-    """The runs of one cell in a process of their own; what is missing after it in another one, each run twice."""
-    stopping, left, tries = control[1], list(some), Counter()
-    while left and not stopping.is_set():
-        try:
-            code, said, left = _one_process(left, workdir, command, share, control, progress)
-        except ValueError as error:  # a card that cannot be read, or is of another config
-            code, said = 2, str(error)
-            left = [planned for planned in left if planned.key not in progress.seconds]
-        if not left or stopping.is_set():
-            return
-        words = dict(re.findall(r"^error: (\S+) failed: (.*)$", said, re.MULTILINE))
-        last = (said.strip().splitlines() or ["no word"])[-1]
-        dead = [planned for planned in left if runner.name(planned) in words] or left[: None if code == 2 else 1]
-        tries.update(runner.name(planned) for planned in dead)
-        for planned in dead:
-            reason = words.get(runner.name(planned), f"its process ended with status {code} ({last[:300]})")
-            again = code != 2 and tries[runner.name(planned)] < runner.ATTEMPTS
-            progress.say(f"{runner.name(planned)}: {'tried again' if again else 'given up'}: {reason}")
-            if not again:
-                failed[runner.name(planned)] = reason
-                progress.lost.add(planned.key)
-                left.remove(planned)
+class Process:
+    """A process that does runs of a cell, one after another, as it is asked for them."""
 
-
-def _one_process(left, workdir, command, share, control, progress) -> tuple[int, str, list[Planned]]:
-    """(exit status, standard error, runs without a card) of one process for these runs."""
-    live, stopping = control
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command(left), env=share, stdout=subprocess.DEVNULL, stderr=said)
-        live.add(process)
+    def __init__(self, cell: str, words: list[str], share: dict[str, str], live: set, stopping: threading.Event):
+        self.cell, self.live = cell, live
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, env=share, stdin=pipe, stdout=pipe, stderr=self.said, text=True)
+        live.add(self.process)
         if stopping.is_set():
-            process.terminate()
-        try:
-            while process.poll() is None:
-                left = _arrived(left, workdir, progress)
-                time.sleep(0.5)
-        finally:
-            process.terminate()
-            process.wait()
-            live.discard(process)
-        said.seek(0)
-        return process.returncode, said.read(), _arrived(left, workdir, progress)
+            self.process.terminate()
+
+    def ask(self, planned: Planned) -> tuple[bool, str]:
+        """Have a run done: (whether it is, else why not). A ValueError says that trying again cannot help."""
+        with suppress(OSError):  # it has ended already, and its status is told below
+            print(runner.name(planned), file=self.process.stdin, flush=True)
+        for line in self.process.stdout:
+            answer, _, reason = line.strip().partition(f" {runner.name(planned)}")
+            if answer in (runner.DONE, runner.FAILED):
+                return answer == runner.DONE, reason.strip()
+        code = self.process.wait()
+        self.said.seek(0)
+        last = (self.said.read().strip().splitlines() or ["no word"])[-1]
+        reason = f"its process ended with status {code} ({last[:300]})"
+        if code == 2:
+            raise ValueError(reason)
+        return False, reason
+
+    def close(self) -> None:
+        """End it after the run that it is at."""
+        with suppress(OSError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.said.close()
+        self.live.discard(self.process)
 
 
-def _arrived(left: list[Planned], workdir, progress: runner.Progress) -> list[Planned]:
-    """The runs that have no card yet; the others are counted."""
-    still = []
-    for planned in left:
-        card = cards.read(Path(workdir) / runner.CARDS, planned)
-        if card is None:
-            still.append(planned)
-        else:
-            progress.finished(planned, card)
-    return still
+def _work(slot: int, board: Board, workdir, start: Callable[[str], Process]) -> None:
+    """Have runs done until none is left, those of a cell by one process, each tried twice at most."""
+    process = None
+    try:
+        while (planned := board.take(slot)) is not None:
+            for number in range(1, runner.ATTEMPTS + 1):
+                if process is None or process.cell != planned.cell.name or number > 1:
+                    if process is not None:
+                        process.close()
+                    process = start(planned.cell.name)
+                card, reason, again = _tried(process, planned, workdir)
+                if card is not None:
+                    board.progress.finished(planned, card)
+                    board.done(planned)
+                if card is not None or board.stopping.is_set():
+                    break
+                again = again and number < runner.ATTEMPTS
+                board.progress.say(f"{runner.name(planned)}: {'tried again' if again else 'given up'}: {reason[:300]}")
+                if not again:
+                    board.lost(planned, reason)
+                    break
+    finally:
+        if process is not None:
+            process.close()
+
+
+def _tried(process: Process, planned: Planned, workdir) -> tuple[cards.Card | None, str, bool]:
+    """(a run's card, or why there is none, whether to try again)."""
+    try:
+        done, reason = process.ask(planned)
+        card = cards.read(Path(workdir) / runner.CARDS, planned) if done else None
+    except ValueError as error:  # also a card that cannot be read, or is of another config
+        return None, str(error), False
+    return card, reason or "it left no card", True
 
 
 def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, str]:
