@@ -500,6 +500,10 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     assert [row["cell"] for row in results["cells"]] == ["student", "teacher", "plain"]
     assert results["comparisons"][0]["raw"]["n"] == 2
     assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
+    made = [json.loads(file.read_text())["tested_on"] for file in (tmp_path / "w/cards").glob("*.json")]
+    assert len(made) == 5
+    assert re.fullmatch("[0-9a-f]{16}", made[0])
+    assert set(made) == {made[0]}
     card = tmp_path / "w/cards/plain-0.json"
     before = card.read_text()
     card.unlink()
@@ -507,6 +511,16 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     assert study.main(words) == 0
     assert card.read_text() == before
     assert "Tiny &lt;study&gt;" in (tmp_path / "w/report.html").read_text()
+
+
+def test_cells_that_were_measured_on_other_images_are_not_compared():
+    asked, found = six(0.2)
+    name = asked.findings[0].better
+    found[name][2].facts["tested_on"] = "0123456789abcdef"
+    assert verdict.answers(asked, found)  # the others' cards are of before this was kept
+    found[asked.findings[0].than][2].facts["tested_on"] = "fedcba9876543210"
+    with pytest.raises(ValueError, match=f"{name}/2 and .*/2 were measured on different test images"):
+        verdict.answers(asked, found)
 
 
 class Told:

@@ -4,6 +4,7 @@ A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, f
 .npz (`COLUMNS` of each test image, for comparisons on the same images; to 11 bits, since hundreds are kept).
 """
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -47,9 +48,10 @@ def paths(folder, planned: Planned) -> tuple[Path, Path]:
 def make(planned: Planned, workdir, seconds: float) -> Card:
     """The card of the finished run in `workdir`, which took so many seconds.
 
-    facts: cell, place, seed, identity, settings, seconds, images, temperature (None without a holdout), at_bound
-    (whether it is a bound of the search), 'raw' and 'scaled' (None) with figures (fractions, nat), floor of the ECE and
-    bins of the confidence, epochs (lists of epoch, accuracy, ece), and versions.
+    facts: cell, place, seed, identity, settings, seconds, images (their number), tested_on (digest of which),
+    temperature (None without a holdout), at_bound (whether it is a bound of the search), 'raw' and 'scaled' (None) with
+    figures (fractions, nat), floor of the ECE and bins of the confidence, epochs (lists of epoch, accuracy, ece), and
+    versions.
     """
     one = runs.read(workdir)
     columns, facts = {}, {}
@@ -74,10 +76,18 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
     head = {
         "cell": planned.cell.name, "place": planned.place, "seed": planned.config.seed, "identity": planned.identity,
         "settings": planned.settings, "seconds": round(seconds, 1), "images": len(one.test.label),
-        "temperature": one.temperature, "at_bound": one.at_bound,
+        "tested_on": _digest(one.test.index, one.test.label), "temperature": one.temperature, "at_bound": one.at_bound,
     }  # fmt: skip
     ran = {name: ran[name] for name in ("python", "packages", "backend", "device", "devices", "cores")}
     return Card({**head, **facts, "epochs": _epochs(workdir), "versions": ran}, columns)
+
+
+def _digest(*columns: np.ndarray) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of integers, whatever type they are of."""
+    made = hashlib.sha256()
+    for column in columns:
+        made.update(np.ascontiguousarray(column, "<i8").tobytes())
+    return made.hexdigest()[:16]
 
 
 def _epochs(workdir) -> dict[str, list[float]]:

@@ -72,6 +72,8 @@ def _differences(better: str, than: str, study: Study, cards: Cards, state: str,
     """The difference in each metric; None where no seed has both, or a run has no temperature."""
     one, other = cards.get(better, {}), cards.get(than, {})
     both = sorted(set(one) & set(other))
+    for place in both:
+        _check_images(f"{better}/{place}", one[place], f"{than}/{place}", other[place])
     pairs = [(one[place].side(state), other[place].side(state)) for place in both]
     if not pairs or any(side is None for pair in pairs for side in pair):
         return None
@@ -91,6 +93,17 @@ def _differences(better: str, than: str, study: Study, cards: Cards, state: str,
     spread = uncertainty.over_seeds(less)
     excess = {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(less))}
     return {**found, "ece": {**found["ece"], "floors": floors, "excess": excess}}
+
+
+def _check_images(name: str, one: Card, than: str, other: Card) -> None:
+    """Differences are of the same test images; cards of before this was kept say nothing."""
+    on, against = (card.facts.get("tested_on") for card in (one, other))
+    count, than_count = (card.facts["images"] for card in (one, other))
+    if count != than_count or (None not in (on, against) and on != against):
+        raise ValueError(
+            f"{name} and {than} were measured on different test images (digests {on} of {count} and {against} of "
+            f"{than_count} images); allowed is one data set for all runs of a study"
+        )
 
 
 def _p(differences: np.ndarray) -> float | None:
