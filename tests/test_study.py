@@ -543,6 +543,24 @@ def board(*cells_of, seeds=3):
     return workers.Board(todo, Told(), threading.Event())
 
 
+def test_the_time_left_is_the_most_similar_cell_s_for_as_many_images(file):
+    write(
+        file,
+        """Study("x", (
+        Cell("small", "base.py", {}, 2), Cell("large", "base.py", {"model.cifar_resnet.depth": 14}, 1),
+        Cell("long", "base.py", {"train.epochs": 120.0}, 1),
+        Cell("long_large", "base.py", {"model.cifar_resnet.depth": 14, "train.epochs": 120.0}, 1),
+    ))""",
+    )
+    found = {runner.name(one): one for one in planned(file)}
+    epochs = found["small/0"].config.train.epochs
+    progress = runner.Progress(list(found.values()), {("small", 0): 10.0, ("large", 0): 30.0}, 1)
+    assert progress.left() == pytest.approx(10.0 + (10.0 + 30.0) * 120 / epochs)
+    progress.jobs = 2
+    assert progress.left() == pytest.approx(5.0 + 20.0 * 120 / epochs)
+    assert runner.Progress(list(found.values()), {}, 1).left() == 0
+
+
 def test_runs_are_handed_out_so_that_no_process_is_idle():
     """Slots take cells of their own while there are some and share them then; a student waits for its own teacher."""
     some = board(("taught", ("teacher",)), ("teacher", ()), ("plain", ()))

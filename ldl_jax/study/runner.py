@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -63,17 +64,16 @@ class Progress:
         self.bar.write(text, file=sys.stderr)
 
     def left(self) -> float:
-        """Seconds for the runs that remain: each as long as its cell's took, else as its steps' share of all did."""
-        cell: dict[str, list[float]] = {}
-        for (of, _), seconds in self.seconds.items():
-            cell.setdefault(of, []).append(seconds)
-        cost = {planned.key: images(planned) for planned in self.planned}
-        known = sum(cost[key] for key in self.seconds) or 1
-        each = sum(self.seconds.values()) / known
-        rest = [p for p in self.planned if p.key not in self.seconds and p.key not in self.lost]
-        total = sum(
-            sum(cell[p.cell.name]) / len(cell[p.cell.name]) if p.cell.name in cell else each * cost[p.key] for p in rest
-        )
+        """Seconds for the runs that remain: as their cell took, else as the most similar cell for as many images."""
+        rest = [one for one in self.planned if one.key not in self.seconds and one.key not in self.lost]
+        took: dict[str, list[float]] = {}
+        for (cell, _), seconds in self.seconds.items():
+            took.setdefault(cell, []).append(seconds)
+        measured = {one.cell.name: one for one in self.planned if one.cell.name in took}
+        total = 0.0
+        for one in rest if measured else []:
+            like = min(measured.values(), key=lambda other: _unlike(one, other))
+            total += statistics.mean(took[like.cell.name]) * images(one) / images(like)
         return total / max(1, min(self.jobs, len(rest)))
 
     def close(self) -> None:
@@ -90,6 +90,13 @@ def clock(seconds: float) -> str:
     """h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _unlike(one: Planned, other: Planned) -> int:
+    """How many settings differ; -1 for a run of the same cell."""
+    if one.cell.name == other.cell.name:
+        return -1
+    return sum(one.settings.get(field) != other.settings.get(field) for field in {**one.settings, **other.settings})
 
 
 def images(planned: Planned) -> float:
