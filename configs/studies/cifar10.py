@@ -17,6 +17,7 @@ LDL = {"labels.name": "teacher"}
 MIX = {**LDL, "mixing.name": "cutmix"}
 METHODS = {  # name -> (config, fields, teachers)
     "hard": ("hard", {}, ()),
+    "hard_long": ("hard:long", {}, ()),  # what the longer schedule alone does
     "smooth": ("smooth", {}, ()),
     "kd_by_class": ("hard", {**KD, "labels.blend.weights": (1.0, 0.01), "labels.teacher.temperature": 3.0}, ONE),
     "kd": ("hard", {**KD, "labels.blend.weights": (0.1, 0.9), "labels.teacher.temperature": 4.0}, ONE),
@@ -58,7 +59,7 @@ def get_study():
     made.append(Cell("focal_wrn28", "cifar10_hard.py", {**HELD, **WRN, **focal}))
     claims = [(name, "hard") for name in METHODS if name != "hard"] + [
         ("kd", "ldl"), ("kd", "smooth"), ("fitnet", "ldl"), ("ldl_mix", "ldl"), ("ldl_mix_long", "ldl_mix"),
-        ("ldl_three_logits", "ldl_three"),
+        ("ldl_mix_long", "hard_long"), ("ldl_three_logits", "ldl_three"),
     ]  # fmt: skip
     pairs = [(f"{one}_r{d}", f"{other}_r{d}") for d in DEPTHS for one, other in claims]
     return Study(

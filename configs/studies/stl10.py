@@ -1,4 +1,4 @@
-"""The three claims on STL-10, 5,000 labelled images: eight methods (one is the longer schedule), three ResNets.
+"""The three claims on STL-10, 5,000 labelled images: nine methods (two are longer schedules), three ResNets.
 
 python -m ldl_jax.study configs/studies/stl10.py --set data.root=DATA --only=CELL
 """
@@ -17,6 +17,7 @@ ONLINE = (
 )
 METHODS = {  # name -> (config, fields, teachers)
     "hard": ("stl10_hard.py", {}, ()),
+    "hard_long": ("stl10_hard.py:long", {}, ()),  # what the longer schedule alone does
     "smooth": ("stl10_hard.py", {"labels.name": "smooth"}, ()),
     "online": ("stl10_online.py", {}, ()),
     "classwise": ("stl10_hard.py", {"labels.name": "classwise", "labels.classwise.first": "zeros"}, ()),
@@ -34,6 +35,7 @@ def get_study():
         size = {**HELD, "model.cifar_resnet.depth": depth}
         made += [Cell(f"{n}_r{depth}", file, {**size, **more}, 6, of) for n, (file, more, of) in METHODS.items()]
     pairs = [(f"{name}_r{d}", f"hard_r{d}") for d in DEPTHS for name in METHODS if name != "hard"]
+    pairs += [(f"ldl_mix_long_r{d}", f"hard_long_r{d}") for d in DEPTHS]
     findings = (
         Finding(
             "1", "ldl_r56", "kd_r56", about="Knowledge distillation impedes calibration beside label distributions."
