@@ -633,7 +633,8 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_path):
     """SIGTERM to two cells side by side, each of which saves."""
-    file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 4000.0"))
+    long = "'train.epochs': 4000.0, 'train.save_every_epochs': 0.0"  # what is saved is saved by the signal
+    file.write_text(file.read_text().replace("'train.epochs': 1.0", long))
     words = [sys.executable, "-m", "ldl_jax.study", str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]
     place = tmp_path / "w/runs"
     running = subprocess.Popen([*words, "--only=plain,teacher"], stderr=subprocess.PIPE, text=True)
