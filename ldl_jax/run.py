@@ -82,15 +82,16 @@ def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
     if before is not None:
         check_network(workdir, sources)
         history = _read_json(workdir / VERSIONS).get("starts", [])
-        if _check_config(workdir, before, c, extend=extend):
-            for name in (WEIGHTS, SUMMARY):  # of the shorter run: until this one ends, it is not finished
-                (workdir / name).unlink(missing_ok=True)
+        longer = _check_config(workdir, before, c, extend=extend)
         known = history[-1]["inputs"] if history else inputs
         if _by_field(known) != _by_field(inputs):
             raise ValueError(
                 f"--workdir {workdir} was begun with {list(known)} and what they held then; {list(inputs)} hold "
                 "something else, and allowed is the same"
             )
+        if longer:
+            for name in (WEIGHTS, SUMMARY):  # of the shorter run: until this one ends, it is not finished
+                (workdir / name).unlink(missing_ok=True)
     try:
         files.write_json(workdir / NETWORK, sources)
         files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})

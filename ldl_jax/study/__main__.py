@@ -179,7 +179,8 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
                 program.prepare(one.config)
             if runner.is_worker():
                 workers.bind()
-                lines, answer = iter(sys.stdin.readline, ""), partial(print, file=sys.stdout, flush=True)
+                lines = iter(sys.stdin.readline, "")
+                answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)  # on a line of its own
                 return runner.asked(wanted, workdir, progress, lines, answer)
             return runner.in_turn(todo, workdir, progress)
         command = lambda some: [sys.executable, *_words(chosen, *some)[1:]]  # noqa: E731

@@ -7,6 +7,7 @@ A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, f
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,7 @@ def read(folder, planned: Planned) -> Card | None:
         found = {
             state: {name: flat[f"{state}/{name}"] for name in COLUMNS} for state in STATES if facts[state] is not None
         }
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{columns} cannot be read ({error}); remove {path}, and the run is made again") from None
     return Card(facts, found)
 

@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def side_by_side(
             share = environment(slot, jobs, gpus)
             _work(slot, board, workdir, lambda cell: Process(cell, command(words[cell]), share, live, stopping))
 
-        for working in [pool.submit(work, slot) for slot in range(min(jobs, len(todo)))]:
-            working.result()
+        working = [pool.submit(work, slot) for slot in range(min(jobs, len(todo)))]
+        for ended in wait(working, return_when=FIRST_EXCEPTION)[0]:  # one that fails ends the others' waiting
+            ended.result()
         if stopping.is_set():
             raise runner.Stopped
     return board.failed
@@ -117,6 +119,10 @@ class Process:
             raise ValueError(reason)
         return False, reason
 
+    def ended(self) -> bool:
+        """Whether it is there no more."""
+        return self.process.poll() is not None
+
     def close(self) -> None:
         """End it after the run that it is at."""
         with suppress(OSError):
@@ -133,14 +139,14 @@ def _work(slot: int, board: Board, workdir, start: Callable[[str], Process]) -> 
     try:
         while (planned := board.take(slot)) is not None:
             for number in range(1, runner.ATTEMPTS + 1):
-                if process is None or process.cell != planned.cell.name or number > 1:
+                if process is None or process.cell != planned.cell.name or process.ended() or number > 1:
                     if process is not None:
                         process.close()
                     process = start(planned.cell.name)
                 card, reason, again = _tried(process, planned, workdir)
                 if card is not None:
-                    board.progress.finished(planned, card)
                     board.done(planned)
+                    board.progress.finished(planned, card)
                 if card is not None or board.stopping.is_set():
                     break
                 again = again and number < runner.ATTEMPTS
@@ -197,7 +203,11 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def bind() -> None:
-    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow the cores."""
+    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow the cores.
+
+    Ctrl-C reaches it too, and is left to the process that started it, which has it saved.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     slot, _, jobs = os.environ.get(runner.SLOT, "").partition("/")
     if not jobs or not hasattr(os, "sched_setaffinity"):
         return
