@@ -2,6 +2,7 @@
 
 from functools import lru_cache, partial
 
+import chex
 import frame
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,18 @@ def test_a_sure_row_is_frozen_and_only_that():
     assert first[0].max() >= 0.88 > free[0].max()
     np.testing.assert_array_equal(frozen[0], first[0])
     np.testing.assert_array_equal(frozen[1:], free[1:])
+
+
+def test_an_epoch_ends_though_its_last_step_and_the_next_ones_first_are_left_out():
+    """A step that is not finite is skipped: its update does not happen, and the count of steps goes on."""
+    steps = list(surer(walk()))
+    gone = [STEPS - 1, STEPS, 3 * STEPS - 1]
+    said, state = run(make("classwise"), [one for one in steps if one[1] not in gone])
+    masked = [(*one[:4], np.zeros(SIZE), one[5]) if one[1] in gone else one for one in steps]  # seen, but not written
+    expected, kept = run(make("classwise"), masked)
+    expected = [one for one, (_, step, *_) in zip(expected, steps, strict=True) if step not in gone]
+    chex.assert_trees_all_equal(said, expected)
+    chex.assert_trees_all_equal(state, kept)
 
 
 def test_predictions_of_the_clean_pass_count_where_every_example_is_mixed():
@@ -273,6 +286,19 @@ def test_a_mean_teacher_is_the_average_of_the_networks_so_far(warm_up, statistic
     np.testing.assert_array_equal(hard.probs, EYE[label])
     assert (hard.weight, hard.temperature, hard.mixed) == (0.4, 1, False)
     assert (other.weight, other.temperature, other.mixed, other.soft) == (2, 3, True, False)
+
+
+def test_a_teacher_with_statistics_of_the_batch_has_dropout_of_its_own():
+    keys = []
+
+    def apply(variables, image, *, train, key=None):
+        keys.append(key)
+        return linear(variables, image, train=train)
+
+    source = make("mean_teacher", build(apply=apply), statistics="batch")
+    batch = seen([0, 1, 2, 4], np.zeros((4, 3)))
+    source.targets(source.init(jax.random.key(0), variables(0)), batch, says(np.zeros((4, K))))
+    assert not (jax.random.key_data(keys[0]) == jax.random.key_data(batch.key)).all()
 
 
 def test_with_warm_up_a_long_memory_is_the_plain_mean():

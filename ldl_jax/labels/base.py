@@ -38,10 +38,21 @@ def write_rows(rows: Array, index: Array, new: Array, *, momentum=0.0, write: Ar
     return rows.at[jnp.where(write, index, len(rows))].set(row, mode="drop")
 
 
+def mean_rows(sums: Array, count: Array) -> Array:
+    """Rows [K, K] of sums [K, K] of so many [K] distributions each: their mean, or the uniform one of none."""
+    seen = count[:, None] > 0
+    return jnp.where(seen, sums / jnp.where(seen, count[:, None], 1), 1 / sums.shape[-1])
+
+
+def check_choice(name: str, option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError where an option of a source is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"labels.{name}.{option} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
+
+
 def check_write(name: str, write: str, mix_prob: float) -> None:
     """Raise ValueError where the write rule is unknown, or would never write."""
-    if write not in WRITE_RULES:
-        raise ValueError(f"labels.{name}.write is {write!r}; allowed are {', '.join(map(repr, WRITE_RULES))}")
+    check_choice(name, "write", write, WRITE_RULES)
     if write == "unmixed" and mix_prob >= 1:
         raise ValueError(
             f"labels.{name}.write is 'unmixed', but mixing touches every example, so that no row would ever be "

@@ -19,12 +19,11 @@ def make(
     """Online label per class (OLS): the mean prediction of the class's correctly classified examples last epoch.
 
     Zhang et al. 2021, equations 3-5. The CIFAR form is weights 0.5 + 0.5 from 'zeros'; the fine-grained form 1 + 1
-    from 'uniform' with freeze 0.88. A class without a correct example gets the uniform row, even where its row was
-    frozen, as in the published code. State: table [K, K] in use, sums [K, K] and count [K] of the running epoch.
-    Raises ValueError where an option is not allowed.
+    from 'uniform' with freeze 0.88. A class without a correct example gets the uniform row, even a frozen one, as in
+    the published code. State: table [K, K] in use, sums [K, K] and count [K] of the running epoch, which ends even
+    where its last step is skipped. Raises ValueError where an option is not allowed.
     """
-    if first not in ("uniform", "zeros"):
-        raise ValueError(f"labels.classwise.first is {first!r}; allowed are 'uniform', 'zeros'")
+    base.check_choice("classwise", "first", first, ("uniform", "zeros"))
     if not 0 < freeze <= 1:
         raise ValueError(f"labels.classwise.freeze is {freeze}; allowed are numbers above 0, to 1")
     base.check_write("classwise", write, build.mix_prob)
@@ -32,25 +31,28 @@ def make(
 
     def init(key, variables):
         del key, variables
-        uniform = jnp.full((size, size), 1 / size, kind)
-        return {"table": uniform, "sums": jnp.zeros((size, size), kind), "count": jnp.zeros((size,), kind)}
+        zeros = jnp.zeros((size, size), kind)
+        return {"table": zeros + 1 / size, "sums": zeros, "count": zeros[0], "epoch": jnp.zeros((), jnp.int32)}
+
+    def turned(state, now):
+        """The state at a step of epoch `now`: where the sums are of an earlier one, they become the table."""
+        late, sums, count = now > state["epoch"], state["sums"], state["count"]
+        sure = (freeze < 1) & (jnp.max(state["table"], -1) >= freeze) & (count > 0)
+        table = jnp.where(late & ~sure[:, None], base.mean_rows(sums, count), state["table"])
+        return {"table": table, "sums": sums * ~late, "count": count * ~late, "epoch": jnp.maximum(now, state["epoch"])}
 
     def targets(state, batch, outputs):
         started = 1.0 if first == "uniform" else (batch.step >= build.steps_per_epoch).astype(kind)
-        rows = state["table"][batch.label]
+        rows = turned(state, batch.step // build.steps_per_epoch)["table"][batch.label]
         return Target(base.one_hot(batch, outputs.logits), hard_weight), Target(rows, weight * started)
 
     def update(state, batch, forward):
         probs, good = base.own_prediction(batch, forward, write)
         good = (good & (jnp.argmax(probs, -1) == batch.label)).astype(kind)
+        state = turned(state, batch.step // build.steps_per_epoch)
         sums = state["sums"].at[batch.label].add(good[:, None] * probs)
         count = state["count"].at[batch.label].add(good)
-        seen = count[:, None] > 0
-        new = jnp.where(seen, sums / jnp.where(seen, count[:, None], 1), 1 / size)
-        frozen = seen & (freeze < 1) & (jnp.max(state["table"], -1, keepdims=True) >= freeze)
-        edge = (batch.step + 1) % build.steps_per_epoch == 0
-        table = jnp.where(edge & ~frozen, new, state["table"])
-        return {"table": table, "sums": jnp.where(edge, 0, sums), "count": jnp.where(edge, 0, count)}
+        return turned({**state, "sums": sums, "count": count}, (batch.step + 1) // build.steps_per_epoch)
 
     def report(state):
         return {"row_entropy": jnp.mean(-jnp.sum(jax.scipy.special.xlogy(state["table"], state["table"]), -1))}

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from ldl_jax.contract import Build, LabelSource, Target
-from ldl_jax.labels.base import one_hot
+from ldl_jax.labels import base
+
+KEY = 8  # folded into the key of a step, so that the teacher's dropout is not the student's
 
 
 def make(
@@ -22,8 +24,7 @@ def make(
     Tarvainen and Valpola 2017, equation 1, with a distribution compared by the criterion instead of squared error.
     State: params, batch_stats (like the student's) and updates i32[]. Raises ValueError for options out of range.
     """
-    if statistics not in ("averaged", "batch"):
-        raise ValueError(f"labels.mean_teacher.statistics is {statistics!r}; allowed are 'averaged', 'batch'")
+    base.check_choice("mean_teacher", "statistics", statistics, ("averaged", "batch"))
     if not (0 <= decay < 1 and temperature > 0):
         raise ValueError(f"labels.mean_teacher: decay {decay}, temperature {temperature}; allowed are [0, 1) and > 0")
 
@@ -33,9 +34,10 @@ def make(
 
     def targets(state, batch, outputs):
         variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
-        seen, _ = build.apply(variables, batch.image[0], train=statistics == "batch", key=batch.key)
+        key = jax.random.fold_in(batch.key, KEY)
+        seen, _ = build.apply(variables, batch.image[0], train=statistics == "batch", key=key)
         probs = jax.nn.softmax(seen.logits / temperature)
-        hard = Target(one_hot(batch, outputs.logits), hard_weight)
+        hard = Target(base.one_hot(batch, outputs.logits), hard_weight)
         return hard, Target(jax.lax.stop_gradient(probs), weight, temperature, mixed=True)
 
     def update(state, batch, forward):
