@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,8 +51,13 @@ def tensorflow(what: str = "config.data.resident=False"):
     return tf
 
 
+_OF_GRAPHS = "Graph execution error", "Detected at node"  # what it adds, but for lines of its own that are indented
+_NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
+
+
 def one_line(error: Exception, most: int = 160) -> str:
     """An error's text without line breaks and without what TensorFlow adds about its graph."""
-    text = " ".join(str(getattr(error, "message", None) or error).split())
-    text = text.removeprefix("{{function_node __wrapped__")
+    lines = str(getattr(error, "message", None) or error).splitlines()
+    lines = [line for line in lines if not line[:1].isspace() and not line.startswith(_OF_GRAPHS)]
+    text = " ".join(_NODES.sub("", " ".join(lines)).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."

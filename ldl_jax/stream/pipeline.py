@@ -19,14 +19,16 @@ from ldl_jax.stream.crops import ATTEMPTS, View, attempts, decoder, uniform
 
 # Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
 AHEAD = 4096, 64
+LOST = 8  # batches in a row without an image that can be read, after which 'skip' ends in an error too
 
 
 def split(source: Source, view: View, on_error: str) -> Split:
     """The streamed split of a source.
 
     With `on_error='raise'` the stream raises ValueError naming the first example that cannot be read; with 'skip' it
-    warns of each once, and its slot has mask 0 and a copy of a good image of its batch. Raises ValueError where a
-    size has to be read off the first image and none can be read.
+    warns of each once, and its slot has mask 0 and a copy of a good image of its batch, or a black one where there is
+    none; it raises ValueError after `LOST` batches in a row without a good image, and at the end of a pass without any.
+    Raises ValueError where a size has to be read off the first image and none can be read.
     """
     tensorflow()
     shape = (view.size, view.size, source.channels) if view.size else first_shape(source, on_error)
@@ -87,6 +89,7 @@ class _Stream:
         self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
         self.lock = threading.Lock()  # held while a batch is asked for
         self.given = self.done = 0  # examples asked for, and those handed out
+        self.good, self.lost, self.why = False, 0, ""  # whether any image was; batches without since then, and why
         self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
 
     def run(self, batches: Iterable) -> Iterator[dict]:
@@ -95,12 +98,18 @@ class _Stream:
         while True:
             first = next(batches, None)
             if first is None:
-                return
+                break
             for batch in self._through(first, batches, serial):
                 serial += len(batch["index"])
+                self.good |= bool(batch["mask"].any())
+                self.lost = 0 if batch["mask"].any() else self.lost + 1
+                if self.lost == LOST:
+                    raise ValueError(f"{self.why}; in {LOST} batches in a row no image can be read")
                 yield batch
             if self.failed is not None:
                 raise self.failed
+        if self.lost and not self.good:
+            raise ValueError(f"{self.why}; of the {serial} images asked for none can be read")
 
     def _through(self, first, batches, serial) -> Iterator[dict]:
         """As many batches as one tf.data pipeline takes: all, but where it hands out nothing any more."""
@@ -173,16 +182,12 @@ class _Stream:
             here = (serials >= start) & (serials < start + len(index))
             places = serials[here] - start
             image[places], label[places], missed[places] = images[here], labels[here], False
-        reason = ""
         for place in np.flatnonzero(missed):
             try:
                 image[place], label[place] = self._again(epoch, index[place])
             except Unreadable as error:
-                mask[place], reason = 0, str(error)
-        if not mask.any():
-            name = self.source.name(index[0])
-            raise ValueError(f"{name}: {reason}; none of the {len(index)} images of its batch can be read")
-        image[mask == 0] = image[mask.argmax()]
+                mask[place], self.why = 0, f"{self.source.name(index[place])}: {error}"
+        image[mask == 0] = image[mask.argmax()] if mask.any() else 0
         return {"image": image, "label": label, "index": index, "mask": mask}
 
     def _again(self, epoch, index):
