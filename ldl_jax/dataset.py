@@ -16,10 +16,17 @@ def plug(folder: str, name: str) -> ModuleType:
 
 
 def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
-    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone, nothing is read."""
+    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone, nothing is read.
+
+    Raises ValueError where its module does, or where it has a single class.
+    """
     module, options = plug("data", settings.name), settings[settings.name]
     request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
     made = module.published(**options) if published else module.make(request, **options)
+    if len(made.classes) < 2:
+        raise ValueError(
+            f"config.data.root {settings.root!r} holds images of {len(made.classes)} class; allowed are two or more"
+        )
     made = tables.trained_on(tables.with_tables(made, settings), settings)
     if settings.resident or published:
         return made

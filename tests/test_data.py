@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from ldl_jax import config
 from ldl_jax.data import arrays, digits
 from ldl_jax.data.base import Request, check_split, streamed
+from ldl_jax.dataset import make_dataset
 
 
 def own_arrays(**changes):
@@ -89,6 +91,18 @@ def test_images_of_one_colour_have_a_standard_deviation_above_zero(stored):
 def test_own_arrays_that_do_not_fit_are_refused_in_a_sentence(stored, changes, says):
     with pytest.raises(ValueError, match=says):
         arrays.make(stored(**changes))
+
+
+def test_images_of_a_single_class_are_refused(stored):
+    c = config.default()
+    c.data.name, c.data.root = "arrays", stored(train_labels=np.zeros(12, int), test_labels=np.zeros(4, int)).root
+    with pytest.raises(ValueError, match=r"config\.data\.root '.*own\.npz' holds images of 1 class; allowed are two"):
+        make_dataset(c.data)
+
+
+def test_own_arrays_are_known_by_what_the_file_holds(stored):
+    one, same, other = (arrays.make(stored(test_labels=np.array([0, 1, 2, n]))).digest for n in (0, 0, 1))
+    assert one == same != other
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from ldl_jax import files
 from ldl_jax.data.base import Dataset, Request, check_split
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -54,4 +55,4 @@ def make(request: Request) -> Dataset:
     classes = tuple(str(name) for name in (named if named is not None else range(num_classes)))
     mean = tuple(float(value) for value in train.images.mean((0, 1, 2)) / 255)
     std = tuple(float(max(value, 1 / 255)) for value in train.images.std((0, 1, 2)) / 255)
-    return Dataset(train, test, classes, mean, std)
+    return Dataset(train, test, classes, mean, std, digest=files.sha256(root))

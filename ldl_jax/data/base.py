@@ -44,7 +44,7 @@ class Dataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
-    digest: str = ""  # SHA-256 of the names of its files in their order, where there are such; '' = not known
+    digest: str = ""  # SHA-256 of its file, or of the names of its files in their order; '' = not known
 
 
 def warn(text: str) -> None:
