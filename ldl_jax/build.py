@@ -86,7 +86,7 @@ def digest(made: Experiment, but: tuple[str, ...] = ()) -> str:
 
 
 def _inputs(c: ConfigDict, teachers, files_read: str) -> dict[str, str]:
-    """SHA-256 of all that a run reads: of the images' names, of other files what they hold; by '<field> = <path>'."""
+    """SHA-256 of all that a run reads, by '<field> = <path>': of folders the images' names, of files what they hold."""
     images = {f"data.root = {c.data.root}": files_read} if files_read else {}
     found = images | {
         f"teachers[{n}] = {path}": t.digest for n, (path, t) in enumerate(zip(c.teachers, teachers, strict=True))
@@ -151,10 +151,10 @@ def load(path, *, best: bool = False) -> tuple[Callable, PyTree]:
     sources, variables, _ = run.load_weights(path)
     if best:
         variables = run.read_best(path)
-    network = make_network(sources)[1]
+    network, kind = make_network(sources)[1], param_dtype(DTYPES[sources["model"]["dtype"]])
 
     def apply(variables, image):
-        image = image / 255 if image.dtype == np.uint8 else image
+        image = jnp.asarray(image, kind) / 255 if image.dtype == np.uint8 else image
         return network(variables, image, train=False)[0]
 
     return apply, variables

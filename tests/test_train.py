@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 import time
 
 import chex
@@ -111,6 +112,10 @@ def test_a_loaded_run_says_what_was_predicted(calm):
     logits = jax.jit(apply)(variables, images).logits
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, predictions(calm)["logits"], atol=1e-5)
+    with jax.enable_x64(False), warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as of float64, which there is none of
+        eager = apply(variables, images[:4]).logits
+    np.testing.assert_allclose(eager, logits[:4], atol=1e-5)
 
 
 def test_the_best_weights_can_be_loaded_where_images_were_held_out(calm, tmp_path):

@@ -21,9 +21,10 @@ RULES = (
     f"Every finding was written down before the runs, with at least {LEAST_SEEDS} seeds for its cells. Over seeds: "
     "95 % interval of the mean difference and paired t test, Student's t: for these training and test images. Less "
     "floors: the same after the noise floor of each run was taken off its ECE, what a perfectly calibrated network of "
-    "these confidences would score; noise alone gives the less sure of two networks the higher ECE. p: the larger of "
-    "both, by Holm's correction over all findings, for raw figures and for those at T; supported or refuted where it "
-    "is below 5 % and every seed is there, undecided otherwise.",
+    "these confidences would score; noise alone gives the less sure of two networks the higher ECE. Of an ECE well "
+    "above its floor less is noise, so that this takes off too much: it can leave a finding undecided, never decide it. "
+    "p: the larger of both, which have to point the same way, by Holm's correction over all findings, for raw figures "
+    "and for those at T; supported or refuted where it is below 5 % and every seed is there, undecided otherwise.",
     "The other comparisons are exploratory: p is that of the paired t test over seeds, without correction and "
     "without a verdict, and there is none where seeds share teachers: their interval holds for these teachers alone.",
     "Over images: 95 %, paired bootstrap; between the ECE of an overconfident and that of a calibrated network it may "
