@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import warnings
 import time
+import warnings
 
 import chex
 import jax

@@ -22,7 +22,7 @@ RULES = (
     "95 % interval of the mean difference and paired t test, Student's t: for these training and test images. Less "
     "floors: the same after the noise floor of each run was taken off its ECE, what a perfectly calibrated network of "
     "these confidences would score; noise alone gives the less sure of two networks the higher ECE. Of an ECE well "
-    "above its floor less is noise, so that this takes off too much: it can leave a finding undecided, never decide it. "
+    "above its floor less is noise, and this takes off too much: it can leave a finding undecided, never decide it. "
     "p: the larger of both, which have to point the same way, by Holm's correction over all findings, for raw figures "
     "and for those at T; supported or refuted where it is below 5 % and every seed is there, undecided otherwise.",
     "The other comparisons are exploratory: p is that of the paired t test over seeds, without correction and "
