@@ -219,8 +219,33 @@ def test_votes_become_distributions_of_the_examples(tmp_path):
         np.testing.assert_allclose(votes.read(tmp_path / name, given()), share[:N])
     index = np.arange(N) * 2
     np.testing.assert_allclose(votes.read(tmp_path / "all.npy", given(index=index)), share[index])
-    mixed = np.random.default_rng(0).permutation(N)  # a table with a row for each prediction is in their order
-    np.testing.assert_allclose(votes.read(tmp_path / "some.npz", given(index=mixed)), share[:N])
+
+
+def test_votes_are_paired_by_the_index_of_the_predictions_where_it_fits_them(tmp_path):
+    table = DRAW.integers(1, 9, (N, K))
+    share = table / table.sum(1, keepdims=True)
+    np.save(tmp_path / "votes.npy", table)
+
+    def paired(index):
+        index = np.asarray(index)
+        part = {"values": TEST["logits"][: len(index)], "label": TEST["label"][: len(index)]}
+        return votes.read(tmp_path / "votes.npy", given(index=index, **part))
+
+    mixed = np.random.default_rng(0).permutation(N)
+    np.testing.assert_array_equal(paired(mixed), share[mixed])
+    np.testing.assert_array_equal(paired(mixed[:7]), share[mixed[:7]])
+    np.testing.assert_array_equal(paired([N - 1, 3, 3]), share[[N - 1, 3, 3]])
+    np.testing.assert_array_equal(paired(mixed + 1000), share)  # a table of these examples of a longer data set
+    with pytest.raises(ValueError, match=r"votes\.npy: has a row for each of 60 predictions, whose index names some"):
+        paired(np.minimum(mixed, N - 2))
+    with pytest.raises(ValueError, match=r"has 60 rows for 7 predictions with an index up to 60; allowed is"):
+        paired([*mixed[:6], N])
+    np.save(tmp_path / "votes.npy", np.where(np.arange(N)[:, None] == 5, 0, table))
+    with pytest.raises(ValueError, match=r"votes\.npy: row 5 has a negative entry, none above 0"):
+        paired(mixed)
+    np.save(tmp_path / "votes.npy", table[:3])
+    share = share[:3]
+    np.testing.assert_array_equal(paired([2, 0, 1, 1, 0]), share[[2, 0, 1, 1, 0]])  # several predictions of each
 
 
 def test_curves_are_those_of_the_definitions():
