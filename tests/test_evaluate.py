@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frame import softmax
+from scipy.special import entr, log_softmax
 
 from ldl_jax import curves, evaluate, files, predictions, suite, votes
 from ldl_jax.report.table import KNOWN
@@ -205,7 +206,7 @@ def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
         mass.ace(base.every_class(part.astype(np.float32), whole.label[places])), abs=1e-6
     )
     assert suite._notes(whole, None, places) == [
-        "ACE, TACE, the marginal error and distances from votes are of 50 examples drawn from the 200"
+        "ACE, TACE, the marginal error and distances from votes but CE and KL are of 50 examples drawn from the 200"
     ]
 
 
@@ -246,6 +247,18 @@ def test_votes_are_paired_by_the_index_of_the_predictions_where_it_fits_them(tmp
     np.save(tmp_path / "votes.npy", table[:3])
     share = share[:3]
     np.testing.assert_array_equal(paired([2, 0, 1, 1, 0]), share[[2, 0, 1, 1, 0]])  # several predictions of each
+
+
+def test_the_kl_divergence_is_the_cross_entropy_less_the_entropy_of_the_votes_however_large_the_logits_are():
+    """Of probabilities that are 0 in float32 the logarithm is not that of the smallest number."""
+    table = DRAW.integers(0, 4, (N, K)) + np.eye(K)[TEST["label"]]
+    table /= table.sum(1, keepdims=True)
+    for scale in (1, 1000):
+        logits = scale * TEST["logits"]
+        cross = -(table * log_softmax(logits.astype(np.float64), -1)).sum(1).mean()
+        found = suite._human(given(values=logits), None, None, table)
+        assert found["table_cross_entropy"] == pytest.approx(cross, rel=1e-6)
+        assert found["table_kl"] == pytest.approx(cross - entr(table).sum(1).mean(), rel=1e-6)
 
 
 def test_curves_are_those_of_the_definitions():
