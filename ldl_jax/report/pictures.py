@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ldl_jax import files
-from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band
+from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief
 
 COLOURS = {  # name -> the colour that is drawn with
     "ink": INK, "grey": GREY, "line": "#DDDDDE", "blue": BLUE, "sky": SKY, "orange": ORANGE, "red": VERMILION,
@@ -100,10 +100,6 @@ def short(text: str, most: int = 44) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
-def _brief(count: float) -> str:
-    return f"{count:,.0f}" if count < 10_000 else f"{count / 1000:.3g}k" if count < 1e6 else f"{count / 1e6:.3g}M"
-
-
 def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
     """Accuracy against confidence with the band of a calibrated model, above how many are right and wrong."""
     bins = suite[state]["curves"]["reliability"]
@@ -125,10 +121,10 @@ def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
     histogram.stairs(count, edges, baseline=correct, fill=True, color=ORANGE, linewidth=0)
     for x, here in zip(left + width / 2, n, strict=True):
         text = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7.5}
-        histogram.text(x, here + 0.04 * count.max(), _brief(here), **text)
+        histogram.text(x, here + 0.04 * count.max(), brief(here), **text)
     histogram.set(xlabel="confidence", ylabel="examples", ylim=(0, 1.6 * count.max()))
     histogram.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))
-    histogram.yaxis.set_major_formatter(lambda value, _: _brief(value))
+    histogram.yaxis.set_major_formatter(lambda value, _: brief(value))
     if keyed:
         _key(figure, [
             Line2D([], [], color=BLUE, linewidth=2.2, label="accuracy"),
