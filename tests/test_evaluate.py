@@ -267,7 +267,14 @@ def test_curves_are_those_of_the_definitions():
     number = [next(i for i in range(15) if c <= (i + 1) / 15 + 1e-9) for c in reduced.confidence]
     np.testing.assert_array_equal(bins["count"], np.bincount(number, minlength=15))
     assert sum(bins["confidence"]) == pytest.approx(reduced.confidence.sum())
-    assert sum(curves.classes(reduced, K)["correct"]) == reduced.correct.sum()
+    classes = curves.classes(reduced, K)
+    assert sum(classes["correct"]) == reduced.correct.sum()
+    c = reduced.confidence[reduced.predicted == 1]
+    pmf = np.ones(1)
+    for p in c:
+        pmf = np.convolve(pmf, [1 - p, p])  # of the number correct
+    off = np.arange(len(pmf)) - c.sum()
+    assert [classes[name][1] for name in ("variance", "third")] == pytest.approx([pmf @ off**2, pmf @ off**3])
     fifths = predictions.reduce(given(values=np.full((N, 5), 0.2, np.float32), kind="probabilities"))
     assert curves.reliability(fifths)["count"][2] == N  # (2/15, 3/15]
     risk = curves.risk_coverage(reduced)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from ldl_jax import files
 
@@ -94,6 +94,20 @@ def band(count, expected) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) accuracies f[bins] of 95 % of calibrated models with these counts and mean confidences: binomial."""
     low, high = (binom.ppf(quantile, count, expected) / count for quantile in (0.025, 0.975))
     return low, high
+
+
+def gap_band(variance, third) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) f[n] of summed confidence less number correct, of 95 % of calibrated models with these confidences.
+
+    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli variables: the normal
+    quantiles with a correction for the skew (Cornish and Fisher 1938). A binomial of the mean confidence is wider, the
+    more confidences differ. 0 where nothing is uncertain.
+    """
+    variance, third = np.asarray(variance, float), np.asarray(third, float)
+    quantile = norm.ppf(0.975)
+    shift = np.divide(third, variance, out=np.zeros_like(variance), where=variance > 0) * (quantile**2 - 1) / 6
+    reach = quantile * np.sqrt(variance)
+    return -reach - shift, reach - shift
 
 
 def brief(count: float) -> str:

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ldl_jax import files
-from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief
+from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief, gap_band
 
 COLOURS = {  # name -> the colour that is drawn with
     "ink": INK, "grey": GREY, "line": "#DDDDDE", "blue": BLUE, "sky": SKY, "orange": ORANGE, "red": VERMILION,
@@ -137,8 +137,8 @@ def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
 
 def classes(suite: dict, state: str, keyed: bool = False) -> Figure:
     """Mean confidence less accuracy of the examples predicted as each class, sorted; with their 95 % bands around 0."""
-    sums = suite[state]["curves"]["classes"]
-    count, confidence, correct = (np.asarray(sums[name], float) for name in ("count", "confidence", "correct"))
+    sums = {name: np.asarray(values, float) for name, values in suite[state]["curves"]["classes"].items()}
+    count, confidence, correct = (sums[name] for name in ("count", "confidence", "correct"))
     names = suite.get("class_names") or [str(number) for number in range(len(count))]
     used = np.flatnonzero(count)
     gap = (confidence - correct)[used] / count[used]
@@ -147,8 +147,9 @@ def classes(suite: dict, state: str, keyed: bool = False) -> Figure:
     if few:
         order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
     shown, values = used[order], 100 * gap[order]
-    expected = np.clip(confidence[shown] / count[shown], 0, 1)
-    low, high = (100 * (expected - end) for end in band(count[shown], expected)[::-1])
+    # a gap is from confidence - count, all right, to confidence, none
+    ends = gap_band(sums["variance"][shown], sums["third"][shown])
+    low, high = (100 * np.clip(end, (confidence - count)[shown], confidence[shown]) / count[shown] for end in ends)
     figure = Figure(figsize=(4.2, 1.2 + 0.3 * keyed + 0.19 * max(3, len(shown))), layout="constrained")
     axes = figure.add_subplot()
     axes.use_sticky_edges = False  # bars keep off the frame
