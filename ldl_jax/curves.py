@@ -18,8 +18,15 @@ def reliability(reduced: Reduced, bins: int = BINS) -> dict[str, list[float]]:
 
 
 def classes(reduced: Reduced, count: int) -> dict[str, list[float]]:
-    """Count, summed confidence and number correct of the examples predicted as each of `count` classes."""
-    return _sums(reduced.predicted, reduced, count)
+    """Count, summed confidence and number correct of the examples predicted as each of `count` classes.
+
+    And of the number correct, were each example right with the probability that it claims, the second and third central
+    moment: `variance` sum c (1 - c), and `third` sum c (1 - c) (1 - 2 c).
+    """
+    c = reduced.confidence
+    moments = {"variance": c * (1 - c), "third": c * (1 - c) * (1 - 2 * c)}
+    sums = {name: np.bincount(reduced.predicted, x, count).tolist() for name, x in moments.items()}
+    return _sums(reduced.predicted, reduced, count) | sums
 
 
 def _sums(place, reduced, length):

@@ -33,8 +33,9 @@ def parser() -> argparse.ArgumentParser:
         help="predictions on examples of no class, to tell from the others; given once for each file",
     )  # fmt: skip
     made.add_argument(
-        "--human", metavar="FILE", action=Once, help="votes or true distributions, a row for each example"
-    )
+        "--human", metavar="FILE", action=Once,
+        help="votes or true distributions, a row for each example, by the predictions' index where they have one",
+    )  # fmt: skip
     made.add_argument("--kind", choices=("logits", "probabilities"), help="what the scores of all files are")
     made.add_argument("--classes", metavar="FILE", help="text file with the names of the classes, a line for each")
     made.add_argument("--out", metavar="DIR", help="folder of the results; `evaluation` beside the first file")

@@ -144,12 +144,26 @@ def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np
 
 
 def calibrated(path: Path, said: np.ndarray) -> np.ndarray:
-    """Log-probabilities f64[n, K] by the calibrator that was fitted on the run's holdout; without one, the logits."""
+    """Log-probabilities f64[n, K] by the calibrator that was fitted on the run's holdout; without one, the logits.
+
+    A temperature at a bound of its search is applied, as the run's own figures are at it, and warned of.
+    """
     file = path / run.CALIBRATION
     if not file.is_file():
         return said
     name, options, params = calibrators.load(file)
+    if name == "temperature" and params.get("at_bound"):
+        _warn_of_bound(file, params["temperature"])
     return plug("calibrate", name).make(**options).apply(params, said)
+
+
+def _warn_of_bound(file: Path, temperature: float) -> None:
+    low = "all of its images are predicted rightly", "0 or 1"
+    where, near = low if temperature < 1 else ("the logits say nothing of its labels", "equal")
+    warn(
+        f"{file}: the temperature {temperature:.4g} is a bound of the search: no temperature is best on the holdout, "
+        f"as where {where}; it makes the probabilities all but {near} (--raw leaves it out)"
+    )
 
 
 def table(names: list[str], classes: list[str], probs: np.ndarray) -> str:

@@ -156,7 +156,7 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file a copy."""
-    file = _mapped_file(values)
+    file = stored.mapped_file(values)
     rows = rows or max(1, ELEMENTS // values.shape[1])
     dtype = jax.dtypes.canonicalize_dtype(np.promote_types(values.dtype, np.float32))
     for begin in range(0, len(values), rows):
@@ -165,12 +165,6 @@ def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         if file is not None and hasattr(mmap, "MADV_DONTNEED"):  # its pages may leave memory
             file.madvise(mmap.MADV_DONTNEED)
         yield begin, part
-
-
-def _mapped_file(values) -> mmap.mmap | None:
-    while isinstance(values, np.ndarray):
-        values = values.base
-    return values if isinstance(values, mmap.mmap) else None
 
 
 def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[np.ndarray, Seen]]:
@@ -276,6 +270,8 @@ def probabilities(predictions: Predictions, transform: Transform | None = None, 
 
 @partial(jax.jit, static_argnames=("metrics", "kind"))
 def _sums(values, seen, metrics, kind):
+    if kind == "probabilities":
+        seen = seen._replace(probs=jnp.clip(values, 0, 1))
     return {name: metric.sums(as_logits(values, kind), seen) for name, metric in metrics}
 
 
@@ -285,6 +281,7 @@ def streamed(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The values of streaming metrics, their sums added up over chunks of `rows` in float64.
 
+    Bins and ranks are of the probabilities as they are, as in `reduce`.
     given: what they may know of the examples beside the labels, [N, ...] each, such as 'table'.
     """
     total, first = None, 0

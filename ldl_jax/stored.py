@@ -10,6 +10,7 @@ where that one alone does. Labels come from the file that was named for them, or
 
 import csv
 import math
+import mmap
 import struct
 import zipfile
 from itertools import islice
@@ -96,6 +97,13 @@ def read_members(path) -> dict[str, np.ndarray]:
     path = Path(path)
     _check_path(path)
     return {name: _member(path, info) for name, info in _members(path).items()}
+
+
+def mapped_file(values) -> mmap.mmap | None:
+    """The file that an array is mapped from; None where it is in memory."""
+    while isinstance(values, np.ndarray):
+        values = values.base
+    return values if isinstance(values, mmap.mmap) else None
 
 
 def _check_path(path: Path) -> None:

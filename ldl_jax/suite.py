@@ -93,8 +93,8 @@ def _notes(predictions, fitted, places) -> list[str]:
         notes.append(f"the curves over temperatures are of {curves.SAMPLE:,} examples, drawn at random")
     if places is not None:
         notes.append(
-            f"ACE, TACE, the marginal error and distances from votes are of {len(places):,} examples drawn from the "
-            f"{len(predictions.values):,}"
+            f"ACE, TACE, the marginal error and distances from votes but CE and KL are of {len(places):,} examples "
+            f"drawn from the {len(predictions.values):,}"
         )
     return notes
 
@@ -180,10 +180,14 @@ def _unknown(known: Reduced, unknown: Reduced) -> dict[str, float]:
 
 
 def _human(predictions: Predictions, transform, places, table) -> dict[str, float]:
-    """Distances from the true distributions f64[N, K], of the examples at `places`, and of all the cross entropy."""
+    """Distances from the true distributions f64[N, K], of the examples at `places`; cross entropy and KL of all.
+
+    These two are of log-probabilities, so that they differ by the entropy of the table however certain a network is.
+    """
     metric = {"table": plug("metrics", "table").make(table.shape[1])}
-    cross = streamed(predictions, metric, transform, given={"table": table})["table_cross_entropy"]
+    logarithmic = streamed(predictions, metric, transform, given={"table": table})
     some = table if places is None else table[places]
     found = distribution.measure(probabilities(predictions, transform, places=places), some)
     own = {name: found.pop(name) for name in ("entropy_pearson", "entropy_spearman")}
-    return {"table_cross_entropy": float(cross), **{f"table_{name}": x for name, x in found.items()}, **own}
+    whole = {name: float(logarithmic[name]) for name in ("table_cross_entropy", "table_kl")}
+    return {f"table_{name}": x for name, x in found.items()} | whole | own

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frame import softmax
+from scipy.special import entr, log_softmax
 
 from ldl_jax import curves, evaluate, files, predictions, suite, votes
 from ldl_jax.report.table import KNOWN
@@ -205,7 +206,7 @@ def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
         mass.ace(base.every_class(part.astype(np.float32), whole.label[places])), abs=1e-6
     )
     assert suite._notes(whole, None, places) == [
-        "ACE, TACE, the marginal error and distances from votes are of 50 examples drawn from the 200"
+        "ACE, TACE, the marginal error and distances from votes but CE and KL are of 50 examples drawn from the 200"
     ]
 
 
@@ -219,8 +220,45 @@ def test_votes_become_distributions_of_the_examples(tmp_path):
         np.testing.assert_allclose(votes.read(tmp_path / name, given()), share[:N])
     index = np.arange(N) * 2
     np.testing.assert_allclose(votes.read(tmp_path / "all.npy", given(index=index)), share[index])
-    mixed = np.random.default_rng(0).permutation(N)  # a table with a row for each prediction is in their order
-    np.testing.assert_allclose(votes.read(tmp_path / "some.npz", given(index=mixed)), share[:N])
+
+
+def test_votes_are_paired_by_the_index_of_the_predictions_where_it_fits_them(tmp_path):
+    table = DRAW.integers(1, 9, (N, K))
+    share = table / table.sum(1, keepdims=True)
+    np.save(tmp_path / "votes.npy", table)
+
+    def paired(index):
+        index = np.asarray(index)
+        part = {"values": TEST["logits"][: len(index)], "label": TEST["label"][: len(index)]}
+        return votes.read(tmp_path / "votes.npy", given(index=index, **part))
+
+    mixed = np.random.default_rng(0).permutation(N)
+    np.testing.assert_array_equal(paired(mixed), share[mixed])
+    np.testing.assert_array_equal(paired(mixed[:7]), share[mixed[:7]])
+    np.testing.assert_array_equal(paired([N - 1, 3, 3]), share[[N - 1, 3, 3]])
+    np.testing.assert_array_equal(paired(mixed + 1000), share)  # a table of these examples of a longer data set
+    with pytest.raises(ValueError, match=r"votes\.npy: has a row for each of 60 predictions, whose index names some"):
+        paired(np.minimum(mixed, N - 2))
+    with pytest.raises(ValueError, match=r"has 60 rows for 7 predictions with an index up to 60; allowed is"):
+        paired([*mixed[:6], N])
+    np.save(tmp_path / "votes.npy", np.where(np.arange(N)[:, None] == 5, 0, table))
+    with pytest.raises(ValueError, match=r"votes\.npy: row 5 has a negative entry, none above 0"):
+        paired(mixed)
+    np.save(tmp_path / "votes.npy", table[:3])
+    share = share[:3]
+    np.testing.assert_array_equal(paired([2, 0, 1, 1, 0]), share[[2, 0, 1, 1, 0]])  # several predictions of each
+
+
+def test_the_kl_divergence_is_the_cross_entropy_less_the_entropy_of_the_votes_however_large_the_logits_are():
+    """Of probabilities that are 0 in float32 the logarithm is not that of the smallest number."""
+    table = DRAW.integers(0, 4, (N, K)) + np.eye(K)[TEST["label"]]
+    table /= table.sum(1, keepdims=True)
+    for scale in (1, 1000):
+        logits = scale * TEST["logits"]
+        cross = -(table * log_softmax(logits.astype(np.float64), -1)).sum(1).mean()
+        found = suite._human(given(values=logits), None, None, table)
+        assert found["table_cross_entropy"] == pytest.approx(cross, rel=1e-6)
+        assert found["table_kl"] == pytest.approx(cross - entr(table).sum(1).mean(), rel=1e-6)
 
 
 def test_curves_are_those_of_the_definitions():
@@ -229,7 +267,14 @@ def test_curves_are_those_of_the_definitions():
     number = [next(i for i in range(15) if c <= (i + 1) / 15 + 1e-9) for c in reduced.confidence]
     np.testing.assert_array_equal(bins["count"], np.bincount(number, minlength=15))
     assert sum(bins["confidence"]) == pytest.approx(reduced.confidence.sum())
-    assert sum(curves.classes(reduced, K)["correct"]) == reduced.correct.sum()
+    classes = curves.classes(reduced, K)
+    assert sum(classes["correct"]) == reduced.correct.sum()
+    c = reduced.confidence[reduced.predicted == 1]
+    pmf = np.ones(1)
+    for p in c:
+        pmf = np.convolve(pmf, [1 - p, p])  # of the number correct
+    off = np.arange(len(pmf)) - c.sum()
+    assert [classes[name][1] for name in ("variance", "third")] == pytest.approx([pmf @ off**2, pmf @ off**3])
     fifths = predictions.reduce(given(values=np.full((N, 5), 0.2, np.float32), kind="probabilities"))
     assert curves.reliability(fifths)["count"][2] == N  # (2/15, 3/15]
     risk = curves.risk_coverage(reduced)

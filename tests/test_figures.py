@@ -81,6 +81,14 @@ def test_bins_of_other_shapes_are_refused(tmp_path, bins):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("count", "said"), [
+    (0, "0"), (999, "999"), (9_999, "9,999"), (10_000, "10k"), (12_345, "12.3k"), (999_499, "999k"), (999_500, "1M"),
+    (1_000_000, "1M"), (1_281_167, "1.28M"), (999_499_999, "999M"), (999_500_001, "1G"),
+])  # fmt: skip
+def test_a_count_is_said_in_brief(count, said):
+    assert figures.brief(count) == said
+
+
 def test_bins_may_be_empty_few_or_many(tmp_path):
     nothing = {name: np.zeros(15) for name in ("count", "confidence", "correct")}
     for bins in (some_bins(1), some_bins(50), nothing):

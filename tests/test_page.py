@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax.report import html, page, pictures
+from ldl_jax import curves, predictions
+from ldl_jax.report import figures, html, page, pictures
 
 NASTY = "<script>alert('x')</script> & \"q\" $x_1$"
 
@@ -31,7 +32,8 @@ def state(classes, draw, scaled):
                 "count": count.tolist(), "confidence": confidence.tolist(), "correct": correct.tolist()
             },
             "classes": {
-                "count": each.tolist(), "confidence": (0.7 * each).tolist(), "correct": (each // 2).tolist()
+                "count": each.tolist(), "confidence": (0.7 * each).tolist(), "correct": (each // 2).tolist(),
+                "variance": (0.21 * each).tolist(), "third": (-0.084 * each).tolist(),
             },
             "risk_coverage": {"coverage": [0.1, 0.5, 1.0], "risk": [0.0, 0.2, 0.5]},
         },
@@ -109,7 +111,9 @@ def test_names_are_neither_altered_nor_left_out():
     """A name that looks like what a drawing is made of, that a legend would hide, or that no file can hold."""
     odd = ('_a id="c" href="#q"', "fill: #222222 url(#p)", "二", "a\nb\x00", "no\udcff")
     some = [suite(name, 3, names=odd[:3]) for name in odd]
-    some[0]["raw"]["curves"]["classes"] = {"count": [4, 4, 4], "confidence": [2, 2, 2], "correct": [1, 2, 3]}
+    some[0]["raw"]["curves"]["classes"] = {
+        "count": [4, 4, 4], "confidence": [2, 2, 2], "correct": [1, 2, 3], "variance": [1, 1, 1], "third": [0, 0, 0]
+    }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawings = [pictures.coverage(some), pictures.classes(some[0], "raw")]
@@ -136,13 +140,50 @@ def test_a_figure_that_is_missing_at_the_temperature_is_not_shown_as_if_it_were_
 def test_of_many_classes_the_ends_are_shown():
     one = suite("one", 60, scaled=False, names=[f"class {number}" for number in range(60)])
     sums = one["raw"]["curves"]["classes"] = {
-        "count": [100] * 60, "confidence": [50] * 60, "correct": list(range(20, 80))
+        "count": [100] * 60, "confidence": [50] * 60, "correct": list(range(20, 80)), "variance": [25] * 60,
+        "third": [0] * 60,
     }  # fmt: skip
     shown = said(html.drawing("x", pictures.classes(one, "raw"), ""))
     assert f"({pictures.MOST_CLASSES} of {len(sums['count'])} classes)" in shown
     assert {name for name in shown if name.startswith("class ")} == {
         f"class {number}" for number in (*range(20), *range(40, 60))
     }
+
+
+@pytest.mark.parametrize(("size", "sharp"), [(1000, 0.3), (100, 0.3), (30, 1)])
+def test_the_band_of_a_class_holds_95_percent_of_calibrated_models(size, sharp):
+    """Not of a binomial of the mean confidence, which held 98 to 99 %; about as many lie above it as below."""
+    draw, number = np.random.default_rng(0), 3000
+    confidence = 0.1 + 0.9 * draw.beta(1.5, sharp, (number, size))
+    correct = draw.random((number, size)) < confidence
+    predicted = np.repeat(np.arange(number), size)
+    nothing = np.zeros(number * size)
+    reduced = predictions.Reduced(
+        confidence.ravel(), correct.ravel(), predicted, predicted, nothing, nothing, nothing
+    )  # fmt: skip
+    sums = {name: np.array(values) for name, values in curves.classes(reduced, number).items()}
+    np.testing.assert_allclose(sums["variance"], (confidence * (1 - confidence)).sum(1))
+    low, high = figures.gap_band(sums["variance"], sums["third"])
+    gap = sums["confidence"] - sums["correct"]
+    assert np.mean((low <= gap) & (gap <= high)) == pytest.approx(0.95, abs=0.012)
+    assert np.mean(gap < low) == pytest.approx(0.025, abs=0.01)
+    assert np.mean(gap > high) == pytest.approx(0.025, abs=0.01)
+
+
+def test_the_bars_of_classes_are_their_gaps_and_bands():
+    one = suite("one", 3, scaled=False, names=["low", "sure", "high"])
+    one["raw"]["curves"]["classes"] = {
+        "count": [100, 9, 100], "confidence": [70, 9, 70], "correct": [80, 9, 60], "variance": [16, 0, 0.01],
+        "third": [-4, 0, 0.01],
+    }  # fmt: skip
+    axes = pictures.classes(one, "raw").axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["low", "sure", "high"]
+    ends = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches])
+    z = 1.959964
+    shift, reach = -0.25 * (z**2 - 1) / 6, z * 4
+    np.testing.assert_allclose(ends[0], [-reach - shift, reach - shift], rtol=1e-5)  # of 100: sums are percent
+    np.testing.assert_array_equal(ends[1], [0, 0])
+    np.testing.assert_allclose(ends[3:], [[0, -10], [0, 0], [0, 10]], atol=1e-12)
 
 
 def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
@@ -152,6 +193,7 @@ def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
         for values in sums.values():
             values[:] = [0] * (len(values) - 1) + values[-1:]
         sums["count"][-1], sums["confidence"][-1], sums["correct"][-1] = 1, 1.0, 1
+        sums |= {moment: [0.0] * len(sums["count"]) for moment in ("variance", "third") if moment in sums}
     made = page.page([one], title="x")
     assert made.count("<svg") == 3
     assert "1 example, 2 classes" in made

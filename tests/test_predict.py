@@ -1,6 +1,7 @@
 """The command that predicts: any images through a finished run, by its calibrator, to files that others read."""
 
 import csv
+import shutil
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from ldl_jax import build, config, files, images, predict, predictions, run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.calibrate import temperature
 
 CLASSES, SIZE = ("ant", "bee", "<cat>"), 6
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
@@ -83,6 +85,26 @@ def test_raw_leaves_the_temperature_out(model, tmp_path):
     with np.load(raw) as file:
         np.testing.assert_allclose(softmax(file["logits"], -1), softmax(said(model), -1), atol=1e-5)
         assert "label" not in file.files
+
+
+@pytest.mark.parametrize(("logits", "T", "words"), [(5.0, 0.001, "all but 0 or 1"), (-5.0, 1000.0, "all but equal")])
+def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(model, tmp_path, capsys, logits, T, words):
+    """A holdout without a single error, and one without a single hit."""
+    label = np.arange(9) % 3
+    fitted = temperature.make().fit(np.float32(logits * np.eye(3)[label]), label)
+    own = shutil.copytree(model, tmp_path / "own")
+    calibrators.save(own / run.CALIBRATION, "temperature", {}, fitted)
+    np.savez(tmp_path / "all.npz", images=PIXELS)
+    with np.load(predict.predict(own, tmp_path / "all.npz", out=tmp_path / "out")[0]) as file:
+        np.testing.assert_allclose(file["logits"], log_softmax(said(model) / T, -1), rtol=1e-4, atol=1e-5)
+    error = capsys.readouterr().err
+    for text in (str(own / run.CALIBRATION), f"{T:g} is a bound of the search", words, "--raw"):
+        assert text in error
+    assert error.startswith("warning: ")
+    assert error.count("\n") == 1
+    predict.predict(own, tmp_path / "all.npz", out=tmp_path / "raw", raw=True)
+    predict.predict(model, tmp_path / "all.npz", out=tmp_path / "within")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_image_that_cannot_be_read_is_named_or_left_out(model, folder, tmp_path, capsys):

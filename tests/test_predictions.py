@@ -8,7 +8,7 @@ import pytest
 from frame import softmax
 
 from ldl_jax import files, predictions
-from ldl_jax.metrics import calibration, nll
+from ldl_jax.metrics import accuracy, brier, calibration, classwise, nll
 
 N, K = 40, 5
 DRAW = np.random.default_rng(0)
@@ -214,6 +214,44 @@ def test_columns_and_sums_are_those_of_the_definitions_in_chunks_of_any_size(kin
         assert sums["confidence"] == pytest.approx(found.confidence.mean(), rel=1e-6)
     if kind == "probabilities":
         np.testing.assert_array_equal(found.confidence, PROBS.max(1))  # not one rounding away
+
+
+def test_probabilities_on_the_edges_of_bins_stay_in_them_for_every_class():
+    """Shares of 15 votes are the edges of 15 bins: k votes are in bin k, (lo, hi], and none in the first."""
+    draw = np.random.default_rng(3)
+    chances = draw.dirichlet(np.full(K, 0.7), 200)
+    counts = draw.multinomial(15, chances)
+    label = np.array([draw.choice(K, p=p) for p in chances], np.int32)
+    given = predictions.Predictions("x", (counts / 15).astype(np.float32), label, "probabilities")
+    metrics = {m.__name__: m.make(K) for m in (accuracy, brier, calibration, classwise)}
+    found = predictions.streamed(given, metrics, rows=64)  # the last chunk is padded
+    hits, place = label[:, None] == np.arange(K), np.maximum(counts - 1, 0)
+    gap = np.zeros((15, K))
+    np.add.at(gap, (place, np.arange(K)), counts / 15 - hits)
+    assert found["classwise_ece"] == pytest.approx(np.abs(gap).sum() / 200 / K, rel=1e-5)
+    whole = found["brier_reliability"] - found["brier_resolution"] + found["brier_uncertainty"] + found["brier_within"]
+    inside = sum(
+        np.sum((counts[part, k] / 15 - (counts[part, k] / 15).mean()) * (counts[part, k] / 15 - 2 * hits[part, k]))
+        for k in range(K) for part in (place[:, k] == number for number in range(15)) if part.any()
+    )  # fmt: skip
+    assert found["brier_within"] == pytest.approx(inside / 200, abs=1e-6)
+    assert found["brier"] == pytest.approx(((counts / 15 - hits) ** 2).sum(1).mean(), rel=1e-6)
+    assert whole == pytest.approx(found["brier"], abs=1e-6)
+    top, right = counts.max(1), counts.argmax(1) == label
+    gaps = np.bincount(top, top / 15 - right, 16)
+    assert found["ece"] == pytest.approx(np.abs(gaps).sum() / 200, rel=1e-5)
+    assert found["accuracy"] == pytest.approx(right.mean())
+
+
+def test_near_probabilities_rank_as_they_are():
+    """The last of six is above the others by a rounding, which their logarithms in float32 do not tell."""
+    small = np.float32(0.01)
+    near = np.array([small] * 5 + [np.nextafter(small, 1, dtype=np.float32)], np.float32)
+    rows = np.float32([[*near, 1 - near.sum()]])
+    assert np.log(rows[0, 0]) == np.log(rows[0, 5])
+    for label, hit in ((5, 1), (2, 1), (3, 0)):
+        given = predictions.Predictions("x", rows, np.int32([label]), "probabilities")
+        assert predictions.streamed(given, {"accuracy": accuracy.make(7)})["top5"] == hit
 
 
 def test_all_probabilities_at_once(monkeypatch):

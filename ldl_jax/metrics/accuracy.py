@@ -12,9 +12,10 @@ def make(num_classes: int) -> Metric:
     """
 
     def sums(logits, seen):
-        own = jnp.take_along_axis(logits, seen.label[:, None], axis=-1)
+        scores = logits if seen.probs is None else seen.probs  # logarithms of near probabilities may tie
+        own = jnp.take_along_axis(scores, seen.label[:, None], axis=-1)
         not_lower = jnp.arange(num_classes) >= seen.label[:, None]
-        behind = (logits < own) | ((logits == own) & not_lower)  # nothing is behind a NaN
+        behind = (scores < own) | ((scores == own) & not_lower)  # nothing is behind a NaN
         rank = num_classes - jnp.sum(behind, axis=-1)
         hits = {
             f"top{k}": masked_sum((rank < k).astype(jnp.float32), seen) for k in (1, 5) if k == 1 or num_classes > k

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,6 +18,7 @@ class Seen(NamedTuple):
     label: Array  # i32[B]
     mask: Array  # f32[B]: 0 for padding
     given: Any = ()  # [B, ...]: their rows of fixed tables
+    probs: Array | None = None  # f32[B, K]: what the network said, where that was probabilities; None = logits
 
 
 class Metric(NamedTuple):
@@ -35,6 +37,11 @@ def masked_sum(values: Array, seen: Seen) -> Array:
 def count(seen: Seen) -> Array:
     """Number of examples that count, f32[]: exact up to 2^24."""
     return jnp.sum(seen.mask > 0, dtype=jnp.float32)
+
+
+def probs_of(logits: Array, seen: Seen) -> Array:
+    """The probabilities f[B, K]: those that the network said itself, which no rounding may move, or the softmax."""
+    return jax.nn.softmax(logits) if seen.probs is None else seen.probs
 
 
 def bin_number(probs: Array, bins: int = BINS) -> Array:

@@ -1,11 +1,10 @@
 """Calibration of the confidence in equal-width bins."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldl_jax.contract import Array
-from ldl_jax.metrics.base import BINS, Metric, masked_sum
+from ldl_jax.metrics.base import BINS, Metric, masked_sum, probs_of
 
 
 def bin_of(confidence: Array, bins: int = BINS) -> Array:
@@ -26,8 +25,8 @@ def make(num_classes: int) -> Metric:
     del num_classes
 
     def sums(logits, seen):
-        confidence = jnp.max(jax.nn.softmax(logits), -1)
-        correct = jnp.argmax(logits, -1) == seen.label
+        confidence = jnp.max(probs_of(logits, seen), -1)
+        correct = jnp.argmax(logits if seen.probs is None else seen.probs, -1) == seen.label
         member = bin_of(confidence)
         columns = {"count": jnp.ones_like(confidence), "confidence": confidence, "correct": correct}
         return {name: masked_sum(jnp.where(member, x[:, None], 0), seen) for name, x in columns.items()}

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.metrics.base import BINS, Metric, bin_number, count, masked_sum
+from ldl_jax.metrics.base import BINS, Metric, bin_number, count, masked_sum, probs_of
 
 
 def make(num_classes: int) -> Metric:
@@ -19,7 +19,7 @@ def make(num_classes: int) -> Metric:
     ids = num_classes * BINS
 
     def sums(logits, seen):
-        probs = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        probs = probs_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), seen)
         used = (seen.mask > 0).astype(probs.dtype)
         own = jnp.take_along_axis(probs, seen.label[:, None], axis=-1)[:, 0]
         number = bin_number(probs)

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ldl_jax import files
-from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band
+from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief, gap_band
 
 COLOURS = {  # name -> the colour that is drawn with
     "ink": INK, "grey": GREY, "line": "#DDDDDE", "blue": BLUE, "sky": SKY, "orange": ORANGE, "red": VERMILION,
@@ -100,10 +100,6 @@ def short(text: str, most: int = 44) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
-def _brief(count: float) -> str:
-    return f"{count:,.0f}" if count < 10_000 else f"{count / 1000:.3g}k" if count < 1e6 else f"{count / 1e6:.3g}M"
-
-
 def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
     """Accuracy against confidence with the band of a calibrated model, above how many are right and wrong."""
     bins = suite[state]["curves"]["reliability"]
@@ -125,10 +121,10 @@ def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
     histogram.stairs(count, edges, baseline=correct, fill=True, color=ORANGE, linewidth=0)
     for x, here in zip(left + width / 2, n, strict=True):
         text = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7.5}
-        histogram.text(x, here + 0.04 * count.max(), _brief(here), **text)
+        histogram.text(x, here + 0.04 * count.max(), brief(here), **text)
     histogram.set(xlabel="confidence", ylabel="examples", ylim=(0, 1.6 * count.max()))
     histogram.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))
-    histogram.yaxis.set_major_formatter(lambda value, _: _brief(value))
+    histogram.yaxis.set_major_formatter(lambda value, _: brief(value))
     if keyed:
         _key(figure, [
             Line2D([], [], color=BLUE, linewidth=2.2, label="accuracy"),
@@ -141,8 +137,8 @@ def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
 
 def classes(suite: dict, state: str, keyed: bool = False) -> Figure:
     """Mean confidence less accuracy of the examples predicted as each class, sorted; with their 95 % bands around 0."""
-    sums = suite[state]["curves"]["classes"]
-    count, confidence, correct = (np.asarray(sums[name], float) for name in ("count", "confidence", "correct"))
+    sums = {name: np.asarray(values, float) for name, values in suite[state]["curves"]["classes"].items()}
+    count, confidence, correct = (sums[name] for name in ("count", "confidence", "correct"))
     names = suite.get("class_names") or [str(number) for number in range(len(count))]
     used = np.flatnonzero(count)
     gap = (confidence - correct)[used] / count[used]
@@ -151,8 +147,9 @@ def classes(suite: dict, state: str, keyed: bool = False) -> Figure:
     if few:
         order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
     shown, values = used[order], 100 * gap[order]
-    expected = np.clip(confidence[shown] / count[shown], 0, 1)
-    low, high = (100 * (expected - end) for end in band(count[shown], expected)[::-1])
+    # a gap is from confidence - count, all right, to confidence, none
+    ends = gap_band(sums["variance"][shown], sums["third"][shown])
+    low, high = (100 * np.clip(end, (confidence - count)[shown], confidence[shown]) / count[shown] for end in ends)
     figure = Figure(figsize=(4.2, 1.2 + 0.3 * keyed + 0.19 * max(3, len(shown))), layout="constrained")
     axes = figure.add_subplot()
     axes.use_sticky_edges = False  # bars keep off the frame
