@@ -25,6 +25,11 @@ def layout(state: PyTree) -> dict[str, list]:
     }
 
 
+def saved_steps(folder) -> list[int]:
+    """Steps of the complete checkpoints in a folder, in rising order; none where it is not there."""
+    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdigit() and path.is_dir())
+
+
 def _first(fault: str | None) -> str | None:
     """The first fault that a process has found, told to all; None where none has."""
     return next(filter(None, mesh.tell(fault or "")), None)
@@ -130,7 +135,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints on disk, in rising order."""
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and path.is_dir())
+        return saved_steps(self.folder)
 
     def due(self, step: int) -> bool:
         """Whether a save at this step would write."""
