@@ -2,13 +2,8 @@
 
 import contextlib
 import json
-import logging
-import os
-import re
 import shutil
-import sys
 import threading
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,38 +12,8 @@ from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
 from ldl_jax import files, mesh
 from ldl_jax.contract import PyTree
+from ldl_jax.disk import disk_fault
 from ldl_jax.report import log as logs
-
-
-def disk_fault(error: BaseException | None) -> str | None:
-    """What the system said, as 'No space left on device', where an error comes from a disk; None for all others.
-
-    orbax hands on what its threads and its libraries raise: an OSError, or a number of the system in a text.
-    """
-    while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        number = re.search(r"os_error_code='(\d+)'", str(error))
-        if number:
-            return os.strerror(int(number[1]))
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _not_of_the_disk(record: logging.LogRecord) -> bool:
-    """Whether a message of orbax's is let through: the traceback of what is told as a warning here is not."""
-    return not (record.exc_info and disk_fault(record.exc_info[1]))
-
-
-def _hook(before, caught):
-    """What is printed of an error in a thread of a library's, but for writers that outlive the save that failed."""
-    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
-        before(caught)
-
-
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_not_of_the_disk)
-sys.unraisablehook = partial(_hook, sys.unraisablehook)
 
 
 def layout(state: PyTree) -> dict[str, list]:
@@ -60,9 +25,18 @@ def layout(state: PyTree) -> dict[str, list]:
     }
 
 
+def saved_steps(folder) -> list[int]:
+    """Steps of the complete checkpoints in a folder, in rising order; none where it is not there."""
+    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdigit() and path.is_dir())
+
+
 def _first(fault: str | None) -> str | None:
     """The first fault that a process has found, told to all; None where none has."""
     return next(filter(None, mesh.tell(fault or "")), None)
+
+
+class _Damaged(Exception):
+    """A checkpoint is not what was written; said on all processes."""
 
 
 class Checkpoints:
@@ -91,21 +65,23 @@ class Checkpoints:
 
         One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence that names the
         file. Raises ValueError where all that there were are damaged, since beginning anew would overwrite the log, or
-        where one is of another model, naming the first leaf that differs.
+        where one is of another model, naming the first leaf that differs; OSError where one cannot be read and is not
+        known to be damaged: all stay as they are, since the next start may read it.
         """
         while (step := mesh.from_main(max(self.steps(), default=-1))) >= 0:
-            found, fault = None, self._fault(step) if mesh.is_main() else None
-            fault = _first(fault) or _first(self._unlike(step, abstract))
-            if fault is None:
-                found, fault = self._read(step, abstract)
-                fault = _first(fault)
-            if fault is None:
-                if mesh.is_main() and not self._sums(step).exists():  # its process was killed before it had any
-                    self._write_sums(step)
-                self._saved = step
-                return found.state, found.notes["notes"]
-            self._manager = None  # it has seen the one that is set aside
-            mesh.on_main(lambda step=step, fault=fault: self._set_aside(step, fault, warn))
+            try:
+                summed = self._check(step)
+                meta = self._read(step, summed, notes=ocp.args.JsonRestore()).notes
+                self._check_layout(step, meta["layout"], layout(abstract))
+                state = self._read(step, summed, state=ocp.args.StandardRestore(abstract)).state
+            except _Damaged as fault:
+                self._manager = None  # it has seen the one that is set aside
+                mesh.on_main(lambda step=step, fault=fault: self._set_aside(step, fault, warn))
+                continue
+            if mesh.is_main() and not summed:  # its process was killed before it had any
+                self._write_sums(step)
+            self._saved = step
+            return state, meta["notes"]
         damaged = sorted(str(path) for path in self.folder.glob("damaged-*"))
         if damaged:
             raise ValueError(
@@ -114,14 +90,39 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step, abstract):
-        """(what was saved, None), or (None, what is wrong with it)."""
+    def _check(self, step) -> bool:
+        """Whether a checkpoint has checksums. Raises _Damaged where its files do not match them."""
+        fault = unread = None
         try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-            return self._ready().restore(step, args=args), None
+            fault = self._fault(step) if mesh.is_main() else None
+        except OSError as error:
+            unread = f"{self.folder / str(step)} cannot be read ({error}); the checkpoints are left as they are"
+        if unread := _first(unread):
+            raise OSError(unread)
+        if fault := _first(fault):
+            raise _Damaged(fault)
+        return bool(mesh.from_main(int(self._sums(step).exists())))
+
+    def _read(self, step, summed, **parts):
+        """These parts of a checkpoint. Where they cannot be read, raises _Damaged if it has no checksums, else OSError.
+
+        Files that match their checksums are whole: what went wrong, such as memory that ran out, lies elsewhere.
+        """
+        found = fault = cause = None
+        try:
+            found = self._ready().restore(step, args=ocp.args.Composite(**parts))
         except Exception as error:  # orbax raises whatever its readers do
-            self._manager = None
-            return None, f"it cannot be read ({type(error).__name__})"
+            self._manager, cause = None, error
+            said = next(iter(str(error).splitlines()), "")[:300]
+            fault = f"cannot be read ({type(error).__name__}{said and ': '}{said})"
+        if (fault := _first(fault)) is None:
+            return found
+        if not summed:
+            raise _Damaged(f"it {fault}")
+        raise OSError(
+            f"checkpoint {self.folder / str(step)} {fault}, though its files are whole: all checksums match; the "
+            "checkpoints are left as they are"
+        ) from cause
 
     def _set_aside(self, step, fault, warn):
         aside, number = self.folder / f"damaged-{step}", 0
@@ -134,7 +135,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints on disk, in rising order."""
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and path.is_dir())
+        return saved_steps(self.folder)
 
     def due(self, step: int) -> bool:
         """Whether a save at this step would write."""
@@ -276,15 +277,8 @@ class Checkpoints:
                 return f"{root / name} has another SHA-256 than when it was written"
         return None
 
-    def _unlike(self, step, abstract) -> str | None:
-        """A sentence where the notes cannot be read; raises ValueError where the state is of another model."""
-        try:
-            args = ocp.args.Composite(notes=ocp.args.JsonRestore())
-            there = self._ready().restore(step, args=args).notes["layout"]
-        except Exception as error:  # orbax raises whatever its readers do
-            self._manager = None
-            return f"its notes cannot be read ({type(error).__name__})"
-        here = layout(abstract)
+    def _check_layout(self, step, there, here) -> None:
+        """Raise ValueError where the state is of another model."""
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
                 was, now = (f"{x[1]}{x[0]}" if x else "absent" for x in (there.get(name), here.get(name)))
@@ -292,4 +286,3 @@ class Checkpoints:
                     f"{self.folder / str(step)} is of another model: {name} is {was} there and {now} in this config; "
                     "allowed is the config it was made with, or another --workdir"
                 )
-        return None

@@ -148,7 +148,7 @@ def import_run(path, c: ConfigDict, workdir, classes: int | None = None, shape=N
     init, _ = build.make_network(sources)
     variables = from_state_dict(read(path), jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))), str(path))
     origin = {"file": str(path), "sha256": files.sha256(path)}
-    run.claim(workdir, c, sources | {"imported": origin}, {}, extend=False)
+    run.claim(workdir, c, sources | {"imported": origin}, {}, extend=False, saved=False)
     run.save_weights(workdir / run.WEIGHTS, variables, step=0)
     return workdir
 

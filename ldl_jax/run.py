@@ -70,24 +70,26 @@ def locked(workdir):
         yield
 
 
-def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool) -> None:
+def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
     """Make `workdir` the directory of this config, or see that it is already.
 
     inputs: SHA-256 of the teachers' weights and of the files of labels and tables, by '<field> = <path>'. With
-    `extend` the run may be longer than the one before; the change is recorded. Raises ValueError where the directory
-    holds another run, naming the fields that differ, or imported weights, or cannot be written.
+    `extend` the run may be longer than the one before; the change is recorded. saved: whether there is a checkpoint.
+    Raises ValueError where the directory holds another run, naming the fields that differ, imported weights, or a
+    finished run without a checkpoint, or cannot be written.
     """
     workdir = Path(workdir)
     before, history = read_config(workdir), []
     if before is not None:
-        check_network(workdir, sources)
-        history = _read_json(workdir / VERSIONS).get("starts", [])
+        if "imported" in _read_json(workdir / NETWORK):
+            raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
         longer = _check_config(workdir, before, c, extend=extend)
-        known = history[-1]["inputs"] if history else inputs
-        if _by_field(known) != _by_field(inputs):
+        history = check_data(workdir, sources, inputs)
+        if not saved and is_finished(workdir):
+            step = read_weights(workdir / WEIGHTS)[1]["step"]
             raise ValueError(
-                f"--workdir {workdir} was begun with {list(known)} and what they held then; {list(inputs)} hold "
-                "something else, and allowed is the same"
+                f"--workdir {workdir} holds a run that is finished at step {step}, and its checkpoints are gone; "
+                "allowed are --mode=eval, or another --workdir"
             )
         if longer:
             for name in (WEIGHTS, SUMMARY):  # of the shorter run: until this one ends, it is not finished
@@ -100,17 +102,34 @@ def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
 
 
-def check_network(workdir, sources: dict) -> None:
-    """Raise ValueError where a run directory's network is made for other data; its `model` block is the config's."""
-    there = _read_json(Path(workdir) / NETWORK)
-    if "imported" in there:
-        raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
+def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
+    """Raise ValueError where a run directory is of other data or teachers than these; returns its starts so far.
+
+    Imported weights were not trained here: of them the number of examples may differ, and the classes' names where
+    they were imported without a data set. The `model` block of a network is the config's.
+    """
+    there, history = _read_json(Path(workdir) / NETWORK), _read_json(Path(workdir) / VERSIONS).get("starts", [])
+    imported, free = "imported" in there, {"model"}
+    if imported:
+        free |= {"num_examples"} if there["num_examples"] else {"num_examples", "classes"}
     for name in sources:
-        if name != "model" and there.get(name) != sources[name]:
+        if name not in free and there.get(name) != sources[name]:
             raise ValueError(
-                f"--workdir {workdir} was begun with other data: {name} was "
+                f"--workdir {workdir} was {'imported for' if imported else 'begun with'} other data: {name} was "
                 f"{_short(there.get(name))}, is {_short(sources[name])}; allowed is the same"
             )
+    known = history[-1]["inputs"] if history and not imported else inputs
+    if _by_field(known) != _by_field(inputs):
+        raise ValueError(
+            f"--workdir {workdir} was begun with {list(known)} and what they held then; {list(inputs)} hold "
+            "something else, and allowed is the same"
+        )
+    return history
+
+
+def is_finished(workdir: Path) -> bool:
+    """Whether a run directory has the weights and the summary of a run that came to its end."""
+    return all((workdir / name).is_file() for name in (WEIGHTS, SUMMARY))
 
 
 def _short(value) -> str:
@@ -196,6 +215,24 @@ def read_weights(path) -> tuple[PyTree, dict[str, float]]:
         raise ValueError(f"{path}: cannot be read as the weights of a network ({error})") from None
     notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, notes
+
+
+def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
+    """(variables, step) of a run without a checkpoint: a finished one, or imported weights, which are at step 0.
+
+    Raises ValueError where there are none, or where a finished run's are not what `eval.weights` now names.
+    """
+    workdir = Path(workdir)
+    if not (workdir / WEIGHTS).is_file():
+        raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
+    variables, notes = read_weights(workdir / WEIGHTS)
+    held = _read_json(workdir / SUMMARY)["weights"] if notes["step"] and is_finished(workdir) else weights
+    if held != weights:
+        raise ValueError(
+            f"config.eval.weights is {weights!r}; --workdir {workdir} has no checkpoint, and allowed is what its "
+            f"{WEIGHTS} holds, {held!r}"
+        )
+    return variables, notes["step"]
 
 
 def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:

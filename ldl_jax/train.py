@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax import build, config, finish, measure, mesh, run
 from ldl_jax import plan as plans
 from ldl_jax.build import Experiment
-from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.feed import Feed
 from ldl_jax.programs import make_programs
 from ldl_jax.report import log as logs
@@ -35,9 +36,12 @@ def train(
     with ExitStack() as held, _Terminated() as terminated:
         mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
         mesh.check_same("data and settings with the SHA-256", build.digest(made))
-        mesh.on_main(lambda: run.claim(workdir, c, made.sources, made.inputs, extend=extend))
+        folder = Path(workdir) / "checkpoints"
+        mesh.on_main(
+            lambda: run.claim(workdir, c, made.sources, made.inputs, extend=extend, saved=bool(saved_steps(folder)))
+        )
         plan = plans.make_plan(made)
-        checkpoints = Checkpoints(Path(workdir) / "checkpoints", every_steps=plan.save_every, keep=c.train.keep)
+        checkpoints = Checkpoints(folder, every_steps=plan.save_every, keep=c.train.keep)
         state, notes = restore(made, checkpoints)
         if notes["step"] > plan.total:
             raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
@@ -223,10 +227,11 @@ class _Terminated:
 
 
 def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
-    """Measure the latest checkpoint of a run again, or weights that were imported; returns the summary.
+    """Measure the latest checkpoint of a run again, or its weights where there is none; returns the summary.
 
-    Its results are written anew, and its weights where it is finished. Raises ValueError where there is no such run, it
-    has another config (`eval.weights` may differ), or another process works on it.
+    Weights alone are there where they were imported, or where a finished run's checkpoints were removed. The results
+    are written anew, and the weights where the run is finished. Raises ValueError where there is no such run, it has
+    another config (`eval.weights` may differ) or other data, or another process works on it.
     """
     workdir = Path(workdir)
     before = run.read_config(workdir)
@@ -239,16 +244,16 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
     with ExitStack() as held:
         mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
         mesh.check_same("data and settings with the SHA-256", build.digest(made))
+        mesh.on_main(lambda: run.check_data(workdir, made.sources, made.inputs))
         return _measure_again(made, workdir)
 
 
 def _measure_again(made: Experiment, workdir: Path) -> dict:
     checkpoints = Checkpoints(workdir / "checkpoints", every_steps=1, keep=made.config.train.keep)
-    if not checkpoints.steps() and not (workdir / run.WEIGHTS).is_file():
-        raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
-    state, notes = restore(made, checkpoints)
-    if not checkpoints.steps():
-        state = _with_weights(made, state, run.load_weights(workdir)[1])
+    if mesh.from_main(len(checkpoints.steps())):
+        state, notes = restore(made, checkpoints)
+    else:
+        state, notes = _from_weights(made, *mesh.together(lambda: run.weights_alone(workdir, made.config.eval.weights)))
     log = logs.Log(workdir, total_steps=notes["step"], start_step=notes["step"], main=mesh.is_main())
     try:
         plan = plans.make_plan(made)
@@ -260,8 +265,12 @@ def _measure_again(made: Experiment, workdir: Path) -> dict:
         checkpoints.close()
 
 
-def _with_weights(made: Experiment, state, variables):
-    """The state with these variables of the network, averaged ones included."""
-    model = mesh.put_replicated(variables, made.mesh)
-    params = {**state.params, "model": model["params"]}
-    return state.replace(params=params, batch_stats=model["batch_stats"], ema=model if made.recipe.ema else {})
+def _from_weights(made: Experiment, variables, step: int):
+    """(state, notes) with these variables of the network, averaged ones included, as after so many steps."""
+    state, model = plans.fresh_state(made), mesh.put_replicated(variables, made.mesh)
+    state = state.replace(
+        step=mesh.put_replicated(np.asarray(step, state.step.dtype), made.mesh),
+        params={**state.params, "model": model["params"]}, batch_stats=model["batch_stats"],
+        ema=model if made.recipe.ema else {},
+    )  # fmt: skip
+    return state, {"step": step, "window": [], "best": None}

@@ -1,10 +1,15 @@
 """Checkpoints are used only when every byte is the one that was written."""
 
+import errno
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from ldl_jax import checkpoint, files
 from ldl_jax.checkpoint import Checkpoints
 
 EVERY = 5
@@ -117,6 +122,44 @@ def test_one_without_checksums_that_cannot_be_read_is_named_too(folder):
     (_, notes), warnings = restored(folder)
     assert notes == {"step": 15}
     assert "checkpoint 17 is damaged: it cannot be read" in warnings[0]
+
+
+@pytest.mark.parametrize("part", ["notes", "state"])
+def test_one_whose_checksums_match_is_not_set_aside_whatever_its_reader_says(folder, monkeypatch, part):
+    read = ocp.CheckpointManager.restore
+
+    def fails(manager, step, args):
+        if part in args:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand a long account of it")
+        return read(manager, step, args=args)
+
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", fails)
+        said = r"/17 cannot be read \(RuntimeError: RESOURCE_EXHAUSTED: out of memory\), though .* all checksums match"
+        with pytest.raises(OSError, match=said):
+            restored(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert restored(folder)[0][1] == {"step": 17}
+
+
+def test_one_whose_files_cannot_be_read_at_the_moment_is_not_set_aside(folder, monkeypatch):
+    def fails(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sha256", fails)
+        with pytest.raises(OSError, match=r"17 cannot be read .*error.*; the checkpoints are left as they are"):
+            restored(folder)
+    assert restored(folder)[0][1] == {"step": 17}
+
+
+def test_what_another_process_cannot_read_is_raised_here_too(folder, monkeypatch):
+    words = iter([None, None, "cannot be read (RuntimeError)"])  # no file is unreadable, none damaged, but then
+    monkeypatch.setattr(checkpoint, "_first", lambda fault: fault or next(words))
+    with pytest.raises(OSError, match=r"17 cannot be read \(RuntimeError\), though its files are whole"):
+        restored(folder)
+    assert not list(folder.glob("damaged-*"))
 
 
 def test_one_that_was_never_completed_is_not_seen(folder):

@@ -248,6 +248,23 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     assert run.load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
 
 
+def test_imported_weights_are_compared_with_the_data_that_they_are_measured_on(own):
+    argv, folder = own
+    assert command("import", folder / "weights.npz", *argv, f"--workdir={folder / 'run'}") == 0
+    words = [*argv, f"--workdir={folder / 'none'}", "--classes=5", "--shape=16,16,3"]
+    assert command("import", folder / "weights.npz", *words) == 0  # of a data set that is not on this disk
+    sources = json.loads((folder / "run" / "network.json").read_text())
+    del sources["imported"]
+    for name in ("run", "none"):  # how many images there are to train on, and what was read, is nothing to them
+        run.check_data(folder / name, sources | {"num_examples": 7}, {"data.root = there": "0" * 64})
+        for field, other in (("mean", [0.5, 0.5, 0.5]), ("std", [1, 1, 1]), ("shape", [8, 8, 3]), ("num_classes", 6)):
+            with pytest.raises(ValueError, match=f"{name} was imported for other data: {field} was "):
+                run.check_data(folder / name, sources | {field: other}, {})
+    run.check_data(folder / "none", sources | {"classes": list("edcba")}, {})
+    with pytest.raises(ValueError, match="run was imported for other data: classes was "):
+        run.check_data(folder / "run", sources | {"classes": list("edcba")}, {})
+
+
 def refused(capsys, *argv):
     """The sentence of a command that is refused."""
     assert command(*argv) == 2

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ldl_jax import files
-from ldl_jax.checkpoint import Checkpoints, disk_fault
+from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.disk import disk_fault
 from ldl_jax.main import main
 from ldl_jax.report import log
 

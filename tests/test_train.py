@@ -35,6 +35,14 @@ def go(workdir, c, devices=1, **options):
     return train.train(c, workdir, devices=jax.devices()[:devices], **options)
 
 
+def measured(workdir, c):
+    return train.evaluate(c, workdir, jax.devices()[:1])
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def predictions(workdir, split="test"):
     with np.load(workdir / "predictions" / f"{split}.npz", allow_pickle=False) as file:
         return dict(file)
@@ -342,8 +350,8 @@ def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_tol
 
 
 def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritten(tmp_path):
-    def arrays(classes, images=128):
-        draw = np.random.default_rng(classes)
+    def arrays(classes, images=128, seed=0):
+        draw = np.random.default_rng(seed)
         parts = {f"{part}_images": draw.integers(0, 256, (images, 8, 8, 3), np.uint8) for part in ("train", "test")}
         labels = {f"{part}_labels": np.arange(images) % classes for part in ("train", "test")}
         np.savez(tmp_path / "own.npz", **parts, **labels)
@@ -352,11 +360,40 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
     arrays(4)
     go(tmp_path / "run", c)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
-    for classes, images, name in ((5, 128, "num_classes"), (4, 160, "num_examples")):
-        arrays(classes, images)
-        with pytest.raises(ValueError, match=f"begun with other data: {name} was "):
-            go(tmp_path / "run", c)
+    for name, *others in (("num_classes", 5), ("num_examples", 4, 160), ("mean", 4, 128, 1)):
+        arrays(*others)
+        for work in (go, measured):
+            with pytest.raises(ValueError, match=f"begun with other data: {name} was "):
+                work(tmp_path / "run", c)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+
+
+def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tmp_path):
+    other = shutil.copytree(calm, tmp_path / "other")
+    made = json.loads((other / "versions.json").read_text())
+    made["starts"].append({**made["starts"][0], "inputs": {"data.labels_file = noisy.npy": "0" * 64}})
+    (other / "versions.json").write_text(json.dumps(made))
+    before = contents(other)
+    for work in (go, measured):
+        with pytest.raises(ValueError, match=r"begun with \['data.labels_file = noisy.npy'\] and what they held then"):
+            work(other, settings(optimizer__ema=0.9))
+    assert contents(other) == before
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measured(calm, tmp_path):
+    kept = shutil.copytree(calm, tmp_path / "kept", ignore=shutil.ignore_patterns("checkpoints"))
+    before = contents(kept)
+    for epochs, extend in ((3.0, False), (4.0, True)):
+        with pytest.raises(ValueError, match=r"kept holds a run that is finished at step 39, and its checkpoints are"):
+            go(kept, settings(optimizer__ema=0.9, train__epochs=epochs), extend=extend)
+    with pytest.raises(ValueError, match=r"weights is 'ema'; .* allowed is what its model.npz holds, 'raw'"):
+        measured(kept, settings(optimizer__ema=0.9, eval__weights="ema"))
+    assert contents(kept) == before
+    summary = measured(kept, settings(optimizer__ema=0.9))
+    assert (summary["step"], summary["epochs"], summary["finished"]) == (39, 3.0, True)
+    chex.assert_trees_all_equal(predictions(kept), predictions(calm))
+    assert (kept / "metrics.jsonl").read_bytes() == before[kept / "metrics.jsonl"]
+    assert run.load_weights(kept)[2] == run.load_weights(calm)[2]  # a student that has it for a teacher goes on
 
 
 @pytest.mark.slow
