@@ -87,7 +87,7 @@ def digest(made: Experiment, but: tuple[str, ...] = ()) -> str:
 
 def _inputs(c: ConfigDict, teachers, files_read: str) -> dict[str, str]:
     """SHA-256 of all that a run reads, by '<field> = <path>': of folders the images' names, of files what they hold."""
-    images = {f"data.root = {c.data.root}": files_read} if files_read else {}
+    images = {f"{run.IMAGES} = {c.data.root}": files_read} if files_read else {}
     found = images | {
         f"teachers[{n}] = {path}": t.digest for n, (path, t) in enumerate(zip(c.teachers, teachers, strict=True))
     }

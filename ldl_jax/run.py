@@ -27,6 +27,7 @@ CONFIG, NETWORK, VERSIONS, SUMMARY = "config.json", "network.json", "versions.js
 WEIGHTS, BEST, LOCK, CALIBRATION = "model.npz", "best.npz", ".lock", "calibration.json"
 PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "chex", "numpy")
 EXTENDABLE = ("train.epochs", "train.max_steps")
+IMAGES = "data.root"  # the input that the images come from
 
 
 def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
@@ -119,7 +120,9 @@ def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
                 f"{_short(there.get(name))}, is {_short(sources[name])}; allowed is the same"
             )
     known = history[-1]["inputs"] if history and not imported else inputs
-    if _by_field(known) != _by_field(inputs):
+    before, now = _by_field(known), _by_field(inputs)
+    before.setdefault(IMAGES, now.get(IMAGES))  # runs of one's own arrays did not note it once
+    if any(before.get(field) != now.get(field) for field in {**before, **now}):
         raise ValueError(
             f"--workdir {workdir} was begun with {list(known)} and what they held then; {list(inputs)} hold "
             "something else, and allowed is the same"

@@ -350,10 +350,10 @@ def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_tol
 
 
 def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritten(tmp_path):
-    def arrays(classes, images=128, seed=0):
+    def arrays(classes, images=128, seed=0, first=0):
         draw = np.random.default_rng(seed)
         parts = {f"{part}_images": draw.integers(0, 256, (images, 8, 8, 3), np.uint8) for part in ("train", "test")}
-        labels = {f"{part}_labels": np.arange(images) % classes for part in ("train", "test")}
+        labels = {f"{part}_labels": (np.arange(images) + first) % classes for part in ("train", "test")}
         np.savez(tmp_path / "own.npz", **parts, **labels)
 
     c = settings(data__name="arrays", data__root=str(tmp_path / "own.npz"), data__holdout=0, train__max_steps=2)
@@ -365,7 +365,14 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
         for work in (go, measured):
             with pytest.raises(ValueError, match=f"begun with other data: {name} was "):
                 work(tmp_path / "run", c)
+    arrays(4, first=1)  # other labels of the same images
+    with pytest.raises(ValueError, match=r"begun with \['data.root = .*own.npz'\] and what they held then"):
+        go(tmp_path / "run", c)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+    made, versions = build.experiment(c), json.loads(before["versions.json"])
+    versions["starts"][-1]["inputs"] = {}  # as before it was noted what the file holds
+    (tmp_path / "run" / "versions.json").write_text(json.dumps(versions))
+    assert len(run.check_data(tmp_path / "run", made.sources, made.inputs)) == 1
 
 
 def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tmp_path):
