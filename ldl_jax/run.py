@@ -84,7 +84,7 @@ def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
     if before is not None:
         if "imported" in _read_json(workdir / NETWORK):
             raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
-        longer = _check_config(workdir, before, c, extend=extend)
+        _check_config(workdir, before, c, extend=extend)
         history = check_data(workdir, sources, inputs)
         if not saved and is_finished(workdir):
             step = read_weights(workdir / WEIGHTS)[1]["step"]
@@ -92,15 +92,26 @@ def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
                 f"--workdir {workdir} holds a run that is finished at step {step}, and its checkpoints are gone; "
                 "allowed are --mode=eval, or another --workdir"
             )
-        if longer:
-            for name in (WEIGHTS, SUMMARY):  # of the shorter run: until this one ends, it is not finished
-                (workdir / name).unlink(missing_ok=True)
     try:
         files.write_json(workdir / NETWORK, sources)
         files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
+
+
+def reopen(workdir, total: int) -> None:
+    """Remove the weights and summary of a run shorter than `total` steps: until the longer one ends, it is unfinished.
+
+    Weights that cannot be read are of no use either.
+    """
+    workdir = Path(workdir)
+    try:
+        shorter = (workdir / WEIGHTS).is_file() and read_weights(workdir / WEIGHTS)[1].get("step", 0) < total
+    except ValueError:
+        shorter = True
+    for name in (WEIGHTS, SUMMARY) if shorter else ():
+        (workdir / name).unlink(missing_ok=True)
 
 
 def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
@@ -145,8 +156,8 @@ def _by_field(inputs: dict[str, str]) -> dict[str, str]:
     return {name.partition(" = ")[0]: digest for name, digest in inputs.items()}
 
 
-def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -> bool:
-    """Whether the run becomes longer. Raises ValueError where its config is another one."""
+def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -> None:
+    """Raise ValueError where a run's config is another one; with `extend` it may be longer."""
     changed = config.differences(before, c)
     longer = {name: both for name, both in changed.items() if name in EXTENDABLE}
     if extend:
@@ -159,7 +170,6 @@ def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -
         raise ValueError(
             f"--workdir {workdir} holds another run: {sentence(changed)}{hint}; allowed is the same config"
         )
-    return bool(longer)
 
 
 def sentence(changed: dict[str, tuple]) -> str:

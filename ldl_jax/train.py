@@ -45,6 +45,7 @@ def train(
         state, notes = restore(made, checkpoints)
         if notes["step"] > plan.total:
             raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
+        mesh.on_main(lambda: run.reopen(workdir, plan.total))
         mesh.on_main(lambda: logs.cut_back(workdir, notes["step"]))
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:

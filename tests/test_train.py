@@ -424,6 +424,24 @@ def test_a_directory_belongs_to_one_process(tmp_path):
         go(tmp_path, settings())
 
 
+def test_an_extension_that_cannot_begin_keeps_the_finished_run(calm, tmp_path, monkeypatch):
+    kept = shutil.copytree(calm, tmp_path / "kept")
+    before = contents(kept)
+
+    def full(*_):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(train, "restore", full)
+    with pytest.raises(OSError, match="no memory"):
+        go(kept, settings(optimizer__ema=0.9, train__epochs=4.0), extend=True)
+    for name in (run.WEIGHTS, run.SUMMARY):
+        assert (kept / name).read_bytes() == before[kept / name]
+    run.reopen(kept, 39)
+    assert (kept / run.SUMMARY).is_file()
+    run.reopen(kept, 40)
+    assert not (kept / run.SUMMARY).exists()
+
+
 def test_a_run_is_not_extended_to_less(calm):
     with pytest.raises(ValueError, match=r"--extend: config.train.epochs was 3.0, is 1.0; allowed is more"):
         go(calm, settings(optimizer__ema=0.9, train__epochs=1.0), extend=True)
