@@ -36,7 +36,7 @@ class Experiment(NamedTuple):
     metrics: dict[str, Metric]
     frozen: tuple[PyTree, ...]  # the teachers' variables, on the host
     teachers: dict[str, str]  # run directory -> SHA-256 of the weights used
-    inputs: dict[str, str]  # SHA-256 of teachers, labels and tables, by '<field> = <path>'
+    inputs: dict[str, str]  # SHA-256 of images, teachers, labels and tables, by '<field> = <path>': see `_inputs`
     taught_by: tuple[dict | None, ...] = ()  # what the teachers' networks are made from
 
 

@@ -26,8 +26,16 @@ def layout(state: PyTree) -> dict[str, list]:
 
 
 def saved_steps(folder) -> list[int]:
-    """Steps of the complete checkpoints in a folder, in rising order; none where it is not there."""
-    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdigit() and path.is_dir())
+    """Steps of the complete checkpoints in a folder, in rising order; none where it is not there.
+
+    Raises ValueError where the folder cannot be read: what cannot be seen is not taken for nothing.
+    """
+    try:
+        return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdigit() and path.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None
 
 
 def _first(fault: str | None) -> str | None:
@@ -65,13 +73,15 @@ class Checkpoints:
 
         One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence that names the
         file. Raises ValueError where all that there were are damaged, since beginning anew would overwrite the log, or
-        where one is of another model, naming the first leaf that differs; OSError where one cannot be read and is not
-        known to be damaged: all stay as they are, since the next start may read it.
+        where one is of another model, naming the first leaf that differs; OSError where one whose checksums match
+        cannot be read: all stay as they are, since the next start may read it.
         """
         while (step := mesh.from_main(max(self.steps(), default=-1))) >= 0:
             try:
                 summed = self._check(step)
                 meta = self._read(step, summed, notes=ocp.args.JsonRestore()).notes
+                if not (isinstance(meta, dict) and {"layout", "notes"} <= set(meta)):
+                    raise _Damaged("its notes are not a checkpoint's")
                 self._check_layout(step, meta["layout"], layout(abstract))
                 state = self._read(step, summed, state=ocp.args.StandardRestore(abstract)).state
             except _Damaged as fault:
@@ -284,5 +294,5 @@ class Checkpoints:
                 was, now = (f"{x[1]}{x[0]}" if x else "absent" for x in (there.get(name), here.get(name)))
                 raise ValueError(
                     f"{self.folder / str(step)} is of another model: {name} is {was} there and {now} in this config; "
-                    "allowed is the config it was made with, or another --workdir"
+                    "allowed are the config and the version of ldl_jax that it was made with, or another --workdir"
                 )

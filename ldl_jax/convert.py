@@ -148,7 +148,7 @@ def import_run(path, c: ConfigDict, workdir, classes: int | None = None, shape=N
     init, _ = build.make_network(sources)
     variables = from_state_dict(read(path), jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))), str(path))
     origin = {"file": str(path), "sha256": files.sha256(path)}
-    run.claim(workdir, c, sources | {"imported": origin}, {}, extend=False, saved=False)
+    run.claim(workdir, c, sources | {"imported": origin}, {}, total=0)
     run.save_weights(workdir / run.WEIGHTS, variables, step=0)
     return workdir
 
@@ -159,8 +159,8 @@ def _dataset(c: ConfigDict, classes: int | None, shape) -> Dataset:
         return build.make_dataset(c.data)
     if classes is None or shape is None:
         raise ValueError("--classes and --shape come together: they stand for the data set")
-    if classes < 1 or len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"--classes is {classes} and --shape {list(shape)}; allowed are K and H,W,C, all from 1")
+    if classes < 2 or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"--classes is {classes} and --shape {list(shape)}; allowed are K from 2, and H,W,C from 1")
     if not (c.model.mean and c.model.std):
         raise ValueError("config.model.mean and config.model.std are needed with --classes and --shape: what the "
                          "network was trained on, one number for each channel")  # fmt: skip

@@ -25,7 +25,7 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
     made = module.published(**options) if published else module.make(request, **options)
     if len(made.classes) < 2:
         raise ValueError(
-            f"config.data.root {settings.root!r} holds images of {len(made.classes)} class; allowed are two or more"
+            f"config.data.root {settings.root!r} has images of a single class; allowed are two or more classes"
         )
     made = tables.trained_on(tables.with_tables(made, settings), settings)
     if settings.resident or published:

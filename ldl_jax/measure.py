@@ -40,7 +40,8 @@ def measure(
 ) -> Measured:  # fmt: skip
     """Scores of a network on the examples at `positions` of a split, and with `keep` its predictions.
 
-    eval_step: jitted, of `steps.make_eval_step`; batch_size is rounded up to a multiple of the devices.
+    eval_step: jitted, of `steps.make_eval_step`; batch_size is rounded up to a multiple of the devices. Raises
+    ValueError where none of the images can be read.
     """
     batch_size = -(-min(batch_size, len(positions)) // mesh.size) * mesh.size
     mine = meshes.local_slice(batch_size, mesh)
@@ -58,6 +59,8 @@ def measure(
         if keep:
             said.append(meshes.fetch(predictions, mesh))
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *jax.device_get(sums))
+    if any(part.get("n") == 0 for part in total.values()):
+        raise ValueError(f"of {len(positions)} images to be measured none can be read (config.data.on_error='skip')")
     scores = {}
     for name, metric in metrics.items():
         scores |= {key: float(value) for key, value in metric.value(total[name]).items()}

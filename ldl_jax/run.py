@@ -71,28 +71,40 @@ def locked(workdir):
         yield
 
 
-def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
-    """Make `workdir` the directory of this config, or see that it is already.
+def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
+    """See that `workdir` is free for a run or holds this one; nothing is written.
 
-    inputs: SHA-256 of the teachers' weights and of the files of labels and tables, by '<field> = <path>'. With
-    `extend` the run may be longer than the one before; the change is recorded. saved: whether there is a checkpoint.
-    Raises ValueError where the directory holds another run, naming the fields that differ, imported weights, or a
-    finished run without a checkpoint, or cannot be written.
+    inputs: SHA-256 of what a run reads (images, teachers, labels, tables), by '<field> = <path>'. With `extend` the run
+    may be longer than the one before. saved: whether there is a checkpoint. Raises ValueError where the directory holds
+    another run, naming the fields that differ, imported weights, or a finished run without a checkpoint.
     """
     workdir = Path(workdir)
-    before, history = read_config(workdir), []
-    if before is not None:
-        if "imported" in _read_json(workdir / NETWORK):
-            raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
-        _check_config(workdir, before, c, extend=extend)
-        history = check_data(workdir, sources, inputs)
-        if not saved and is_finished(workdir):
-            step = read_weights(workdir / WEIGHTS)[1]["step"]
-            raise ValueError(
-                f"--workdir {workdir} holds a run that is finished at step {step}, and its checkpoints are gone; "
-                "allowed are --mode=eval, or another --workdir"
-            )
+    before = read_config(workdir)
+    if before is None:
+        return
+    if "imported" in _read_json(workdir / NETWORK):
+        raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
+    _check_config(workdir, before, c, extend=extend)
+    check_data(workdir, sources, inputs)
+    if not saved and is_finished(workdir):
+        step = read_weights(workdir / WEIGHTS)[1]["step"]
+        raise ValueError(
+            f"--workdir {workdir} holds a run that is finished at step {step}, and its checkpoints are gone; allowed "
+            "are --mode=eval, or another --workdir"
+        )
+
+
+def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, total: int) -> None:
+    """Make `workdir`, which was checked, the directory of this run of `total` steps, and record the start.
+
+    The weights and summary of a run that was shorter are removed: until the longer one ends, it is not finished. Raises
+    ValueError where the directory cannot be written.
+    """
+    workdir = Path(workdir)
+    history = _read_json(workdir / VERSIONS).get("starts", []) if (workdir / CONFIG).exists() else []
     try:
+        for name in (SUMMARY, WEIGHTS) if _is_shorter(workdir, total) else ():
+            (workdir / name).unlink(missing_ok=True)
         files.write_json(workdir / NETWORK, sources)
         files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
@@ -100,18 +112,12 @@ def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
 
 
-def reopen(workdir, total: int) -> None:
-    """Remove the weights and summary of a run shorter than `total` steps: until the longer one ends, it is unfinished.
-
-    Weights that cannot be read are of no use either.
-    """
-    workdir = Path(workdir)
+def _is_shorter(workdir: Path, total: int) -> bool:
+    """Whether there are weights of fewer steps, or such as cannot be read, which are of no use either."""
     try:
-        shorter = (workdir / WEIGHTS).is_file() and read_weights(workdir / WEIGHTS)[1].get("step", 0) < total
-    except ValueError:
-        shorter = True
-    for name in (WEIGHTS, SUMMARY) if shorter else ():
-        (workdir / name).unlink(missing_ok=True)
+        return (workdir / WEIGHTS).is_file() and read_weights(workdir / WEIGHTS)[1]["step"] < total
+    except (ValueError, KeyError):
+        return True
 
 
 def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:

@@ -188,6 +188,7 @@ def _human(predictions: Predictions, transform, places, table) -> dict[str, floa
     logarithmic = streamed(predictions, metric, transform, given={"table": table})
     some = table if places is None else table[places]
     found = distribution.measure(probabilities(predictions, transform, places=places), some)
+    del found["kl"]  # of the probabilities, which float32 may have made 0
     own = {name: found.pop(name) for name in ("entropy_pearson", "entropy_spearman")}
     whole = {name: float(logarithmic[name]) for name in ("table_cross_entropy", "table_kl")}
     return {f"table_{name}": x for name, x in found.items()} | whole | own

@@ -30,7 +30,8 @@ def train(
     `extend` the run may be longer than the one that is there. profile: first and last step of a profiler trace.
     compiled: kept between calls, so that runs which differ in seed and teachers alone are compiled once.
     Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number
-    (with `train.on_nonfinite` 'skip_step': in too many steps in a row), OSError where results cannot be written.
+    (with `train.on_nonfinite` 'skip_step': in too many steps in a row), OSError where results cannot be written, or
+    a checkpoint that is whole cannot be read.
     """
     made = mesh.together(lambda: build.experiment(c, devices))
     with ExitStack() as held, _Terminated() as terminated:
@@ -38,14 +39,14 @@ def train(
         mesh.check_same("data and settings with the SHA-256", build.digest(made))
         folder = Path(workdir) / "checkpoints"
         mesh.on_main(
-            lambda: run.claim(workdir, c, made.sources, made.inputs, extend=extend, saved=bool(saved_steps(folder)))
+            lambda: run.check(workdir, c, made.sources, made.inputs, extend=extend, saved=bool(saved_steps(folder)))
         )
         plan = plans.make_plan(made)
         checkpoints = Checkpoints(folder, every_steps=plan.save_every, keep=c.train.keep)
         state, notes = restore(made, checkpoints)
         if notes["step"] > plan.total:
             raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
-        mesh.on_main(lambda: run.reopen(workdir, plan.total))
+        mesh.on_main(lambda: run.claim(workdir, c, made.sources, made.inputs, total=plan.total))
         mesh.on_main(lambda: logs.cut_back(workdir, notes["step"]))
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:

@@ -96,7 +96,7 @@ def test_own_arrays_that_do_not_fit_are_refused_in_a_sentence(stored, changes, s
 def test_images_of_a_single_class_are_refused(stored):
     c = config.default()
     c.data.name, c.data.root = "arrays", stored(train_labels=np.zeros(12, int), test_labels=np.zeros(4, int)).root
-    with pytest.raises(ValueError, match=r"config\.data\.root '.*own\.npz' holds images of 1 class; allowed are two"):
+    with pytest.raises(ValueError, match=r"data\.root '.*own\.npz' has images of a single class; allowed are two"):
         make_dataset(c.data)
 
 

@@ -282,8 +282,8 @@ def test_skipped_images_keep_their_slot_and_change_nothing_else(images, copied, 
     assert "warning" not in capfd.readouterr().err
 
 
-def test_a_batch_without_a_good_image_counts_for_nothing_and_endless_ones_end(copied, tmp_path, monkeypatch):
-    """Such as the last batch of an evaluation, which is one bad image and its copies."""
+def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_training(copied, tmp_path, monkeypatch):
+    """Such as the last batch of an evaluation, which may be one bad image and its copies."""
     bad = np.array(sorted(faults(copied)), np.int32)
     made = opened(copied, tmp_path, "skip")
     good = np.setdiff1d(np.arange(15, dtype=np.int32), bad)[:4]
@@ -292,14 +292,27 @@ def test_a_batch_without_a_good_image_counts_for_nothing_and_endless_ones_end(co
     assert not last["mask"].any()
     assert not last["image"].any()
     np.testing.assert_array_equal(last["index"], bad[[0, 0, 0, 0]])
-    with pytest.raises(ValueError, match=r"n0./.*; of the 4 images asked for none can be read"):
-        list(made.train.stream([(0, bad)], None))
     monkeypatch.setattr(pipeline, "AHEAD", (20, 2))
-    found = made.train.stream(((0, good if n == 2 else bad) for n in range(10**9)), 0)
+    found = made.train.stream(((0, good if n == 2 else bad) for n in range(10**9)), None)
     for _ in range(3 + pipeline.LOST - 1):
         next(found)
     with pytest.raises(ValueError, match=rf"n0./.*; in {pipeline.LOST} batches in a row no image can be read"):
         next(found)
+    found = made.train.stream([(0, good), (0, bad)], 0)
+    next(found)
+    with pytest.raises(ValueError, match=r"n0./.*; in its batch no image can be read"):
+        next(found)
+
+
+def test_reasons_are_without_what_tensorflow_adds():
+    graph = (
+        "Graph execution error:\n\nDetected at node DecodeJpeg defined at (most recent call last):\n"
+        '  File "a.py", line 3, in decode\n    decode()\n'
+        "<stack traces unavailable>\nInvalid JPEG data\n\t [[{{node DecodeJpeg}}]] [Op:__inference_f_1]"
+    )
+    assert base.one_line(ValueError(graph)) == "Invalid JPEG data"
+    plain = "{{function_node __wrapped__DecodeImage_device_/job:localhost}} Unknown format. [Op:DecodeImage] name: "
+    assert base.one_line(ValueError(plain)) == "Unknown format."
 
 
 def test_a_fault_that_passes_is_healed_to_the_bit(copied, tmp_path, monkeypatch):

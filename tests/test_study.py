@@ -510,6 +510,11 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ldl_jax.train.train", None)  # of a finished run, the card alone is made again
     assert study.main(words) == 0
     assert card.read_text() == before
+    card.unlink()
+    (tmp_path / "w/runs/plain-0/predictions/test.npz").unlink()  # and where its predictions are gone, it is measured
+    assert study.main(words) == 0
+    own, other = json.loads(card.read_text()), json.loads(before)
+    assert {**own, "seconds": other["seconds"]} == other
     assert "Tiny &lt;study&gt;" in (tmp_path / "w/report.html").read_text()
 
 

@@ -23,7 +23,8 @@ class Split(NamedTuple):
     `stream(batches, seed)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict of numpy
     arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]}: the very examples asked for, in
     their order. With a seed the crop of an example is drawn from (seed, epoch, index); with None it is that of
-    evaluation. A slot that could not be read keeps its index, has mask 0 and holds a copy of a good image.
+    evaluation. A slot that could not be read keeps its index, has mask 0 and holds a copy of a good image of its batch,
+    or in evaluation, where there is none, a black one.
     """
 
     num_examples: int  # N

@@ -51,7 +51,7 @@ def tensorflow(what: str = "config.data.resident=False"):
     return tf
 
 
-_OF_GRAPHS = "Graph execution error", "Detected at node"  # what it adds, but for lines of its own that are indented
+_OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavailable>", "Node: "  # and indented lines
 _NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
 
 

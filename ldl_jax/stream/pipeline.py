@@ -19,16 +19,16 @@ from ldl_jax.stream.crops import ATTEMPTS, View, attempts, decoder, uniform
 
 # Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
 AHEAD = 4096, 64
-LOST = 8  # batches in a row without an image that can be read, after which 'skip' ends in an error too
+LOST = 8  # batches of an evaluation, in a row without an image that can be read, after which 'skip' gives up
 
 
 def split(source: Source, view: View, on_error: str) -> Split:
     """The streamed split of a source.
 
     With `on_error='raise'` the stream raises ValueError naming the first example that cannot be read; with 'skip' it
-    warns of each once, and its slot has mask 0 and a copy of a good image of its batch, or a black one where there is
-    none; it raises ValueError after `LOST` batches in a row without a good image, and at the end of a pass without any.
-    Raises ValueError where a size has to be read off the first image and none can be read.
+    warns of each once, and its slot has mask 0 and a copy of a good image of its batch. A batch without any is black
+    in evaluation, where the network is not changed by it; it ends training, and after `LOST` in a row evaluation too:
+    ValueError. Raises ValueError where a size has to be read off the first image and none can be read.
     """
     tensorflow()
     shape = (view.size, view.size, source.channels) if view.size else first_shape(source, on_error)
@@ -39,7 +39,8 @@ def split(source: Source, view: View, on_error: str) -> Split:
             return attempts(uniform(seed or 0, epoch, index), view.scale, view.ratio)
 
         decode = decoder(view, source.channels, shape, train=seed is not None)
-        return _Stream(source, shape, tried, decode, on_error, told).run(batches)
+        most = LOST if seed is None else 1
+        return _Stream(source, shape, tried, decode, on_error, told, most).run(batches)
 
     return Split(source.num_examples, shape, stream=stream)
 
@@ -56,6 +57,8 @@ def resident(streamed: Split, title: str, batch_size: int = 512) -> Split:
     for batch in tqdm(batches, f"decoding {title}", len(parts), unit="batch", leave=False, disable=None):
         place = batch["index"]
         images[place], labels[place], mask[place] = batch["image"], batch["label"], batch["mask"]
+    if not mask.any():
+        raise ValueError(f"{title}: of {count} images none can be read")
     return Split(count, streamed.shape, images, labels, mask=None if mask.all() else mask)
 
 
@@ -82,14 +85,14 @@ def fault(name: str, reason: str) -> str:
 class _Stream:
     """One pass over some batches."""
 
-    def __init__(self, source, shape, tried, decode, on_error, told):
+    def __init__(self, source, shape, tried, decode, on_error, told, most):
         self.source, self.shape, self.tried, self.decode = source, shape, tried, decode
-        self.on_error, self.told = on_error, told
+        self.on_error, self.told, self.most = on_error, told, most
         self.alone = None  # `decode`, compiled for one example; made when it is first needed
         self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
         self.lock = threading.Lock()  # held while a batch is asked for
         self.given = self.done = 0  # examples asked for, and those handed out
-        self.good, self.lost, self.why = False, 0, ""  # whether any image was; batches without since then, and why
+        self.lost, self.why = 0, ""  # batches in a row without an image that could be read, and why the last could not
         self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
 
     def run(self, batches: Iterable) -> Iterator[dict]:
@@ -98,18 +101,16 @@ class _Stream:
         while True:
             first = next(batches, None)
             if first is None:
-                break
+                return
             for batch in self._through(first, batches, serial):
                 serial += len(batch["index"])
-                self.good |= bool(batch["mask"].any())
                 self.lost = 0 if batch["mask"].any() else self.lost + 1
-                if self.lost == LOST:
-                    raise ValueError(f"{self.why}; in {LOST} batches in a row no image can be read")
+                if self.lost == self.most:
+                    count = "in its batch" if self.lost == 1 else f"in {self.lost} batches in a row"
+                    raise ValueError(f"{self.why}; {count} no image can be read")
                 yield batch
             if self.failed is not None:
                 raise self.failed
-        if self.lost and not self.good:
-            raise ValueError(f"{self.why}; of the {serial} images asked for none can be read")
 
     def _through(self, first, batches, serial) -> Iterator[dict]:
         """As many batches as one tf.data pipeline takes: all, but where it hands out nothing any more."""

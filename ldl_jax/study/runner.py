@@ -136,14 +136,17 @@ def _is_finished(planned: Planned, workdir, place: Path) -> bool:
 
 
 def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
-    from ldl_jax import train
+    from ldl_jax import checkpoint, train
 
     c = planned.config.copy_and_resolve_references()
     c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)
     log = Path(workdir) / LOGS / f"{planned.cell.name}-{planned.place}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(place):
-        summary = train.train(c, place, compiled=compiled)
+        if run.is_finished(place) and not checkpoint.saved_steps(place / "checkpoints"):
+            summary = train.evaluate(c, place)  # only its predictions are gone
+        else:
+            summary = train.train(c, place, compiled=compiled)
     if summary is None:
         raise Stopped
 
