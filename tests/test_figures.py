@@ -118,3 +118,15 @@ def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monk
         with pytest.raises(OSError, match="no more room"):
             draw()
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("r.png", b"old")]
+
+
+@pytest.mark.parametrize("expected", [1e-3, 0.05, 0.3, 10.0, 50.0])
+def test_the_band_of_a_class_holds_what_is_likely_however_few_errors_are_to_be_expected(expected):
+    count = 400
+    c = np.full(count, 1 - expected / count)
+    low, high = figures.gap_band([(c * (1 - c)).sum()], [(c * (1 - c) * (1 - 2 * c)).sum()])
+    low, high = (np.clip(end, -expected, count - expected) for end in (low, high))
+    gap = np.random.default_rng(0).binomial(count, expected / count, 100_000) - expected
+    held = (gap >= low - 1e-9) & (gap <= high + 1e-9)
+    assert 0.94 < held.mean() <= 1
+    assert held[np.argmin(np.abs(gap))]

@@ -8,6 +8,7 @@ import browser
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import gamma
 
 from ldl_jax import curves, predictions
 from ldl_jax.report import figures, html, page, pictures
@@ -179,9 +180,9 @@ def test_the_bars_of_classes_are_their_gaps_and_bands():
     axes = pictures.classes(one, "raw").axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["low", "sure", "high"]
     ends = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches])
-    z = 1.959964
-    shift, reach = -0.25 * (z**2 - 1) / 6, z * 4
-    np.testing.assert_allclose(ends[0], [-reach - shift, reach - shift], rtol=1e-5)  # of 100: sums are percent
+    shape = 4 / (4 / 4**3) ** 2  # of the gamma distribution of this skew
+    shifted = (gamma.ppf([0.025, 0.975], shape) - shape) / np.sqrt(shape)
+    np.testing.assert_allclose(ends[0], 4 * shifted, rtol=1e-5)  # of 100: sums are percent
     np.testing.assert_array_equal(ends[1], [0, 0])
     np.testing.assert_allclose(ends[3:], [[0, -10], [0, 0], [0, 10]], atol=1e-12)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from scipy.stats import binom, norm
+from scipy.stats import binom, pearson3
 
 from ldl_jax import files
 
@@ -99,15 +99,15 @@ def band(count, expected) -> tuple[np.ndarray, np.ndarray]:
 def gap_band(variance, third) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) f[n] of summed confidence less number correct, of 95 % of calibrated models with these confidences.
 
-    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli variables: the normal
-    quantiles with a correction for the skew (Cornish and Fisher 1938). A binomial of the mean confidence is wider, the
-    more confidences differ. 0 where nothing is uncertain.
+    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli variables: quantiles of
+    the Pearson type III distribution with these moments, which has an end where hardly an error is to be expected. A
+    binomial of the mean confidence is wider, the more confidences differ. 0 where nothing is uncertain.
     """
     variance, third = np.asarray(variance, float), np.asarray(third, float)
-    quantile = norm.ppf(0.975)
-    shift = np.divide(third, variance, out=np.zeros_like(variance), where=variance > 0) * (quantile**2 - 1) / 6
-    reach = quantile * np.sqrt(variance)
-    return -reach - shift, reach - shift
+    deviation = np.sqrt(variance)
+    skew = np.divide(-third, deviation**3, out=np.zeros_like(variance), where=variance > 0)
+    low, high = (pearson3.ppf(level, skew) * deviation for level in (0.025, 0.975))
+    return low, high
 
 
 def brief(count: float) -> str:
