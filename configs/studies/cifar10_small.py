@@ -1,4 +1,4 @@
-"""The three claims on the first 10,000 training images of CIFAR-10, about nine and a half hours of two CPU cores.
+"""The three claims on the first 10,000 training images of CIFAR-10, eight and a half hours of two CPU cores.
 
 python -m ldl_jax.study configs/studies/cifar10_small.py --set data.root=DATA --jobs=2
 
