@@ -154,7 +154,8 @@ def order(study: Study) -> list[Cell]:
         if cell in done:
             return
         if cell.name in above:
-            raise ValueError(f"cells teach each other in a circle: {' -> '.join((*above, cell.name))}")
+            circle = (*above[above.index(cell.name) :], cell.name)
+            raise ValueError(f"cells teach each other in a circle: {' -> '.join(circle)}")
         for teacher in cell.teachers:
             visit(by_name[teacher.partition("/")[0]], (*above, cell.name))
         done.append(cell)

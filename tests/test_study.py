@@ -125,6 +125,8 @@ FAULTS = {  # a study's text -> what the sentence says
     "Study('x', (Cell('a', 'base.py', teachers=('b',)),))": "cell 'a' has the teacher 'b'; allowed are .*a",
     "Study('x', (Cell('a', 'base.py', teachers=('b',)), Cell('b', 'base.py', teachers=('a',))))":
         "in a circle: a -> b -> a",
+    "Study('x', (Cell('a', 'base.py', teachers=('b',)), Cell('b', 'base.py', teachers=('b',))))":
+        "in a circle: b -> b",
     "Study('x', (Cell('a', 'base.py', teachers=('b/5',)), Cell('b', 'base.py')))": "teacher 'b/5'; .* b/0 to 2",
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'c'),))": "finding '1' names 'c'",
     "Study('x', (Cell('a', 'base.py', seeds=5),), (Finding('1', 'a', 'a'),))": "rests on 'a' with 5 seeds",
