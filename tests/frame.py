@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import augment, mesh, mixing, optimizer, options, steps
+from ldl_jax import augment, mesh, mixing, optimizer, steps
+from ldl_jax.config import options
 from ldl_jax.contract import Batch, Build, Forward, Outputs
 from ldl_jax.models.base import Network, conv, head, norm, normalise, param_dtype, pool
 

@@ -12,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from ldl_jax.calibrate import base, dirichlet, histogram, isotonic, matrix, temperature, vector
-from ldl_jax.options import plugs
+from ldl_jax.config.options import plugs
 
 WAYS = [(name, {}) for name in plugs("calibrate")]
 WAYS += [("isotonic", {"which": "top_label"}), ("histogram", {"spacing": "width"})]

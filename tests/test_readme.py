@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from ldl_jax import build, config, options
+from ldl_jax import build, config
+from ldl_jax.config import options
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -19,8 +19,9 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import build, cells, config, files, programs, run
-from ldl_jax.cells import Cell, Finding, Study
+from ldl_jax import build, config, files, programs, run
+from ldl_jax.config import study as cells
+from ldl_jax.config.study import Cell, Finding, Study
 from ldl_jax.study import __main__ as study
 from ldl_jax.study import cards, page, planning, runner, verdict, workers
 

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from ldl_jax import cells, files
-from ldl_jax.cells import Planned, Study
+from ldl_jax import files
 from ldl_jax.command import Parser, Usage, status
+from ldl_jax.config import study as cells
+from ldl_jax.config.study import Planned, Study
 from ldl_jax.study import cards, runner, verdict, workers
 
 MARK = "study.json"

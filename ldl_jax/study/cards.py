@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from ldl_jax import curves, files, run, runs
-from ldl_jax.cells import Planned
+from ldl_jax.config.study import Planned
 from ldl_jax.report import log as logs
 from ldl_jax.scores import uncertainty
 

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from ldl_jax.cells import LEAST_SEEDS, METRICS, Study
+from ldl_jax.config.study import LEAST_SEEDS, METRICS, Study
 from ldl_jax.report import html, pictures, study_pictures
 from ldl_jax.report.page import MEANINGS, number
 from ldl_jax.report.study_pictures import STATES

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ldl_jax import cells, config
-from ldl_jax.cells import Cell, Planned, Study
+from ldl_jax import config
+from ldl_jax.config import study as cells
+from ldl_jax.config.study import Cell, Planned, Study
 
 TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
 SET = ("data.name", "data.root", "data.tfds.test")  # fields that say which data set it is

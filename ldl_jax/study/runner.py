@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ldl_jax import config, files, run
-from ldl_jax.cells import Planned
+from ldl_jax.config.study import Planned
 from ldl_jax.study import cards
 
 RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"

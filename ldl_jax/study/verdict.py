@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from ldl_jax.cells import METRICS, Finding, Study, shared_teacher
+from ldl_jax.config.study import METRICS, Finding, Study, shared_teacher
 from ldl_jax.scores import uncertainty
 from ldl_jax.study.cards import STATES, Card
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict, config_dict
 
-from ldl_jax import checks
-from ldl_jax.cells import Cell, Finding, Study  # noqa: F401 (what a study's file imports from here)
-from ldl_jax.options import block, mixings, plugs, read_options
+from ldl_jax.config import checks
+from ldl_jax.config.options import block, mixings, plugs, read_options
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are known by what they hold, wherever it lies

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ldl_jax.options import mixings, plugs
+from ldl_jax.config.options import mixings, plugs
 
 COUNTER = 2**31 - 1  # steps, positions and pixels are counted in int32 on the device
 NAME = 255  # bytes: no file system has longer names

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-ROOM = Path(__file__).parent
+ROOM = Path(__file__).parent.parent
 
 
 class Option(NamedTuple):
