@@ -13,7 +13,7 @@ from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 from ldl_jax import files, mesh
 from ldl_jax.contract import PyTree
 from ldl_jax.disk import disk_fault
-from ldl_jax.report import log as logs
+from ldl_jax.training import log as logs
 
 
 def layout(state: PyTree) -> dict[str, list]:

@@ -21,10 +21,11 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, files, run
+from ldl_jax import config, files, run
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.main import Usage, read_flags
+from ldl_jax.training import experiment as build
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]

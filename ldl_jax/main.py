@@ -146,7 +146,9 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
         config.check(c)
     except (Usage, ValueError) as error:
         return _fail(error)
-    from ldl_jax import mesh, plan, train
+    from ldl_jax import mesh
+    from ldl_jax.training import loop as train
+    from ldl_jax.training import schedule as plan
 
     try:
         prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import augment, mesh, mixing, optimizer, steps
+from ldl_jax import augment, mesh, mixing, optimizer
 from ldl_jax.config import options
 from ldl_jax.contract import Batch, Build, Forward, Outputs
 from ldl_jax.models.base import Network, conv, head, norm, normalise, param_dtype, pool
+from ldl_jax.training import steps
 
 K, N, B, SHAPE = 5, 40, 16, (8, 8, 3)
 PER_EPOCH, TOTAL = 2, 6  # 32 of the 40 examples come in an epoch: some rows are skipped

@@ -21,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax import build, config, convert, run, steps
+from ldl_jax import config, convert, run
 from ldl_jax.contract import LabelSource
 from ldl_jax.data import cifar100
 from ldl_jax.data.base import Dataset, Request, Split
+from ldl_jax.training import experiment as build
+from ldl_jax.training import steps
 
 VECTORS = Path(__file__).parent / "vectors"
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 
-from ldl_jax import build, steps
 from ldl_jax.data.base import Dataset, Split
+from ldl_jax.training import experiment as build
+from ldl_jax.training import steps
 
 PUBLISHED = {  # training and test images, their shape, classes
     "cifar10": (50_000, 10_000, (32, 32, 3), 10), "cifar100": (50_000, 10_000, (32, 32, 3), 100),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import build, config
+from ldl_jax import config
 from ldl_jax.bench import __main__ as bench
 from ldl_jax.bench import base, memory, metrics, step
+from ldl_jax.training import experiment as build
 
 
 def test_programs_take_turns_and_ratios_are_of_the_time_for_a_unit():

@@ -14,9 +14,11 @@ import pytest
 import safetensors.numpy
 
 import ldl_jax
-from ldl_jax import build, config, convert, files, run, steps
+from ldl_jax import config, convert, files, run
 from ldl_jax.data.base import Dataset, check_split
 from ldl_jax.main import main
+from ldl_jax.training import experiment as build
+from ldl_jax.training import steps
 
 BASIC, BOTTLENECK = {"depth": 10, "width": 4}, {"depth": 14, "width": 2}
 TWINS = {  # name -> (model, its options, whose names)

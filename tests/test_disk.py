@@ -15,7 +15,7 @@ from ldl_jax import files
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.disk import disk_fault
 from ldl_jax.main import main
-from ldl_jax.report import log
+from ldl_jax.training import log
 
 ROOT = Path(__file__).parent.parent
 TOTAL = 300  # steps

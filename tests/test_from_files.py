@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldl_jax.report import log
+from ldl_jax.training import log
 
 pytestmark = pytest.mark.data
 

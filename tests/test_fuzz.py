@@ -14,9 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ldl_jax import build, config, mesh, order, plan, steps
+from ldl_jax import config, mesh, order
 from ldl_jax.main import Usage, parse
 from ldl_jax.main import settings as read_settings
+from ldl_jax.training import experiment as build
+from ldl_jax.training import schedule as plan
+from ldl_jax.training import steps
 
 TIMES = int(os.environ.get("LDL_FUZZ", "1"))
 FILE = "configs/digits_online.py"

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import build, config, images, measure, order, train
+from ldl_jax import config, images, order
 from ldl_jax.data import imagefolder
 from ldl_jax.data.base import Request, streamed
+from ldl_jax.training import experiment as build
+from ldl_jax.training import loop as train
+from ldl_jax.training import measure
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 

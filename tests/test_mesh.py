@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from frame import B, Case, K
 
-from ldl_jax import mesh, steps
+from ldl_jax import mesh
+from ldl_jax.training import steps
 
 MIB = 2**20
 ROWS, CLASSES = 50_000, 1000

@@ -11,9 +11,9 @@ import pytest
 from flax import traverse_util
 from frame import slow_but
 
-from ldl_jax import build
 from ldl_jax.models import resnet
 from ldl_jax.models.base import BasicBlock, Network, PreActBlock
+from ldl_jax.training import experiment as build
 
 SMALL = {  # name of a case -> (name of the model, its options)
     "post": ("resnet", {"depth": 10, "width": 8}),

@@ -6,10 +6,12 @@ import frame
 import jax
 import pytest
 
-from ldl_jax import build, config, mesh, plan
+from ldl_jax import config, mesh
 from ldl_jax.data import imagefolder
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.main import main
+from ldl_jax.training import experiment as build
+from ldl_jax.training import schedule as plan
 
 CLASSES, IMAGES, SIDE, BATCH = 1000, 1_281_167, 64, 1024
 ROWS = 1_284_096  # padded to a multiple of 3,072

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from ldl_jax import build, config
+from ldl_jax import config
 from ldl_jax.config import options
+from ldl_jax.training import experiment as build
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

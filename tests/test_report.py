@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from ldl_jax.report import log
 from ldl_jax.report.table import table
+from ldl_jax.training import log
 
 
 class Terminal(io.StringIO):

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ldl_jax.checkpoint import Checkpoints
-from ldl_jax.report import log
+from ldl_jax.training import log
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [

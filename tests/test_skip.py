@@ -10,8 +10,9 @@ import pytest
 from frame import Case
 from test_mesh import CLASSES, MIB, ROWS, compiled
 
-from ldl_jax import config, mesh, steps, train
-from ldl_jax.report import log
+from ldl_jax import config, mesh
+from ldl_jax.training import log, steps
+from ldl_jax.training import loop as train
 
 SOURCES = config.plugs("labels")
 MEETINGS = [  # all of them, of which the slow ones are those that share their way with another

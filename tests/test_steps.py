@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from frame import B, Case, K
 
-from ldl_jax import config, mesh, steps
+from ldl_jax import config, mesh
 from ldl_jax.contract import Outputs
+from ldl_jax.training import steps
 
 SOURCES, AUXILIARIES = config.plugs("labels"), config.plugs("auxiliary")
 WAYS = {"none": 1, "mixup": 2, "cutmix": 2, "ricap": 4}

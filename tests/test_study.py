@@ -19,11 +19,13 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import build, config, files, programs, run
+from ldl_jax import config, files, run
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Cell, Finding, Study
 from ldl_jax.study import __main__ as study
 from ldl_jax.study import cards, page, planning, runner, verdict, workers
+from ldl_jax.training import experiment as build
+from ldl_jax.training import programs
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
 LARGE = ("cifar100", "cifar10")  # a hundred cells and forty
@@ -271,7 +273,7 @@ def test_a_run_that_another_process_ended_just_now_is_not_begun_anew(file, tmp_p
             yield
 
     monkeypatch.setattr(run, "locked", late)
-    monkeypatch.setattr("ldl_jax.train.train", None)
+    monkeypatch.setattr("ldl_jax.training.loop.train", None)
     assert runner.one(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
 
 
@@ -510,7 +512,7 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     card = tmp_path / "w/cards/plain-0.json"
     before = card.read_text()
     card.unlink()
-    monkeypatch.setattr("ldl_jax.train.train", None)  # of a finished run, the card alone is made again
+    monkeypatch.setattr("ldl_jax.training.loop.train", None)  # of a finished run, the card alone is made again
     assert study.main(words) == 0
     assert card.read_text() == before
     card.unlink()

@@ -11,11 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import build, config, measure, order, plan, steps, tables, train
-from ldl_jax.feed import Feed
+from ldl_jax import config, order, tables
 from ldl_jax.labels import table as table_source
 from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
+from ldl_jax.training import experiment as build
+from ldl_jax.training import loop as train
+from ldl_jax.training import measure, steps
+from ldl_jax.training import schedule as plan
+from ldl_jax.training.batches import Feed
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 N, T, K = 60, 24, 4  # images to train on, to test on, classes

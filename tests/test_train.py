@@ -12,10 +12,13 @@ import pytest
 from frame import slow_but
 
 import ldl_jax
-from ldl_jax import build, config, plan, run, steps, train
+from ldl_jax import config, run
 from ldl_jax.calibrate import base as calibrators
-from ldl_jax.feed import Feed
-from ldl_jax.report import log
+from ldl_jax.training import experiment as build
+from ldl_jax.training import log, steps
+from ldl_jax.training import loop as train
+from ldl_jax.training import schedule as plan
+from ldl_jax.training.batches import Feed
 
 
 def settings(**fields):

@@ -11,9 +11,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, mesh, order, plan, steps, train
+from ldl_jax import config, mesh, order
 from ldl_jax.bench import base
 from ldl_jax.data.base import Dataset, Split
+from ldl_jax.training import experiment as build
+from ldl_jax.training import loop as train
+from ldl_jax.training import schedule as plan
+from ldl_jax.training import steps
 
 SHAPES = {  # H, W, C, K, examples
     "cifar10": (32, 32, 3, 10, 50_000), "cifar100": (32, 32, 3, 100, 50_000), "stl10": (96, 96, 3, 10, 5_000),

@@ -16,8 +16,8 @@ import numpy as np
 
 from ldl_jax import curves, files, run, runs
 from ldl_jax.config.study import Planned
-from ldl_jax.report import log as logs
 from ldl_jax.scores import uncertainty
+from ldl_jax.training import log as logs
 
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")

@@ -136,7 +136,8 @@ def _is_finished(planned: Planned, workdir, place: Path) -> bool:
 
 
 def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
-    from ldl_jax import checkpoint, train
+    from ldl_jax import checkpoint
+    from ldl_jax.training import loop as train
 
     c = planned.config.copy_and_resolve_references()
     c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ldl_jax.contract import Batch, PyTree
 from ldl_jax.data.base import Split
 from ldl_jax.mesh import is_rows
-from ldl_jax.steps import Recipe, TrainState
+from ldl_jax.training.steps import Recipe, TrainState
 
 
 class Move(NamedTuple):

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldl_jax import files, mesh, run
-from ldl_jax.build import Experiment
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.curves import divided
 from ldl_jax.dataset import plug
-from ldl_jax.measure import Measured
 from ldl_jax.predictions import Predictions, streamed
-from ldl_jax.report import log as logs
 from ldl_jax.report.table import table
 from ldl_jax.scores import uncertainty
-from ldl_jax.steps import TrainState
+from ldl_jax.training import log as logs
+from ldl_jax.training.experiment import Experiment
+from ldl_jax.training.measure import Measured
+from ldl_jax.training.steps import TrainState
 
 
 def measured_weights(state: TrainState, weights: str) -> dict:

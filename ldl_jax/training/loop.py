@@ -10,14 +10,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, finish, measure, mesh, run
-from ldl_jax import plan as plans
-from ldl_jax.build import Experiment
+from ldl_jax import config, mesh, run
 from ldl_jax.checkpoint import Checkpoints, saved_steps
-from ldl_jax.feed import Feed
-from ldl_jax.programs import make_programs
-from ldl_jax.report import log as logs
-from ldl_jax.window import NonFinite, Window  # noqa: F401 (NonFinite is what `train` raises)
+from ldl_jax.training import experiment as build
+from ldl_jax.training import log as logs
+from ldl_jax.training import measure
+from ldl_jax.training import results as finish
+from ldl_jax.training import schedule as plans
+from ldl_jax.training.batches import Feed
+from ldl_jax.training.experiment import Experiment
+from ldl_jax.training.programs import make_programs
+from ldl_jax.training.step_log import NonFinite, Window  # noqa: F401 (NonFinite is what `train` raises)
 
 
 def train(

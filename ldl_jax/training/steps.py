@@ -11,10 +11,10 @@ from flax import struct
 
 from ldl_jax import optimizer as opt
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
-from ldl_jax.finite import all_finite, unless_finite
 from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing import Mixer
+from ldl_jax.training.finite import all_finite, unless_finite
 
 INIT, LABELS, AUXILIARY, AUGMENT, STEP, MIX = range(6)  # numbers folded into the seed's key, one for each use
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from ldl_jax import mesh, order
-from ldl_jax.build import Experiment
-from ldl_jax.plan import Plan
+from ldl_jax.training.experiment import Experiment
+from ldl_jax.training.schedule import Plan
 
 AHEAD = 2  # batches that are on the devices, or on their way, while a step computes
 

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import build, config, mesh, steps, traffic
-from ldl_jax.build import Experiment
+from ldl_jax import config, mesh
 from ldl_jax.data.base import Dataset
+from ldl_jax.training import dry_run as traffic
+from ldl_jax.training import experiment as build
+from ldl_jax.training import steps
+from ldl_jax.training.experiment import Experiment
 
 CHUNK = 16  # steps in one dispatch on an accelerator
 COUNTS = (1, 8, 32, 256)  # numbers of devices that are set side by side before a run

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import jax
 
-from ldl_jax import build, measure, mesh, steps
-from ldl_jax import plan as plans
-from ldl_jax.build import Experiment
+from ldl_jax import mesh
+from ldl_jax.training import experiment as build
+from ldl_jax.training import measure, steps
+from ldl_jax.training import schedule as plans
+from ldl_jax.training.experiment import Experiment
 
 
 class Device(NamedTuple):
