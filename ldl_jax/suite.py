@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ldl_jax import config, curves
-from ldl_jax.dataset import plug
+from ldl_jax.data.loading import plug
 from ldl_jax.metrics.base import Metric
 from ldl_jax.predictions import Logits, Predictions, Reduced, Transform, probabilities, reduce, streamed
 from ldl_jax.scores import base as scores

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldl_jax import archive, cifar, config
+from ldl_jax import config
 from ldl_jax.data import cifar10, cifar100, stl10
 from ldl_jax.data.base import Request
+from ldl_jax.data.readers import archive, cifar
 from ldl_jax.training import experiment as build
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from ldl_jax import config
 from ldl_jax.data import arrays, digits
 from ldl_jax.data.base import Request, check_split, streamed
-from ldl_jax.dataset import make_dataset
+from ldl_jax.data.loading import make_dataset
 
 
 def own_arrays(**changes):

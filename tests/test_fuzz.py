@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ldl_jax import config, mesh, order
+from ldl_jax import config, mesh
+from ldl_jax.data import order
 from ldl_jax.main import Usage, parse
 from ldl_jax.main import settings as read_settings
 from ldl_jax.training import experiment as build

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import config, images, order
-from ldl_jax.data import imagefolder
+from ldl_jax import config
+from ldl_jax.data import imagefolder, order
 from ldl_jax.data.base import Request, streamed
+from ldl_jax.data.readers import pillow as images
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
 from ldl_jax.training import measure

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ldl_jax import order
+from ldl_jax.data import order
 
 
 @pytest.mark.parametrize(("count", "batch", "accumulate"), [(103, 10, 1), (64, 64, 1), (65, 8, 3), (7, 2, 1)])

@@ -13,7 +13,9 @@ from PIL import Image
 
 from ldl_jax.data import cifar10, cifar100, imagefolder, imagenet, stl10, tfds
 from ldl_jax.data.base import Request
-from ldl_jax.stream import base, crops, folder, pipeline, records
+from ldl_jax.data.readers import base, crops, folder
+from ldl_jax.data.readers import tfdata as pipeline
+from ldl_jax.data.readers import tfrecord as records
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 CLASSES = ("n01", "n02", "n03")

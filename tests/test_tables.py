@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import config, order, tables
+from ldl_jax import config
+from ldl_jax.data import order
+from ldl_jax.data import own_labels as tables
 from ldl_jax.labels import table as table_source
 from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ldl_jax.bench import base
+from ldl_jax.bench import bare, base
 from ldl_jax.data.base import Split
-from ldl_jax.stream import bare, crops, folder, pipeline
+from ldl_jax.data.readers import crops, folder
+from ldl_jax.data.readers import tfdata as pipeline
 
 EPOCHS = 8  # with boxes of their own; then they come again
 BATCHES = 8  # in a call, more than lie ready

@@ -14,7 +14,7 @@ import numpy as np
 
 from ldl_jax import config, predictions
 from ldl_jax.bench.base import alternate, machine, summary
-from ldl_jax.dataset import plug
+from ldl_jax.data.loading import plug
 from ldl_jax.scores import uncertainty
 
 BINS = 15

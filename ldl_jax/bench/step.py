@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ldl_jax import config, mesh, order
+from ldl_jax import config, mesh
 from ldl_jax.bench import base
+from ldl_jax.data import order
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train

@@ -25,8 +25,13 @@ class Option(NamedTuple):
 
 
 def plugs(folder: str) -> tuple[str, ...]:
-    """Names of the plugs in a folder of ldl_jax: its files, but for base and __init__."""
-    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if path.stem not in ("base", "__init__")))
+    """Names of the plugs in a folder of ldl_jax: its files that have a factory `make`."""
+    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if _has_factory(path)))
+
+
+@lru_cache(None)
+def _has_factory(path: Path) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "make" for node in ast.parse(path.read_text()).body)
 
 
 @lru_cache(None)

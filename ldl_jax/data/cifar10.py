@@ -1,8 +1,8 @@
 """CIFAR-10: 50,000 + 10,000 images of 32x32 pixels in 10 classes."""
 
-from ldl_jax import archive, cifar
-from ldl_jax.archive import Published
 from ldl_jax.data.base import Dataset, Request, check_split, unread
+from ldl_jax.data.readers import archive, cifar
+from ldl_jax.data.readers.archive import Published
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PYTHON = Published(

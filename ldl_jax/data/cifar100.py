@@ -1,8 +1,8 @@
 """CIFAR-100: 50,000 + 10,000 images of 32x32 pixels in 100 classes, or in 20 coarse ones."""
 
-from ldl_jax import archive, cifar
-from ldl_jax.archive import Published
 from ldl_jax.data.base import Dataset, Request, check_split, unread
+from ldl_jax.data.readers import archive, cifar
+from ldl_jax.data.readers.archive import Published
 
 FINE = (
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",

@@ -9,13 +9,14 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from ldl_jax import cache as caches
-from ldl_jax import images as pictures
 from ldl_jax.data.base import Dataset, Request, Split, check_split, warn
-from ldl_jax.stream import crops, folder, pipeline
-from ldl_jax.stream.base import IMAGENET
-from ldl_jax.stream.folder import Listing
-from ldl_jax.stream.pipeline import fault
+from ldl_jax.data.readers import cache as caches
+from ldl_jax.data.readers import crops, folder
+from ldl_jax.data.readers import pillow as pictures
+from ldl_jax.data.readers import tfdata as pipeline
+from ldl_jax.data.readers.base import IMAGENET
+from ldl_jax.data.readers.folder import Listing
+from ldl_jax.data.readers.tfdata import fault
 
 BLOCK = "config.data.imagefolder"
 DECODING = 1  # raise it where the same file comes to other pixels

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ldl_jax import archive
-from ldl_jax.archive import Found, Published
 from ldl_jax.data.base import Dataset, Request, check_split, unread
+from ldl_jax.data.readers import archive
+from ldl_jax.data.readers.archive import Found, Published
 
 SHAPE = (96, 96, 3)  # height, width, channels
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

@@ -1,9 +1,11 @@
 """Any labelled image set in a prepared TFDS directory."""
 
-from ldl_jax import cache as caches
 from ldl_jax.data.base import Dataset, Request
-from ldl_jax.stream import crops, pipeline, records
-from ldl_jax.stream.base import IMAGENET
+from ldl_jax.data.readers import cache as caches
+from ldl_jax.data.readers import crops
+from ldl_jax.data.readers import tfdata as pipeline
+from ldl_jax.data.readers import tfrecord as records
+from ldl_jax.data.readers.base import IMAGENET
 
 BLOCK = "config.data.tfds"
 GREY = (0.449,), (0.226,)  # mean and std of images with one channel: the means of ImageNet's three

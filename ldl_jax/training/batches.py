@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from ldl_jax import mesh, order
+from ldl_jax import mesh
+from ldl_jax.data import order
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.schedule import Plan
 

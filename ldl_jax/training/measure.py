@@ -8,8 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ldl_jax import mesh as meshes
-from ldl_jax import order
 from ldl_jax.contract import PyTree
+from ldl_jax.data import order
 from ldl_jax.data.base import Split
 from ldl_jax.metrics.base import Metric
 

@@ -10,7 +10,7 @@ import numpy as np
 from ldl_jax import files, mesh, run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.curves import divided
-from ldl_jax.dataset import plug
+from ldl_jax.data.loading import plug
 from ldl_jax.predictions import Predictions, streamed
 from ldl_jax.report.table import table
 from ldl_jax.scores import uncertainty

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax import cache as caches
 from ldl_jax.data.base import warn
-from ldl_jax.stream.base import Unreadable, one_line, tensorflow
+from ldl_jax.data.readers import cache as caches
+from ldl_jax.data.readers.base import Unreadable, one_line, tensorflow
 
 WALK = 1  # raise it where the same shards come to another index
 HEAD, FOOT = 12, 4  # bytes of a record before and after its data

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ldl_jax.stream.base import Source, tensorflow
-from ldl_jax.stream.crops import View, attempts, random_box, uniform
-from ldl_jax.stream.pipeline import cores, options
+from ldl_jax.data.readers.base import Source, tensorflow
+from ldl_jax.data.readers.crops import View, attempts, random_box, uniform
+from ldl_jax.data.readers.tfdata import cores, options
 
 
 def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ldl_jax.data.base import Split, warn
-from ldl_jax.stream.base import Source, Unreadable, one_line, tensorflow
-from ldl_jax.stream.crops import ATTEMPTS, View, attempts, decoder, uniform
+from ldl_jax.data.readers.base import Source, Unreadable, one_line, tensorflow
+from ldl_jax.data.readers.crops import ATTEMPTS, View, attempts, decoder, uniform
 
 # Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
 AHEAD = 4096, 64

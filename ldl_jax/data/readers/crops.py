@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.stream.base import tensorflow
+from ldl_jax.data.readers.base import tensorflow
 
 LARGEST = 8192  # pixels of a side that an image is brought to
 EPOCHS = 2**31  # seeds below 2**32 and epochs below this make one i64

@@ -6,7 +6,8 @@ from types import ModuleType
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import order, tables
+from ldl_jax.data import order
+from ldl_jax.data import own_labels as tables
 from ldl_jax.data.base import Dataset, Request, streamed
 
 

@@ -6,8 +6,8 @@ In both, an image is its red plane, then green, then blue, each row by row (Kriz
 
 import numpy as np
 
-from ldl_jax import archive
-from ldl_jax.archive import Found
+from ldl_jax.data.readers import archive
+from ldl_jax.data.readers.archive import Found
 
 SHAPE = (32, 32, 3)  # height, width, channels
 PIXELS = 32 * 32 * 3
