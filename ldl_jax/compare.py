@@ -12,11 +12,12 @@ import json
 import sys
 from pathlib import Path
 
-from ldl_jax import files, runs
+from ldl_jax import files
 from ldl_jax.command import Parser, folder, status
+from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import runs
+from ldl_jax.evaluation.runs import Group, Run
 from ldl_jax.report import comparison
-from ldl_jax.runs import Group, Run
-from ldl_jax.scores import uncertainty
 
 FIGURES = {"raw": ("accuracy", "nll", "brier", "ece"), "scaled": ("nll", "brier", "ece")}  # T leaves accuracies alone
 NAME = "comparison"

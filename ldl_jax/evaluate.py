@@ -50,7 +50,10 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
 
     Raises ValueError in one sentence before anything is written.
     """
-    from ldl_jax import files, predictions, suite, votes
+    from ldl_jax import files
+    from ldl_jax.evaluation import evaluation as suite
+    from ldl_jax.evaluation import human as votes
+    from ldl_jax.evaluation import predictions
     from ldl_jax.report import page, pictures, suite_table
 
     endings = _endings(chosen.figures)

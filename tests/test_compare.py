@@ -8,8 +8,9 @@ import pytest
 from frame import softmax
 from scipy import stats
 
-from ldl_jax import compare, config, files, run, runs
+from ldl_jax import compare, config, files, run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.evaluation import runs
 from ldl_jax.report import comparison
 
 N, K = 200, 3

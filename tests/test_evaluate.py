@@ -11,9 +11,13 @@ import pytest
 from frame import softmax
 from scipy.special import entr, log_softmax
 
-from ldl_jax import curves, evaluate, files, predictions, suite, votes
+from ldl_jax import evaluate, files
+from ldl_jax.evaluation import binning as base
+from ldl_jax.evaluation import curves, predictions
+from ldl_jax.evaluation import evaluation as suite
+from ldl_jax.evaluation import human as votes
+from ldl_jax.metrics import mass
 from ldl_jax.report.table import KNOWN
-from ldl_jax.scores import base, mass
 
 N, K = 60, 4
 DRAW = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.stats import gamma
 
-from ldl_jax import curves, predictions
+from ldl_jax.evaluation import curves, predictions
 from ldl_jax.report import figures, html, page, pictures
 
 NASTY = "<script>alert('x')</script> & \"q\" $x_1$"

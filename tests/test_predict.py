@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
-from ldl_jax import config, files, predict, predictions, run
+from ldl_jax import config, files, predict, run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import temperature
 from ldl_jax.data.readers import pillow as images
+from ldl_jax.evaluation import predictions
 from ldl_jax.training import experiment as build
 
 CLASSES, SIZE = ("ant", "bee", "<cat>"), 6

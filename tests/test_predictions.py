@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from frame import softmax
 
-from ldl_jax import files, predictions
+from ldl_jax import files
+from ldl_jax.evaluation import predictions
 from ldl_jax.metrics import accuracy, brier, calibration, classwise, nll
 
 N, K = 40, 5

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import spatial, special, stats
 
-from ldl_jax import curves
-from ldl_jax.metrics import calibration
-from ldl_jax.predictions import Reduced
-from ldl_jax.scores import conventions, distribution, uncertainty
+from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import curves
+from ldl_jax.evaluation import ece_conventions as conventions
+from ldl_jax.evaluation.predictions import Reduced
+from ldl_jax.metrics import calibration, distribution
 
 VECTORS = np.load(Path(__file__).parent / "vectors/conventions.npz", allow_pickle=False)
 SINGLE = np.float32

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ldl_jax.scores import base, ks, marginal, mass, selective, smooth
+from ldl_jax.evaluation import binning as base
+from ldl_jax.metrics import ks, marginal, mass, selective, smooth
 
 VECTORS = Path(__file__).parent / "vectors" / "sorted.npz"
 CASES = ("over", "tied", "two")

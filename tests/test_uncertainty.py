@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldl_jax.scores import uncertainty
+from ldl_jax.evaluation import bootstrap as uncertainty
 
 DRAW = np.random.default_rng(0)
 

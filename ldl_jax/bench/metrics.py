@@ -12,10 +12,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ldl_jax import config, predictions
+from ldl_jax import config
 from ldl_jax.bench.base import alternate, machine, summary
 from ldl_jax.data.loading import plug
-from ldl_jax.scores import uncertainty
+from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import predictions
 
 BINS = 15
 OURS = "ldl_jax"

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ldl_jax import curves, files, run, runs
+from ldl_jax import files, run
 from ldl_jax.config.study import Planned
-from ldl_jax.scores import uncertainty
+from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import curves, runs
 from ldl_jax.training import log as logs
 
 FORMAT, VERSION = "ldl_jax.study.card", 1

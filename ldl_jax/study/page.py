@@ -4,11 +4,11 @@ import csv
 import io
 
 from ldl_jax.config.study import LEAST_SEEDS, METRICS, Study
+from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.report import html, pictures, study_pictures
 from ldl_jax.report.page import MEANINGS, number
 from ldl_jax.report.study_pictures import STATES
 from ldl_jax.report.table import KNOWN, align, at_bound
-from ldl_jax.scores import uncertainty
 from ldl_jax.study.cards import Card
 
 COLUMNS = [*(("raw", name) for name in METRICS), *(("scaled", name) for name in METRICS[1:])]

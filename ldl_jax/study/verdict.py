@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from ldl_jax.config.study import METRICS, Finding, Study, shared_teacher
-from ldl_jax.scores import uncertainty
+from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.study.cards import STATES, Card
 
 LEVEL = 0.05  # of all findings together, in one state

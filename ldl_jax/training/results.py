@@ -9,11 +9,11 @@ import numpy as np
 
 from ldl_jax import files, mesh, run
 from ldl_jax.calibrate import base as calibrators
-from ldl_jax.curves import divided
 from ldl_jax.data.loading import plug
-from ldl_jax.predictions import Predictions, streamed
+from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation.curves import divided
+from ldl_jax.evaluation.predictions import Predictions, streamed
 from ldl_jax.report.table import table
-from ldl_jax.scores import uncertainty
 from ldl_jax.training import log as logs
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.measure import Measured
@@ -96,7 +96,7 @@ def _true(made: Experiment, part: Measured) -> np.ndarray | None:
 
 def report(made: Experiment, workdir: Path, found: dict[str, Measured]) -> list[Path]:
     """The figures of the test images with their intervals, as JSON and as a page to look at."""
-    from ldl_jax import suite
+    from ldl_jax.evaluation import evaluation as suite
     from ldl_jax.report import page  # matplotlib, which nothing else needs
 
     splits = {

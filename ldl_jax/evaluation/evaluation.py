@@ -6,12 +6,15 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from ldl_jax import config, curves
+from ldl_jax import config
 from ldl_jax.data.loading import plug
+from ldl_jax.evaluation import binning as scores
+from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import curves
+from ldl_jax.evaluation import ece_conventions as conventions
+from ldl_jax.evaluation.predictions import Logits, Predictions, Reduced, Transform, probabilities, reduce, streamed
+from ldl_jax.metrics import distribution, ks, marginal, mass, selective, smooth
 from ldl_jax.metrics.base import Metric
-from ldl_jax.predictions import Logits, Predictions, Reduced, Transform, probabilities, reduce, streamed
-from ldl_jax.scores import base as scores
-from ldl_jax.scores import conventions, distribution, ks, marginal, mass, selective, smooth, uncertainty
 
 WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB), as 50,000 x 1,000 are
 SAMPLE = 2**24  # numbers of the rows of a larger one that figures of every class are measured on

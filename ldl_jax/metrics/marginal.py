@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ldl_jax.scores.base import Bins
-from ldl_jax.scores.base import debiased as _debiased
+from ldl_jax.evaluation.binning import Bins
+from ldl_jax.evaluation.binning import debiased as _debiased
 
 
 def debiased(found: Bins) -> dict[str, float]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from ldl_jax.scores import base
+from ldl_jax.evaluation import binning as base
 
 BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
 RESAMPLES = 1000

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ldl_jax.predictions import Predictions, Reduced, Transform, picked, reduce
-from ldl_jax.scores import selective
+from ldl_jax.evaluation.predictions import Predictions, Reduced, Transform, picked, reduce
+from ldl_jax.metrics import selective
 
 BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
 POINTS = 200  # of the risk-coverage curve, at most

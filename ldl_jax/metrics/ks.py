@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ldl_jax.scores.base import checked
+from ldl_jax.evaluation.binning import checked
 
 
 def ks(confidence, correct) -> float:

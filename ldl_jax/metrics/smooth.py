@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.fft import dct, idct
 
-from ldl_jax.scores.base import checked
+from ldl_jax.evaluation.binning import checked
 
 CELLS = 2**13  # of the grid over [0, 1]
 NARROWEST = 1e-4  # standard deviation of a kernel, about a cell

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ldl_jax.scores.base import BINS, Bins, checked, equal_mass
-from ldl_jax.scores.base import debiased as _debiased
+from ldl_jax.evaluation.binning import BINS, Bins, checked, equal_mass
+from ldl_jax.evaluation.binning import debiased as _debiased
 
 
 def ece(confidence, correct, *, bins: int = BINS) -> float:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.scores import base
+from ldl_jax.evaluation import binning as base
 
 
 class Placed(NamedTuple):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ldl_jax import stored
-from ldl_jax.predictions import Predictions
+from ldl_jax.evaluation import stored
+from ldl_jax.evaluation.predictions import Predictions
 
 NAMES = ("table", "votes", "counts", *stored.PROBABILITIES)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import stored
+from ldl_jax.evaluation import stored
 from ldl_jax.metrics.base import Metric, Seen
 
 KINDS = ("logits", "probabilities")

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-from ldl_jax.scores.base import checked
+from ldl_jax.evaluation.binning import checked
 
 RECALL = 0.95  # at which the false positives are counted
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, predictions, run
+from ldl_jax import config, run
 from ldl_jax.calibrate import base as calibrators
-from ldl_jax.curves import divided
-from ldl_jax.predictions import Predictions, Reduced, reduce
+from ldl_jax.evaluation import predictions
+from ldl_jax.evaluation.curves import divided
+from ldl_jax.evaluation.predictions import Predictions, Reduced, reduce
 
 
 class Run(NamedTuple):

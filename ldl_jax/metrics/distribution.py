@@ -9,7 +9,7 @@ near their largest values wherever votes are few and classes many.
 import numpy as np
 from scipy import stats
 
-from ldl_jax.predictions import ELEMENTS, FLOOR, SUM_TOLERANCE
+from ldl_jax.evaluation.predictions import ELEMENTS, FLOOR, SUM_TOLERANCE
 
 MEASURES = ("kl", "js", "chebyshev", "clark", "canberra", "cosine", "intersection")
 
