@@ -54,7 +54,8 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     from ldl_jax.evaluation import evaluation as suite
     from ldl_jax.evaluation import human as votes
     from ldl_jax.evaluation import predictions
-    from ldl_jax.report import page, pictures, suite_table
+    from ldl_jax.report import page, suite_table
+    from ldl_jax.report import plots as pictures
 
     endings = _endings(chosen.figures)
     paths = [Path(path) for path in chosen.predictions]

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ldl_jax.report import figures
+from ldl_jax.report import run_plots as figures
 
 
 def some_bins(size=15, count=100):

@@ -11,7 +11,9 @@ from PIL import Image
 from scipy.stats import gamma
 
 from ldl_jax.evaluation import curves, predictions
-from ldl_jax.report import figures, html, page, pictures
+from ldl_jax.report import html, page
+from ldl_jax.report import plots as pictures
+from ldl_jax.report import run_plots as figures
 
 NASTY = "<script>alert('x')</script> & \"q\" $x_1$"
 

@@ -23,7 +23,9 @@ from ldl_jax import config, files, run
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Cell, Finding, Study
 from ldl_jax.study import __main__ as study
-from ldl_jax.study import cards, page, planning, runner, verdict, workers
+from ldl_jax.study import cards, page, runner, workers
+from ldl_jax.study import hypotheses as verdict
+from ldl_jax.study import plan as planning
 from ldl_jax.training import experiment as build
 from ldl_jax.training import programs
 

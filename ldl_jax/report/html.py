@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
-from ldl_jax.report import pictures
+from ldl_jax.report import plots as pictures
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fdfdfc; --ink: #222222; --grey: #71716e; --line: #dddddb;

@@ -4,7 +4,8 @@ from importlib import metadata
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.report import html, pictures
+from ldl_jax.report import html
+from ldl_jax.report import plots as pictures
 from ldl_jax.report.table import KNOWN
 
 HEADLINE = ("accuracy", "nll", "brier", "ece")

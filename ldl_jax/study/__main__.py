@@ -20,7 +20,8 @@ from ldl_jax import files
 from ldl_jax.command import Parser, Usage, status
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Planned, Study
-from ldl_jax.study import cards, runner, verdict, workers
+from ldl_jax.study import cards, runner, workers
+from ldl_jax.study import hypotheses as verdict
 
 MARK = "study.json"
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def study(chosen: argparse.Namespace) -> list[str]:
     """Do what a command line asks for; returns a sentence for each run that failed."""
-    from ldl_jax.study import planning
+    from ldl_jax.study import plan as planning
 
     if chosen.jobs < 1:
         raise Usage(f"--jobs is {chosen.jobs}; allowed are numbers from 1")

@@ -5,9 +5,11 @@ import io
 
 from ldl_jax.config.study import LEAST_SEEDS, METRICS, Study
 from ldl_jax.evaluation import bootstrap as uncertainty
-from ldl_jax.report import html, pictures, study_pictures
+from ldl_jax.report import html
+from ldl_jax.report import plots as pictures
+from ldl_jax.report import study_plots as study_pictures
 from ldl_jax.report.page import MEANINGS, number
-from ldl_jax.report.study_pictures import STATES
+from ldl_jax.report.study_plots import STATES
 from ldl_jax.report.table import KNOWN, align, at_bound
 from ldl_jax.study.cards import Card
 

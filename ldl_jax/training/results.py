@@ -145,7 +145,7 @@ def noise_floor(part: Measured) -> float:
 
 def draw(made: Experiment, workdir: Path, found: dict[str, Measured], floor: float) -> list[Path]:
     """The reliability diagram of the test images, and the curves of the training."""
-    from ldl_jax.report import figures  # matplotlib, which nothing else needs
+    from ldl_jax.report import run_plots as figures
 
     name, bins = _name(made), found["test"].sums["calibration"]
     return [

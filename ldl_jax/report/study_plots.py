@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, VERMILION, band
-from ldl_jax.report.pictures import STYLE, short
+from ldl_jax.report.plots import STYLE, short
+from ldl_jax.report.run_plots import BLUE, GREEN, GREY, INK, VERMILION, band
 from ldl_jax.report.table import KNOWN
 
 VERDICTS = {"supported": GREEN, "refuted": VERMILION, "undecided": GREY}

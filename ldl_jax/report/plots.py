@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ldl_jax import files
-from ldl_jax.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief, gap_band
+from ldl_jax.report.run_plots import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief, gap_band
 
 COLOURS = {  # name -> the colour that is drawn with
     "ink": INK, "grey": GREY, "line": "#DDDDDE", "blue": BLUE, "sky": SKY, "orange": ORANGE, "red": VERMILION,
