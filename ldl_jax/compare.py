@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.command import Parser, folder, status
+from ldl_jax.cli import Parser, folder, status
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.runs import Group, Run

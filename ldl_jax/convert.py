@@ -21,7 +21,8 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files, run
+from ldl_jax import config, files
+from ldl_jax import workdir as run
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.main import Usage, read_flags

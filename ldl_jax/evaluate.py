@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldl_jax.command import Once, Parser, Usage, folder, status
+from ldl_jax.cli import Once, Parser, Usage, folder, status
 
 RESULTS, REPORT = "evaluation.json", "report.html"
 ENDINGS = ("png", "svg")  # of pictures

@@ -85,7 +85,7 @@ def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:
     c = values.config
     workdir = values.workdir
     if c is None:
-        from ldl_jax import run
+        from ldl_jax import workdir as run
 
         c = run.read_config(workdir) if workdir and values.mode == "eval" else None
         if c is None and workdir and values.mode == "eval":

@@ -18,9 +18,10 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
-from ldl_jax import files, run
+from ldl_jax import files
+from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
-from ldl_jax.command import Parser, Usage, status
+from ldl_jax.cli import Parser, Usage, status
 from ldl_jax.data.base import warn
 from ldl_jax.data.loading import plug
 from ldl_jax.data.readers import pillow as images

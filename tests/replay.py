@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax import config, convert, run
+from ldl_jax import config, convert
+from ldl_jax import workdir as run
 from ldl_jax.contract import LabelSource
 from ldl_jax.data import cifar100
 from ldl_jax.data.base import Dataset, Request, Split

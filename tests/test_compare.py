@@ -8,7 +8,8 @@ import pytest
 from frame import softmax
 from scipy import stats
 
-from ldl_jax import compare, config, files, run
+from ldl_jax import compare, config, files
+from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import runs
 from ldl_jax.report import comparison

@@ -14,7 +14,8 @@ import pytest
 import safetensors.numpy
 
 import ldl_jax
-from ldl_jax import config, convert, files, run
+from ldl_jax import config, convert, files
+from ldl_jax import workdir as run
 from ldl_jax.data.base import Dataset, check_split
 from ldl_jax.main import main
 from ldl_jax.training import experiment as build

@@ -10,7 +10,8 @@ import pytest
 import test_mesh
 from flax import traverse_util
 
-from ldl_jax import config, mesh, run
+from ldl_jax import config, mesh
+from ldl_jax import workdir as run
 from ldl_jax.models.base import Network, check_group, norm
 from ldl_jax.training import experiment as build
 

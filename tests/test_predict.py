@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
-from ldl_jax import config, files, predict, run
+from ldl_jax import config, files, predict
+from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import temperature
 from ldl_jax.data.readers import pillow as images

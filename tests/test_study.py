@@ -19,7 +19,8 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import config, files, run
+from ldl_jax import config, files
+from ldl_jax import workdir as run
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Cell, Finding, Study
 from ldl_jax.study import __main__ as study

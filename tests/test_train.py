@@ -12,7 +12,8 @@ import pytest
 from frame import slow_but
 
 import ldl_jax
-from ldl_jax import config, run
+from ldl_jax import config
+from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.training import experiment as build
 from ldl_jax.training import log, steps

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, run
+from ldl_jax import config
+from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import predictions
 from ldl_jax.evaluation.curves import divided

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.command import Parser, Usage, status
+from ldl_jax.cli import Parser, Usage, status
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Planned, Study
 from ldl_jax.study import cards, runner, workers

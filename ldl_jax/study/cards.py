@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ldl_jax import files, run
+from ldl_jax import files
+from ldl_jax import workdir as run
 from ldl_jax.config.study import Planned
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves, runs

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ldl_jax import config, files, run
+from ldl_jax import config, files
+from ldl_jax import workdir as run
 from ldl_jax.config.study import Planned
 from ldl_jax.study import cards
 

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, files, mesh, mixing, optimizer, run
+from ldl_jax import augment, config, files, mesh, mixing, optimizer
+from ldl_jax import workdir as run
 from ldl_jax.config import checks
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, mesh, run
+from ldl_jax import config, mesh
+from ldl_jax import workdir as run
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.training import experiment as build
 from ldl_jax.training import log as logs

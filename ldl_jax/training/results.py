@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import files, mesh, run
+from ldl_jax import files, mesh
+from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.data.loading import plug
 from ldl_jax.evaluation import bootstrap as uncertainty
