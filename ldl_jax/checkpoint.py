@@ -13,7 +13,7 @@ from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 from ldl_jax import files, mesh
 from ldl_jax.contract import PyTree
 from ldl_jax.disk import disk_fault
-from ldl_jax.training import log as logs
+from ldl_jax.errors import warn
 
 
 def layout(state: PyTree) -> dict[str, list]:
@@ -208,7 +208,7 @@ class Checkpoints:
 
     def _tell(self, step, reason):
         if mesh.is_main():
-            logs.warn(f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again")
+            warn(f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again")
 
     @contextlib.contextmanager
     def _tried(self, step):
@@ -258,7 +258,7 @@ class Checkpoints:
         try:
             self._hash(step)
         except OSError as error:
-            logs.warn(f"{self._sums(step)} cannot be written ({error.strerror}); the next save tries again")
+            warn(f"{self._sums(step)} cannot be written ({error.strerror}); the next save tries again")
 
     def _hash(self, step):
         root = self.folder / str(step)

@@ -5,9 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-
-class Usage(Exception):
-    """The command line is not understood."""
+from ldl_jax.errors import Usage
 
 
 class Parser(argparse.ArgumentParser):

@@ -25,7 +25,8 @@ from ldl_jax import config, files
 from ldl_jax import workdir as run
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
-from ldl_jax.main import Usage, read_flags
+from ldl_jax.errors import Usage
+from ldl_jax.main import read_flags
 from ldl_jax.training import experiment as build
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN

@@ -11,7 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldl_jax.cli import Once, Parser, Usage, folder, status
+from ldl_jax.cli import Once, Parser, folder, status
+from ldl_jax.errors import Usage
 
 RESULTS, REPORT = "evaluation.json", "report.html"
 ENDINGS = ("png", "svg")  # of pictures

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ldl_jax import config
+from ldl_jax.errors import Usage, one_line
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
@@ -27,10 +28,6 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 """
 
 GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "closed by peer", "Gloo", "NCCL", "heartbeat", "coordination")
-
-
-class Usage(Exception):
-    """The command line is not understood."""
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -72,7 +69,7 @@ def read_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
         sentences += [_unknown_option(field) for field in fields if field.startswith("config.model.options.")]
         raise Usage(next(filter(None, sentences), f"{error}")) from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
-        raise Usage(" ".join(str(error).split())) from None
+        raise Usage(one_line(error)) from None
 
 
 def _unknown_option(field: str) -> str:
@@ -184,7 +181,7 @@ def command() -> None:
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason for word in GONE):
             print(
                 f"error: a process of this job gives up, since another one does not answer ({reason}); start "

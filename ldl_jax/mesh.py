@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ldl_jax.contract import ROW_MULTIPLE, PyTree
+from ldl_jax.errors import one_line
 
 AXIS = "data"
 JOIN_SECONDS = 300  # a start-up in which a process does not join gives up after so long
@@ -67,9 +68,9 @@ def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
     try:
         jax.distributed.initialize(*known, **waits)
     except ValueError as error:  # where no cluster is found, this is the only process
-        fault += [] if "should be defined" in str(error) and not known else [" ".join(str(error).split())[:300]]
+        fault += [] if "should be defined" in str(error) and not known else [one_line(error, 300)]
     except RuntimeError as error:
-        fault.append(" ".join(str(error).split())[:300])
+        fault.append(one_line(error, 300))
 
 
 def _digits(text: str | None) -> bool:

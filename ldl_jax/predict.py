@@ -21,10 +21,10 @@ from tqdm import tqdm
 from ldl_jax import files
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
-from ldl_jax.cli import Parser, Usage, status
-from ldl_jax.data.base import warn
-from ldl_jax.data.loading import plug
+from ldl_jax.cli import Parser, status
+from ldl_jax.config.options import plug
 from ldl_jax.data.readers import pillow as images
+from ldl_jax.errors import Usage, one_line, warn
 from ldl_jax.training import experiment as build
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -91,7 +91,7 @@ def arrays(path: Path, sources: dict) -> Shown:
             labels = name.replace("images", "labels")
             found, label = file[name], file[labels] if labels in file.files else None
     except UNREADABLE as error:
-        raise ValueError(f"{path}: cannot be read as an .npz file of images ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: cannot be read as an .npz file of images ({one_line(error)})") from None
     if found.dtype != np.uint8 or found.shape[1:] != tuple(sources["shape"]) or not len(found):
         raise ValueError(
             f"{path}: {name} is {found.dtype}{list(found.shape)}; allowed is uint8 [N, {_shape(sources)}], N above 0"

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, files, mesh
 from ldl_jax.contract import PyTree
+from ldl_jax.errors import Busy
 
 try:
     import fcntl
@@ -42,10 +43,6 @@ def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
         "num_examples": dataset.train.num_examples, "mean": list(mean), "std": list(std), "model": model,
     }  # fmt: skip
     return json.loads(json.dumps(made))
-
-
-class Busy(ValueError):
-    """Another process works on a run's directory."""
 
 
 @contextlib.contextmanager

@@ -312,9 +312,9 @@ def test_reasons_are_without_what_tensorflow_adds():
         '  File "a.py", line 3, in decode\n    decode()\n'
         "<stack traces unavailable>\nInvalid JPEG data\n\t [[{{node DecodeJpeg}}]] [Op:__inference_f_1]"
     )
-    assert base.one_line(ValueError(graph)) == "Invalid JPEG data"
+    assert base.reason_of(ValueError(graph)) == "Invalid JPEG data"
     plain = "{{function_node __wrapped__DecodeImage_device_/job:localhost}} Unknown format. [Op:DecodeImage] name: "
-    assert base.one_line(ValueError(plain)) == "Unknown format."
+    assert base.reason_of(ValueError(plain)) == "Unknown format."
 
 
 def test_a_fault_that_passes_is_healed_to_the_bit(copied, tmp_path, monkeypatch):

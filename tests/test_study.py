@@ -19,6 +19,7 @@ import pytest
 import shapes
 from scipy import stats
 
+from ldl_jax.errors import Busy
 from ldl_jax import config, files
 from ldl_jax import workdir as run
 from ldl_jax.config import study as cells
@@ -251,7 +252,7 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
     def one(asked, workdir, compiled):
         if asked is first:
             cards.write(tmp_path / runner.CARDS, first, made)
-            raise run.Busy
+            raise Busy
         cards.write(tmp_path / runner.CARDS, second, made)
         return made
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ldl_jax import config
 from ldl_jax.bench.base import alternate, machine, summary
-from ldl_jax.data.loading import plug
+from ldl_jax.config.options import plug
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import predictions
 

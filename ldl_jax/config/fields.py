@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_dict
 
 from ldl_jax.config import checks
 from ldl_jax.config.options import block, mixings, plugs, read_options
+from ldl_jax.errors import one_line
 
 FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
 MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are known by what they hold, wherever it lies
@@ -119,7 +120,7 @@ def read(path) -> ConfigDict:
             raise ValueError("it has no function get_config() -> ConfigDict")
         made = space["get_config"](*arguments)
     except Exception as error:  # whatever a file of the user's may do
-        text = " ".join(str(error).split()).removeprefix(f"--config {path} is no config: ")
+        text = one_line(error).removeprefix(f"--config {path} is no config: ")
         raise ValueError(f"--config {path} is no config: {text}") from error
     if not isinstance(made, ConfigDict):
         raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")

@@ -1,13 +1,15 @@
 """The options of the plugs, read off their factories: name, default, type, and the comment behind each.
 
-A plug is a file ldl_jax/<folder>/<name>.py with a factory `make`, a mixing a public function of mixing.py; their
-keyword-only options are their config blocks. Nothing is imported for it.
+A plug is a file ldl_jax/<folder>/<name>.py with a factory `make`, whose keyword-only options are its config block. They
+are read off the source; nothing is imported for it.
 """
 
 import ast
+import importlib
 import re
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
@@ -29,21 +31,18 @@ def plugs(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if _has_factory(path)))
 
 
+def plug(folder: str, name: str) -> ModuleType:
+    """The module of a plug, ldl_jax/<folder>/<name>.py."""
+    return importlib.import_module(f"ldl_jax.{folder}.{name}")
+
+
 @lru_cache(None)
 def _has_factory(path: Path) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == "make" for node in ast.parse(path.read_text()).body)
 
 
 @lru_cache(None)
-def mixings() -> tuple[str, ...]:
-    """Names of the ways to mix: the functions of mixing.py that return a Mixer."""
-    tree = ast.parse((ROOM / "mixing.py").read_text())
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns is not None)
-    return tuple(node.name for node in functions if ast.unparse(node.returns) == "Mixer")
-
-
-@lru_cache(None)
-def read_options(file: str, function: str) -> tuple[str, list[Option]]:
+def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
     """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
     text = (ROOM / file).read_text()
     lines = text.splitlines()
@@ -60,11 +59,11 @@ def read_options(file: str, function: str) -> tuple[str, list[Option]]:
     raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
 
 
-def block(file: str, function: str) -> ConfigDict:
+def block(file: str) -> ConfigDict:
     """The config block of a factory; an option whose default is None becomes a placeholder of its type."""
     kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
     made = ConfigDict()
-    for option in read_options(file, function)[1]:
+    for option in read_options(file)[1]:
         empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
         made[option.name] = option.value if empty is None else empty
     return made

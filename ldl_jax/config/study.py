@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from ldl_jax.errors import one_line
+
 METRICS = ("accuracy", "nll", "brier", "ece")
 LEAST_SEEDS = 6  # of the cells of a finding: three cannot decide
 
@@ -197,7 +199,7 @@ def load(path) -> Study:
             raise ValueError("it has no function get_study() -> Study")
         made = space["get_study"]()
     except Exception as error:  # whatever a file of the user's may do
-        raise ValueError(f"{path} is no study: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is no study: {one_line(error)}") from error
     if not isinstance(made, Study):
         raise ValueError(f"{path}: get_study() returns {type(made).__name__}; allowed is a Study")
     try:

@@ -1,6 +1,5 @@
 """What a data set is: two splits of labelled images, each resident in memory or streamed."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,11 +45,6 @@ class Dataset(NamedTuple):
     std: tuple[float, ...]
     subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
     digest: str = ""  # SHA-256 of its file, or of the names of its files in their order; '' = not known
-
-
-def warn(text: str) -> None:
-    """Tell on stderr what is not as it should be, but can be gone on with."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def streamed(split: Split) -> Split:

@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from ldl_jax.data.base import Dataset, Request, Split, check_split, warn
+from ldl_jax.data.base import Dataset, Request, Split, check_split
 from ldl_jax.data.readers import cache as caches
 from ldl_jax.data.readers import crops, folder
 from ldl_jax.data.readers import pillow as pictures
@@ -17,6 +17,7 @@ from ldl_jax.data.readers import tfdata as pipeline
 from ldl_jax.data.readers.base import IMAGENET
 from ldl_jax.data.readers.folder import Listing
 from ldl_jax.data.readers.tfdata import fault
+from ldl_jax.errors import warn
 
 BLOCK = "config.data.imagefolder"
 DECODING = 1  # raise it where the same file comes to other pixels

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from ldl_jax.data.base import Dataset, Request, Split, warn
+from ldl_jax.data.base import Dataset, Request, Split
 from ldl_jax.data.readers import cache as caches
 from ldl_jax.data.readers import crops, folder
 from ldl_jax.data.readers import tfdata as pipeline
 from ldl_jax.data.readers import tfrecord as records
 from ldl_jax.data.readers.base import IMAGENET
+from ldl_jax.errors import warn
 
 TRAIN, TEST, CLASSES = 1_281_167, 50_000, 1000
 BLOCK = "config.data.imagenet"

@@ -1,19 +1,13 @@
 """The data set that a config names: what it holds, which examples take part, the statistics of its pixels."""
 
-import importlib
-from types import ModuleType
-
 import numpy as np
 from ml_collections import ConfigDict
+
+from ldl_jax.config.options import plug
 
 from ldl_jax.data import order
 from ldl_jax.data import own_labels as tables
 from ldl_jax.data.base import Dataset, Request, streamed
-
-
-def plug(folder: str, name: str) -> ModuleType:
-    """The module of a plug, ldl_jax/<folder>/<name>.py."""
-    return importlib.import_module(f"ldl_jax.{folder}.{name}")
 
 
 def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:

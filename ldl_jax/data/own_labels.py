@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax.data.base import Dataset
+from ldl_jax.errors import one_line
 
 TOLERANCE = 1e-3  # a row's sum may be off by so much, as half precision leaves it; the row is divided by its sum
 
@@ -102,6 +103,7 @@ def _read(field: str, path: str, name_field: str, name: str) -> np.ndarray:
     except FileNotFoundError:
         raise ValueError(f"{field} is {path!r}, which is not there; allowed is an .npy or .npz file") from None
     except Exception as error:  # whatever a file that is no such array leads to
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{field}: {path} cannot be read as an .npy or .npz file of numbers ({reason})") from None
+        raise ValueError(
+            f"{field}: {path} cannot be read as an .npy or .npz file of numbers ({one_line(error)})"
+        ) from None
     raise ValueError(f"config.data.{name_field} is {name!r}; {path} has {', '.join(entries)}")

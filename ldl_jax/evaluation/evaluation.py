@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ldl_jax import config
-from ldl_jax.data.loading import plug
+from ldl_jax.config.options import plug
 from ldl_jax.evaluation import binning as scores
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ldl_jax.errors import one_line
+
 LOGITS, PROBABILITIES = ("logits",), ("probs", "probabilities")
 LABELS = ("label", "labels", "target", "targets")
 BESIDE = (  # columns of a .csv that are no class
@@ -150,8 +152,7 @@ def _guarded(path, function, *arguments):
     try:
         return function(*arguments)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
+        raise ValueError(f"{path}: cannot be read as {path.suffix} ({one_line(error)})") from None
 
 
 def _members(path) -> dict[str, zipfile.ZipInfo]:

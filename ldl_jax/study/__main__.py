@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.cli import Parser, Usage, status
+from ldl_jax.cli import Parser, status
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Planned, Study
+from ldl_jax.errors import Usage
 from ldl_jax.study import cards, runner, workers
 from ldl_jax.study import hypotheses as verdict
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ldl_jax import config
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Cell, Planned, Study
+from ldl_jax.errors import one_line
 
 TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
 SET = ("data.name", "data.root", "data.tfds.test")  # fields that say which data set it is
@@ -83,7 +84,7 @@ def _set(made: ConfigDict, field: str, value) -> None:
         try:
             made[name] = tuple(value) if isinstance(value, list) else value
         except (TypeError, ValueError) as error:
-            raise ValueError(f"config.{field} cannot be {value!r} ({' '.join(str(error).split())})") from None
+            raise ValueError(f"config.{field} cannot be {value!r} ({one_line(error)})") from None
 
 
 def _parsed(made: ConfigDict, field: str, text: str):

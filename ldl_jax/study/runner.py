@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ldl_jax import config, files
 from ldl_jax import workdir as run
 from ldl_jax.config.study import Planned
+from ldl_jax.errors import Busy, one_line
 from ldl_jax.study import cards
 
 RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
@@ -194,7 +195,7 @@ def asked(known: list[Planned], workdir, progress: Progress, lines: Iterable[str
             except Stopped:
                 raise
             except Exception as error:  # whatever ends a run
-                answer(f"{FAILED} {name(planned)} {_reason(error)}")
+                answer(f"{FAILED} {name(planned)} {one_line(error)}")
     return {}
 
 
@@ -207,15 +208,11 @@ def _attempt(planned: Planned, workdir, compiled: dict, stopping: threading.Even
             return card
         try:
             return one(planned, workdir, compiled)
-        except run.Busy:
+        except Busy:
             if not told:
                 progress.say(f"{name(planned)}: another process works on it; waiting")
             told = not stopping.wait(POLL)
     raise Stopped
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict[str, str]) -> None:
@@ -227,7 +224,7 @@ def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict
         except Stopped:
             raise
         except Exception as error:  # whatever ends a run: the others go on
-            reason = _reason(error)
+            reason = one_line(error)
             progress.say(f"{name(planned)}: {'tried again' if number + 1 < ATTEMPTS else 'given up'}: {reason[:300]}")
     progress.lost.add(planned.key)
     failed[name(planned)] = reason

@@ -17,7 +17,8 @@ from ldl_jax import workdir as run
 from ldl_jax.config import checks
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset
-from ldl_jax.data.loading import make_dataset, plug, positions, statistics
+from ldl_jax.config.options import plug
+from ldl_jax.data.loading import make_dataset, positions, statistics
 from ldl_jax.metrics.base import Metric
 from ldl_jax.models.base import Network, check_group, param_dtype
 from ldl_jax.training import steps

@@ -14,6 +14,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from ldl_jax import files
+from ldl_jax.errors import warn
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -72,11 +73,6 @@ class Log:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         file.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
         self._events.add(int(step), values)
-
-
-def warn(text: str) -> None:
-    """Print a warning on stderr."""
-    _print(f"warning: {text}", sys.stderr)
 
 
 def _print(text, stream):

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ldl_jax import config, mesh
 from ldl_jax import workdir as run
 from ldl_jax.checkpoint import Checkpoints, saved_steps
+from ldl_jax.errors import warn
 from ldl_jax.training import experiment as build
 from ldl_jax.training import log as logs
 from ldl_jax.training import measure
@@ -71,7 +72,7 @@ def train(
             checkpoints.close()
 
 
-def restore(made: Experiment, checkpoints: Checkpoints, warn=logs.warn):
+def restore(made: Experiment, checkpoints: Checkpoints, warn=warn):
     """(state, notes) of the newest whole checkpoint, or fresh ones."""
     found = checkpoints.restore(plans.abstract_state(made), warn)
     if found is not None:
@@ -194,7 +195,7 @@ class Loop:
                     run.save_weights(self.workdir / run.BEST, jax.device_get(weights), step=self.step, nll=nll)
                 self.best = nll
             except OSError as error:
-                logs.warn(f"{error.filename} cannot be written ({error.strerror}); the next that is better will be")
+                warn(f"{error.filename} cannot be written ({error.strerror}); the next that is better will be")
         self.clock = None
 
     def finish(self, state) -> dict:

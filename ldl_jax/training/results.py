@@ -10,7 +10,7 @@ import numpy as np
 from ldl_jax import files, mesh
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
-from ldl_jax.data.loading import plug
+from ldl_jax.config.options import plug
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation.curves import divided
 from ldl_jax.evaluation.predictions import Predictions, streamed

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ldl_jax.errors import one_line
+
 LARGEST = 2**30  # bytes of one file; no published one that is read here has more
 ALGORITHMS = {32: "md5", 40: "sha1"}  # by the hexadecimal digits of a checksum
 
@@ -193,8 +195,7 @@ def unpickle(name: str, content: bytes) -> dict[str, object]:
             raise pickle.UnpicklingError(f"it holds a {type(made).__name__}; allowed is a dict")
         return {_text(key): _plain(value) for key, value in made.items()}
     except Exception as error:  # whatever bytes that are no such pickle lead to
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name}: is no pickle of lists, names and uint8 arrays ({reason})") from None
+        raise ValueError(f"{name}: is no pickle of lists, names and uint8 arrays ({one_line(error)})") from None
 
 
 def _text(value):

@@ -10,10 +10,6 @@ import numpy as np
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the pixels in [0, 1]
 
 
-class Unreadable(Exception):
-    """An example that cannot be read; its text is the reason."""
-
-
 class Source(Protocol):
     """Encoded images and labels of one split, each reachable by its index."""
 
@@ -55,7 +51,7 @@ _OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavail
 _NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
 
 
-def one_line(error: Exception, most: int = 160) -> str:
+def reason_of(error: Exception, most: int = 160) -> str:
     """An error's text without line breaks and without what TensorFlow adds about its graph."""
     lines = str(getattr(error, "message", None) or error).splitlines()
     lines = [line for line in lines if not line[:1].isspace() and not line.startswith(_OF_GRAPHS)]

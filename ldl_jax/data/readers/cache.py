@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ldl_jax import files
-from ldl_jax.data.base import warn
+from ldl_jax.errors import one_line, warn
 
 DIGEST = "sha256"  # entry of the file: the digest of all the others
 
@@ -38,7 +38,7 @@ def load(path: Path) -> dict[str, np.ndarray] | None:
         if str(arrays.pop(DIGEST)) != _digest(arrays):
             raise ValueError("its content has another SHA-256")
     except Exception as error:  # whatever a damaged file leads to
-        warn(f"{path} is damaged and will be made again ({' '.join(str(error).split())})")
+        warn(f"{path} is damaged and will be made again ({one_line(error)})")
         return None
     return arrays
 

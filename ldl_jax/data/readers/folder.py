@@ -17,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ldl_jax.data.readers import cache as caches
-from ldl_jax.data.readers.base import Unreadable, tensorflow
+from ldl_jax.data.readers.base import tensorflow
+from ldl_jax.errors import Unreadable
 
 ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
 ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet's: file name, class, box; a line for each image of images/

@@ -6,6 +6,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from ldl_jax.errors import one_line
+
 FORMATS = ("JPEG", "PNG")
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
@@ -30,7 +32,7 @@ def decode(path: Path, size: int = 0, *, shorter: int = 0, channels: int = 3) ->
     except PIL.UnidentifiedImageError:
         return "holds no bytes" if not Path(path).stat().st_size else "is neither JPEG nor PNG"
     except Exception as error:  # whatever a decoder makes of damaged bytes
-        return f"cannot be decoded ({' '.join(str(error).split())})"
+        return f"cannot be decoded ({one_line(error)})"
 
 
 def _middle_square(image: Image.Image, size: int) -> Image.Image:

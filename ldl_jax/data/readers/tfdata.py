@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ldl_jax.data.base import Split, warn
-from ldl_jax.data.readers.base import Source, Unreadable, one_line, tensorflow
+from ldl_jax.data.base import Split
+from ldl_jax.data.readers.base import Source, reason_of, tensorflow
 from ldl_jax.data.readers.crops import ATTEMPTS, View, attempts, decoder, uniform
+from ldl_jax.errors import Unreadable, warn
 
 # Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
 AHEAD = 4096, 64
@@ -71,7 +72,7 @@ def first_shape(source: Source, on_error: str) -> tuple[int, int, int]:
             content = source.content(index)[0]
             return tuple(tf.io.decode_image(content, source.channels, expand_animations=False).shape)
         except (Unreadable, tf.errors.OpError) as error:
-            reason = one_line(error)
+            reason = reason_of(error)
             if on_error == "raise":
                 raise ValueError(fault(source.name(index), reason)) from None
     raise ValueError(f"{source.name(0)}: {reason}; of {source.num_examples} images none can be read")
@@ -222,7 +223,7 @@ class _Stream:
         try:
             shape = tensorflow().io.decode_image(content, self.source.channels, expand_animations=False).shape
         except Exception:
-            return f"cannot be decoded ({one_line(error)})"
+            return f"cannot be decoded ({reason_of(error)})"
         height, width = self.shape[:2]
         return f"is {shape[0]}x{shape[1]} pixels; allowed is one size, here {height}x{width}, or a size in its options"
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax.data.base import warn
 from ldl_jax.data.readers import cache as caches
-from ldl_jax.data.readers.base import Unreadable, one_line, tensorflow
+from ldl_jax.data.readers.base import reason_of, tensorflow
+from ldl_jax.errors import Unreadable, warn
 
 WALK = 1  # raise it where the same shards come to another index
 HEAD, FOOT = 12, 4  # bytes of a record before and after its data
@@ -72,7 +72,7 @@ def prepared(root: str, data: str) -> Prepared:
     try:
         info = tfds.builder_from_directory(folder).info
     except Exception as error:  # whatever damaged metadata lead to
-        raise ValueError(f"{folder}: its metadata cannot be read ({one_line(error)})") from None
+        raise ValueError(f"{folder}: its metadata cannot be read ({reason_of(error)})") from None
     if info.file_format is None or info.file_format.value != "tfrecord":
         raise ValueError(f"{folder}: its format is {getattr(info.file_format, 'value', None)!r}; allowed is 'tfrecord'")
     features = dict(info.features.items()) if hasattr(info.features, "items") else {}
@@ -167,7 +167,7 @@ def walk(path: str) -> tuple[list[int], list[int], str]:
     except FileNotFoundError:
         return offsets, lengths, "is not there"
     except Exception as error:  # OSError, or what a remote file system raises
-        return offsets, lengths, f"cannot be read ({one_line(error)})"
+        return offsets, lengths, f"cannot be read ({reason_of(error)})"
     return offsets, lengths, ""
 
 
@@ -266,7 +266,7 @@ class Records:
         except FileNotFoundError:
             return "is lost, for its shard is not there"
         except Exception as error:  # OSError, or what a remote file system raises
-            return f"cannot be read ({one_line(error)})"
+            return f"cannot be read ({reason_of(error)})"
         if len(found) < HEAD + length or int.from_bytes(found[:8], "little") != length:
             return "has changed since its shard was indexed"
         return found[HEAD:]

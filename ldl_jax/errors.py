@@ -1,0 +1,28 @@
+"""How faults are told: warnings, one-line reasons, and the exceptions that more than one part of the package knows."""
+
+import contextlib
+import sys
+
+
+class Usage(Exception):
+    """The command line is not understood."""
+
+
+class Busy(ValueError):
+    """Another process works on a run's directory."""
+
+
+class Unreadable(Exception):
+    """An example that cannot be read; its text is the reason."""
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr, and go on where the file behind it lies on a disk that is full."""
+    with contextlib.suppress(OSError):
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """An error's text without line breaks, at most `most` characters of it; its type where it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if most is None else text[:most]
