@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import augment, mesh, mixing, optimizer
+from ldl_jax import mesh, optimizer
+from ldl_jax.augment import base as augment
 from ldl_jax.config import options
 from ldl_jax.contract import Batch, Build, Forward, Outputs
+from ldl_jax.mixing import base as mixing
 from ldl_jax.models.base import Network, conv, head, norm, normalise, param_dtype, pool
 from ldl_jax.training import steps
 
@@ -86,8 +88,8 @@ def network(dtype, num_classes=K, norm_group=0):
     return init, apply
 
 
-def options_of(file, function="make"):
-    return {option.name: option.value for option in options.read_options(file, function)[1]}
+def options_of(file):
+    return {option.name: option.value for option in options.read_options(file)[1]}
 
 
 def source_options(name, mix_prob):
@@ -126,7 +128,7 @@ def recipe(case):
     """The recipe of a case, made as `build` makes one, with two frozen networks."""
     init, apply = network(case.dtype, case.num_classes, case.norm_group)
     schedule, made_optimizer = sgd(case.accumulate)
-    mixer = getattr(mixing, case.mixing)(**dict(case.mix_options))
+    mixer = plug("mixing", case.mixing).make(**dict(case.mix_options))
     build = make_build(case, init, apply, mixer.probability, made_optimizer)
     auxiliaries = {name: plug("auxiliary", name).make(build) for name in case.auxiliaries}
     views = steps.num_views(auxiliaries, jax.ShapeDtypeStruct((case.batch, *SHAPE), jnp.float32))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldl_jax import augment
+from ldl_jax.augment import base as augment
 
 SIZE, MEAN, COUNT = (5, 6), (0.25, 0.5), 4000
 H, W = SIZE

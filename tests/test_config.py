@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import shapes
+from ml_collections import ConfigDict
 
 from ldl_jax import config
 
@@ -18,17 +19,17 @@ def test_a_block_is_what_the_factory_says():
         "alpha": 0.8, "schedule": "linear", "momentum": 0.0, "write": "unmixed", "dtype": "logits",
     }  # fmt: skip
     assert c.mixing.cutmix.alpha == 1.0
-    assert set(config.mixings()) == {"none", "mixup", "cutmix", "ricap"}
+    assert set(config.plugs("mixing")) == {"none", "mixup", "cutmix", "ricap"}
 
 
 def test_every_factory_takes_every_option_of_its_block():
-    for section, folder in zip(config.FOLDERS, ("data", "models", "labels", "losses", "auxiliary"), strict=True):
+    for section, folder in config.SECTIONS.items():
         for name in config.plugs(folder):
             factory = importlib.import_module(f"ldl_jax.{folder}.{name}").make
             options = {
                 n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY
             }
-            assert config.default()[section].get(name, config.ConfigDict()).to_dict() == options, (folder, name)
+            assert config.default()[section].get(name, ConfigDict()).to_dict() == options, (folder, name)
 
 
 def test_a_config_survives_its_json():

@@ -28,7 +28,7 @@ DEFAULTS = config.flatten(config.default())
 NAMES = {
     "data.name": config.plugs("data"),
     "model.name": (*config.plugs("models"), "tests.tiny", "no.module", "..", "os.path"),
-    "labels.name": config.plugs("labels"), "losses.name": config.plugs("losses"), "mixing.name": config.mixings(),
+    "labels.name": config.plugs("labels"), "losses.name": config.plugs("losses"), "mixing.name": config.plugs("mixing"),
     "model.dtype": ("float32", "bfloat16", "float64"), "train.on_nonfinite": ("stop", "skip_step"),
     "optimizer.schedule": ("piecewise", "cosine", "constant"), "eval.weights": ("raw", "ema"),
     "optimizer.decay": ("all", "kernels"), "labels.online.write": ("clean", "unmixed"),

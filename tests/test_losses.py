@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from frame import plug, softmax
 
-from ldl_jax import mixing
 from ldl_jax.contract import Target
 from ldl_jax.labels.base import mix_rows, mix_target, term_loss
 from ldl_jax.losses.base import expectation
+from ldl_jax.mixing import base as mixing
 
 DRAW = np.random.default_rng(0)
 LOGITS = 3 * DRAW.standard_normal((6, 5))

@@ -29,7 +29,7 @@ WRONG = {
     "labels.name=onlin": "config.labels.name is 'onlin'; allowed are blend, classwise, hard",
     "losses.name=mse": "config.losses.name is 'mse'; allowed are cross_entropy, focal, kl",
     "model.name=resnext": "config.model.name is 'resnext'; allowed are ",
-    "mixing.name=puzzle": "config.mixing.name is 'puzzle'; allowed are none, mixup, cutmix, ricap",
+    "mixing.name=puzzle": "config.mixing.name is 'puzzle'; allowed are cutmix, mixup, none, ricap",
     "data.name=mnist": "config.data.name is 'mnist'; allowed are .*digits",
     "auxiliary.names=('jsdd',)": r"config.auxiliary.names\[0\] is 'jsdd'; allowed are hint, jsd",
     "model.name=no.such.module": "config.model.name is 'no.such.module', which cannot be imported",
@@ -173,7 +173,7 @@ def test_help_lists_every_field_with_its_meaning_and_every_plug(capsys):
     said = capsys.readouterr().out
     for field in config.flatten(config.default()):
         assert any(line.strip().startswith(f"{field} = ") for line in said.splitlines()), field
-    for folder, section in zip(("data", "models", "labels", "losses", "auxiliary"), config.FOLDERS, strict=True):
+    for section, folder in config.SECTIONS.items():
         for name in config.plugs(folder):
             assert any(line.startswith(f"{section} {name}: ") and len(line) > 20 for line in said.splitlines()), name
 

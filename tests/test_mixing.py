@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frame import slow_but
+from frame import plug, slow_but
 from scipy import stats
 
-from ldl_jax import mixing
+from ldl_jax.mixing import base as mixing
 
 V, B, COUNT = 2, 6, 700
 QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of the time here
@@ -39,7 +39,7 @@ def traced_images(size, dtype=np.float32):
 def drawn(name, kind):
     """Many batches of traced images, mixed."""
     options, size = KINDS[kind]
-    mix = jax.vmap(getattr(mixing, name)(**options).mix, in_axes=(0, None))
+    mix = jax.vmap(plug("mixing", name).make(**options).mix, in_axes=(0, None))
     made = jax.jit(mix, compiler_options=QUICK)(jax.random.split(jax.random.key(11), COUNT), traced_images(size))
     return Drawn(*(np.asarray(part) for part in made[:2]), np.asarray(made[2], np.float64))
 
@@ -82,7 +82,7 @@ def joined(image, split, offset):
 @pytest.mark.parametrize("name", slow_but(["ricap"], NAMES))
 def test_partners_are_rolls_and_shares_sum_to_one(name, kind):
     made = drawn(name, kind)
-    assert (getattr(mixing, name)().ways, getattr(mixing, name)().probability) == (WAYS[name], 1)
+    assert (plug("mixing", name).make().ways, plug("mixing", name).make().probability) == (WAYS[name], 1)
     expected = np.stack([np.roll(np.arange(B), m) for m in range(WAYS[name])], axis=1)
     np.testing.assert_array_equal(made.partner, np.broadcast_to(expected, (COUNT, B, WAYS[name])))
     np.testing.assert_allclose(made.share.sum(-1), 1, rtol=0, atol=1e-6)
@@ -99,11 +99,11 @@ def test_a_batch_shares_one_draw_unless_each_example_has_its_own(name):
 
 def test_none_is_the_identity():
     image = traced_images((4, 5))
-    mixed, partner, share = mixing.none().mix(jax.random.key(0), image)
+    mixed, partner, share = plug("mixing", "none").make().mix(jax.random.key(0), image)
     np.testing.assert_array_equal(mixed, image)
     np.testing.assert_array_equal(partner, np.arange(B)[:, None])
     np.testing.assert_array_equal(share, np.ones((B, 1)))
-    assert (mixing.none().probability, mixing.none().ways) == (0, 1)
+    assert (plug("mixing", "none").make().probability, plug("mixing", "none").make().ways) == (0, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,7 +124,7 @@ def test_a_blend_of_float64_images_is_one_of_float64():
 @pytest.mark.parametrize("name", WAYS)
 def test_an_image_keeps_its_type_and_shares_have_it_too(name, dtype):
     image = jax.ShapeDtypeStruct((V, B, 4, 5, 3), dtype)
-    mixed, partner, share = jax.eval_shape(getattr(mixing, name)().mix, jax.random.key(0), image)
+    mixed, partner, share = jax.eval_shape(plug("mixing", name).make().mix, jax.random.key(0), image)
     assert (mixed.shape, mixed.dtype) == (image.shape, dtype)
     assert (partner.shape, share.shape) == ((B, WAYS[name]), (B, WAYS[name]))
     assert share.dtype == jnp.promote_types(dtype, jnp.float32)
@@ -266,4 +266,4 @@ def test_so_many_are_touched_as_the_probability_says(name, kind):
                                      {"probability": 1.1}])  # fmt: skip
 def test_options_out_of_range_are_refused(name, options):
     with pytest.raises(ValueError, match=rf"mixing\.{name}: .*allowed are"):
-        getattr(mixing, name)(**options)
+        plug("mixing", name).make(**options)

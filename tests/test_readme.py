@@ -80,7 +80,7 @@ def test_its_options_are_read_off_a_file_like_any_other(tmp_path, monkeypatch):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "bootstrap.py").write_text(block("bootstrapping"))
     monkeypatch.setattr(options, "ROOM", tmp_path)
-    sentence, (option,) = options.read_options("labels/bootstrap.py", "make")
+    sentence, (option,) = options.read_options("labels/bootstrap.py")
     assert sentence.startswith("Soft bootstrapping")
     assert (option.name, option.value, option.text) == ("beta", 0.95, "share of the given label, [0, 1]")
 

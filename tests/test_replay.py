@@ -12,8 +12,9 @@ import pytest
 import replay
 from frame import Case
 
-from ldl_jax import mixing, optimizer
+from ldl_jax import optimizer
 from ldl_jax.labels import blend
+from ldl_jax.mixing import base as mixing
 from ldl_jax.training import steps
 
 VECTORS = replay.arrays("methods.npz")

@@ -19,11 +19,11 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax.errors import Busy
 from ldl_jax import config, files
 from ldl_jax import workdir as run
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Cell, Finding, Study
+from ldl_jax.errors import Busy
 from ldl_jax.study import __main__ as study
 from ldl_jax.study import cards, page, runner, workers
 from ldl_jax.study import hypotheses as verdict

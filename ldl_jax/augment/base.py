@@ -1,11 +1,23 @@
-"""Pixel operations on the device: a batch of images and one key for each of them."""
+"""Pixel operations on the device: a batch of images and one key for each of them.
 
-from collections.abc import Callable
+Crop, flip and cutout are options of `config.augment`. The members of this folder are named in `augment.names` and come
+in that order between flip and cutout; a member's `make(pixels, *, options)` gives (key, image[H, W, C]) -> image.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ldl_jax.contract import Array
+
+
+class Pixels(NamedTuple):
+    """What a member may know of the images."""
+
+    shape: tuple[int, int, int]  # H, W, C
+    mean: tuple[float, ...]  # of each channel, of pixels in [0, 1]
 
 
 def shifted_crop(key, image: Array, pad: int) -> Array:
@@ -34,6 +46,7 @@ def erase_square(key, image: Array, side: int, fill: Array) -> Array:
 
 def make(
     mean: tuple[float, ...],
+    members: Sequence[Callable] = (),
     *,
     pad: int = 0,  # pixels: a random crop of the image padded with so many on each side; 0 = off
     flip: bool = False,  # mirror an image with probability 1/2
@@ -41,7 +54,8 @@ def make(
 ) -> Callable:
     """Pad and crop, flip, cutout: (keys[B], image[B, H, W, C] in [0, 1]) -> image, each image by its own key.
 
-    Raises ValueError for negative sizes.
+    members: further operations (key, image[H, W, C]) -> image, in their order between flip and cutout. Raises
+    ValueError for negative sizes.
     """
     if pad < 0 or cutout < 0:
         raise ValueError(f"augment.pad is {pad} and augment.cutout {cutout}; both are pixels, from 0")
@@ -52,10 +66,12 @@ def make(
             image = shifted_crop(first, image, pad)
         if flip:
             image = mirror_half(second, image)
+        for number, member in enumerate(members, start=3):  # 0 to 2 are the keys of the split above
+            image = member(jax.random.fold_in(key, number), image)
         if cutout:
             image = erase_square(third, image, cutout, jnp.asarray(mean, image.dtype))
         return image
 
-    if not (pad or flip or cutout):
+    if not (pad or flip or cutout or members):
         return lambda keys, image: image
     return jax.vmap(one)

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ldl_jax.config.options import mixings, plugs
+from ldl_jax.config.options import plugs
 
 COUNTER = 2**31 - 1  # steps, positions and pixels are counted in int32 on the device
 NAME = 255  # bytes: no file system has longer names
@@ -74,13 +74,14 @@ def _name(field: str, value: str, allowed) -> None:
 def names(config: ConfigDict) -> None:
     """Raise ValueError where a field names a plug, a mixing or a way that is not there."""
     _name("data.name", config.data.name, plugs("data"))
-    _name("mixing.name", config.mixing.name, mixings())
+    _name("mixing.name", config.mixing.name, plugs("mixing"))
     _name("labels.name", config.labels.name, plugs("labels"))
     _name("losses.name", config.losses.name, plugs("losses"))
     if "." not in config.model.name:
         _name("model.name", config.model.name, plugs("models"))
-    for number, name in enumerate(config.auxiliary.names):
-        _name(f"auxiliary.names[{number}]", name, plugs("auxiliary"))
+    for section in ("auxiliary", "augment"):
+        for number, name in enumerate(config[section].names):
+            _name(f"{section}.names[{number}]", name, plugs(section))
     for number, part in enumerate(config.labels.blend.parts if config.labels.name == "blend" else ()):
         _name(f"labels.blend.parts[{number}]", part, [name for name in plugs("labels") if name != "blend"])
     _name("data.on_error", config.data.on_error, ("raise", "skip"))

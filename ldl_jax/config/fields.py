@@ -3,23 +3,17 @@
 import ast
 import difflib
 import inspect
-import json
 import re
-from pathlib import Path
 
 from ml_collections import ConfigDict, config_dict
 
 from ldl_jax.config import checks
-from ldl_jax.config.options import block, mixings, plugs, read_options
-from ldl_jax.errors import one_line
+from ldl_jax.config.options import block, plugs, read_options
 
-FOLDERS = ("data", "model", "labels", "losses", "auxiliary")  # sections whose blocks are plug folders
-MAY_DIFFER = (  # of a run that is resumed; teachers, labels and tables are known by what they hold, wherever it lies
-    "teachers", "teachers_from", "data.root", "data.eval_batch_size", "data.verify",
-    "data.imagefolder.cache", "data.imagenet.cache", "data.tfds.cache", "data.labels_file",
-    "data.train_table", "data.test_table", "train.log_every_steps", "train.keep", "train.save_every_epochs",
-    "train.eval_every_epochs", "train.chunk_steps", "train.on_nonfinite", "eval.report",
-)  # fmt: skip
+SECTIONS = {  # section of the config -> folder of the plugs whose blocks it holds
+    "augment": "augment", "mixing": "mixing", "data": "data", "model": "models", "labels": "labels", "losses": "losses",
+    "auxiliary": "auxiliary",
+}  # fmt: skip
 
 
 def default() -> ConfigDict:
@@ -46,7 +40,8 @@ def default() -> ConfigDict:
     data.train_table = ""  # .npy or .npz of distributions [N, K], one for each image of the published train split
     data.test_table = ""  # the same for the published test split, to train on or to be measured against
     data.table_name = ""  # entry of the two tables, where they are .npz files of several
-    config.mixing = ConfigDict({"name": "none"})  # function of ldl_jax/mixing.py
+    config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, in order between flip and cutout
+    config.mixing = ConfigDict({"name": "none"})  # file of ldl_jax/mixing
     config.model = model = ConfigDict()
     model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
     model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
@@ -85,60 +80,13 @@ def default() -> ConfigDict:
 
 
 def _with_blocks(config: ConfigDict) -> ConfigDict:
-    """The config with the block of the augmentation, of every plug and of every mixing."""
-    config.augment = block("augment.py", "make")
-    for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
+    """The config with the options of the augmentation, and the block of every plug."""
+    for name, value in block("augment/base.py").items():
+        config.augment[name] = value
+    for section, folder in SECTIONS.items():
         for name in plugs(folder):
-            config[section][name] = block(f"{folder}/{name}.py", "make")
-    for name in mixings():
-        config.mixing[name] = block("mixing.py", name)
+            config[section][name] = block(f"{folder}/{name}.py")
     return config
-
-
-def start(name: str, *arguments: str) -> ConfigDict:
-    """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that calls it."""
-    path = Path(inspect.stack()[1].filename).parent / name
-    if not path.is_file():
-        found = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
-        raise ValueError(f"{path}: no such config; beside it are {found}")
-    return read(":".join([str(path), *arguments]))
-
-
-def read(path) -> ConfigDict:
-    """The config of a file's `get_config()`, or of `get_config(argument)` where the path is FILE:ARGUMENT.
-
-    Raises ValueError in one sentence that names the file and the fault.
-    """
-    name, *arguments = str(path).split(":", 1)
-    path = Path(name)
-    if not path.is_file():
-        raise ValueError(f"--config {path} is not there; configs/ holds the ones that come along")
-    space = {"__name__": f"config_{path.stem}", "__file__": str(path)}
-    try:
-        exec(compile(path.read_text(), str(path), "exec"), space)
-        if "get_config" not in space:
-            raise ValueError("it has no function get_config() -> ConfigDict")
-        made = space["get_config"](*arguments)
-    except Exception as error:  # whatever a file of the user's may do
-        text = one_line(error).removeprefix(f"--config {path} is no config: ")
-        raise ValueError(f"--config {path} is no config: {text}") from error
-    if not isinstance(made, ConfigDict):
-        raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")
-    there = flatten(made)
-    lacking = [field for field in flatten(default()) if field not in there]
-    if lacking:
-        raise ValueError(
-            f"--config {path}: get_config() does not start from ldl_jax.config.default(): it lacks {lacking[0]}"
-            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
-        )
-    return made
-
-
-def choose(argument: str, options: dict[str, object]):
-    """The option that a config's argument names. Raises ValueError listing the options."""
-    if argument not in options:
-        raise ValueError(f"its argument is {argument!r}; allowed are {', '.join(options)}")
-    return options[argument]
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
@@ -151,65 +99,6 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
         else:
             fields[prefix + name] = list(value) if isinstance(value, tuple) else value
     return fields
-
-
-def to_json(config: ConfigDict) -> str:
-    """The config as indented JSON."""
-    return json.dumps(json.loads(config.to_json_best_effort()), indent=2)
-
-
-def from_json(text: str) -> ConfigDict:
-    """The config of a JSON text: today's defaults overwritten by what it says; fields it knows alone are ignored."""
-    config = default()
-
-    def fill(target, source):
-        for name, value in source.items():
-            if name not in target:
-                continue
-            if isinstance(target.get(name), ConfigDict):
-                with target[name].unlocked():
-                    if name == "options":
-                        target[name].update(value)
-                fill(target[name], value)
-            elif value is not None:
-                target[name] = tuple(value) if isinstance(value, list) else value
-
-    fill(config, json.loads(text))
-    return config
-
-
-def in_use(config: ConfigDict) -> dict[str, object]:
-    """The fields that matter to a run: those of the plugs it names, not those of the others."""
-    parts = (config.labels.name, *(config.labels.blend.parts if config.labels.name == "blend" else ()))
-    used = {
-        "data": (config.data.name,), "model": (config.model.name,), "mixing": (config.mixing.name,), "labels": parts,
-        "losses": (config.losses.name,), "auxiliary": tuple(config.auxiliary.names),
-    }  # fmt: skip
-    blocks = {
-        section: [n for n in config[section] if isinstance(config[section].get(n), ConfigDict)] for section in used
-    }
-    idle = [f"{s}.{n}." for s, names in blocks.items() for n in names if n not in (*used[s], "options")]
-    return {name: value for name, value in flatten(config).items() if not name.startswith(tuple(idle))}
-
-
-def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, object]]:
-    """The fields in use in which two configs differ, but for those that a resumed run may change."""
-    before, after = in_use(old), in_use(new)
-    names = [*after, *(name for name in before if name not in after)]
-    return {
-        name: (before.get(name), after.get(name))
-        for name in names
-        if before.get(name) != after.get(name) and name not in MAY_DIFFER
-    }
-
-
-def decisive(config: ConfigDict) -> dict[str, object]:
-    """The fields in use that a run's numbers depend on; files of labels and tables by their names, without folders."""
-    files = ("data.labels_file", "data.train_table", "data.test_table")
-    used = in_use(config)
-    return {n: value for n, value in used.items() if n not in MAY_DIFFER} | {
-        n: Path(used[n]).name for n in files if used[n]
-    }
 
 
 def unknown_field(name: str) -> str | None:
@@ -271,11 +160,10 @@ def describe() -> str:
     """Every field with its default and unit, and every plug with its first sentence: the text of --help."""
     lines = ["Fields (a flag each: --config.FIELD=VALUE):"]
     lines += [f"  {place} = {value}  {text}" for place, value, text in _own_fields()]
-    groups = [("augment", "", "augment.py", "make")] + [("mixing", name, "mixing.py", name) for name in mixings()]
-    for section, folder in zip(FOLDERS, ("data", "models", *FOLDERS[2:]), strict=True):
-        groups += [(section, name, f"{folder}/{name}.py", "make") for name in plugs(folder)]
-    for section, name, file, function in groups:
-        sentence, options = read_options(file, function)
+    groups = [("augment", "", "augment/base.py")]
+    groups += [(section, name, f"{folder}/{name}.py") for section, folder in SECTIONS.items() for name in plugs(folder)]
+    for section, name, file in groups:
+        sentence, options = read_options(file)
         lines += ["", f"{section} {name}".strip() + f": {sentence}"]
         prefix = f"{section}.{name}".strip(".")
         lines += [f"  {prefix}.{o.name} = {o.value!r}  {o.text}" for o in options]

@@ -27,8 +27,9 @@ class Option(NamedTuple):
 
 
 def plugs(folder: str) -> tuple[str, ...]:
-    """Names of the plugs in a folder of ldl_jax: its files that have a factory `make`."""
-    return tuple(sorted(path.stem for path in (ROOM / folder).glob("*.py") if _has_factory(path)))
+    """Names of the plugs in a folder of ldl_jax: its files that have a factory `make`, but for base."""
+    files = (path for path in (ROOM / folder).glob("*.py") if path.stem != "base")
+    return tuple(sorted(path.stem for path in files if _has_factory(path)))
 
 
 def plug(folder: str, name: str) -> ModuleType:

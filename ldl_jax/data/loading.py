@@ -4,7 +4,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax.config.options import plug
-
 from ldl_jax.data import order
 from ldl_jax.data import own_labels as tables
 from ldl_jax.data.base import Dataset, Request, streamed

@@ -1,4 +1,4 @@
-"""Mixing images of a batch: mixup, CutMix and RICAP, on all views alike.
+"""What the ways to mix share: the images of a batch mixed by given shares, boxes and patches, on all views alike.
 
 A mixer's partners are rolls of the batch: batches are shuffled already, and a roll by one moves one image a device.
 The functions that mix take any others as well, by `partner` i32[B, M]: positions in the batch, column 0 the own one.
@@ -86,95 +86,12 @@ def patch_four(image: Array, split: Array, offset: Array, partner: Array | None 
     return mixed, jnp.stack(shares, axis=1)
 
 
-def _check(name: str, alpha: float, probability: float) -> None:
+def check_shares(name: str, alpha: float, probability: float) -> None:
+    """Raise ValueError where the options that all ways to mix have are out of range."""
     if not 0 < alpha < math.inf or not 0 <= probability <= 1:
         raise ValueError(f"mixing.{name}: alpha {alpha}, probability {probability}; allowed are alpha > 0 and [0, 1]")
 
 
-def _draw_shape(size: int, per_example: bool) -> tuple[int, ...]:
+def draw_shape(size: int, per_example: bool) -> tuple[int, ...]:
+    """The shape of what is drawn for a batch of `size`: one for each example, or one for all."""
     return (size if per_example else 1,)
-
-
-def none() -> Mixer:
-    """No mixing."""
-
-    def mix(key, image):
-        del key
-        size = image.shape[1]
-        return image, partners(size, 1), jnp.ones((size, 1), precision(image))
-
-    return Mixer(mix, 0.0, 1)
-
-
-def mixup(
-    *,
-    alpha: float = 1.0,  # of Beta(alpha, alpha), from which the share is drawn, > 0
-    probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
-    per_example: bool = False,  # False: one share for the batch; True: one for each example
-) -> Mixer:
-    """mixup: the sum of two images by shares from Beta(alpha, alpha) (Zhang et al. 2018, equation 1)."""
-    _check("mixup", alpha, probability)
-
-    def mix(key, image):
-        size = image.shape[1]
-        shape = _draw_shape(size, per_example)
-        draw, touch = jax.random.split(key)
-        share = jax.random.beta(draw, alpha, alpha, shape, jnp.float32)
-        share = jnp.where(jax.random.uniform(touch, shape) < probability, share, 1)
-        share = jnp.broadcast_to(share, (size,)).astype(precision(image))
-        return blend_images(image, share), partners(size, 2), jnp.stack([share, 1 - share], axis=1)
-
-    return Mixer(mix, probability, 2)
-
-
-def cutmix(
-    *,
-    alpha: float = 1.0,  # of Beta(alpha, alpha), from which the box's size is drawn, > 0
-    probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
-    per_example: bool = False,  # False: one box for the batch; True: one for each example
-) -> Mixer:
-    """CutMix: a box of another image; its share is corrected for clipping (Yun et al. 2019, algorithm 1)."""
-    _check("cutmix", alpha, probability)
-
-    def mix(key, image):
-        _, size, height, width, _ = image.shape
-        shape = _draw_shape(size, per_example)
-        draw, touch, where = jax.random.split(key, 3)
-        side = jnp.sqrt(1 - jax.random.beta(draw, alpha, alpha, shape, jnp.float32))
-        side = jnp.where(jax.random.uniform(touch, shape) < probability, side, 0)
-        extent = jnp.asarray([height, width])
-        half = (side[:, None] * extent).astype(jnp.int32) // 2
-        centre = jax.random.randint(where, (*shape, 2), 0, extent)
-        start, stop = jnp.clip(centre - half, 0, extent), jnp.clip(centre + half, 0, extent)
-        box = jnp.broadcast_to(jnp.stack([start, stop], axis=2).reshape(-1, 4), (size, 4))
-        mixed, share = paste_box(image, box)
-        return mixed, partners(size, 2), jnp.stack([share, 1 - share], axis=1)
-
-    return Mixer(mix, probability, 2)
-
-
-def ricap(
-    *,
-    alpha: float = 0.3,  # of Beta(alpha, alpha), from which the dividing lines are drawn, > 0
-    probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
-    per_example: bool = False,  # False: one pair of lines for the batch; True: one for each example
-) -> Mixer:
-    """RICAP: crops of four images joined in one (Takahashi et al. 2018, section 3)."""
-    _check("ricap", alpha, probability)
-
-    def mix(key, image):
-        _, size, height, width, _ = image.shape
-        shape = _draw_shape(size, per_example)
-        draw, touch, where = jax.random.split(key, 3)
-        extent = jnp.asarray([height, width])
-        split = jnp.round(extent * jax.random.beta(draw, alpha, alpha, (*shape, 2), jnp.float32)).astype(jnp.int32)
-        split = jnp.where(jax.random.uniform(touch, shape)[:, None] < probability, split, extent)
-        first, second = split[:, None, :], (extent - split)[:, None, :]
-        corner = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
-        room = extent - jnp.where(corner == 0, first, second)  # [., 4, 2]: how far a crop may be shifted
-        offset = jax.random.randint(where, room.shape, 0, room + 1)
-        split, offset = (jnp.broadcast_to(x, (size, *x.shape[1:])) for x in (split, offset))
-        mixed, share = patch_four(image, split, offset)
-        return mixed, partners(size, 4), share
-
-    return Mixer(mix, probability, 4)

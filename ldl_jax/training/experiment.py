@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from ldl_jax import augment, config, files, mesh, mixing, optimizer
+from ldl_jax import config, files, mesh, optimizer
 from ldl_jax import workdir as run
+from ldl_jax.augment import base as augment
 from ldl_jax.config import checks
+from ldl_jax.config.options import plug
 from ldl_jax.contract import Auxiliary, Build, PyTree
 from ldl_jax.data.base import Dataset
-from ldl_jax.config.options import plug
 from ldl_jax.data.loading import make_dataset, positions, statistics
 from ldl_jax.metrics.base import Metric
 from ldl_jax.models.base import Network, check_group, param_dtype
@@ -201,7 +202,7 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
     init, apply = make_network(sources)
     dtype = param_dtype(DTYPES[sources["model"]["dtype"]])
     schedule, transformation = _optimizer(c.optimizer, per_epoch, total)
-    mixer = getattr(mixing, c.mixing.name)(**c.mixing[c.mixing.name])
+    mixer = plug("mixing", c.mixing.name).make(**c.mixing[c.mixing.name])
     build = Build(
         num_classes=sources["num_classes"], num_examples=dataset.train.num_examples,
         rows=mesh.padded_rows(dataset.train.num_examples), steps_per_epoch=per_epoch, total_steps=total,
@@ -216,9 +217,16 @@ def make_recipe(c: ConfigDict, sources: dict, teachers, dataset: Dataset, count:
     _check_rows(source, auxiliaries, build)
     return steps.Recipe(
         build, source, auxiliaries, tuple(teacher.look for teacher in teachers),
-        augment.make(tuple(sources["mean"]), **c.augment), mixer, schedule, c.optimizer.accumulate, c.optimizer.ema,
+        _augment(c.augment, sources), mixer, schedule, c.optimizer.accumulate, c.optimizer.ema,
         dtype, c.train.on_nonfinite == "skip_step",
     )  # fmt: skip
+
+
+def _augment(settings: ConfigDict, sources: dict) -> Callable:
+    """(keys[B], image[B, H, W, C]) -> image, of `config.augment`."""
+    pixels = augment.Pixels(tuple(sources["shape"]), tuple(sources["mean"]))
+    members = [plug("augment", name).make(pixels, **settings[name]) for name in settings.names]
+    return augment.make(pixels.mean, members, pad=settings.pad, flip=settings.flip, cutout=settings.cutout)
 
 
 def _optimizer(o: ConfigDict, per_epoch: int, total: int):

@@ -13,7 +13,7 @@ from ldl_jax import optimizer as opt
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
 from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.metrics.base import Metric, Seen
-from ldl_jax.mixing import Mixer
+from ldl_jax.mixing.base import Mixer
 from ldl_jax.training.finite import all_finite, unless_finite
 
 INIT, LABELS, AUXILIARY, AUGMENT, STEP, MIX = range(6)  # numbers folded into the seed's key, one for each use
@@ -213,8 +213,8 @@ def make_train_step(recipe: Recipe) -> Callable:
     (column 0 the own one, the others any permutation), and 'share' f32[B, M], whose rows sum to 1. Its 'image'
     [B, H, W, C] is then used as it is: the recipe's augmentation and mixing are left out. 'clean' [B, H, W, C] are the
     unmixed images, for sources that ask for them. So a published method can be replayed step by step, with its own
-    weights, batches and boxes (`mixing.paste_box` makes such an image). Raises ValueError while it is traced, where
-    one of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
+    weights, batches and boxes (`mixing.base.paste_box` makes such an image). Raises ValueError while it is traced,
+    where one of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
     """
     optimizer = recipe.build.optimizer
 
