@@ -12,9 +12,9 @@ from scipy import spatial, special, stats
 
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves
-from ldl_jax.evaluation import ece_conventions as conventions
 from ldl_jax.evaluation.predictions import Reduced
 from ldl_jax.metrics import calibration, distribution
+from ldl_jax.metrics import ece_conventions as conventions
 
 VECTORS = np.load(Path(__file__).parent / "vectors/conventions.npz", allow_pickle=False)
 SINGLE = np.float32

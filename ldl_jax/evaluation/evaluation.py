@@ -11,9 +11,9 @@ from ldl_jax.config.options import plug
 from ldl_jax.evaluation import binning as scores
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves
-from ldl_jax.evaluation import ece_conventions as conventions
 from ldl_jax.evaluation.predictions import Logits, Predictions, Reduced, Transform, probabilities, reduce, streamed
 from ldl_jax.metrics import distribution, ks, marginal, mass, selective, smooth
+from ldl_jax.metrics import ece_conventions as conventions
 from ldl_jax.metrics.base import Metric
 
 WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB), as 50,000 x 1,000 are

@@ -2,7 +2,12 @@
 
 import jax.numpy as jnp
 
-from ldl_jax.metrics.base import Metric, count, masked_sum
+from ldl_jax.metrics.base import Metric, Shown, count, masked_sum
+
+SHOWN = {
+    "accuracy": Shown("accuracy", "%", 2, "accuracy", 0, "higher"),
+    "top5": Shown("top-5", "%", 2, "accuracy", 1, "higher"),
+}
 
 
 def make(num_classes: int) -> Metric:

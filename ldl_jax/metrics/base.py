@@ -1,6 +1,9 @@
 """A metric: sums that add up over batches, devices and hosts, and the scalars they give."""
 
+import importlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +13,39 @@ import numpy as np
 from ldl_jax.contract import Array
 
 BINS = 15  # over (0, 1], (lo, hi]; a probability of 0 counts in the first
+
+
+GROUPS = (  # headings of figures, in the order in which they are shown
+    "accuracy",
+    "proper scores",
+    "calibration",
+    "calibration of every class",
+    "ECE as others compute it",
+    "knowing when it is wrong",
+    "other examples",
+    "human votes",
+)
+
+
+class Shown(NamedTuple):
+    """How a figure is shown, wherever it is: SHOWN of the file that figures it has one for each of its names."""
+
+    label: str  # without the unit
+    unit: str  # '%': a fraction, shown times 100; 'nat'; or '' for a plain number
+    digits: int  # after the decimal point, as shown
+    group: str  # one of GROUPS
+    position: float  # within the group
+    better: str  # 'lower', 'higher', or '' where neither is
+
+    @property
+    def factor(self) -> int:
+        """What the value is multiplied by to be shown."""
+        return 100 if self.unit == "%" else 1
+
+    @property
+    def title(self) -> str:
+        """The label with its unit, where that is a percent sign."""
+        return f"{self.label} %" if self.unit == "%" else self.label
 
 
 class Seen(NamedTuple):
@@ -54,3 +90,12 @@ def bin_number(probs: Array, bins: int = BINS) -> Array:
     above = (probs > edges[place + 1]) & (place < bins - 1)
     below = (probs <= edges[place]) & (place > 0)
     return place + above.astype(jnp.int32) - below.astype(jnp.int32)
+
+
+@lru_cache(None)
+def shown() -> dict[str, Shown]:
+    """How every figure of this folder is shown, in order of groups and of positions within them."""
+    folder = Path(__file__).parent
+    modules = [importlib.import_module(f"ldl_jax.metrics.{path.stem}") for path in sorted(folder.glob("*.py"))]
+    figures = {name: how for module in modules for name, how in getattr(module, "SHOWN", {}).items()}
+    return dict(sorted(figures.items(), key=lambda item: (GROUPS.index(item[1].group), item[1].position)))

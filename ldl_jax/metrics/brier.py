@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.metrics.base import Metric, count, masked_sum, probs_of
+from ldl_jax.metrics.base import Metric, Shown, count, masked_sum, probs_of
+
+SHOWN = {
+    "brier": Shown("Brier", "", 4, "proper scores", 1, "lower"),
+}
 
 
 def make(num_classes: int) -> Metric:

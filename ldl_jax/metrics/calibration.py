@@ -4,7 +4,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldl_jax.contract import Array
-from ldl_jax.metrics.base import BINS, Metric, masked_sum, probs_of
+from ldl_jax.metrics.base import BINS, Metric, Shown, masked_sum, probs_of
+
+SHOWN = {
+    "confidence": Shown("mean confidence", "%", 2, "calibration", 0, ""),
+    "ece": Shown("ECE", "%", 2, "calibration", 2, "lower"),
+    "ece_floor": Shown("ECE noise floor", "%", 2, "calibration", 2.5, ""),
+    "overconfidence": Shown("overconfidence", "%", 2, "calibration", 3, "lower"),
+    "underconfidence": Shown("underconfidence", "%", 2, "calibration", 4, "lower"),
+    "signed_ece": Shown("signed ECE", "%", 2, "calibration", 5, ""),
+    "mce": Shown("MCE", "%", 2, "calibration", 6, "lower"),
+    "rmsce": Shown("RMSCE", "%", 2, "calibration", 7, "lower"),
+}
 
 
 def bin_of(confidence: Array, bins: int = BINS) -> Array:

@@ -3,7 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.metrics.base import BINS, Metric, bin_number, count, masked_sum, probs_of
+from ldl_jax.metrics.base import BINS, Metric, Shown, bin_number, count, masked_sum, probs_of
+
+SHOWN = {
+    "brier_reliability": Shown("Brier: reliability", "", 4, "proper scores", 2, "lower"),
+    "brier_resolution": Shown("Brier: resolution", "", 4, "proper scores", 3, "higher"),
+    "brier_uncertainty": Shown("Brier: uncertainty", "", 4, "proper scores", 4, ""),
+    "brier_within": Shown("Brier: within bins", "", 4, "proper scores", 5, ""),
+    "classwise_ece": Shown("class-wise ECE", "%", 3, "calibration of every class", 0, "lower"),
+}
 
 
 def make(num_classes: int) -> Metric:

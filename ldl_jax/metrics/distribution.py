@@ -10,6 +10,18 @@ import numpy as np
 from scipy import stats
 
 from ldl_jax.evaluation.predictions import ELEMENTS, FLOOR, SUM_TOLERANCE
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "table_js": Shown("Jensen-Shannon", "nat", 4, "human votes", 2, "lower"),
+    "table_chebyshev": Shown("Chebyshev", "", 4, "human votes", 3, "lower"),
+    "table_clark": Shown("Clark", "", 4, "human votes", 4, "lower"),
+    "table_canberra": Shown("Canberra", "", 4, "human votes", 5, "lower"),
+    "table_cosine": Shown("cosine", "", 4, "human votes", 6, "higher"),
+    "table_intersection": Shown("intersection", "", 4, "human votes", 7, "higher"),
+    "entropy_pearson": Shown("entropies: Pearson", "", 4, "human votes", 8, "higher"),
+    "entropy_spearman": Shown("entropies: Spearman", "", 4, "human votes", 9, "higher"),
+}
 
 MEASURES = ("kl", "js", "chebyshev", "clark", "canberra", "cosine", "intersection")
 

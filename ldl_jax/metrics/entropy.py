@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.metrics.base import Metric, count, masked_sum
+from ldl_jax.metrics.base import Metric, Shown, count, masked_sum
+
+SHOWN = {
+    "entropy": Shown("mean entropy", "nat", 4, "calibration", 1, ""),
+}
 
 
 def make(num_classes: int) -> Metric:

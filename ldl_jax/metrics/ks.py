@@ -3,6 +3,11 @@
 import numpy as np
 
 from ldl_jax.evaluation.binning import checked
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "ks": Shown("KS error", "%", 2, "calibration", 12, "lower"),
+}
 
 
 def ks(confidence, correct) -> float:

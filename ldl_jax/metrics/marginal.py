@@ -4,6 +4,12 @@ import numpy as np
 
 from ldl_jax.evaluation.binning import Bins
 from ldl_jax.evaluation.binning import debiased as _debiased
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "marginal_squared": Shown("marginal L2 squared", "", 6, "calibration of every class", 3, "lower"),
+    "marginal": Shown("marginal L2", "%", 2, "calibration of every class", 4, "lower"),
+}
 
 
 def debiased(found: Bins) -> dict[str, float]:

@@ -4,6 +4,15 @@ import numpy as np
 
 from ldl_jax.evaluation.binning import BINS, Bins, checked, equal_mass
 from ldl_jax.evaluation.binning import debiased as _debiased
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "mass_ece": Shown("equal-mass ECE", "%", 2, "calibration", 8, "lower"),
+    "l2_squared": Shown("debiased L2 squared", "", 6, "calibration", 9, "lower"),
+    "l2": Shown("debiased L2", "%", 2, "calibration", 10, "lower"),
+    "ace": Shown("ACE", "%", 3, "calibration of every class", 1, "lower"),
+    "tace": Shown("TACE", "%", 3, "calibration of every class", 2, "lower"),
+}
 
 
 def ece(confidence, correct, *, bins: int = BINS) -> float:

@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.metrics.base import Metric, count, masked_sum
+from ldl_jax.metrics.base import Metric, Shown, count, masked_sum
+
+SHOWN = {
+    "nll": Shown("NLL", "nat", 4, "proper scores", 0, "lower"),
+}
 
 
 def make(num_classes: int) -> Metric:

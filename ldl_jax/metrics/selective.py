@@ -4,6 +4,17 @@ import numpy as np
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
 from ldl_jax.evaluation.binning import checked
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "aurc": Shown("AURC", "%", 2, "knowing when it is wrong", 0, "lower"),
+    "e_aurc": Shown("E-AURC", "%", 2, "knowing when it is wrong", 1, "lower"),
+    "error_auroc": Shown("AUROC of errors", "%", 2, "knowing when it is wrong", 2, "higher"),
+    "error_fpr95": Shown("FPR95 of errors", "%", 2, "knowing when it is wrong", 3, "lower"),
+    "ood_auroc": Shown("AUROC of others", "%", 2, "other examples", 0, "higher"),
+    "ood_fpr95": Shown("FPR95 of others", "%", 2, "other examples", 1, "lower"),
+    "ood_aupr": Shown("AUPR of others", "%", 2, "other examples", 2, "higher"),
+}
 
 RECALL = 0.95  # at which the false positives are counted
 

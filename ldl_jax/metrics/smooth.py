@@ -4,6 +4,11 @@ import numpy as np
 from scipy.fft import dct, idct
 
 from ldl_jax.evaluation.binning import checked
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "smooth_ece": Shown("smooth ECE", "%", 2, "calibration", 11, "lower"),
+}
 
 CELLS = 2**13  # of the grid over [0, 1]
 NARROWEST = 1e-4  # standard deviation of a kernel, about a cell

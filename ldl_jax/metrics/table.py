@@ -3,7 +3,12 @@
 import jax.numpy as jnp
 
 from ldl_jax.losses import base
-from ldl_jax.metrics.base import Metric, count, masked_sum
+from ldl_jax.metrics.base import Metric, Shown, count, masked_sum
+
+SHOWN = {
+    "table_cross_entropy": Shown("CE to the table", "nat", 4, "human votes", 0, "lower"),
+    "table_kl": Shown("KL to the table", "nat", 4, "human votes", 1, "lower"),
+}
 
 
 def make(num_classes: int) -> Metric:

@@ -12,6 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax.evaluation import binning as base
+from ldl_jax.metrics.base import Shown
+
+SHOWN = {
+    "ece_torchmetrics15": Shown("ECE torchmetrics15", "%", 2, "ECE as others compute it", 0, "lower"),
+    "ece_netcal10": Shown("ECE netcal10", "%", 2, "ECE as others compute it", 1, "lower"),
+    "ece_pskd10": Shown("ECE pskd10", "%", 2, "ECE as others compute it", 2, "lower"),
+    "ece_ub15": Shown("ECE ub15", "%", 2, "ECE as others compute it", 3, "lower"),
+    "ece_focal10": Shown("ECE focal10", "%", 2, "ECE as others compute it", 4, "lower"),
+}
 
 
 class Placed(NamedTuple):
