@@ -2,9 +2,9 @@
 
 python tests/golden/beside.py OLD NEW   (two checkouts; the environment's python runs both)
 
-Each case is trained by OLD and by NEW, and OLD's run is cut back to its checkpoint and taken to the end by NEW. Compared
-are metrics.jsonl, model.npz, predictions, calibration and summary, and every leaf of the last checkpoint. The exit status
-is 1 where a number differs.
+Each case is trained by OLD and by NEW, and OLD's run is cut back to a checkpoint and taken to the end by NEW. Compared
+are metrics.jsonl, weights, predictions, calibration, summary, evaluation, and every leaf of the last checkpoint. The
+exit status is 1 where a number differs.
 """
 
 import json
@@ -21,7 +21,8 @@ CONFIG = Path(__file__).parent / "digits.py"
 CASES = {
     "hard": (),
     "online": ("labels.name=online", "labels.online.write=clean", "mixing.name=cutmix", "optimizer.ema=0.9"),
-    "classwise": ("labels.name=classwise", "labels.classwise.write=clean", "mixing.name=ricap", "optimizer.accumulate=2"),
+    "classwise": ("labels.name=classwise", "labels.classwise.write=clean", "mixing.name=ricap",
+                  "optimizer.accumulate=2"),
     "mean_teacher": ("labels.name=mean_teacher", "optimizer.clip_norm=1.0"),
     "peer": ("labels.name=peer", "optimizer.nesterov=True"),
     "kd": ("labels.name=blend", "labels.blend.parts=('hard','teacher')", "labels.blend.weights=(0.1,0.9)",
