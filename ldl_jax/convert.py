@@ -21,12 +21,11 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files
+from ldl_jax import cli, config, files
 from ldl_jax import workdir as run
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.errors import Usage
-from ldl_jax.main import read_flags
 from ldl_jax.training import experiment as build
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
@@ -201,11 +200,12 @@ def _shape(words: list[str] | None) -> tuple[int, ...] | None:
 
 def _command(argv: list[str]) -> str:
     values = _flags()
-    words = read_flags(values, argv)
+    line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
+    words = line.words
     if words[:1] == ["import"] and len(words) == 2:
-        if values.config is None or values.workdir is None:
-            raise Usage(f"--{'config' if values.config is None else 'workdir'} is missing; import needs both")
-        made = import_run(words[1], values.config, values.workdir, values.classes, _shape(values.shape))
+        if line.config is None or values.workdir is None:
+            raise Usage(f"--{'config' if line.config is None else 'workdir'} is missing; import needs both")
+        made = import_run(words[1], line.config, values.workdir, values.classes, _shape(values.shape))
         return f"wrote the run {made}: name it in config.teachers, or read it with ldl_jax.load"
     if words[:1] == ["export"] and len(words) == 3:
         return f"wrote {export_run(words[1], words[2], values.names)}"
@@ -213,17 +213,11 @@ def _command(argv: list[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 2 the input is not right."""
+    """Run the command; returns the exit status: 0 done, 1 the result cannot be written, 2 the input is not right."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or {"--help", "-h", "-help", "--helpfull"} & set(argv):
-        print(USAGE)
-        return 0
-    try:
-        print(_command(argv))
-    except (Usage, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if not argv or cli.HELP & set(argv):
+        return cli.status(lambda: print(USAGE))
+    return cli.status(lambda: print(_command(argv)))
 
 
 if __name__ == "__main__":

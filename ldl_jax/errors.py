@@ -8,6 +8,17 @@ class Usage(Exception):
     """The command line is not understood."""
 
 
+class Failed(Exception):
+    """A command that was understood has failed; its text is the reason.
+
+    status: the exit status, 1 unless given.
+    """
+
+    def __init__(self, reason: object, status: int = 1):
+        super().__init__(str(reason))
+        self.status = status
+
+
 class Busy(ValueError):
     """Another process works on a run's directory."""
 
