@@ -27,6 +27,17 @@ class Unreadable(Exception):
     """An example that cannot be read; its text is the reason."""
 
 
+class UnreadableFile(ValueError):
+    """A file that cannot be read as what it should be.
+
+    reason: why, without the file's name.
+    """
+
+    def __init__(self, path, noun: str, reason: str):
+        super().__init__(f"{path}: cannot be read as {noun} ({reason})")
+        self.reason = reason
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr, and go on where the file behind it lies on a disk that is full."""
     with contextlib.suppress(OSError):
