@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -224,11 +223,7 @@ def save_weights(path, variables: PyTree, **notes: float) -> Path:
 
 def read_weights(path) -> tuple[PyTree, dict[str, float]]:
     """The variables and notes of `save_weights`. Raises ValueError where the file is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            tree = traverse_util.unflatten_dict({name: file[name] for name in file.files}, sep="/")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as the weights of a network ({error})") from None
+    tree = traverse_util.unflatten_dict(files.read_npz(path, "the weights of a network"), sep="/")
     notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, notes
 

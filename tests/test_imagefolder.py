@@ -11,7 +11,7 @@ from PIL import Image
 from ldl_jax import config
 from ldl_jax.data import imagefolder, order
 from ldl_jax.data.base import Request, streamed
-from ldl_jax.data.readers import pillow as images
+from ldl_jax.data.readers import pillow
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
 from ldl_jax.training import measure
@@ -222,8 +222,8 @@ def test_folders_that_do_not_fit(tmp_path, own):
 def test_the_cache_is_used_while_nothing_changed_and_only_then(tmp_path, own, monkeypatch):
     two_classes(tmp_path / "images")
     decoded = []
-    decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size))
+    decode = pillow.decode
+    monkeypatch.setattr(pillow, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size))
     first = own()
     assert set(decoded) == {"2.png", "10.PNG", "1.png", "x.png", "y.png", "3.png"}
     decoded.clear()

@@ -13,7 +13,7 @@ from ldl_jax import config, files, predict
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import temperature
-from ldl_jax.data.readers import pillow as images
+from ldl_jax.data.readers import pillow
 from ldl_jax.evaluation import predictions
 from ldl_jax.training import experiment as build
 
@@ -161,6 +161,6 @@ def test_the_command_says_in_one_sentence_what_is_wrong(model, tmp_path, capsys)
 def test_a_large_image_is_shown_as_evaluation_shows_it(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    shown = images.decode(tmp_path / "x.png", 24, shorter=32)
+    shown = pillow.decode(tmp_path / "x.png", 24, shorter=32)
     resized = Image.fromarray(pixels).resize((48, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(shown, np.asarray(resized)[4:28, 12:36])

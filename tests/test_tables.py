@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from ldl_jax import config
-from ldl_jax.data import order
-from ldl_jax.data import own_labels as tables
+from ldl_jax.data import order, own_labels
 from ldl_jax.labels import table as table_source
 from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
@@ -314,7 +313,7 @@ def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):
     np.savez(tmp_path / "one.npz", worst=labels)
     np.savez(tmp_path / "two.npz", worst=labels, best=labels[::-1])
     np.save(tmp_path / "plain.npy", labels)
-    read = partial(tables.read_labels, num_examples=6, num_classes=K)
+    read = partial(own_labels.read_labels, num_examples=6, num_classes=K)
     for file, name in (("one.npz", ""), ("one.npz", "worst"), ("two.npz", "worst"), ("plain.npy", "")):
         np.testing.assert_array_equal(read(str(tmp_path / file), name), labels)
     np.testing.assert_array_equal(read(str(tmp_path / "two.npz"), "best"), labels[::-1])

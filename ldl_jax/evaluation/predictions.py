@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax.evaluation import stored
+from ldl_jax import files
+from ldl_jax.evaluation import prediction_files
+from ldl_jax.evaluation.prediction_files import LOGITS, PROBABILITIES
 from ldl_jax.metrics.base import Metric, Seen
 
-KINDS = ("logits", "probabilities")
 SUM_TOLERANCE = 1e-3  # a row of probabilities may be off 1 by so much, as half precision leaves it
 FLOOR = float(np.finfo(np.float32).tiny)  # 1.2e-38: a probability below it counts as it, 87.3 nat
 ELEMENTS = 2**20  # of a chunk, 4 MB in float32
@@ -50,7 +51,7 @@ class Reduced(NamedTuple):
 
 
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Predictions:
-    """Predictions of an .npz, .npy or .csv file (see `stored` for where the labels are).
+    """Predictions of an .npz, .npy or .csv file (see `prediction_files` for where the labels are).
 
     Scores are probabilities where an .npz names them so, or, without a name, where all are in [0, 1] and each row sums
     to 1 within SUM_TOLERANCE; logits otherwise. `kind` decides instead. Rows in [0, 1] without a name that do not sum
@@ -58,7 +59,7 @@ def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -
     file, what was found and what is allowed.
     """
     path = Path(path)
-    found = stored.read(path, labels=labels, kind=kind, labelled=labelled)
+    found = prediction_files.read(path, labels=labels, kind=kind, labelled=labelled)
     values = found.scores
     if values.ndim != 2 or values.dtype.kind != "f" or values.shape[0] < 1 or values.shape[1] < 2:
         raise ValueError(
@@ -88,7 +89,7 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
     lowest, highest, row, total = _examined(path, values)
     within = _in_range(lowest, highest)
     fits = within and abs(total - 1) <= SUM_TOLERANCE
-    named = "probabilities" if field in stored.PROBABILITIES else "logits" if field in stored.LOGITS else None
+    named = "probabilities" if field in PROBABILITIES else "logits" if field in LOGITS else None
     wanted = forced or named
     if wanted == "probabilities" and not within:
         raise ValueError(
@@ -156,7 +157,7 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file a copy."""
-    file = stored.mapped_file(values)
+    file = files.mapped_file(values)
     rows = rows or max(1, ELEMENTS // values.shape[1])
     dtype = jax.dtypes.canonicalize_dtype(np.promote_types(values.dtype, np.float32))
     for begin in range(0, len(values), rows):

@@ -162,7 +162,7 @@ def _said(findings: list, seeds: dict[str, int]) -> str:
 
 def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir: Path) -> dict[str, str]:
     """Do the runs that have no card yet; returns what failed."""
-    from ldl_jax import main as program
+    from ldl_jax.training import devices
 
     todo = [one for one in wanted if there[one.key] is None]
     for one in todo:
@@ -179,7 +179,7 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
     try:
         if chosen.jobs == 1:
             for one in todo[:1]:
-                program.prepare(one.config)
+                devices.prepare(one.config)
             if runner.is_worker():
                 workers.bind()
                 lines = iter(sys.stdin.readline, "")

@@ -6,8 +6,6 @@ A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, f
 
 import hashlib
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ import numpy as np
 from ldl_jax import files
 from ldl_jax import workdir as run
 from ldl_jax.config.study import Planned
+from ldl_jax.errors import UnreadableFile
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves, runs
 from ldl_jax.training import log as logs
@@ -123,13 +122,13 @@ def read(folder, planned: Planned) -> Card | None:
             f"is the same, another --workdir, or without {path} and the run's directory, which makes it anew"
         )
     try:
-        with np.load(columns, allow_pickle=False) as file:
-            flat = {name: file[name] for name in file.files}
+        flat = files.read_npz(columns)
         found = {
             state: {name: flat[f"{state}/{name}"] for name in COLUMNS} for state in STATES if facts[state] is not None
         }
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{columns} cannot be read ({error}); remove {path}, and the run is made again") from None
+    except (UnreadableFile, KeyError) as error:
+        reason = getattr(error, "reason", error)
+        raise ValueError(f"{columns} cannot be read ({reason}); remove {path}, and the run is made again") from None
     return Card(facts, found)
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ldl_jax import config, files
 from ldl_jax import workdir as run
+from ldl_jax.cli import clock
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import Busy, one_line
 from ldl_jax.study import cards
@@ -86,12 +87,6 @@ class Progress:
 def name(planned: Planned) -> str:
     """CELL/PLACE, as --only names it."""
     return f"{planned.cell.name}/{planned.place}"
-
-
-def clock(seconds: float) -> str:
-    """h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _unlike(one: Planned, other: Planned) -> int:

@@ -1,8 +1,6 @@
 """From a config to everything that a run works with: data, network, plugs, devices, sizes."""
 
-import hashlib
 import importlib
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -87,7 +85,7 @@ def digest(made: Experiment, but: tuple[str, ...] = ()) -> str:
     settings = {name: value for name, value in config.in_use(made.config).items() if name not in left}
     inputs = [] if "teachers" in but else sorted(made.inputs.values())
     parts = settings, made.sources, made.dataset.digest, inputs
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return files.digest(parts)
 
 
 def _inputs(c: ConfigDict, teachers, files_read: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from ldl_jax import files
+from ldl_jax import cli, files
 from ldl_jax.errors import warn
 
 METRICS = "metrics.jsonl"
@@ -239,7 +239,7 @@ class _Lines:
         if self._last is not None and now > self._last[1] and step > self._first[0]:
             speed = f"{(step - self._last[0]) / (now - self._last[1]):.4g}"
             # Over the whole run, not the last line: evaluations and saving will come again.
-            left = _clock_time((self._total - step) * (now - self._first[1]) / (step - self._first[0]))
+            left = cli.clock((self._total - step) * (now - self._first[1]) / (step - self._first[0]))
         self._first = self._first or (step, now)
         self._last = (step, now)
         width = len(str(self._total))
@@ -248,8 +248,3 @@ class _Lines:
 
     def close(self):
         pass
-
-
-def _clock_time(seconds):
-    seconds = round(seconds)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
