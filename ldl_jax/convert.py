@@ -25,9 +25,10 @@ from ldl_jax import config, files
 from ldl_jax import workdir as run
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
+from ldl_jax.data.loading import make_dataset, statistics
 from ldl_jax.errors import Usage
 from ldl_jax.main import read_flags
-from ldl_jax.training import experiment as build
+from ldl_jax.models.spec import make_network, network_spec
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]
@@ -147,11 +148,11 @@ def import_run(path, c: ConfigDict, workdir, classes: int | None = None, shape=N
         if (workdir / name).exists():
             raise ValueError(f"--workdir {workdir} holds a run already ({name}); allowed is a directory without one")
     dataset = _dataset(c, classes, shape)
-    sources = run.network_sources(c, dataset, *build.statistics(c.model, dataset))
-    init, _ = build.make_network(sources)
+    spec = network_spec(c, dataset, *statistics(c.model, dataset))
+    init, _ = make_network(spec)
     variables = from_state_dict(read(path), jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))), str(path))
     origin = {"file": str(path), "sha256": files.sha256(path)}
-    run.claim(workdir, c, sources | {"imported": origin}, {}, total=0)
+    run.claim(workdir, c, spec | {"imported": origin}, {}, total=0)
     run.save_weights(workdir / run.WEIGHTS, variables, step=0)
     return workdir
 
@@ -159,7 +160,7 @@ def import_run(path, c: ConfigDict, workdir, classes: int | None = None, shape=N
 def _dataset(c: ConfigDict, classes: int | None, shape) -> Dataset:
     """The data set of a config, or one that has no examples but classes and a shape."""
     if classes is None and shape is None:
-        return build.make_dataset(c.data)
+        return make_dataset(c.data)
     if classes is None or shape is None:
         raise ValueError("--classes and --shape come together: they stand for the data set")
     if classes < 2 or len(shape) != 3 or min(shape) < 1:

@@ -25,7 +25,7 @@ from ldl_jax.cli import Parser, status
 from ldl_jax.config.options import plug
 from ldl_jax.data.readers import pillow as images
 from ldl_jax.errors import Usage, one_line, warn
-from ldl_jax.training import experiment as build
+from ldl_jax.evaluation.load import load
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 KEYS = ("images", "test_images")  # of an .npz of images; the first that is there
@@ -119,7 +119,7 @@ def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np
 
     Raises ValueError naming an image that cannot be read, or with `skip` warns of it; and where none can.
     """
-    apply, variables = build.load(path)
+    apply, variables = load(path)
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
     said, kept, batch = [], [], []
 

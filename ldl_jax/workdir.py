@@ -31,20 +31,6 @@ EXTENDABLE = ("train.epochs", "train.max_steps")
 IMAGES = "data.root"  # the input that the images come from
 
 
-def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
-    """What a network is made from, as JSON values: classes, image shape, pixel statistics, and its config block."""
-    name = c.model.name
-    options = c.model.options if "." in name else c.model[name]
-    model = {
-        "name": name, "dtype": c.model.dtype, "norm_group": c.model.norm_group, "options": options.to_dict(),
-    }  # fmt: skip
-    made = {
-        "num_classes": len(dataset.classes), "classes": list(dataset.classes), "shape": list(dataset.train.shape),
-        "num_examples": dataset.train.num_examples, "mean": list(mean), "std": list(std), "model": model,
-    }  # fmt: skip
-    return json.loads(json.dumps(made))
-
-
 @contextlib.contextmanager
 def locked(workdir):
     """Hold a run directory for this process, made where it is not there.
@@ -68,7 +54,7 @@ def locked(workdir):
         yield
 
 
-def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
+def check(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
     """See that `workdir` is free for a run or holds this one; nothing is written.
 
     inputs: SHA-256 of what a run reads (images, teachers, labels, tables), by '<field> = <path>'. With `extend` the run
@@ -82,7 +68,7 @@ def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
     if "imported" in _read_json(workdir / NETWORK):
         raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
     _check_config(workdir, before, c, extend=extend)
-    check_data(workdir, sources, inputs)
+    check_data(workdir, spec, inputs)
     if not saved and is_finished(workdir):
         step = read_weights(workdir / WEIGHTS)[1]["step"]
         raise ValueError(
@@ -91,7 +77,7 @@ def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
         )
 
 
-def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, total: int) -> None:
+def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: int) -> None:
     """Make `workdir`, which was checked, the directory of this run of `total` steps, and record the start.
 
     The weights and summary of a run that was shorter are removed: until the longer one ends, it is not finished. Raises
@@ -102,7 +88,7 @@ def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, tota
     try:
         for name in (SUMMARY, WEIGHTS) if _is_shorter(workdir, total) else ():
             (workdir / name).unlink(missing_ok=True)
-        files.write_json(workdir / NETWORK, sources)
+        files.write_json(workdir / NETWORK, spec)
         files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
@@ -117,7 +103,7 @@ def _is_shorter(workdir: Path, total: int) -> bool:
         return True
 
 
-def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
+def check_data(workdir, spec: dict, inputs: dict[str, str]) -> list[dict]:
     """Raise ValueError where a run directory is of other data or teachers than these; returns its starts so far.
 
     Imported weights were not trained here: of them the number of examples may differ, and the classes' names where
@@ -127,11 +113,11 @@ def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
     imported, free = "imported" in there, {"model"}
     if imported:
         free |= {"num_examples"} if there["num_examples"] else {"num_examples", "classes"}
-    for name in sources:
-        if name not in free and there.get(name) != sources[name]:
+    for name in spec:
+        if name not in free and there.get(name) != spec[name]:
             raise ValueError(
                 f"--workdir {workdir} was {'imported for' if imported else 'begun with'} other data: {name} was "
-                f"{_short(there.get(name))}, is {_short(sources[name])}; allowed is the same"
+                f"{_short(there.get(name))}, is {_short(spec[name])}; allowed is the same"
             )
     known = history[-1]["inputs"] if history and not imported else inputs
     before, now = _by_field(known), _by_field(inputs)
@@ -252,7 +238,7 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
 
 
 def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
-    """(sources, variables, SHA-256 of the weights' file) of a finished run.
+    """(spec, variables, SHA-256 of the weights' file) of a finished run.
 
     Raises ValueError where the run is missing or unfinished, with the command that makes or finishes it: that of its
     last start, or one with the arguments `made_from`.

@@ -292,7 +292,7 @@ def test_what_cannot_be_read_is_not_counted(tmp_path):
     c = config.default()
     c.data.name, c.data.root, c.data.on_error, c.data.batch_size = "imagefolder", str(root), "skip", 4
     c.data.imagefolder.cache, c.model.name = str(tmp_path / "cache"), "tests.tiny"
-    made = build.experiment(c, jax.devices()[:1])
+    made = build.make_experiment(c, jax.devices()[:1])
     programs = train.make_programs(made)
     variables = made.recipe.build.init(jax.random.key(0))
     found = measure.measure(

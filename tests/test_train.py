@@ -271,7 +271,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_no_checkpoint_holds_it(tmp_pa
     with pytest.raises(train.NonFinite, match=r"step \d+: loss .* at learning rate 1e\+38"):
         go(tmp_path, c)
     checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
-    made = build.experiment(c, jax.devices()[:1])
+    made = build.make_experiment(c, jax.devices()[:1])
     _, notes = train.restore(made, checkpoints)
     assert np.isfinite([row["loss"] for row in notes["window"]]).all()
     checkpoints.close()
@@ -294,24 +294,24 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
     (tmp_path / "unfinished" / "versions.json").write_text(
         json.dumps({"starts": [{"command": ["/there/ldl_jax/main.py", "--config=a b.py", "--workdir=runs/t"]}]})
     )
     with pytest.raises(ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
     with pytest.raises(ValueError, match=r"ldl_jax.main --config=x.py --config.data.root=d --workdir=runs/none$"):
-        build.experiment(
+        build.make_experiment(
             settings(labels__name="teacher", teachers=("runs/none",), teachers_from="--config=x.py", data__root="d")
         )
     other = shutil.copytree(calm, tmp_path / "other")
-    sources = json.loads((other / "network.json").read_text())
-    (other / "network.json").write_text(json.dumps({**sources, "num_classes": 7}))
+    spec = json.loads((other / "network.json").read_text())
+    (other / "network.json").write_text(json.dumps({**spec, "num_classes": 7}))
     with pytest.raises(ValueError, match="has classes 7; allowed is the student's, 10"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(other),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(other),)))
     (other / "model.npz").write_bytes(b"PK damaged")
     with pytest.raises(ValueError, match=r"model.npz: cannot be read as the weights"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(other),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(other),)))
 
 
 def test_sizes_are_told_before_anything_starts():
@@ -326,9 +326,9 @@ def test_sizes_are_told_before_anything_starts():
 
 @pytest.mark.slow
 def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
-    go(tmp_path, settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0))
-    made = build.experiment(settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0),
-                            jax.devices()[:1])  # fmt: skip
+    c = settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0)
+    go(tmp_path, c)
+    made = build.make_experiment(c, jax.devices()[:1])
     checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
     state, _ = train.restore(made, checkpoints)
     checkpoints.close()
@@ -373,10 +373,10 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
     with pytest.raises(ValueError, match=r"begun with \['data.root = .*own.npz'\] and what they held then"):
         go(tmp_path / "run", c)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
-    made, versions = build.experiment(c), json.loads(before["versions.json"])
+    made, versions = build.make_experiment(c), json.loads(before["versions.json"])
     versions["starts"][-1]["inputs"] = {}  # as before it was noted what the file holds
     (tmp_path / "run" / "versions.json").write_text(json.dumps(versions))
-    assert len(run.check_data(tmp_path / "run", made.sources, made.inputs)) == 1
+    assert len(run.check_data(tmp_path / "run", made.spec, made.inputs)) == 1
 
 
 def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tmp_path):
@@ -417,7 +417,7 @@ def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
         assert go(half, c, extend=True) is None
     assert not train.evaluate(c, half, jax.devices()[:1])["finished"]
     with pytest.raises(ValueError, match=r"half is not finished: it has no model.npz"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(half),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(half),)))
 
 
 def test_a_directory_belongs_to_one_process(tmp_path):
@@ -460,7 +460,7 @@ def test_a_run_is_not_extended_to_less(calm):
 
 @pytest.mark.parametrize("name", slow_but(["mean_teacher"], ["peer", "mean_teacher"]))
 def test_a_second_network_that_is_no_number_ends_the_run_too(name):
-    made = build.experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
+    made = build.make_experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
     device, state = train.make_programs(made), plan.fresh_state(made)
     broken = jax.tree.map(lambda x: x * np.nan, state.labels["params"]) if name == "peer" else state.labels["params"]
     if name == "mean_teacher":
@@ -471,7 +471,7 @@ def test_a_second_network_that_is_no_number_ends_the_run_too(name):
 
 
 def test_batches_are_ahead_of_their_steps_and_the_wait_for_them_is_known():
-    made, read = build.experiment(settings(data__resident=False), jax.devices()[:1]), []
+    made, read = build.make_experiment(settings(data__resident=False), jax.devices()[:1]), []
     stream = made.dataset.train.stream
 
     def slow(batches, seed):

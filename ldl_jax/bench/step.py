@@ -15,6 +15,8 @@ from ldl_jax import config, mesh
 from ldl_jax.bench import base
 from ldl_jax.data import order
 from ldl_jax.data.base import Dataset, Split
+from ldl_jax.evaluation.load import Teacher
+from ldl_jax.models.spec import make_network
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
 from ldl_jax.training import schedule as plan
@@ -142,7 +144,7 @@ def flops(made: build.Experiment) -> float | None:
 
 def measure(path, *, rounds: int, seconds: float) -> str:
     """Goal: the whole online step takes at most 1.02 times a hand-written step's time."""
-    made = build.experiment(config.read(path), jax.devices()[:1])
+    made = build.make_experiment(config.read(path), jax.devices()[:1])
     programs = {"plain step": plain_step(made), "toolkit step": toolkit_step(made)}
     times = base.alternate(programs, rounds=rounds, seconds=seconds)
     head = f"{Path(path).name}: {base.machine(rounds)}"
@@ -179,10 +181,10 @@ def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
     return made
 
 
-def frozen_copy(sources: dict) -> build.Teacher:
+def frozen_copy(spec: dict) -> Teacher:
     """A fresh network like the student, as a frozen teacher."""
-    init, apply = build.make_network(sources)
-    return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.jit(init)(jax.random.key(1)), "")
+    init, apply = make_network(spec)
+    return Teacher(lambda v, x: apply(v, x, train=False)[0], jax.jit(init)(jax.random.key(1)), "")
 
 
 def _trace(program: Callable, folder: str) -> None:
@@ -223,7 +225,7 @@ def measure_kinds(
     programs, work, waits = {}, {}, {}
     for kind, settings in chosen.items():
         teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
-        made = build.experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
+        made = build.make_experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
         if kind == "bare":
             programs["plain JAX step"] = plain_step(made)
             count = flops(made)

@@ -38,20 +38,20 @@ def train(
     (with `train.on_nonfinite` 'skip_step': in too many steps in a row), OSError where results cannot be written, or
     a checkpoint that is whole cannot be read.
     """
-    made = mesh.together(lambda: build.experiment(c, devices))
+    made = mesh.together(lambda: build.make_experiment(c, devices))
     with ExitStack() as held, _Terminated() as terminated:
         mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
         mesh.check_same("data and settings with the SHA-256", build.digest(made))
         folder = Path(workdir) / "checkpoints"
         mesh.on_main(
-            lambda: run.check(workdir, c, made.sources, made.inputs, extend=extend, saved=bool(saved_steps(folder)))
+            lambda: run.check(workdir, c, made.spec, made.inputs, extend=extend, saved=bool(saved_steps(folder)))
         )
         plan = plans.make_plan(made)
         checkpoints = Checkpoints(folder, every_steps=plan.save_every, keep=c.train.keep)
         state, notes = restore(made, checkpoints)
         if notes["step"] > plan.total:
             raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
-        mesh.on_main(lambda: run.claim(workdir, c, made.sources, made.inputs, total=plan.total))
+        mesh.on_main(lambda: run.claim(workdir, c, made.spec, made.inputs, total=plan.total))
         mesh.on_main(lambda: logs.cut_back(workdir, notes["step"]))
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:
@@ -247,11 +247,11 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
     changed = {name: both for name, both in config.differences(before, c).items() if name != "eval.weights"}
     if changed:
         raise ValueError(f"--workdir {workdir} holds another run: {run.sentence(changed)}; allowed is the same config")
-    made = mesh.together(lambda: build.experiment(c, devices))
+    made = mesh.together(lambda: build.make_experiment(c, devices))
     with ExitStack() as held:
         mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
         mesh.check_same("data and settings with the SHA-256", build.digest(made))
-        mesh.on_main(lambda: run.check_data(workdir, made.sources, made.inputs))
+        mesh.on_main(lambda: run.check_data(workdir, made.spec, made.inputs))
         return _measure_again(made, workdir)
 
 

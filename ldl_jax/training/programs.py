@@ -42,7 +42,7 @@ def make_programs(made: Experiment, compiled: dict | None = None) -> Device:
 
 def _mark(made: Experiment) -> str:
     """Equal for runs whose programs are the same, whatever their seeds and their teachers' weights are."""
-    networks = json.dumps([made.taught_by, made.recipe.skip], sort_keys=True)
+    networks = json.dumps([made.teacher_specs, made.recipe.skip], sort_keys=True)
     return build.digest(made, but=("seed", "teachers")) + networks
 
 

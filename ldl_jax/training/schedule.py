@@ -105,7 +105,7 @@ def sizes(c: ConfigDict, devices: int | None = None) -> str:
     """
     config.check(c)
     dataset, note = data_set(c.data)
-    made = build.experiment(c, None if devices is None else mesh.planned_mesh(devices), dataset=dataset)
+    made = build.make_experiment(c, None if devices is None else mesh.planned_mesh(devices), dataset=dataset)
     state, count = abstract_state(made), made.mesh.size
     sent = sum(move.sent() for move in _moves(made, state, count))
     rows = [*_lengths(made, count), *_held(made, state, count), ("sent in each step, bytes a device", _bytes(sent))]
