@@ -27,6 +27,7 @@ from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.data.loading import make_dataset, statistics
 from ldl_jax.errors import Usage
+from ldl_jax.evaluation.load import load_weights
 from ldl_jax.main import read_flags
 from ldl_jax.models.spec import make_network, network_spec
 
@@ -180,7 +181,7 @@ def export_run(workdir, path, names: str = "torchvision") -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors, the only kind that is written")
-    state = to_state_dict(run.load_weights(workdir)[1], names)
+    state = to_state_dict(load_weights(workdir)[1], names)
     write = safetensors.numpy.save_file
     return files.write_with(path, lambda temporary: write(state, temporary, metadata={"format": "pt"}))
 

@@ -25,7 +25,7 @@ from ldl_jax.cli import Parser, status
 from ldl_jax.config.options import plug
 from ldl_jax.data.readers import pillow as images
 from ldl_jax.errors import Usage, one_line, warn
-from ldl_jax.evaluation.load import load
+from ldl_jax.evaluation.load import load, load_weights
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 KEYS = ("images", "test_images")  # of an .npz of images; the first that is there
@@ -187,7 +187,7 @@ def predict(path: Path, source: Path, *, out: Path | None = None, raw=False, ski
     them), name str[n], classes str[K] and, where they are known, label i32[n]. Raises ValueError in one sentence where
     something is not right.
     """
-    sources = run.load_weights(path)[0]
+    sources = load_weights(path)[0]
     c = run.read_config(path)
     if source.is_dir():
         options = c.data.get(c.data.name, {}) if c is not None and not c.data.resident else {}
@@ -199,7 +199,7 @@ def predict(path: Path, source: Path, *, out: Path | None = None, raw=False, ski
     said, kept = logits(path, shown, batch_size=batch_size, skip=skip)
     said = said if raw else calibrated(path, said)
     names = [shown.names[place] for place in kept]
-    stem = out or path / "predicted" / source.stem
+    stem = out or path / run.PREDICTED / source.stem
     beside = {"name": np.array(names), "classes": np.array(sources["classes"], np.str_)}
     beside |= {} if shown.label is None else {"label": shown.label[kept]}
     text = table(names, sources["classes"], softmax(said.astype(np.float64), -1))

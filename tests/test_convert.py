@@ -17,7 +17,7 @@ import ldl_jax
 from ldl_jax import config, convert, files
 from ldl_jax import workdir as run
 from ldl_jax.data.base import Dataset, check_split
-from ldl_jax.evaluation.load import load_teacher
+from ldl_jax.evaluation.load import load_teacher, load_weights
 from ldl_jax.main import main
 from ldl_jax.models.spec import make_network
 from ldl_jax.training import experiment as build
@@ -90,7 +90,7 @@ def twin(request, tmp_path_factory):
 
 def test_an_imported_network_predicts_as_pytorch_does(twin):
     name, workdir = twin
-    spec, variables, _ = run.load_weights(workdir)
+    spec, variables, _ = load_weights(workdir)
     apply = make_network(spec)[1]
 
     @jax.jit
@@ -109,7 +109,7 @@ def test_an_imported_network_predicts_as_pytorch_does(twin):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TWINS])
 def test_five_steps_from_imported_weights_lose_what_pytorch_s_lose(name, tmp_path):
-    spec, variables, _ = run.load_weights(imported(tmp_path, name))
+    spec, variables, _ = load_weights(imported(tmp_path, name))
     data = check_split("twin", images_of(name), vectors()["labels"], 5)
     dataset = Dataset(data, data, tuple("abcde"), spec["mean"], spec["std"])
     recipe = build.make_recipe(config_of(name), spec, [], dataset, data.num_examples)
@@ -134,7 +134,7 @@ def test_an_export_is_the_state_dict_that_was_imported(twin, tmp_path):
 
 def test_an_export_has_one_set_of_names_or_the_other(twin, tmp_path):
     _, workdir = twin
-    variables = run.load_weights(workdir)[1]
+    variables = load_weights(workdir)[1]
     ours, theirs = (convert.to_state_dict(variables, names) for names in ("torchvision", "kuangliu"))
     assert not {part for key in ours for part in key.split(".")} & {"shortcut", "linear"}
     assert not {part for key in theirs for part in key.split(".")} & {"downsample", "fc"}
@@ -241,7 +241,7 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     np.savez(folder / "tiny.npz", **state)
     argv = [*argv, "--config.model.name=tests.tiny"]
     assert command("import", folder / "tiny.npz", *argv, there) == 0
-    digest = run.load_weights(folder / "run")[2]
+    digest = load_weights(folder / "run")[2]
     assert main([*argv, there, "--mode=eval"]) == 0
     assert "accuracy %" in capsys.readouterr().out
     assert main([*argv, there]) == 2
@@ -250,7 +250,7 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     with np.load(folder / "run" / "predictions" / "test.npz") as file:
         images = images_of("cifar_resnet")[file["index"]]
         np.testing.assert_allclose(file["logits"], apply(variables, images).logits, atol=1e-4)
-    assert run.load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
+    assert load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
 
 
 def test_imported_weights_are_compared_with_the_data_that_they_are_measured_on(own):

@@ -15,10 +15,11 @@ import ldl_jax
 from ldl_jax import config
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.evaluation.load import load_weights
 from ldl_jax.training import experiment as build
-from ldl_jax.training import log, steps
 from ldl_jax.training import loop as train
 from ldl_jax.training import schedule as plan
+from ldl_jax.training import steps
 from ldl_jax.training.batches import Feed
 
 
@@ -102,18 +103,18 @@ def test_labels_of_the_predictions_are_those_of_the_published_order(calm):
 
 
 def test_metrics_have_a_row_for_every_log_and_evaluation_and_only_numbers_that_repeat(calm):
-    rows = log.read(calm / "metrics.jsonl")
+    rows = run.read_log(calm / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == [5, 10, 15, 20, 25, 30, 35, 39]
     assert [row["step"] for row in rows if "test/nll" in row] == [13, 26, 39]
     assert rows[-1]["labels/rows_written"] == pytest.approx(1300, abs=60)
     assert not any("second" in name for row in rows for name in row)
-    timing = log.read(calm / "timing.jsonl")
+    timing = run.read_log(calm / "timing.jsonl")
     assert timing
     assert all(row["images_per_second"] > 0 and 0 <= row["input_wait"] < 1 for row in timing)
 
 
 def test_the_best_weights_are_those_of_the_lowest_holdout_nll(calm):
-    rows = log.read(calm / "metrics.jsonl")
+    rows = run.read_log(calm / "metrics.jsonl")
     lowest = min((row["holdout/nll"], row["step"]) for row in rows if "holdout/nll" in row)
     assert tuple(run.read_weights(calm / "best.npz")[1][name] for name in ("nll", "step")) == lowest
 
@@ -251,7 +252,7 @@ def test_chunks_of_steps_are_the_same_steps(tmp_path):
     fields = {"model__dtype": "float64", "train__epochs": 2.0, "labels__online__momentum": 0.5}
     for name, chunk in (("one", 1), ("four", 4)):
         go(tmp_path / name, settings(train__chunk_steps=chunk, **fields))
-    one, four = (log.read(tmp_path / name / "metrics.jsonl") for name in ("one", "four"))
+    one, four = (run.read_log(tmp_path / name / "metrics.jsonl") for name in ("one", "four"))
     chex.assert_trees_all_close(one, four, rtol=1e-10)
 
 
@@ -261,7 +262,7 @@ def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
     go(tmp_path / "one", settings(**constant))
     for devices, epochs in ((1, 1.0), (8, 2.0), (1, 3.0)):
         go(tmp_path / "moved", settings(train__epochs=epochs, **constant), devices, extend=True)
-    one, moved = ({row["step"]: row for row in log.read(tmp_path / name / "metrics.jsonl") if "test/nll" in row}
+    one, moved = ({row["step"]: row for row in run.read_log(tmp_path / name / "metrics.jsonl") if "test/nll" in row}
                   for name in ("one", "moved"))  # fmt: skip
     chex.assert_trees_all_close(one, moved, rtol=1e-9)
 
@@ -404,7 +405,7 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
     assert (summary["step"], summary["epochs"], summary["finished"]) == (39, 3.0, True)
     chex.assert_trees_all_equal(predictions(kept), predictions(calm))
     assert (kept / "metrics.jsonl").read_bytes() == before[kept / "metrics.jsonl"]
-    assert run.load_weights(kept)[2] == run.load_weights(calm)[2]  # a student that has it for a teacher goes on
+    assert load_weights(kept)[2] == load_weights(calm)[2]  # a student that has it for a teacher goes on
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from ldl_jax import config, mesh
 from ldl_jax import workdir as run
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.errors import warn
+from ldl_jax.evaluation.load import weights_alone
 from ldl_jax.training import experiment as build
 from ldl_jax.training import log as logs
 from ldl_jax.training import measure
@@ -42,7 +43,7 @@ def train(
     with ExitStack() as held, _Terminated() as terminated:
         mesh.on_main(lambda: held.enter_context(run.locked(workdir)))
         mesh.check_same("data and settings with the SHA-256", build.digest(made))
-        folder = Path(workdir) / "checkpoints"
+        folder = Path(workdir) / run.CHECKPOINTS
         mesh.on_main(
             lambda: run.check(workdir, c, made.spec, made.inputs, extend=extend, saved=bool(saved_steps(folder)))
         )
@@ -52,7 +53,7 @@ def train(
         if notes["step"] > plan.total:
             raise ValueError(f"--workdir {workdir} is at step {notes['step']}; allowed are runs of more than that")
         mesh.on_main(lambda: run.claim(workdir, c, made.spec, made.inputs, total=plan.total))
-        mesh.on_main(lambda: logs.cut_back(workdir, notes["step"]))
+        mesh.on_main(lambda: run.cut_log_back(workdir, notes["step"]))
         log = logs.Log(workdir, total_steps=plan.total, start_step=notes["step"], main=mesh.is_main())
         try:
             log.message(plans.first_line(made, plan, notes["step"]))
@@ -121,7 +122,7 @@ class Loop:
         """Begin the profiler's trace before the first step asked for, and end it after the last."""
         first, last = self.profile or (math.inf, -1)
         if not self.tracing and self.step <= first < self.step + count:
-            jax.profiler.start_trace(str(self.workdir / "profile"))
+            jax.profiler.start_trace(str(self.workdir / run.PROFILE))
             self.tracing = True
         elif self.tracing and self.step > last:
             jax.block_until_ready(waiting)
@@ -256,11 +257,11 @@ def evaluate(c: ConfigDict, workdir, devices=None) -> dict:
 
 
 def _measure_again(made: Experiment, workdir: Path) -> dict:
-    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=1, keep=made.config.train.keep)
+    checkpoints = Checkpoints(workdir / run.CHECKPOINTS, every_steps=1, keep=made.config.train.keep)
     if mesh.from_main(len(checkpoints.steps())):
         state, notes = restore(made, checkpoints)
     else:
-        state, notes = _from_weights(made, *mesh.together(lambda: run.weights_alone(workdir, made.config.eval.weights)))
+        state, notes = _from_weights(made, *mesh.together(lambda: weights_alone(workdir, made.config.eval.weights)))
     log = logs.Log(workdir, total_steps=notes["step"], start_step=notes["step"], main=mesh.is_main())
     try:
         plan = plans.make_plan(made)
