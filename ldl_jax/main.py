@@ -144,20 +144,19 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     except (Usage, ValueError) as error:
         return _fail(error)
     from ldl_jax import mesh
-    from ldl_jax.training import loop as train
-    from ldl_jax.training import schedule as plan
+    from ldl_jax.training import dry_run, loop, remeasure
 
     try:
         prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
         if values["dry-run"].value:
-            print(plan.sizes(c, values.devices))
+            print(dry_run.sizes(c, values.devices))
         elif values.mode == "eval":
-            train.evaluate(c, workdir)
+            remeasure.measure_again(c, workdir)
         else:
-            train.train(c, workdir, extend=values.extend, profile=profile)
+            loop.train(c, workdir, extend=values.extend, profile=profile)
     except ValueError as error:
         return _fail(error)
-    except train.NonFinite as error:
+    except loop.NonFinite as error:
         return _fail(error, 1)
     except mesh.NotJoined as error:
         return _fail(error, 3)

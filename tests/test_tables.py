@@ -19,9 +19,10 @@ from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
-from ldl_jax.training import measure, steps
 from ldl_jax.training import schedule as plan
+from ldl_jax.training import steps
 from ldl_jax.training.batches import Feed
+from ldl_jax.training.programs import device_data, make_programs
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 N, T, K = 60, 24, 4  # images to train on, to test on, classes
@@ -88,7 +89,7 @@ def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident)
     noisy, table = (np.arange(N) + 1) % K, rows(N)
     c.data.labels_file, c.data.train_table, c.data.resident = write("l.npy", noisy), write("t.npy", table), resident
     made = build.make_experiment(c, jax.devices()[:1])
-    data = measure.device_data(made.dataset.train, jax.random.key(0), made.mesh)
+    data = device_data(made.dataset.train, jax.random.key(0), made.mesh)
     assert ("images" in data) is resident
     for _, batch in Feed(made, plan.make_plan(made), 0):
         seen = steps.prepare(made.recipe, (), data, batch, jnp.zeros((), jnp.int32))
@@ -198,7 +199,7 @@ def test_a_fold_is_evaluated_and_the_others_are_trained_on(own, tmp_path):
         assert made.recipe.build.num_examples == T
         seen += list(made.test)
     assert sorted(seen) == list(range(T))
-    programs = train.make_programs(made)
+    programs = make_programs(made)
     assert programs.test is programs.train  # one copy of the images on the device
     summary = train.train(c, tmp_path / "run", devices=jax.devices()[:1])
     assert summary["splits"]["test"]["n"] == 8

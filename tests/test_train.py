@@ -1,5 +1,6 @@
 """The loop from the outside: what a run writes, and that other ways to the same run are the same run."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -15,12 +16,16 @@ import ldl_jax
 from ldl_jax import config
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.evaluation.load import load_weights
+from ldl_jax.training import dry_run, steps
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
 from ldl_jax.training import schedule as plan
-from ldl_jax.training import steps
 from ldl_jax.training.batches import Feed
+from ldl_jax.training.programs import make_programs
+from ldl_jax.training.remeasure import measure_again
+from ldl_jax.training.schedule import restore
 
 
 def settings(**fields):
@@ -41,7 +46,7 @@ def go(workdir, c, devices=1, **options):
 
 
 def measured(workdir, c):
-    return train.evaluate(c, workdir, jax.devices()[:1])
+    return measure_again(c, workdir, jax.devices()[:1])
 
 
 def contents(folder):
@@ -172,7 +177,7 @@ def test_a_run_has_its_scores_before_and_after_a_temperature_fitted_on_its_holdo
 
 def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
     again = shutil.copytree(calm, tmp_path / "again")
-    train.evaluate(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
+    measure_again(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
     said = capsys.readouterr().out
     assert "test at T" in said
     assert f"{again / 'report.html'}" in said
@@ -189,9 +194,9 @@ def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
 @pytest.mark.slow
 def test_another_evaluation_says_the_same_and_another_average_something_else(calm, tmp_path):
     again = shutil.copytree(calm, tmp_path / "again")
-    train.evaluate(settings(optimizer__ema=0.9, data__eval_batch_size=50), again, jax.devices()[:1])
+    measure_again(settings(optimizer__ema=0.9, data__eval_batch_size=50), again, jax.devices()[:1])
     np.testing.assert_allclose(predictions(again)["logits"], predictions(calm)["logits"], atol=1e-5)
-    train.evaluate(settings(optimizer__ema=0.9, eval__weights="ema"), again, jax.devices()[:1])
+    measure_again(settings(optimizer__ema=0.9, eval__weights="ema"), again, jax.devices()[:1])
     assert np.abs(predictions(again)["logits"] - predictions(calm)["logits"]).max() > 1e-3
 
 
@@ -200,14 +205,22 @@ def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_
     c = settings(optimizer__ema=0.9, data__resident=False)
     with monkeypatch.context() as patch:
         calls = iter(range(100))
-        patch.setattr(train._Terminated, "__enter__", lambda self: lambda steps: next(calls) == 16)
-        patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
+        patch.setattr(train, "terminated", lambda: contextlib.nullcontext(lambda steps: next(calls) == 16))
         assert go(tmp_path, c) is None
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
     assert not (tmp_path / "summary.json").exists()
     go(tmp_path, c)
     assert (tmp_path / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
     chex.assert_trees_all_equal(predictions(tmp_path), predictions(calm))
+
+
+def test_an_array_that_would_be_sent_to_the_devices_in_every_step_is_refused(tmp_path, monkeypatch):
+    def numpy_batches(experiment, plan, first):
+        return ((1, {"index": np.arange(96, dtype=np.int32)}) for _ in range(first, plan.total))
+
+    monkeypatch.setattr(train, "Feed", numpy_batches)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        go(tmp_path, settings())
 
 
 def test_a_longer_run_needs_the_word_and_is_recorded(calm, tmp_path):
@@ -271,9 +284,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_no_checkpoint_holds_it(tmp_pa
     c = settings(optimizer__learning_rate=1e38, train__save_every_epochs=0.08, optimizer__schedule="constant")
     with pytest.raises(train.NonFinite, match=r"step \d+: loss .* at learning rate 1e\+38"):
         go(tmp_path, c)
-    checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
     made = build.make_experiment(c, jax.devices()[:1])
-    _, notes = train.restore(made, checkpoints)
+    _, notes = restore(made, checkpoints)
     assert np.isfinite([row["loss"] for row in notes["window"]]).all()
     checkpoints.close()
     assert not (tmp_path / "summary.json").exists()
@@ -316,12 +329,12 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
 
 
 def test_sizes_are_told_before_anything_starts():
-    text = plan.sizes(settings(), 1)
+    text = dry_run.sizes(settings(), 1)
     assert "39 = 3 epochs of 13" in text
     assert f"{3072 * 10 * 4:,}" in text
     assert ".0\n" not in text  # bytes are whole numbers
     assert f"{1797 * 64:,}" in text  # images of both splits  # the label memory: 1,437 rows padded to 3,072, f32
-    eighth = plan.sizes(settings(), 8)
+    eighth = dry_run.sizes(settings(), 8)
     assert f"{3072 * 10 * 4 // 8:,}" in eighth
 
 
@@ -330,8 +343,8 @@ def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
     c = settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0)
     go(tmp_path, c)
     made = build.make_experiment(c, jax.devices()[:1])
-    checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
-    state, _ = train.restore(made, checkpoints)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
+    state, _ = restore(made, checkpoints)
     checkpoints.close()
     fresh = steps.init_state(made.recipe, jax.random.key(0))
     # steps 0 and 1 make the one update; step 2 waits for its partner
@@ -413,10 +426,9 @@ def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
     half = shutil.copytree(calm, tmp_path / "half")
     c = settings(optimizer__ema=0.9, train__epochs=4.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Terminated, "__enter__", lambda self: lambda steps: True)
-        patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
+        patch.setattr(train, "terminated", lambda: contextlib.nullcontext(lambda steps: True))
         assert go(half, c, extend=True) is None
-    assert not train.evaluate(c, half, jax.devices()[:1])["finished"]
+    assert not measure_again(c, half, jax.devices()[:1])["finished"]
     with pytest.raises(ValueError, match=r"half is not finished: it has no model.npz"):
         build.make_experiment(settings(labels__name="teacher", teachers=(str(half),)))
 
@@ -462,7 +474,7 @@ def test_a_run_is_not_extended_to_less(calm):
 @pytest.mark.parametrize("name", slow_but(["mean_teacher"], ["peer", "mean_teacher"]))
 def test_a_second_network_that_is_no_number_ends_the_run_too(name):
     made = build.make_experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
-    device, state = train.make_programs(made), plan.fresh_state(made)
+    device, state = make_programs(made), plan.fresh_state(made)
     broken = jax.tree.map(lambda x: x * np.nan, state.labels["params"]) if name == "peer" else state.labels["params"]
     if name == "mean_teacher":
         broken = {**broken, "fc": jax.tree.map(lambda x: x + np.inf, broken["fc"])}

@@ -139,7 +139,7 @@ def _is_finished(planned: Planned, workdir, place: Path) -> bool:
 
 def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
     from ldl_jax import checkpoint
-    from ldl_jax.training import loop as train
+    from ldl_jax.training import loop, remeasure
 
     c = planned.config.copy_and_resolve_references()
     c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)
@@ -147,9 +147,9 @@ def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(place):
         if run.is_finished(place) and not checkpoint.saved_steps(place / run.CHECKPOINTS):
-            summary = train.evaluate(c, place)  # only its predictions are gone
+            summary = remeasure.measure_again(c, place)  # only its predictions are gone
         else:
-            summary = train.train(c, place, compiled=compiled)
+            summary = loop.train(c, place, compiled=compiled)
     if summary is None:
         raise Stopped
 
