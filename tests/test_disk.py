@@ -13,8 +13,7 @@ import pytest
 
 from ldl_jax import files
 from ldl_jax import workdir as run
-from ldl_jax.checkpoint import Checkpoints
-from ldl_jax.disk import disk_fault
+from ldl_jax.checkpoint import Checkpoints, disk_fault
 from ldl_jax.main import main
 from ldl_jax.training import log
 

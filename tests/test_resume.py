@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ldl_jax import workdir as run
-from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.checksums import Checksums
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [
@@ -69,7 +69,7 @@ def everything(workdir):
     for path in ("model.npz", "best.npz", "predictions/test.npz", "predictions/holdout.npz"):
         with np.load(workdir / path, allow_pickle=False) as file:
             found |= {f"{path}:{name}": file[name] for name in file.files}
-    assert Checkpoints(workdir / "checkpoints", every_steps=1, keep=2)._fault(TOTAL) is None
+    assert Checksums(workdir / "checkpoints").fault(TOTAL) is None
     state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(TOTAL) / "state").absolute())
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         found[jax.tree_util.keystr(path)] = np.asarray(leaf)
