@@ -8,10 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ldl_jax import mesh as meshes
 from ldl_jax.contract import PyTree
 from ldl_jax.data import order
 from ldl_jax.data.base import Split
+from ldl_jax.mesh import fetch, local_slice, to_global
 from ldl_jax.metrics.base import Metric
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.programs import Programs
@@ -70,17 +70,17 @@ def measure_split(
     """
     batch_size = -(-min(batch_size, len(positions)) // mesh.size) * mesh.size
     padded = list(order.padded_batches(positions, batch_size))
-    batches = _host_batches(split, padded, meshes.local_slice(batch_size, mesh))
+    batches = _host_batches(split, padded, local_slice(batch_size, mesh))
     bar = tqdm(batches, "evaluating", len(padded), unit="batch", leave=False, delay=SLOW_SECONDS, disable=None)
     sums = []
     predictions = []
     for batch in bar:
-        batch_sums, batch_predictions = eval_step(variables, data, meshes.to_global(batch, mesh))
+        batch_sums, batch_predictions = eval_step(variables, data, to_global(batch, mesh))
         if sums:
             jax.block_until_ready(sums[-1])  # at most two dispatches in flight
         sums.append(batch_sums)
         if keep:
-            predictions.append(meshes.fetch(batch_predictions, mesh))
+            predictions.append(fetch(batch_predictions, mesh))
 
     # Fetched once, and added up in float64.
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *jax.device_get(sums))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from ldl_jax import mesh as meshes
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Split
+from ldl_jax.mesh import batch_sharding, put_replicated, replicated
 from ldl_jax.training import steps
 from ldl_jax.training.experiment import Experiment, digest
 from ldl_jax.training.schedule import abstract_state
@@ -41,7 +41,7 @@ def make_programs(experiment: Experiment, compiled: dict | None = None) -> Progr
     same = dataset.test is dataset.train  # the folds of one split
     return Programs(
         **jitted[mark],
-        frozen=meshes.put_replicated(experiment.frozen, mesh),
+        frozen=put_replicated(experiment.frozen, mesh),
         train=train,
         test=train if same else device_data(dataset.test, key, mesh),
     )
@@ -54,7 +54,7 @@ def device_data(split: Split, key, mesh: Mesh) -> PyTree:
         data |= {"images": split.images, "labels": split.labels}
     if split.mask is not None:
         data["mask"] = split.mask
-    return meshes.put_replicated(data, mesh)
+    return put_replicated(data, mesh)
 
 
 def _mark(experiment: Experiment) -> str:
@@ -66,7 +66,7 @@ def _mark(experiment: Experiment) -> str:
 def _jitted(experiment: Experiment) -> dict[str, Callable]:
     """The programs by their names in `Programs`."""
     recipe = experiment.recipe
-    everywhere = meshes.replicated(experiment.mesh)
+    everywhere = replicated(experiment.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
     step = steps.make_train_step(recipe)
     evaluate = steps.make_eval_step(recipe.build.apply, experiment.metrics, recipe.dtype)
@@ -74,6 +74,6 @@ def _jitted(experiment: Experiment) -> dict[str, Callable]:
     return {
         "step": train_jit(step),
         "chunk": train_jit(steps.make_chunk(step)),
-        "evaluate": jax.jit(evaluate, out_shardings=(everywhere, meshes.batch_sharding(experiment.mesh))),
+        "evaluate": jax.jit(evaluate, out_shardings=(everywhere, batch_sharding(experiment.mesh))),
         "report": jax.jit(recipe.source.report, out_shardings=everywhere),
     }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from ldl_jax import optimizer as opt
+from ldl_jax import optimizer
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
 from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.metrics.base import Metric, Seen
@@ -222,16 +222,16 @@ def make_train_step(recipe: Recipe) -> Callable:
     weights, batches and boxes (`mixing.base.paste_box` makes such an image). Raises ValueError while it is traced,
     where one of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
     """
-    optimizer = recipe.build.optimizer
+    transformation = recipe.build.optimizer
 
     def train_step(state, frozen, data, batch):
         batch = prepare(recipe, frozen, data, batch, state.step)
         grad = jax.value_and_grad(partial(_loss, recipe, state, batch), has_aux=True)
         (loss, (outputs, targets, batch_stats, auxiliary, losses, clean_logits)), grads = grad(state.params)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        moved = opt.updated(opt_state, recipe.accumulate)
+        moved = optimizer.updated(opt_state, recipe.accumulate)
 
         # The label source comes after the optimizer, since it may follow the network, and so does the average.
         model = {"params": params["model"], "batch_stats": batch_stats}
@@ -248,7 +248,7 @@ def make_train_step(recipe: Recipe) -> Callable:
             finite &= jnp.isfinite(clean_logits).all()
         count = state.step // recipe.accumulate
         if recipe.skip:
-            count = opt.count(state.opt_state)  # of the updates that were not skipped
+            count = optimizer.count(state.opt_state)  # of the updates that were not skipped
             masked = batch._replace(mask=jnp.where(finite, batch.mask, 0))  # what is used of it: rows, that is all
             new = unless_finite(finite, state, new, recipe.source.update(state.labels, masked, passed))
         rate = jnp.asarray(recipe.schedule(count), recipe.dtype)
