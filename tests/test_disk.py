@@ -1,6 +1,7 @@
 """A disk that is full, or may not be written: the run says so, goes on, and saves again when it can."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -82,6 +83,16 @@ def test_a_fault_that_is_not_the_disks_is_not_taken_for_one(tmp_path):
     checkpoints.save(1, {"w": jnp.arange(8.0)}, {"no JSON": object()})
     with pytest.raises(TypeError):
         checkpoints.confirm(1)
+
+
+def test_what_keeps_tracebacks_out_is_installed_once_and_not_by_an_import(tmp_path):
+    code = "import sys; before = sys.unraisablehook; import ldl_jax.checkpoint; assert sys.unraisablehook is before"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    Checkpoints(tmp_path, every_steps=1, keep=1)
+    before = sys.unraisablehook, list(logging.getLogger("absl").filters), list(logging.getLogger("asyncio").filters)
+    Checkpoints(tmp_path, every_steps=1, keep=1)
+    after = sys.unraisablehook, logging.getLogger("absl").filters, logging.getLogger("asyncio").filters
+    assert after == before
 
 
 @pytest.mark.slow

@@ -23,18 +23,12 @@ from ldl_jax.training.step_log import NonFinite, StepLog  # noqa: F401 (NonFinit
 
 
 def train(
-    c: ConfigDict,
-    directory,
-    *,
-    extend=False,
-    profile: tuple[int, int] | None = None,
-    devices=None,
-    compiled: dict | None = None,
+    c: ConfigDict, directory, *, extend: bool = False, profile=None, devices=None, compiled: dict | None = None
 ) -> dict | None:
     """Train by a config, or go on with the run in `directory`; returns the summary, or None where SIGTERM ended it.
 
     Writes checkpoints, logs, and at the end predictions, pictures, weights and summary.json below `directory`. With
-    `extend` the run may be longer than the one that is there. profile: first and last step of a profiler trace.
+    `extend` the run may be longer than the one that is there. profile: (first, last) step of a profiler trace, or None.
     compiled: kept between calls, so that runs which differ in seed and teachers alone are compiled once.
     Raises ValueError for a config or directory that does not fit, NonFinite where the loss or gradient is no number
     (with `train.on_nonfinite` 'skip_step': in too many steps in a row), OSError where results cannot be written, or
