@@ -25,7 +25,8 @@ from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.data.loading import make_dataset, statistics
 from ldl_jax.errors import UnreadableFile, Usage, one_line
-from ldl_jax.training import experiment
+from ldl_jax.evaluation.load import load_weights
+from ldl_jax.models.spec import make_network, network_spec
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]
@@ -146,12 +147,12 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
         if (directory / name).exists():
             raise ValueError(f"--workdir {directory} holds a run already ({name}); allowed is a directory without one")
     dataset = _dataset(c, classes, shape)
-    sources = workdir.network_sources(c, dataset, *statistics(c.model, dataset))
-    init, _ = experiment.make_network(sources)
+    spec = network_spec(c, dataset, *statistics(c.model, dataset))
+    init, _ = make_network(spec)
     abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
     variables = from_state_dict(read(path), abstract, str(path))
     origin = {"file": str(path), "sha256": files.sha256(path)}
-    workdir.claim(directory, c, sources | {"imported": origin}, {}, total=0)
+    workdir.claim(directory, c, spec | {"imported": origin}, {}, total=0)
     workdir.save_weights(directory / workdir.WEIGHTS, variables, step=0)
     return directory
 
@@ -179,7 +180,7 @@ def export_run(directory, path, names: str = "torchvision") -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors, the only kind that is written")
-    state = to_state_dict(workdir.load_weights(directory)[1], names)
+    state = to_state_dict(load_weights(directory)[1], names)
     write = safetensors.numpy.save_file
     return files.write_with(path, lambda temporary: write(state, temporary, metadata={"format": "pt"}))
 

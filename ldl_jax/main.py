@@ -102,14 +102,14 @@ def _run(argv: list[str], join: bool) -> None:
     config.check(c)
     # JAX is imported after these checks, so that a command line that is not right is answered at once.
     from ldl_jax import mesh
-    from ldl_jax.training import devices, loop, schedule
+    from ldl_jax.training import devices, dry_run, loop, remeasure
 
     try:
         devices.prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
         if values["dry-run"].value:
-            print(schedule.sizes(c, values.devices))
+            print(dry_run.sizes(c, values.devices))
         elif values.mode == "eval":
-            loop.evaluate(c, workdir)
+            remeasure.measure_again(c, workdir)
         else:
             loop.train(c, workdir, extend=values.extend, profile=profile)
     except loop.NonFinite as error:

@@ -23,7 +23,7 @@ from ldl_jax.data.arrays import read_images
 from ldl_jax.data.readers import pillow
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
 from ldl_jax.errors import Usage, warn
-from ldl_jax.training import experiment
+from ldl_jax.evaluation.load import load, load_weights
 
 
 class Shown(NamedTuple):
@@ -88,7 +88,7 @@ def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np
 
     Raises ValueError naming an image that cannot be read, or with `skip` warns of it; and where none can.
     """
-    apply, variables = experiment.load(path)
+    apply, variables = load(path)
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
     outputs, kept = [], []
     for positions, images in _batches(_readable(shown, skip), batch_size):
@@ -166,14 +166,14 @@ def predict(path: Path, source: Path, *, out: Path | None = None, raw=False, ski
     them), name str[n], classes str[K] and, where they are known, label i32[n]. Raises ValueError in one sentence where
     something is not right.
     """
-    sources = workdir.load_weights(path)[0]
+    sources = load_weights(path)[0]
     shown = _shown(path, source, sources)
     values, kept = logits(path, shown, batch_size=batch_size, skip=skip)
     if not raw:
         values = calibrated(path, values)
     names = [shown.names[position] for position in kept]
     labels = {} if shown.label is None else {"label": shown.label[kept]}
-    stem = out or path / "predicted" / source.stem
+    stem = out or path / workdir.PREDICTED / source.stem
     text = table(names, sources["classes"], softmax(values.astype(np.float64), -1))
     return [
         files.write_npz(

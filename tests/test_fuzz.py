@@ -140,7 +140,7 @@ def small(made):
 
 def built(made):
     c = checked(small(made))
-    return c and build.experiment(c, jax.devices()[:1])
+    return c and build.make_experiment(c, jax.devices()[:1])
 
 
 def assert_shapes_kept(made):

@@ -39,15 +39,14 @@ def read(path) -> Run:
     made = run.read_config(path)
     if made is None:
         raise ValueError(f"{path} is no run directory: it has no {run.CONFIG}; allowed are those of ldl_jax.main")
-    file = path / "predictions" / "test.npz"
-    if not (path / run.SUMMARY).is_file() or not file.is_file():
+    if not run.is_measured(path):
         raise ValueError(f"{path} is not finished: it has no {run.SUMMARY} and predictions; train it to its end")
     temperature, at_bound = None, False
     if (path / run.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / run.CALIBRATION)
         if name == "temperature":
             temperature, at_bound = params["temperature"], params["at_bound"]
-    said = predictions.read(file)._replace(name=path.name)
+    said = predictions.read(run.predictions_file(path))._replace(name=path.name)
     return Run(path, made, settings(made), said, temperature, at_bound)
 
 

@@ -18,7 +18,6 @@ from ldl_jax.config.study import Planned
 from ldl_jax.errors import UnreadableFile
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves, runs
-from ldl_jax.training import log as logs
 
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")
@@ -93,7 +92,7 @@ def _digest(*columns: np.ndarray) -> str:
 
 
 def _epochs(workdir) -> dict[str, list[float]]:
-    rows = [row for row in logs.read(Path(workdir) / logs.METRICS) if "test/accuracy" in row]
+    rows = [row for row in run.read_log(Path(workdir) / run.METRICS) if "test/accuracy" in row]
     return {name: [row[field] for row in rows] for name, field in
             (("epoch", "epoch"), ("accuracy", "test/accuracy"), ("ece", "test/ece"))}  # fmt: skip
 

@@ -15,7 +15,6 @@ from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation.curves import divided
 from ldl_jax.evaluation.predictions import Predictions, streamed
 from ldl_jax.report.table import table
-from ldl_jax.training import log as logs
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.measure import Measured
 from ldl_jax.training.steps import TrainState
@@ -54,7 +53,7 @@ def write(made: Experiment, workdir: Path, state: TrainState, found: dict[str, M
     log.message("")
     log.message(table(splits | {f"{split} at T": scores for split, scores in scaled.items()}))
     log.message(_of_temperature(fitted))
-    log.message("\n".join(["wrote:", *(f"  {path}" for path in paths), f"  {workdir / logs.METRICS}"]))
+    log.message("\n".join(["wrote:", *(f"  {path}" for path in paths), f"  {workdir / run.METRICS}"]))
     return summary
 
 
@@ -151,7 +150,7 @@ def draw(made: Experiment, workdir: Path, found: dict[str, Measured], floor: flo
     name, bins = _name(made), found["test"].sums["calibration"]
     return [
         figures.reliability(workdir / "reliability.png", bins, title=name, floor=floor),
-        figures.curves(workdir / "curves.png", logs.read(workdir / logs.METRICS), title=name),
+        figures.curves(workdir / "curves.png", run.read_log(workdir / run.METRICS), title=name),
     ]
 
 
