@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -28,6 +29,8 @@ from ldl_jax.study import __main__ as study
 from ldl_jax.study import cards, page, runner, workers
 from ldl_jax.study import hypotheses as verdict
 from ldl_jax.study import plan as planning
+from ldl_jax.study import run as study_run
+from ldl_jax.study.progress import Progress
 from ldl_jax.training import experiment as build
 from ldl_jax.training import programs
 
@@ -102,7 +105,7 @@ def card(one, draw, shift=0.0, scaled=True):
 
 def test_teachers_come_first_and_seeds_count_from_the_config_s_own(file):
     found = planned(file)
-    assert [runner.name(one) for one in found] == ["teacher/0", "student/0", "student/1", "plain/0", "plain/1"]
+    assert [one.name for one in found] == ["teacher/0", "student/0", "student/1", "plain/0", "plain/1"]
     assert [one.config.seed for one in found] == [7, 0, 1, 0, 1]
     assert found[2].needs == (("teacher", 0),)  # one teacher for both seeds
     assert len({one.identity for one in found}) == 5
@@ -249,17 +252,18 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
     first, second = planned(file)[-2:]
     made = card(first, np.random.default_rng(0))
 
-    def one(asked, workdir, compiled):
+    def train(asked, folder, compiled):
         if asked is first:
-            cards.write(tmp_path / runner.CARDS, first, made)
+            cards.write(tmp_path / study_run.CARDS, first, made)
             raise Busy
-        cards.write(tmp_path / runner.CARDS, second, made)
+        cards.write(tmp_path / study_run.CARDS, second, made)
         return made
 
-    monkeypatch.setattr(runner, "one", one)
-    monkeypatch.setattr(runner, "POLL", 0.01)
-    progress = runner.Progress([first, second], {}, 1)
-    assert runner.in_turn([first, second], tmp_path, progress) == {}
+    monkeypatch.setattr(study_run, "train", train)
+    monkeypatch.setattr(workers, "POLL", 0.01)
+    progress = Progress([first, second], {}, 1)
+    here = workers.ThisProcess(tmp_path, progress.say)
+    assert runner.execute([first, second], progress, 1, lambda slot, cell: here) == {}
     said = capsys.readouterr().err
     assert "plain/0: another process works on it; waiting" in said
     assert "2/2 plain/1" in said
@@ -272,27 +276,27 @@ def test_a_run_that_another_process_ended_just_now_is_not_begun_anew(file, tmp_p
 
     @contextlib.contextmanager
     def late(folder):  # the other process ends between the look at the card and the lock
-        cards.write(tmp_path / runner.CARDS, planned_one, made)
+        cards.write(tmp_path / study_run.CARDS, planned_one, made)
         with held(folder):
             yield
 
     monkeypatch.setattr(run, "locked", late)
     monkeypatch.setattr("ldl_jax.training.loop.train", None)
-    assert runner.one(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
+    assert study_run.train(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
 
 
 def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_path):
     student = planned(file)[1]
-    place, teacher = (runner.directory(tmp_path, key) for key in (student.key, student.needs[0]))
+    place, teacher = (study_run.directory(tmp_path, *key) for key in (student.key, student.needs[0]))
     for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz"):
         files.write(place / name, "")
     files.write(place / run.CONFIG, config.to_json(student.config))
     files.write(teacher / run.WEIGHTS, "weights")
     digest = files.sha256(teacher / run.WEIGHTS)
     files.write_json(place / run.VERSIONS, {"starts": [{"inputs": {"teachers[0] = x": digest, "data.root = y": "z"}}]})
-    assert runner._is_finished(student, tmp_path, place)
+    assert study_run._is_finished(student, tmp_path, place)
     files.write(teacher / run.WEIGHTS, "other weights")
-    assert not runner._is_finished(student, tmp_path, place)
+    assert not study_run._is_finished(student, tmp_path, place)
 
 
 @pytest.mark.parametrize(
@@ -541,10 +545,13 @@ class Told:
     """A progress that is not shown."""
 
     def __init__(self):
-        self.lost, self.said = set(), []
+        self.lost, self.said, self.cards = set(), [], []
 
     def say(self, text):
         self.said.append(text)
+
+    def finished(self, planned, card):
+        self.cards.append(card)
 
 
 def board(*cells_of, seeds=3):
@@ -554,7 +561,7 @@ def board(*cells_of, seeds=3):
         cells.Planned(cell, place, None, cells.needs(cell, place, made), "", {})
         for cell in cells.order(made) for place in range(cell.seeds)
     ]  # fmt: skip
-    return workers.Board(todo, Told(), threading.Event())
+    return runner.Board(todo, Told(), threading.Event())
 
 
 def test_the_time_left_is_the_most_similar_cell_s_for_as_many_images(file):
@@ -566,13 +573,13 @@ def test_the_time_left_is_the_most_similar_cell_s_for_as_many_images(file):
         Cell("long_large", "base.py", {"model.cifar_resnet.depth": 14, "train.epochs": 120.0}, 1),
     ))""",
     )
-    found = {runner.name(one): one for one in planned(file)}
+    found = {one.name: one for one in planned(file)}
     epochs = found["small/0"].config.train.epochs
-    progress = runner.Progress(list(found.values()), {("small", 0): 10.0, ("large", 0): 30.0}, 1)
+    progress = Progress(list(found.values()), {("small", 0): 10.0, ("large", 0): 30.0}, 1)
     assert progress.left() == pytest.approx(10.0 + (10.0 + 30.0) * 120 / epochs)
     progress.jobs = 2
     assert progress.left() == pytest.approx(5.0 + 20.0 * 120 / epochs)
-    assert runner.Progress(list(found.values()), {}, 1).left() == 0
+    assert Progress(list(found.values()), {}, 1).left() == 0
 
 
 def test_runs_are_handed_out_so_that_no_process_is_idle():
@@ -606,27 +613,173 @@ def test_a_run_that_is_given_up_takes_those_it_teaches_with_it():
 @pytest.mark.parametrize(
     ("code", "answer"),
     [
-        ("print('noise', flush=True); print('done', input(), flush=True)", (True, "")),
-        ("print('failed', input(), 'the disk is full', flush=True)", (False, "the disk is full")),
+        ("while True: print('noise', flush=True); print('done', input(), flush=True)", (True, "")),
+        ("while True: print('failed', input(), 'the disk is full', flush=True)", (False, "the disk is full")),
         ("input(); exit('killed')", (False, "its process ended with status 1 (killed)")),
         ("exit(3)", (False, "its process ended with status 3 (no word)")),
     ],
     ids=["done", "failed", "dies", "dies at once"],
 )  # fmt: skip
-def test_what_a_process_answers(code, answer):
-    live = set()
-    process = workers.Process("plain", [sys.executable, "-c", code], dict(os.environ), live, threading.Event())
-    assert process.ask(board(("plain", ())).take(0)) == answer
+def test_what_a_process_answers(tmp_path, code, answer):
+    process = workers.Process([sys.executable, "-c", code], dict(os.environ), tmp_path)
+    plain = board(("plain", ())).take(0)
+    assert process.ask(plain) == answer
+    with pytest.raises(RuntimeError, match=re.escape(answer[1]) or "it left no card"):
+        process.run(plain)
     process.close()
-    assert not live
 
 
-def test_a_process_that_was_given_bad_input_is_not_tried_again():
+def test_a_process_that_was_given_bad_input_is_not_tried_again(tmp_path):
     words = [sys.executable, "-c", "import sys; print('error: no such field', file=sys.stderr); sys.exit(2)"]
-    process = workers.Process("plain", words, dict(os.environ), set(), threading.Event())
-    with pytest.raises(ValueError, match="no such field"):
-        process.ask(board(("plain", ())).take(0))
+    process = workers.Process(words, dict(os.environ), tmp_path)
+    with pytest.raises(runner.Permanent, match=r"ended with status 2 \(error: no such field\)"):
+        process.run(board(("plain", ())).take(0))
     process.close()
+
+
+class Worker:
+    """A worker whose runs fail as often as `faults` says: run -> exceptions that are left."""
+
+    def __init__(self, faults, dead=False):
+        self.faults, self.dead = faults, dead
+        self.asked, self.closed, self.stopped = [], False, False
+
+    def run(self, planned):
+        self.asked.append(planned.name)
+        left = self.faults.get(planned.name)
+        if left:
+            raise left.pop(0)
+        return planned.name
+
+    def ended(self):
+        return self.dead
+
+    def stop(self):
+        self.stopped = True
+
+    def close(self):
+        self.closed = True
+
+
+def executed(some, jobs=1, faults=None, dead=False):
+    """(what failed, the workers that were started) of a board's runs."""
+    started = []
+
+    def start(slot, cell):
+        started.append(Worker(faults or {}, dead))
+        return started[-1]
+
+    return runner.execute(some.waiting, some.progress, jobs, start), started
+
+
+def test_a_run_that_fails_is_tried_again_by_a_new_worker():
+    some = board(("plain", ()), seeds=2)
+    failed, started = executed(some, faults={"plain/0": [OSError("the disk\nis full")]})
+    assert failed == {}
+    assert some.progress.said == ["plain/0: tried again: the disk is full"]
+    assert some.progress.cards == ["plain/0", "plain/1"]
+    assert [worker.asked for worker in started] == [["plain/0"], ["plain/0", "plain/1"]]
+    assert all(worker.closed for worker in started)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_twice_is_given_up_and_the_others_go_on(jobs):
+    some = board(("student", ("teacher",)), ("teacher", ()), ("plain", ()), seeds=1)
+    failed, _ = executed(some, jobs, {"teacher/0": [OSError("x" * 400), OSError("y" * 400)]})
+    assert failed == {"teacher/0": "y" * 400, "student/0": "its teacher teacher/0 failed"}
+    assert some.progress.said == [
+        f"teacher/0: tried again: {'x' * 300}",
+        f"teacher/0: given up: {'y' * 300}",
+        "student/0: its teacher teacher/0 failed",
+    ]
+    assert some.progress.cards == ["plain/0"]
+    assert some.progress.lost == {("teacher", 0), ("student", 0)}
+
+
+def test_a_run_that_another_attempt_cannot_help_is_given_up_at_once():
+    some = board(("plain", ()), seeds=1)
+    failed, (worker,) = executed(some, faults={"plain/0": [runner.Permanent("no such field")]})
+    assert failed == {"plain/0": "no such field"}
+    assert some.progress.said == ["plain/0: given up: no such field"]
+    assert worker.asked == ["plain/0"]
+
+
+def test_a_worker_that_has_ended_is_replaced():
+    some = board(("plain", ()))
+    _, started = executed(some, dead=True)
+    assert some.progress.cards == ["plain/0", "plain/1", "plain/2"]
+    assert len(started) == 3
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_that_is_stopped_loses_nothing(jobs):
+    some = board(("plain", ()), seeds=2)
+    started = []
+
+    class Terminated(Worker):
+        def run(self, planned):
+            os.kill(os.getpid(), signal.SIGTERM)
+            until = time.monotonic() + 10
+            while not self.stopped and time.monotonic() < until:
+                time.sleep(0.01)
+            raise OSError("its process ended with status 0")
+
+    def start(slot, cell):
+        started.append(Terminated({}))
+        return started[-1]
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(runner.Stopped):
+        runner.execute(some.waiting, some.progress, jobs, start)
+    assert (some.progress.said, some.progress.lost) == ([], set())
+    assert all(worker.stopped and worker.closed for worker in started)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_breaks_a_slot_ends_the_study_and_stops_the_other_workers():
+    some = board(("plain", ()), ("other", ()))
+    waiting = threading.Event()
+
+    class Waits(Worker):
+        def run(self, planned):
+            waiting.set()
+            until = time.monotonic() + 10
+            while not self.stopped and time.monotonic() < until:
+                time.sleep(0.01)
+            raise OSError("stopped")
+
+    started = Waits({})
+
+    def start(slot, cell):
+        if cell == "plain":
+            return started
+        waiting.wait(10)
+        raise OSError("no more processes")
+
+    with pytest.raises(OSError, match="no more processes"):
+        runner.execute(some.waiting, some.progress, 2, start)
+    assert started.stopped
+    assert started.closed
+
+
+def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(file, tmp_path, monkeypatch):
+    first, second = planned(file)[-2:]
+    asked, answers = [], []
+
+    def train(one, folder, compiled):
+        asked.append(one.name)
+        if one is first:
+            raise OSError("the disk\nis full")
+        return card(one, np.random.default_rng(0))
+
+    monkeypatch.setattr(study_run, "train", train)
+    here = workers.ThisProcess(tmp_path, answers.append)
+    workers.answer_requests([first, second], here, ["plain/0\n", "plain/1\n"], answers.append)
+    assert answers == ["failed plain/0 the disk is full", "done plain/1"]
+    assert asked == ["plain/0", "plain/1"]
+    here.stop()
+    with pytest.raises(runner.Stopped):
+        workers.answer_requests([first, second], here, ["plain/0\n"], answers.append)
 
 
 @pytest.mark.slow

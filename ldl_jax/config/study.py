@@ -61,8 +61,13 @@ class Planned(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int]:
-        """What the run is called: its cell and its place among the seeds."""
+        """What the run is known by: its cell and its place among the seeds."""
         return self.cell.name, self.place
+
+    @property
+    def name(self) -> str:
+        """CELL/PLACE, as --only names it."""
+        return f"{self.cell.name}/{self.place}"
 
 
 def check(study: Study) -> None:

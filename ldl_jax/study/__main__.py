@@ -21,8 +21,9 @@ from ldl_jax.cli import Parser, status
 from ldl_jax.config import study as cells
 from ldl_jax.config.study import Planned, Study
 from ldl_jax.errors import Usage
-from ldl_jax.study import cards, runner, workers
+from ldl_jax.study import cards, run, runner, workers
 from ldl_jax.study import hypotheses as verdict
+from ldl_jax.study.progress import Progress
 
 MARK = "study.json"
 
@@ -71,7 +72,7 @@ def study(chosen: argparse.Namespace) -> list[str]:
         return []
     workdir = Path(chosen.workdir or f"studies/{path.stem}")
     _claim(workdir, path, asked, new=not chosen.collect)
-    there = {one.key: cards.read(workdir / runner.CARDS, one) for one in planned}
+    there = {one.key: cards.read(workdir / run.CARDS, one) for one in planned}
     failed = {} if chosen.collect else _run(chosen, wanted, there, workdir)
     if not chosen.no_report:
         _report(asked, path, planned, workdir, _command(chosen))
@@ -92,7 +93,7 @@ def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
     """The runs that --only names, and those that teach them; all without it."""
     if only is None:
         return planned
-    names = {one.cell.name for one in planned} | {runner.name(one) for one in planned}
+    names = {one.cell.name for one in planned} | {one.name for one in planned}
     wanted = set(only.split(","))
     wrong = sorted(wanted - names)
     if wrong:
@@ -100,7 +101,7 @@ def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
         raise Usage(
             f"--only names {wrong[0]!r}; allowed are {', '.join(cells_there)}, and CELL/NUMBER, 0 for its first seed"
         )
-    keys = {one.key for one in planned if {one.cell.name, runner.name(one)} & wanted}
+    keys = {one.key for one in planned if {one.cell.name, one.name} & wanted}
     for one in reversed(planned):  # teachers come before those they teach
         if one.key in keys:
             keys |= set(one.needs)
@@ -109,7 +110,7 @@ def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
 
 def _words(chosen: argparse.Namespace, *some: Planned) -> list[str]:
     """The command of these runs."""
-    return [*_command(chosen), f"--only={','.join(map(runner.name, some))}", "--no-report"]
+    return [*_command(chosen), f"--only={','.join(one.name for one in some)}", "--no-report"]
 
 
 def _command(chosen: argparse.Namespace) -> list[str]:
@@ -137,7 +138,7 @@ def _claim(workdir: Path, path: Path, asked: Study, *, new: bool) -> None:
             raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
         if name != path.stem:
             raise ValueError(f"--workdir {workdir} holds the study {name!r}; allowed for {path.stem!r} is another one")
-        if (before, planned) != (asks, seeds) and any((workdir / runner.CARDS).glob("*.json")):
+        if (before, planned) != (asks, seeds) and any((workdir / run.CARDS).glob("*.json")):
             raise ValueError(
                 f"--workdir {workdir} has results, and its findings were {_said(before, planned)}; the study's are now "
                 f"{_said(asks, seeds)}, and allowed are those written down before the runs"
@@ -162,34 +163,51 @@ def _said(findings: list, seeds: dict[str, int]) -> str:
 
 def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir: Path) -> dict[str, str]:
     """Do the runs that have no card yet; returns what failed."""
-    from ldl_jax import main as program
-
     todo = [one for one in wanted if there[one.key] is None]
     for one in todo:
         for key in one.needs:
-            if there[key] is not None and not (runner.directory(workdir, key) / "model.npz").is_file():
+            if there[key] is not None and not (run.directory(workdir, *key) / "model.npz").is_file():
                 raise ValueError(
-                    f"{runner.name(one)} needs the weights of {key[0]}/{key[1]}, which has a result card but no "
-                    f"{runner.directory(workdir, key) / 'model.npz'}; bring them back, or remove the card"
+                    f"{one.name} needs the weights of {key[0]}/{key[1]}, which has a result card but no "
+                    f"{run.directory(workdir, *key) / 'model.npz'}; bring them back, or remove the card"
                 )
     done = {one.key: there[one.key].facts["seconds"] for one in wanted if there[one.key] is not None}
-    progress = runner.Progress(wanted, done, chosen.jobs)
+    progress = Progress(wanted, done, chosen.jobs)
     if done:
         progress.say(f"{len(done)} of {len(wanted)} runs are there")
     try:
-        if chosen.jobs == 1:
-            for one in todo[:1]:
-                program.prepare(one.config)
-            if runner.is_worker():
-                workers.bind()
-                lines = iter(sys.stdin.readline, "")
-                answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)  # on a line of its own
-                return runner.asked(wanted, workdir, progress, lines, answer)
-            return runner.in_turn(todo, workdir, progress)
-        command = lambda some: [sys.executable, *_words(chosen, *some)[1:]]  # noqa: E731
-        return workers.side_by_side(todo, workdir, progress, chosen.jobs, command)
+        return _execute(chosen, wanted, todo, workdir, progress)
     finally:
         progress.close()
+
+
+def _execute(
+    chosen: argparse.Namespace, wanted: list[Planned], todo: list[Planned], workdir: Path, progress: Progress
+) -> dict[str, str]:
+    """Do the runs in this process or in others; returns what failed."""
+    from ldl_jax import main as program
+
+    if chosen.jobs > 1:
+        start = workers.processes(todo, workdir, chosen.jobs, lambda runs: _interpreted(_words(chosen, *runs)))
+        return runner.execute(todo, progress, chosen.jobs, start)
+
+    if todo:
+        program.prepare(todo[0].config)
+    here = workers.ThisProcess(workdir, progress.say)
+    if not workers.is_worker():
+        return runner.execute(todo, progress, 1, lambda slot, cell: here)
+
+    # The process that started this one names the runs, and tries again those that fail.
+    workers.bind()
+    requests = iter(sys.stdin.readline, "")
+    answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)  # on a line of its own
+    workers.answer_requests(wanted, here, requests, answer)
+    return {}
+
+
+def _interpreted(words: list[str]) -> list[str]:
+    """The same command with the interpreter that runs this one."""
+    return [sys.executable, *words[1:]]
 
 
 def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, words: list[str]) -> None:
@@ -198,7 +216,7 @@ def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, wor
 
     found: verdict.Cards = {}
     for one in planned:
-        card = cards.read(workdir / runner.CARDS, one)
+        card = cards.read(workdir / run.CARDS, one)
         if card is not None:
             found.setdefault(one.cell.name, {})[one.place] = card
     if not found:

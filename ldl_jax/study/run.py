@@ -1,0 +1,92 @@
+"""One run of a study, trained in this process, and where a study's directory keeps what belongs to it."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from ldl_jax import config, files, workdir
+from ldl_jax.config.study import Planned
+from ldl_jax.study import cards
+from ldl_jax.study.runner import Stopped
+
+RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
+SPENT = "spent.txt"  # of a run's directory: the seconds of all attempts
+
+
+def directory(folder, cell: str, place: int) -> Path:
+    """Where the run of a cell and a place among its seeds lies in a study's folder."""
+    return Path(folder) / RUNS / f"{cell}-{place}"
+
+
+def train(planned: Planned, folder, compiled: dict) -> cards.Card:
+    """Train a run in this process, its output into a log file, and keep its card; teachers must be there.
+
+    folder: the study's. compiled: programs, kept between calls. Of a run that is finished already, its card alone is
+    made. Raises Busy where another process is at it, and Stopped where SIGTERM ended it.
+    """
+    folder = Path(folder)
+    here = directory(folder, *planned.key)
+    # Held until the card is there, longer than the run's own lock: no other process begins the run anew.
+    with workdir.locked(folder / LOCKS / here.name):
+        # Another process may have made the card since the caller looked.
+        card = cards.read(folder / CARDS, planned)
+        if card is not None:
+            return card
+        if not _is_finished(planned, folder, here):
+            _train(planned, folder, here, compiled)
+        card = cards.make(planned, here, _spent(here))
+        cards.write(folder / CARDS, planned, card)
+        # The weights are in model.npz as well, and nothing goes on from here.
+        shutil.rmtree(here / "checkpoints", ignore_errors=True)
+        return card
+
+
+def _is_finished(planned: Planned, folder: Path, here: Path) -> bool:
+    """Whether a directory holds this very run to its end, learned from the teachers that are there now."""
+    needed = (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz")
+    if not all((here / name).is_file() for name in needed):
+        return False
+    inputs = json.loads((here / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]
+    digests_then = [digest for name, digest in inputs.items() if name.startswith("teachers[")]
+    weights = [directory(folder, *key) / workdir.WEIGHTS for key in planned.needs]
+    digests_now = [files.sha256(path) for path in weights if path.is_file()]
+    if digests_then != digests_now:
+        return False
+    return not config.differences(workdir.read_config(here), planned.config)
+
+
+def _train(planned: Planned, folder: Path, here: Path, compiled: dict) -> None:
+    from ldl_jax import checkpoint
+    from ldl_jax.training import loop
+
+    settings = planned.config.copy_and_resolve_references()
+    settings.teachers = tuple(str(directory(folder, *key)) for key in planned.needs)
+    log = folder / LOGS / f"{planned.cell.name}-{planned.place}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(here):
+        if workdir.is_finished(here) and not checkpoint.saved_steps(here / "checkpoints"):
+            summary = loop.evaluate(settings, here)  # only its predictions are gone
+        else:
+            summary = loop.train(settings, here, compiled=compiled)
+    if summary is None:
+        raise Stopped
+
+
+@contextmanager
+def _timed(here: Path) -> Iterator[None]:
+    """Add the seconds of an attempt to those of the run, for its card."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        if (here / workdir.CONFIG).is_file():
+            seconds = _spent(here) + time.perf_counter() - began
+            files.write(here / SPENT, f"{seconds:.1f}\n")
+
+
+def _spent(here: Path) -> float:
+    file = here / SPENT
+    return float(file.read_text()) if file.is_file() else 0.0
