@@ -1,4 +1,4 @@
-"""One run of a study, trained in this process, and where a study's directory keeps what belongs to it."""
+"""One run of a study, trained in this process, and its card."""
 
 import json
 import shutil
@@ -9,36 +9,30 @@ from pathlib import Path
 
 from ldl_jax import config, files, workdir
 from ldl_jax.config.study import Planned
-from ldl_jax.study import cards
+from ldl_jax.study import cards, directory
 from ldl_jax.study.runner import Stopped
 
-RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
 SPENT = "spent.txt"  # of a run's directory: the seconds of all attempts
-
-
-def directory(folder, cell: str, place: int) -> Path:
-    """Where the run of a cell and a place among its seeds lies in a study's folder."""
-    return Path(folder) / RUNS / f"{cell}-{place}"
 
 
 def train(planned: Planned, folder, compiled: dict) -> cards.Card:
     """Train a run in this process, its output into a log file, and keep its card; teachers must be there.
 
-    folder: the study's. compiled: programs, kept between calls. Of a run that is finished already, its card alone is
-    made. Raises Busy where another process is at it, and Stopped where SIGTERM ended it.
+    folder: the study's directory. compiled: programs, kept between calls. Of a run that is finished already, its card
+    alone is made. Raises Busy where another process is at it, and Stopped where SIGTERM ended it.
     """
     folder = Path(folder)
-    here = directory(folder, *planned.key)
+    here = directory.of_run(folder, *planned.key)
     # Held until the card is there, longer than the run's own lock: no other process begins the run anew.
-    with workdir.locked(folder / LOCKS / here.name):
+    with workdir.locked(folder / directory.LOCKS / here.name):
         # Another process may have made the card since the caller looked.
-        card = cards.read(folder / CARDS, planned)
+        card = cards.read(folder / directory.CARDS, planned)
         if card is not None:
             return card
         if not _is_finished(planned, folder, here):
             _train(planned, folder, here, compiled)
         card = cards.make(planned, here, _spent(here))
-        cards.write(folder / CARDS, planned, card)
+        cards.write(folder / directory.CARDS, planned, card)
         # The weights are in model.npz as well, and nothing goes on from here.
         shutil.rmtree(here / "checkpoints", ignore_errors=True)
         return card
@@ -51,7 +45,7 @@ def _is_finished(planned: Planned, folder: Path, here: Path) -> bool:
         return False
     inputs = json.loads((here / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]
     digests_then = [digest for name, digest in inputs.items() if name.startswith("teachers[")]
-    weights = [directory(folder, *key) / workdir.WEIGHTS for key in planned.needs]
+    weights = [directory.of_run(folder, *key) / workdir.WEIGHTS for key in planned.needs]
     digests_now = [files.sha256(path) for path in weights if path.is_file()]
     if digests_then != digests_now:
         return False
@@ -63,8 +57,8 @@ def _train(planned: Planned, folder: Path, here: Path, compiled: dict) -> None:
     from ldl_jax.training import loop
 
     settings = planned.config.copy_and_resolve_references()
-    settings.teachers = tuple(str(directory(folder, *key)) for key in planned.needs)
-    log = folder / LOGS / f"{planned.cell.name}-{planned.place}.txt"
+    settings.teachers = tuple(str(directory.of_run(folder, *key)) for key in planned.needs)
+    log = folder / directory.LOGS / f"{planned.cell.name}-{planned.place}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(here):
         if workdir.is_finished(here) and not checkpoint.saved_steps(here / "checkpoints"):

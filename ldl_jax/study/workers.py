@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import Busy, one_line
-from ldl_jax.study import cards, run, runner
+from ldl_jax.study import cards, directory, run, runner
 
 DONE, FAILED = "done", "failed"  # a process's answers to the one that handed it a run
 POLL = 2.0  # seconds between two looks at a run that another process works on
@@ -37,7 +37,7 @@ class ThisProcess:
         """
         waiting = False
         while not self.stopping.is_set():
-            card = cards.read(self.folder / run.CARDS, planned)
+            card = cards.read(self.folder / directory.CARDS, planned)
             if card is not None:
                 return card
             try:
@@ -159,7 +159,7 @@ def processes(todo: list[Planned], folder, jobs: int, command: Callable) -> Call
         runs.setdefault(planned.cell.name, []).append(planned)
 
     def start(slot: int, cell: str) -> Process:
-        return Process(command(runs[cell]), environment(slot, jobs, gpus), Path(folder) / run.CARDS)
+        return Process(command(runs[cell]), environment(slot, jobs, gpus), Path(folder) / directory.CARDS)
 
     return start
 
