@@ -21,7 +21,7 @@ import shapes
 from scipy import stats
 
 from ldl_jax import config, files, workdir
-from ldl_jax.config.study import Cell, Finding, Planned, Study, load, needs, order, shared_teacher
+from ldl_jax.config.study import Cell, Finding, Planned, Study, identity, load, needs, order, shared_teacher
 from ldl_jax.errors import Busy
 from ldl_jax.study import __main__ as command
 from ldl_jax.study import cards, directory, hypotheses, page, plan, run, runner, workers
@@ -116,6 +116,43 @@ def test_fields_for_all_cells_are_read_by_their_types(file):
     found = planned(file, {"data.root": "there", "optimizer.boundaries": "(1.0, 2.0)", "data.resident": "True"})
     assert all(one.config.data.root == "there" for one in found)
     assert found[0].config.optimizer.boundaries == (1.0, 2.0)
+
+
+KEPT = Path(__file__).parent.parent / "docs" / "results" / "cifar10_small" / "cards"
+ADDED = {"augment.names": ("mine.blur",)}  # fields of config.identity.ADDED -> a value that is not the default
+
+
+def test_cards_that_were_kept_are_those_of_today_s_plan():
+    """Nobody's results are refused because the settings, or what counts of them, have grown since."""
+    study_file = next(path for path in CONFIGS if path.stem == "cifar10_small")
+    identities = {f"{one.cell.name}-{one.place}": one.identity for one in planned(study_file)}
+    kept = {path.stem: json.loads(path.read_text())["identity"] for path in KEPT.glob("*.json")}
+    assert len(kept) == 72
+    assert kept == identities
+
+
+@pytest.mark.parametrize("field", config.identity.ADDED)
+def test_a_field_that_was_added_counts_only_where_it_differs_from_its_default(field):
+    usual, other = config.default(), config.default()
+    *blocks, name = field.split(".")
+    block = other
+    for block_name in blocks:
+        block = block[block_name]
+    block[name] = ADDED[field]
+
+    settings = config.decisive(usual)
+    assert field not in settings
+    assert config.decisive(other) == {**settings, field: config.flatten(other)[field]}
+    assert identity(config.decisive(other), []) != identity(settings, [])
+
+    # A run whose config.json was written before the field was there is the same run at its default alone.
+    before = block_before = json.loads(config.to_json(usual))
+    for block_name in blocks:
+        block_before = block_before[block_name]
+    del block_before[name]
+    run_before = config.from_json(json.dumps(before))
+    assert config.differences(run_before, usual) == {}
+    assert list(config.differences(run_before, other)) == [field]
 
 
 FAULTS = {  # a study's text -> what the sentence says
