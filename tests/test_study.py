@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,17 +20,13 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import config, files
-from ldl_jax import workdir as run
-from ldl_jax.config import study as cells
-from ldl_jax.config.study import Cell, Finding, Study
+from ldl_jax import config, files, workdir
+from ldl_jax.config.study import Cell, Finding, Planned, Study, identity, load, needs, order, shared_teacher
 from ldl_jax.errors import Busy
-from ldl_jax.study import __main__ as study
-from ldl_jax.study import cards, page, runner, workers
-from ldl_jax.study import hypotheses as verdict
-from ldl_jax.study import plan as planning
-from ldl_jax.training import experiment as build
-from ldl_jax.training import programs
+from ldl_jax.study import __main__ as command
+from ldl_jax.study import cards, directory, hypotheses, page, plan, run, runner, workers
+from ldl_jax.study.progress import Progress
+from ldl_jax.training import experiment, programs
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
 LARGE = ("cifar100", "cifar10")  # a hundred cells and forty
@@ -72,7 +69,7 @@ def write(file, text):
 
 
 def planned(file, overrides=None):
-    return planning.plan(cells.load(file), file, overrides)
+    return plan.plan(load(file), file, overrides)
 
 
 def card(one, draw, shift=0.0, scaled=True):
@@ -102,7 +99,7 @@ def card(one, draw, shift=0.0, scaled=True):
 
 def test_teachers_come_first_and_seeds_count_from_the_config_s_own(file):
     found = planned(file)
-    assert [runner.name(one) for one in found] == ["teacher/0", "student/0", "student/1", "plain/0", "plain/1"]
+    assert [one.name for one in found] == ["teacher/0", "student/0", "student/1", "plain/0", "plain/1"]
     assert [one.config.seed for one in found] == [7, 0, 1, 0, 1]
     assert found[2].needs == (("teacher", 0),)  # one teacher for both seeds
     assert len({one.identity for one in found}) == 5
@@ -119,6 +116,43 @@ def test_fields_for_all_cells_are_read_by_their_types(file):
     found = planned(file, {"data.root": "there", "optimizer.boundaries": "(1.0, 2.0)", "data.resident": "True"})
     assert all(one.config.data.root == "there" for one in found)
     assert found[0].config.optimizer.boundaries == (1.0, 2.0)
+
+
+KEPT = Path(__file__).parent.parent / "docs" / "results" / "cifar10_small" / "cards"
+ADDED = {"augment.names": ("mine.blur",)}  # fields of config.identity.ADDED -> a value that is not the default
+
+
+def test_cards_that_were_kept_are_those_of_today_s_plan():
+    """Nobody's results are refused because the settings, or what counts of them, have grown since."""
+    study_file = next(path for path in CONFIGS if path.stem == "cifar10_small")
+    identities = {f"{one.cell.name}-{one.place}": one.identity for one in planned(study_file)}
+    kept = {path.stem: json.loads(path.read_text())["identity"] for path in KEPT.glob("*.json")}
+    assert len(kept) == 72
+    assert kept == identities
+
+
+@pytest.mark.parametrize("field", config.identity.ADDED)
+def test_a_field_that_was_added_counts_only_where_it_differs_from_its_default(field):
+    usual, other = config.default(), config.default()
+    *blocks, name = field.split(".")
+    block = other
+    for block_name in blocks:
+        block = block[block_name]
+    block[name] = ADDED[field]
+
+    settings = config.decisive(usual)
+    assert field not in settings
+    assert config.decisive(other) == {**settings, field: config.flatten(other)[field]}
+    assert identity(config.decisive(other), []) != identity(settings, [])
+
+    # A run whose config.json was written before the field was there is the same run at its default alone.
+    before = block_before = json.loads(config.to_json(usual))
+    for block_name in blocks:
+        block_before = block_before[block_name]
+    del block_before[name]
+    run_before = config.from_json(json.dumps(before))
+    assert config.differences(run_before, usual) == {}
+    assert list(config.differences(run_before, other)) == [field]
 
 
 FAULTS = {  # a study's text -> what the sentence says
@@ -161,7 +195,7 @@ FAULTS = {  # a study's text -> what the sentence says
 @pytest.mark.parametrize("text", FAULTS)
 def test_a_study_that_does_not_fit_together_is_one_sentence(file, tmp_path, capsys, text):
     write(file, text)
-    assert study.main([str(file), f"--workdir={tmp_path / 'w'}", "--collect"]) == 2
+    assert command.main([str(file), f"--workdir={tmp_path / 'w'}", "--collect"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1
@@ -198,28 +232,28 @@ def test_a_directory_of_another_study_or_of_other_files_is_refused(file, tmp_pat
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "thesis.txt").write_text("mine")
     words = [str(file), f"--workdir={tmp_path / 'w'}"]
-    assert study.main(words) == 2
+    assert command.main(words) == 2
     assert "holds other files and no study" in capsys.readouterr().err
-    assert study.main([*words, "--collect"]) == 2
+    assert command.main([*words, "--collect"]) == 2
     assert "holds no study; --collect is for one that was begun" in capsys.readouterr().err
-    (tmp_path / "w" / study.MARK).write_text('{"study": "other", "findings": []}')
-    assert study.main(words) == 2
+    (tmp_path / "w" / directory.MARK).write_text('{"study": "other", "findings": []}')
+    assert command.main(words) == 2
     assert "holds the study 'other'" in capsys.readouterr().err
-    (tmp_path / "w" / study.MARK).write_text("{")
-    assert study.main(words) == 2
+    (tmp_path / "w" / directory.MARK).write_text("{")
+    assert command.main(words) == 2
     assert "cannot be read" in capsys.readouterr().err
-    assert {path.name for path in (tmp_path / "w").iterdir()} == {"thesis.txt", study.MARK}
-    assert study.main([str(file), f"--workdir={tmp_path / 'w' / 'thesis.txt'}"]) == 2
+    assert {path.name for path in (tmp_path / "w").iterdir()} == {"thesis.txt", directory.MARK}
+    assert command.main([str(file), f"--workdir={tmp_path / 'w' / 'thesis.txt'}"]) == 2
     assert "is a file; allowed is a directory" in capsys.readouterr().err
 
 
 def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsys):
     text = "Study('x', (Cell('a', 'base.py', seeds=6), Cell('b', 'base.py', seeds=6)), (Finding('1', 'a', 'b'),))"
     words = [str(write(file, text)), f"--workdir={tmp_path / 'w'}"]
-    mark = tmp_path / "w" / study.MARK
+    mark = tmp_path / "w" / directory.MARK
     mark.parent.mkdir()
     mark.write_text('{"study": "tiny", "findings": [["1", "b", "a", "ece", "lower"]]}')
-    assert study.main([*words, "--collect"]) == 0  # nothing was run yet
+    assert command.main([*words, "--collect"]) == 0  # nothing was run yet
     assert json.loads(mark.read_text())["findings"] == [["1", "a", "b", "ece", "lower"]]
     (tmp_path / "w/cards").mkdir()
     (tmp_path / "w/cards/a-0.json").write_text("")
@@ -229,37 +263,38 @@ def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsy
          "a has lower ece than b (9 and 6 seeds)"),
     ):  # fmt: skip
         write(file, changed)
-        assert study.main(words) == 2
+        assert command.main(words) == 2
         said = capsys.readouterr().err
         assert f"its findings were a has lower ece than b (6 and 6 seeds); the study's are now {now}" in said
 
 
 def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
-    assert study.main([str(file), "--print", "--only=student/1", "--workdir=w", "--set", "data.root=a b"]) == 0
+    assert command.main([str(file), "--print", "--only=student/1", "--workdir=w", "--set", "data.root=a b"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition("--only=")[2] for line in lines] == ["teacher/0 --no-report", "student/1 --no-report"]
     assert "--set 'data.root=a b'" in lines[0]
-    assert study.main([str(file), "--print", "--only=tutor"]) == 2
+    assert command.main([str(file), "--print", "--only=tutor"]) == 2
     assert "--only names 'tutor'; allowed are teacher, student, plain" in capsys.readouterr().err
-    assert study.main([str(file), "--set", "x"]) == 2
-    assert study.main([str(file), "--jobs=0"]) == 2
+    assert command.main([str(file), "--set", "x"]) == 2
+    assert command.main([str(file), "--jobs=0"]) == 2
 
 
 def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monkeypatch, capsys):
     first, second = planned(file)[-2:]
     made = card(first, np.random.default_rng(0))
 
-    def one(asked, workdir, compiled):
+    def train(asked, folder, compiled):
         if asked is first:
-            cards.write(tmp_path / runner.CARDS, first, made)
+            cards.write(tmp_path / directory.CARDS, first, made)
             raise Busy
-        cards.write(tmp_path / runner.CARDS, second, made)
+        cards.write(tmp_path / directory.CARDS, second, made)
         return made
 
-    monkeypatch.setattr(runner, "one", one)
-    monkeypatch.setattr(runner, "POLL", 0.01)
-    progress = runner.Progress([first, second], {}, 1)
-    assert runner.in_turn([first, second], tmp_path, progress) == {}
+    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(workers, "POLL", 0.01)
+    progress = Progress([first, second], {}, 1)
+    here = workers.ThisProcess(tmp_path, progress.say)
+    assert runner.execute([first, second], progress, 1, lambda slot, cell: here) == {}
     said = capsys.readouterr().err
     assert "plain/0: another process works on it; waiting" in said
     assert "2/2 plain/1" in said
@@ -268,31 +303,33 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
 def test_a_run_that_another_process_ended_just_now_is_not_begun_anew(file, tmp_path, monkeypatch):
     planned_one = planned(file)[-1]
     made = card(planned_one, np.random.default_rng(0))
-    held = run.locked
+    held = workdir.locked
 
     @contextlib.contextmanager
     def late(folder):  # the other process ends between the look at the card and the lock
-        cards.write(tmp_path / runner.CARDS, planned_one, made)
+        cards.write(tmp_path / directory.CARDS, planned_one, made)
         with held(folder):
             yield
 
-    monkeypatch.setattr(run, "locked", late)
+    monkeypatch.setattr(workdir, "locked", late)
     monkeypatch.setattr("ldl_jax.training.loop.train", None)
-    assert runner.one(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
+    assert run.train(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
 
 
 def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_path):
     student = planned(file)[1]
-    place, teacher = (runner.directory(tmp_path, key) for key in (student.key, student.needs[0]))
-    for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz"):
+    place, teacher = (directory.of_run(tmp_path, *key) for key in (student.key, student.needs[0]))
+    for name in (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz"):
         files.write(place / name, "")
-    files.write(place / run.CONFIG, config.to_json(student.config))
-    files.write(teacher / run.WEIGHTS, "weights")
-    digest = files.sha256(teacher / run.WEIGHTS)
-    files.write_json(place / run.VERSIONS, {"starts": [{"inputs": {"teachers[0] = x": digest, "data.root = y": "z"}}]})
-    assert runner._is_finished(student, tmp_path, place)
-    files.write(teacher / run.WEIGHTS, "other weights")
-    assert not runner._is_finished(student, tmp_path, place)
+    files.write(place / workdir.CONFIG, config.to_json(student.config))
+    files.write(teacher / workdir.WEIGHTS, "weights")
+    digest = files.sha256(teacher / workdir.WEIGHTS)
+    files.write_json(
+        place / workdir.VERSIONS, {"starts": [{"inputs": {"teachers[0] = x": digest, "data.root = y": "z"}}]}
+    )
+    assert run._is_finished(student, tmp_path, place)
+    files.write(teacher / workdir.WEIGHTS, "other weights")
+    assert not run._is_finished(student, tmp_path, place)
 
 
 @pytest.mark.parametrize(
@@ -326,20 +363,20 @@ def test_processes_side_by_side_share_out_the_gpus_or_the_memory_of_one(
 def test_programs_are_shared_by_seeds_and_not_by_teachers_of_other_networks(file):
     one = planned(file)[-1].config
     one.model.name = "cifar_resnet"
-    made, compiled = build.make_experiment(one, jax.devices()[:1]), {}
+    made, compiled = experiment.make_experiment(one, jax.devices()[:1]), {}
     first = programs.make_programs(made, compiled)
     one.seed = 5
     assert programs.make_programs(made, compiled).step is first.step
     for other in (
-        made._replace(teacher_specs=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
+        made._replace(taught_by=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
     ):  # fmt: skip
         assert programs.make_programs(other, compiled).step is not first.step
 
 
 def test_holm_is_the_textbook_s():
-    assert verdict.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert verdict.holm([0.5, 0.9]) == [1.0, 1.0]
-    assert verdict.holm([]) == []
+    assert hypotheses.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert hypotheses.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert hypotheses.holm([]) == []
 
 
 def six(shift):
@@ -351,14 +388,14 @@ def six(shift):
     draw, found = np.random.default_rng(3), {}
     for cell in row:
         for place in range(6):
-            one = cells.Planned(cell, place, None, (), "i", {})
+            one = Planned(cell, place, None, (), "i", {})
             found.setdefault(cell.name, {})[place] = card(one, draw, shift if cell.name == "bad" else 0.0)
     return asked, found
 
 
 def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
     asked, found = six(0.2)
-    made = verdict.answers(asked, found)
+    made = hypotheses.answers(asked, found)
     assert [one["raw"]["verdict"] for one in made] == ["supported", "refuted", "undecided"]
     ece = {name: [found[name][k].facts["raw"]["figures"]["ece"] for k in range(6)] for name in found}
     apart = np.subtract(ece["good"], ece["bad"])
@@ -366,7 +403,9 @@ def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
     assert made[0]["raw"]["mean"] == pytest.approx(apart.mean())
     np.testing.assert_allclose(made[0]["raw"]["seeds"], stats.t.interval(0.95, 5, apart.mean(), stats.sem(apart)))
     assert [one["raw"]["p"] for one in made] == pytest.approx(p)
-    assert [one["raw"]["holm"] for one in made[:2]] == pytest.approx(verdict.holm([*p[:2], 1])[:2])  # floors are alike
+    assert [one["raw"]["holm"] for one in made[:2]] == pytest.approx(
+        hypotheses.holm([*p[:2], 1])[:2]
+    )  # floors are alike
     assert made[0]["raw"]["excess"]["mean"] == pytest.approx(apart.mean())
     low, high = made[0]["raw"]["images"]
     assert low < high < 0
@@ -374,21 +413,21 @@ def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
 
 def test_nothing_is_decided_before_every_seed_and_finding_is_there():
     asked, found = six(0.2)
-    whole = verdict.answers(asked, found)[0]["raw"]
+    whole = hypotheses.answers(asked, found)[0]["raw"]
     del found["bad"][5]
-    made = verdict.answers(asked, found)
+    made = hypotheses.answers(asked, found)
     assert (made[0]["raw"]["n"], made[0]["raw"]["of"]) == (5, 6)
     assert made[0]["raw"]["p"] < 0.05
     assert made[0]["raw"]["holm"] == 1
     found["same"].pop(5)
     found["bad"] = six(0.2)[1]["bad"]
-    early = verdict.answers(asked, found)
+    early = hypotheses.answers(asked, found)
     assert [one["raw"]["verdict"] for one in early] == ["supported", "refuted", "undecided"]
     assert early[0]["raw"]["holm"] == pytest.approx(3 * early[0]["raw"]["p"])  # the third, not whole yet, counts as 1
     assert [one["raw"]["verdict"] for one in made] == ["undecided"] * 3
     asked, found = six(0.2)
     del found["same"]
-    made = verdict.answers(asked, found)
+    made = hypotheses.answers(asked, found)
     assert made[2]["raw"] is None
     assert made[0]["raw"]["holm"] == pytest.approx(3 * whole["p"])  # the third finding counts all the same
 
@@ -401,27 +440,27 @@ def test_noise_floors_alone_decide_nothing():
             for state in cards.STATES:
                 one.facts[state]["figures"]["ece"] = ece + 0.001 * (place % 3) * (1 + (name == "bad"))
                 one.facts[state]["floor"] = ece + 0.001
-    own = verdict.answers(asked, found)[0]["raw"]
+    own = hypotheses.answers(asked, found)[0]["raw"]
     assert own["p"] < 0.001
     assert own["floors"] == pytest.approx([0.011, 0.021])
     assert own["excess"]["mean"] == pytest.approx(0.001 * (1 - 2))
     assert (own["verdict"], own["holm"] >= 0.05) == ("undecided", True)
     for one in found["bad"].values():
         one.facts["raw"]["floor"] = 0.011
-    own = verdict.answers(asked, found)[0]["raw"]
+    own = hypotheses.answers(asked, found)[0]["raw"]
     assert own["verdict"] == "supported"
     assert own["holm"] == pytest.approx(3 * max(own["p"], own["excess"]["p"]))
 
 
 def test_equal_differences_are_judged_by_their_signs_and_shared_teachers_get_no_p():
-    assert verdict._p(np.full(6, -0.01)) == pytest.approx(2 / 2**6)
-    assert verdict._p(np.zeros(6)) == 1
+    assert hypotheses._p(np.full(6, -0.01)) == pytest.approx(2 / 2**6)
+    assert hypotheses._p(np.zeros(6)) == 1
     asked, found = six(0.2)
-    assert verdict.explored(asked, found)[0]["raw"]["p"] is not None
+    assert hypotheses.explored(asked, found)[0]["raw"]["p"] is not None
     taught = asked.cells[0]._replace(teachers=("bad/0",))
     asked = asked._replace(cells=(taught, *asked.cells[1:]), findings=())
-    assert cells.shared_teacher("good", asked) == "bad/0"
-    (own, *_) = verdict.explored(asked, found)
+    assert shared_teacher("good", asked) == "bad/0"
+    (own, *_) = hypotheses.explored(asked, found)
     assert own["raw"]["p"] is None
     assert own["raw"]["seeds"]
 
@@ -429,12 +468,12 @@ def test_equal_differences_are_judged_by_their_signs_and_shared_teachers_get_no_
 def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
     asked, found = six(0.2)
     few = {"good": {0: found["good"][0]}, "bad": {0: found["bad"][0], 1: found["bad"][1]}}
-    made = verdict.answers(asked, few)
+    made = hypotheses.answers(asked, few)
     assert made[0]["raw"]["verdict"] == "undecided"
     assert (made[0]["raw"]["n"], made[0]["raw"]["seeds"]) == (1, None)
     assert made[2]["raw"] is None
-    found["good"][0] = card(cells.Planned(asked.cells[0], 0, None, (), "i", {}), np.random.default_rng(0), scaled=False)
-    assert verdict.answers(asked, found)[0]["scaled"] is None
+    found["good"][0] = card(Planned(asked.cells[0], 0, None, (), "i", {}), np.random.default_rng(0), scaled=False)
+    assert hypotheses.answers(asked, found)[0]["scaled"] is None
 
 
 @pytest.mark.slow
@@ -444,8 +483,8 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         title="<b>", cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:])
     )
     results = {
-        "cells": page.rows(asked, found), "findings": verdict.answers(asked, found),
-        "comparisons": verdict.explored(asked, found),
+        "cells": page.rows(asked, found), "findings": hypotheses.answers(asked, found),
+        "comparisons": hypotheses.explored(asked, found),
     }  # fmt: skip
     whole, text = page.page(asked, results, found, "x.py"), page.text(results)
     rows = list(csv.DictReader(page.numbers(results).splitlines()))
@@ -467,8 +506,8 @@ def test_the_page_the_text_and_the_csv_say_the_same():
 def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
     asked, found = six(0.2)
     results = {
-        "cells": page.rows(asked, found), "findings": verdict.answers(asked, found),
-        "comparisons": verdict.explored(asked, found),
+        "cells": page.rows(asked, found), "findings": hypotheses.answers(asked, found),
+        "comparisons": hypotheses.explored(asked, found),
     }  # fmt: skip
     (tmp_path / "report.html").write_text(page.page(asked, results, found, "command"))
     browser.assert_looks_right(tmp_path, width=width, dark=dark, least=1500)
@@ -479,7 +518,7 @@ def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
 )
 def test_every_cell_of_every_study_is_planned(path):
     made = planned(path)
-    assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in cells.load(path).cells)
+    assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in load(path).cells)
 
 
 @pytest.mark.slow
@@ -496,11 +535,11 @@ def test_every_cell_of_every_study_builds(path):
 @pytest.mark.slow
 def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     words = [str(file), f"--workdir={tmp_path / 'w'}"]
-    assert study.main([*words, "--only=student/0"]) == 0
+    assert command.main([*words, "--only=student/0"]) == 0
     said = capsys.readouterr()
     assert "2/2 student/0: accuracy" in said.err
     first = (tmp_path / "w/cards/teacher-0.json").read_text()
-    assert study.main(words) == 0
+    assert command.main(words) == 0
     said = capsys.readouterr()
     assert "2 of 5 runs are there" in said.err
     assert "about 0:00:00 left" in said.err
@@ -517,11 +556,11 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     before = card.read_text()
     card.unlink()
     monkeypatch.setattr("ldl_jax.training.loop.train", None)  # of a finished run, the card alone is made again
-    assert study.main(words) == 0
+    assert command.main(words) == 0
     assert card.read_text() == before
     card.unlink()
     (tmp_path / "w/runs/plain-0/predictions/test.npz").unlink()  # and where its predictions are gone, it is measured
-    assert study.main(words) == 0
+    assert command.main(words) == 0
     own, other = json.loads(card.read_text()), json.loads(before)
     assert {**own, "seconds": other["seconds"]} == other
     assert "Tiny &lt;study&gt;" in (tmp_path / "w/report.html").read_text()
@@ -531,30 +570,33 @@ def test_cells_that_were_measured_on_other_images_are_not_compared():
     asked, found = six(0.2)
     name = asked.findings[0].better
     found[name][2].facts["tested_on"] = "0123456789abcdef"
-    assert verdict.answers(asked, found)  # the others' cards are of before this was kept
+    assert hypotheses.answers(asked, found)  # the others' cards are of before this was kept
     found[asked.findings[0].than][2].facts["tested_on"] = "fedcba9876543210"
     with pytest.raises(ValueError, match=f"{name}/2 and .*/2 were measured on different test images"):
-        verdict.answers(asked, found)
+        hypotheses.answers(asked, found)
 
 
 class Told:
     """A progress that is not shown."""
 
     def __init__(self):
-        self.lost, self.said = set(), []
+        self.lost, self.said, self.cards = set(), [], []
 
     def say(self, text):
         self.said.append(text)
+
+    def finished(self, planned, card):
+        self.cards.append(card)
 
 
 def board(*cells_of, seeds=3):
     """A board of cells named by (name, teachers)."""
     made = Study("x", tuple(Cell(name, "base.py", {}, seeds, teachers) for name, teachers in cells_of))
     todo = [
-        cells.Planned(cell, place, None, cells.needs(cell, place, made), "", {})
-        for cell in cells.order(made) for place in range(cell.seeds)
+        Planned(cell, place, None, needs(cell, place, made), "", {})
+        for cell in order(made) for place in range(cell.seeds)
     ]  # fmt: skip
-    return workers.Board(todo, Told(), threading.Event())
+    return runner.Board(todo, Told(), threading.Event())
 
 
 def test_the_time_left_is_the_most_similar_cell_s_for_as_many_images(file):
@@ -566,13 +608,13 @@ def test_the_time_left_is_the_most_similar_cell_s_for_as_many_images(file):
         Cell("long_large", "base.py", {"model.cifar_resnet.depth": 14, "train.epochs": 120.0}, 1),
     ))""",
     )
-    found = {runner.name(one): one for one in planned(file)}
+    found = {one.name: one for one in planned(file)}
     epochs = found["small/0"].config.train.epochs
-    progress = runner.Progress(list(found.values()), {("small", 0): 10.0, ("large", 0): 30.0}, 1)
+    progress = Progress(list(found.values()), {("small", 0): 10.0, ("large", 0): 30.0}, 1)
     assert progress.left() == pytest.approx(10.0 + (10.0 + 30.0) * 120 / epochs)
     progress.jobs = 2
     assert progress.left() == pytest.approx(5.0 + 20.0 * 120 / epochs)
-    assert runner.Progress(list(found.values()), {}, 1).left() == 0
+    assert Progress(list(found.values()), {}, 1).left() == 0
 
 
 def test_runs_are_handed_out_so_that_no_process_is_idle():
@@ -606,34 +648,180 @@ def test_a_run_that_is_given_up_takes_those_it_teaches_with_it():
 @pytest.mark.parametrize(
     ("code", "answer"),
     [
-        ("print('noise', flush=True); print('done', input(), flush=True)", (True, "")),
-        ("print('failed', input(), 'the disk is full', flush=True)", (False, "the disk is full")),
+        ("while True: print('noise', flush=True); print('done', input(), flush=True)", (True, "")),
+        ("while True: print('failed', input(), 'the disk is full', flush=True)", (False, "the disk is full")),
         ("input(); exit('killed')", (False, "its process ended with status 1 (killed)")),
         ("exit(3)", (False, "its process ended with status 3 (no word)")),
     ],
     ids=["done", "failed", "dies", "dies at once"],
 )  # fmt: skip
-def test_what_a_process_answers(code, answer):
-    live = set()
-    process = workers.Process("plain", [sys.executable, "-c", code], dict(os.environ), live, threading.Event())
-    assert process.ask(board(("plain", ())).take(0)) == answer
+def test_what_a_process_answers(tmp_path, code, answer):
+    process = workers.Process([sys.executable, "-c", code], dict(os.environ), tmp_path)
+    plain = board(("plain", ())).take(0)
+    assert process.ask(plain) == answer
+    with pytest.raises(RuntimeError, match=re.escape(answer[1]) or "it left no card"):
+        process.run(plain)
     process.close()
-    assert not live
 
 
-def test_a_process_that_was_given_bad_input_is_not_tried_again():
+def test_a_process_that_was_given_bad_input_is_not_tried_again(tmp_path):
     words = [sys.executable, "-c", "import sys; print('error: no such field', file=sys.stderr); sys.exit(2)"]
-    process = workers.Process("plain", words, dict(os.environ), set(), threading.Event())
-    with pytest.raises(ValueError, match="no such field"):
-        process.ask(board(("plain", ())).take(0))
+    process = workers.Process(words, dict(os.environ), tmp_path)
+    with pytest.raises(runner.Permanent, match=r"ended with status 2 \(error: no such field\)"):
+        process.run(board(("plain", ())).take(0))
     process.close()
+
+
+class Worker:
+    """A worker whose runs fail as often as `faults` says: run -> exceptions that are left."""
+
+    def __init__(self, faults, dead=False):
+        self.faults, self.dead = faults, dead
+        self.asked, self.closed, self.stopped = [], False, False
+
+    def run(self, planned):
+        self.asked.append(planned.name)
+        left = self.faults.get(planned.name)
+        if left:
+            raise left.pop(0)
+        return planned.name
+
+    def ended(self):
+        return self.dead
+
+    def stop(self):
+        self.stopped = True
+
+    def close(self):
+        self.closed = True
+
+
+def executed(some, jobs=1, faults=None, dead=False):
+    """(what failed, the workers that were started) of a board's runs."""
+    started = []
+
+    def start(slot, cell):
+        started.append(Worker(faults or {}, dead))
+        return started[-1]
+
+    return runner.execute(some.waiting, some.progress, jobs, start), started
+
+
+def test_a_run_that_fails_is_tried_again_by_a_new_worker():
+    some = board(("plain", ()), seeds=2)
+    failed, started = executed(some, faults={"plain/0": [OSError("the disk\nis full")]})
+    assert failed == {}
+    assert some.progress.said == ["plain/0: tried again: the disk is full"]
+    assert some.progress.cards == ["plain/0", "plain/1"]
+    assert [worker.asked for worker in started] == [["plain/0"], ["plain/0", "plain/1"]]
+    assert all(worker.closed for worker in started)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_twice_is_given_up_and_the_others_go_on(jobs):
+    some = board(("student", ("teacher",)), ("teacher", ()), ("plain", ()), seeds=1)
+    failed, _ = executed(some, jobs, {"teacher/0": [OSError("x" * 400), OSError("y" * 400)]})
+    assert failed == {"teacher/0": "y" * 400, "student/0": "its teacher teacher/0 failed"}
+    assert some.progress.said == [
+        f"teacher/0: tried again: {'x' * 300}",
+        f"teacher/0: given up: {'y' * 300}",
+        "student/0: its teacher teacher/0 failed",
+    ]
+    assert some.progress.cards == ["plain/0"]
+    assert some.progress.lost == {("teacher", 0), ("student", 0)}
+
+
+def test_a_run_that_another_attempt_cannot_help_is_given_up_at_once():
+    some = board(("plain", ()), seeds=1)
+    failed, (worker,) = executed(some, faults={"plain/0": [runner.Permanent("no such field")]})
+    assert failed == {"plain/0": "no such field"}
+    assert some.progress.said == ["plain/0: given up: no such field"]
+    assert worker.asked == ["plain/0"]
+
+
+def test_a_worker_that_has_ended_is_replaced():
+    some = board(("plain", ()))
+    _, started = executed(some, dead=True)
+    assert some.progress.cards == ["plain/0", "plain/1", "plain/2"]
+    assert len(started) == 3
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_that_is_stopped_loses_nothing(jobs):
+    some = board(("plain", ()), seeds=2)
+    started = []
+
+    class Terminated(Worker):
+        def run(self, planned):
+            os.kill(os.getpid(), signal.SIGTERM)
+            until = time.monotonic() + 10
+            while not self.stopped and time.monotonic() < until:
+                time.sleep(0.01)
+            raise OSError("its process ended with status 0")
+
+    def start(slot, cell):
+        started.append(Terminated({}))
+        return started[-1]
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(runner.Stopped):
+        runner.execute(some.waiting, some.progress, jobs, start)
+    assert (some.progress.said, some.progress.lost) == ([], set())
+    assert all(worker.stopped and worker.closed for worker in started)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_breaks_a_slot_ends_the_study_and_stops_the_other_workers():
+    some = board(("plain", ()), ("other", ()))
+    waiting = threading.Event()
+
+    class Waits(Worker):
+        def run(self, planned):
+            waiting.set()
+            until = time.monotonic() + 10
+            while not self.stopped and time.monotonic() < until:
+                time.sleep(0.01)
+            raise OSError("stopped")
+
+    started = Waits({})
+
+    def start(slot, cell):
+        if cell == "plain":
+            return started
+        waiting.wait(10)
+        raise OSError("no more processes")
+
+    with pytest.raises(OSError, match="no more processes"):
+        runner.execute(some.waiting, some.progress, 2, start)
+    assert started.stopped
+    assert started.closed
+
+
+def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(file, tmp_path, monkeypatch):
+    first, second = planned(file)[-2:]
+    asked, answers = [], []
+
+    def train(one, folder, compiled):
+        asked.append(one.name)
+        if one is first:
+            raise OSError("the disk\nis full")
+        return card(one, np.random.default_rng(0))
+
+    monkeypatch.setattr(run, "train", train)
+    here = workers.ThisProcess(tmp_path, answers.append)
+    workers.answer_requests([first, second], here, ["plain/0\n", "plain/1\n"], answers.append)
+    assert answers == ["failed plain/0 the disk is full", "done plain/1"]
+    assert asked == ["plain/0", "plain/1"]
+    here.stop()
+    with pytest.raises(runner.Stopped):
+        workers.answer_requests([first, second], here, ["plain/0\n"], answers.append)
 
 
 @pytest.mark.slow
 def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
     """Two processes; the teacher's weights are no numbers after a step, and nothing else depends on it."""
     file.write_text(file.read_text().replace('"seed": 7', '"seed": 7, "optimizer.learning_rate": 1e30'))
-    assert study.main([str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]) == 1
+    assert command.main([str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]) == 1
     said = capsys.readouterr().err
     assert "teacher/0: tried again: step 2: loss nan" in said
     assert "error: teacher/0 failed: step 2: loss nan" in said

@@ -21,9 +21,7 @@ class Cell(NamedTuple):
     config: str  # a file of the folder above the study's own, such as 'cifar100_hard.py', or FILE:ARGUMENT
     fields: Mapping[str, object] = MappingProxyType({})  # dotted field -> value, in the place of the file's
     seeds: int = 3  # how many, from the config's own on
-    teachers: tuple[
-        str, ...
-    ] = ()  # cells whose runs teach: the run of the same place (modulo their seeds), or NAME/PLACE
+    teachers: tuple[str, ...] = ()  # cells that teach: their run of the same place (modulo their seeds), or NAME/PLACE
     published: Mapping[str, float] = MappingProxyType({})  # figure -> what was published for this row, a fraction
 
 
@@ -60,24 +58,22 @@ class Planned(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int]:
-        """What the run is called: its cell and its place among the seeds."""
+        """What the run is known by: its cell and its place among the seeds."""
         return self.cell.name, self.place
+
+    @property
+    def name(self) -> str:
+        """CELL/PLACE, as --only names it."""
+        return f"{self.cell.name}/{self.place}"
 
 
 def check(study: Study) -> None:
     """Raise ValueError, in one sentence, where cells and questions do not fit together."""
     _check_kinds(study)
     names = [cell.name for cell in study.cells]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"two cells are named {twice!r}; allowed is one of each name")
     for cell in study.cells:
-        if not cell.name or not all(c.isalnum() or c in "-_." for c in cell.name):
-            raise ValueError(f"a cell is named {cell.name!r}; allowed are letters, digits and - _ .")
-        if not isinstance(cell.seeds, int) or cell.seeds < 1:
-            raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1")
-        for teacher in cell.teachers:
-            _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
+        _check_cell(cell, names)
+    # Cells that teach each other in a circle have no order.
     order(study)
     for finding in study.findings:
         _check_finding(finding, study, names)
@@ -89,11 +85,22 @@ def check(study: Study) -> None:
 def _check_kinds(study: Study) -> None:
     """A single Cell is a tuple as well: what a comma makes of it is told apart here."""
     for field, kind in (("cells", Cell), ("findings", Finding)):
-        found = getattr(study, field)
-        if isinstance(found, kind) or not all(isinstance(one, kind) for one in found):
+        values = getattr(study, field)
+        if isinstance(values, kind) or not all(isinstance(value, kind) for value in values):
             raise ValueError(f"the study's {field} are no tuple of {kind.__name__}; allowed is one, also around one")
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in study.comparisons):
         raise ValueError("the study's comparisons are no pairs; allowed is ((cell, cell it is compared with), ...)")
+
+
+def _check_cell(cell: Cell, names: list[str]) -> None:
+    if names.count(cell.name) > 1:
+        raise ValueError(f"two cells are named {cell.name!r}; allowed is one of each name")
+    if not cell.name or not all(c.isalnum() or c in "-_." for c in cell.name):
+        raise ValueError(f"a cell is named {cell.name!r}; allowed are letters, digits and - _ .")
+    if not isinstance(cell.seeds, int) or cell.seeds < 1:
+        raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1")
+    for teacher in cell.teachers:
+        _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
 
 
 def _known(what: str, name: str, names: list[str]) -> None:
@@ -102,6 +109,14 @@ def _known(what: str, name: str, names: list[str]) -> None:
 
 
 def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
+    _check_finding_cells(finding, study, names)
+    _check_finding_metric(finding)
+    if finding.better == finding.than:
+        raise ValueError(f"finding {finding.name!r} compares {finding.than!r} with itself; allowed are two cells")
+
+
+def _check_finding_cells(finding: Finding, study: Study, names: list[str]) -> None:
+    """Both cells are there, with enough seeds, each of which has teachers of its own."""
     for name in (finding.better, finding.than):
         _known(f"finding {finding.name!r} names", name, names)
         cell = next(cell for cell in study.cells if cell.name == name)
@@ -116,6 +131,10 @@ def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
                 f"finding {finding.name!r} rests on {name!r}, whose seeds share teachers ({teacher}); allowed is "
                 "a teacher for each seed, since seeds of one teacher are not independent"
             )
+
+
+def _check_finding_metric(finding: Finding) -> None:
+    """The metric is known, and the direction is the one that is better."""
     if finding.metric not in METRICS:
         raise ValueError(
             f"finding {finding.name!r} has the metric {finding.metric!r}; allowed are {', '.join(METRICS)}"
@@ -127,22 +146,23 @@ def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
             f"finding {finding.name!r} calls a {finding.direction} {finding.metric} better; allowed are a higher "
             "accuracy, and a lower nll, brier or ece"
         )
-    if finding.better == finding.than:
-        raise ValueError(f"finding {finding.name!r} compares {finding.than!r} with itself; allowed are two cells")
 
 
 def shared_teacher(name: str, study: Study) -> str | None:
     """A teacher, or a teacher's teacher, that several seeds of a cell learn from; None where each has its own."""
     by_name = {cell.name: cell for cell in study.cells}
-    seeds, todo, seen = by_name[name].seeds, [name], set()
+    seeds = by_name[name].seeds
+    if seeds == 1:
+        return None
+    todo, seen = [name], set()
     while todo:
         for teacher in by_name[todo.pop()].teachers:
-            of, one, _ = teacher.partition("/")
-            if seeds > 1 and (one or by_name[of].seeds < seeds):
+            cell, _, place = teacher.partition("/")
+            if place or by_name[cell].seeds < seeds:
                 return teacher
-            if of not in seen:
-                seen.add(of)
-                todo.append(of)
+            if cell not in seen:
+                seen.add(cell)
+                todo.append(cell)
     return None
 
 
@@ -169,15 +189,15 @@ def order(study: Study) -> list[Cell]:
 def needs(cell: Cell, place: int, study: Study) -> tuple[tuple[str, int], ...]:
     """(cell, place) of the runs that teach a run. Raises ValueError for a place that is not there."""
     seeds = {other.name: other.seeds for other in study.cells}
-    found = []
+    teachers = []
     for teacher in cell.teachers:
         name, _, number = teacher.partition("/")
         if number and not (number.isdigit() and int(number) < seeds[name]):
             raise ValueError(
                 f"cell {cell.name!r} has the teacher {teacher!r}; allowed are {name}/0 to {seeds[name] - 1}"
             )
-        found.append((name, int(number) if number else place % seeds[name]))
-    return tuple(found)
+        teachers.append((name, int(number) if number else place % seeds[name]))
+    return tuple(teachers)
 
 
 def identity(settings: dict, teachers: list[str]) -> str:
@@ -189,20 +209,20 @@ def load(path) -> Study:
     """The study of a file's `get_study()`. Raises ValueError in one sentence that names the file and the fault."""
     path = Path(path)
     if not path.is_file():
-        there = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
-        raise ValueError(f"{path} is not there; " + (f"there are {there}" if there else "name the file of a study"))
-    space = {"__name__": f"study_{path.stem}", "__file__": str(path)}
+        studies = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
+        raise ValueError(f"{path} is not there; " + (f"there are {studies}" if studies else "name the file of a study"))
+    namespace = {"__name__": f"study_{path.stem}", "__file__": str(path)}
     try:
-        exec(compile(path.read_text(), str(path), "exec"), space)
-        if "get_study" not in space:
+        exec(compile(path.read_text(), str(path), "exec"), namespace)
+        if "get_study" not in namespace:
             raise ValueError("it has no function get_study() -> Study")
-        made = space["get_study"]()
+        study = namespace["get_study"]()
     except Exception as error:  # whatever a file of the user's may do
         raise ValueError(f"{path} is no study: {one_line(error)}") from error
-    if not isinstance(made, Study):
-        raise ValueError(f"{path}: get_study() returns {type(made).__name__}; allowed is a Study")
+    if not isinstance(study, Study):
+        raise ValueError(f"{path}: get_study() returns {type(study).__name__}; allowed is a Study")
     try:
-        check(made)
+        check(study)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return made
+    return study

@@ -9,210 +9,206 @@ of what is there.
 """
 
 import argparse
-import json
 import shlex
 import sys
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from ldl_jax import files
+from ldl_jax import files, workdir
 from ldl_jax.cli import Parser, status
-from ldl_jax.config import study as cells
-from ldl_jax.config.study import Planned, Study
+from ldl_jax.config.study import Planned, Study, load
 from ldl_jax.errors import Usage
-from ldl_jax.study import cards, runner, workers
-from ldl_jax.study import hypotheses as verdict
-from ldl_jax.workdir import WEIGHTS
-
-MARK = "study.json"
+from ldl_jax.study import cards, directory, hypotheses, plan, runner, workers
+from ldl_jax.study.progress import Progress
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = Parser(prog="python -m ldl_jax.study", description="Run a study's cells and answer its questions.")
-    made.add_argument("study", help="a file with get_study(), such as configs/studies/digits.py")
-    made.add_argument("--workdir", metavar="DIR", help="where all of it lies; studies/<the study's name> unless given")
-    made.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
-                      help="a config field of all cells, such as data.root=DIR")  # fmt: skip
-    made.add_argument("--only", metavar="CELL[/NUMBER]",
-                      help="these cells or runs (0: the first seed), by commas, and their teachers")  # fmt: skip
-    made.add_argument("--jobs", type=int, default=1, metavar="N", help="processes side by side, each at one cell")
-    made.add_argument("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
-    made.add_argument("--no-report", action="store_true", help="do the runs and leave the report to --collect")
-    made.add_argument("--collect", action="store_true", help="make the report of the cards that are there")
-    return made
+    command = Parser(prog="python -m ldl_jax.study", description="Run a study's cells and answer its questions.")
+    add = command.add_argument
+    add("study", help="a file with get_study(), such as configs/studies/digits.py")
+    add("--workdir", metavar="DIR", help="where all of it lies; studies/<the study's name> unless given")
+    add(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        dest="fields",
+        help="a config field of all cells, such as data.root=DIR",
+    )
+    add(
+        "--only",
+        metavar="CELL[/NUMBER]",
+        help="these cells or runs (0: the first seed), by commas, and their teachers",
+    )
+    add("--jobs", type=int, default=1, metavar="N", help="processes side by side, each at one cell")
+    add("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
+    add("--no-report", action="store_true", help="do the runs and leave the report to --collect")
+    add("--collect", action="store_true", help="make the report of the cards that are there")
+    return command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 done, 1 a run failed or results cannot be written, 2 bad input."""
-    failed: list[str] = []
+    failures: list[str] = []
     try:
-        code = status(lambda: failed.extend(study(parser().parse_args(argv))))
+        code = status(lambda: failures.extend(work(parser().parse_args(argv))))
     except runner.Stopped:
         print("terminated: the same command goes on", file=sys.stderr)
         return 0
-    for line in failed:
-        print(f"error: {line}", file=sys.stderr)
-    return code or int(bool(failed))
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return code or int(bool(failures))
 
 
-def study(chosen: argparse.Namespace) -> list[str]:
+def work(arguments: argparse.Namespace) -> list[str]:
     """Do what a command line asks for; returns a sentence for each run that failed."""
-    from ldl_jax.study import plan as planning
-
-    if chosen.jobs < 1:
-        raise Usage(f"--jobs is {chosen.jobs}; allowed are numbers from 1")
-    path = Path(chosen.study)
-    asked = cells.load(path)
-    planned = planning.plan(asked, path, _fields(chosen.fields))
-    wanted = _chosen(chosen.only, planned)
-    if chosen.commands:
-        print("\n".join(shlex.join(_words(chosen, one)) for one in wanted))
+    if arguments.jobs < 1:
+        raise Usage(f"--jobs is {arguments.jobs}; allowed are numbers from 1")
+    path = Path(arguments.study)
+    study = load(path)
+    planned = plan.plan(study, path, _fields(arguments.fields))
+    wanted = _wanted(arguments.only, planned)
+    if arguments.commands:
+        print("\n".join(shlex.join(_command(arguments, [one])) for one in wanted))
         return []
-    workdir = Path(chosen.workdir or f"studies/{path.stem}")
-    _claim(workdir, path, asked, new=not chosen.collect)
-    there = {one.key: cards.read(workdir / runner.CARDS, one) for one in planned}
-    failed = {} if chosen.collect else _run(chosen, wanted, there, workdir)
-    if not chosen.no_report:
-        _report(asked, path, planned, workdir, _command(chosen))
+
+    folder = Path(arguments.workdir or f"studies/{path.stem}")
+    directory.claim(folder, path, study, new=not arguments.collect)
+    # All cards are read before anything runs: a damaged one, or one of another config, is told at once.
+    present = {one.key: cards.read(folder / directory.CARDS, one) for one in planned}
+    failed = {} if arguments.collect else _run(arguments, wanted, present, folder)
+    if not arguments.no_report:
+        _report(study, path, planned, folder, _command(arguments))
     return [f"{name} failed: {reason}" for name, reason in failed.items()]
 
 
-def _fields(given: list[str]) -> dict[str, str]:
-    found = {}
-    for text in given:
+def _fields(texts: list[str]) -> dict[str, str]:
+    """The fields of --set, each with the text of its value."""
+    fields = {}
+    for text in texts:
         field, equals, value = text.partition("=")
         if not equals:
             raise Usage(f"--set is {text!r}; allowed is FIELD=VALUE, as in data.root=DIR")
-        found[field.removeprefix("config.")] = value
-    return found
+        fields[field.removeprefix("config.")] = value
+    return fields
 
 
-def _chosen(only: str | None, planned: list[Planned]) -> list[Planned]:
+def _wanted(only: str | None, planned: list[Planned]) -> list[Planned]:
     """The runs that --only names, and those that teach them; all without it."""
     if only is None:
         return planned
-    names = {one.cell.name for one in planned} | {runner.name(one) for one in planned}
-    wanted = set(only.split(","))
-    wrong = sorted(wanted - names)
-    if wrong:
-        cells_there = dict.fromkeys(one.cell.name for one in planned)
+    cells = dict.fromkeys(one.cell.name for one in planned)
+    names = set(only.split(","))
+    unknown = sorted(names - {*cells, *(one.name for one in planned)})
+    if unknown:
         raise Usage(
-            f"--only names {wrong[0]!r}; allowed are {', '.join(cells_there)}, and CELL/NUMBER, 0 for its first seed"
+            f"--only names {unknown[0]!r}; allowed are {', '.join(cells)}, and CELL/NUMBER, 0 for its first seed"
         )
-    keys = {one.key for one in planned if {one.cell.name, runner.name(one)} & wanted}
-    for one in reversed(planned):  # teachers come before those they teach
+    keys = {one.key for one in planned if {one.cell.name, one.name} & names}
+    # Teachers come before those they teach, so from the end on each run's teachers are still to come.
+    for one in reversed(planned):
         if one.key in keys:
             keys |= set(one.needs)
     return [one for one in planned if one.key in keys]
 
 
-def _words(chosen: argparse.Namespace, *some: Planned) -> list[str]:
-    """The command of these runs."""
-    return [*_command(chosen), f"--only={','.join(map(runner.name, some))}", "--no-report"]
+def _command(arguments: argparse.Namespace, runs: list[Planned] | None = None) -> list[str]:
+    """The command of these runs, or of the whole study with its report."""
+    command = ["python", "-m", "ldl_jax.study", arguments.study]
+    if arguments.workdir is not None:
+        command.append(f"--workdir={arguments.workdir}")
+    for field in arguments.fields:
+        command += ["--set", field]
+    if runs is not None:
+        command += [f"--only={','.join(one.name for one in runs)}", "--no-report"]
+    return command
 
 
-def _command(chosen: argparse.Namespace) -> list[str]:
-    """The command of the whole study."""
-    workdir = [] if chosen.workdir is None else [f"--workdir={chosen.workdir}"]
-    fields = [word for field in chosen.fields for word in ("--set", field)]
-    return ["python", "-m", "ldl_jax.study", chosen.study, *workdir, *fields]
-
-
-def _claim(workdir: Path, path: Path, asked: Study, *, new: bool) -> None:
-    """Make `workdir` this study's, its hypotheses written down. Raises ValueError where it is another one's."""
-    file = workdir / MARK
-    asks = [list(finding[:-1]) for finding in asked.findings]  # all but the claim in words
-    asked_of = {name for finding in asked.findings for name in (finding.better, finding.than)}
-    seeds = {cell.name: cell.seeds for cell in asked.cells if cell.name in asked_of}
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    mine = {"study": path.stem, "title": asked.title, "began": today, "findings": asks, "seeds": seeds}
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"--workdir {workdir} is a file; allowed is a directory")
-    if file.exists():
-        try:
-            there = json.loads(file.read_text())
-            name, before, planned = there["study"], there["findings"], there.get("seeds", seeds)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
-        if name != path.stem:
-            raise ValueError(f"--workdir {workdir} holds the study {name!r}; allowed for {path.stem!r} is another one")
-        if (before, planned) != (asks, seeds) and any((workdir / runner.CARDS).glob("*.json")):
-            raise ValueError(
-                f"--workdir {workdir} has results, and its findings were {_said(before, planned)}; the study's are now "
-                f"{_said(asks, seeds)}, and allowed are those written down before the runs"
-            )
-        if before != asks or there.get("seeds") != seeds:
-            files.write_json(file, {**mine, "began": there.get("began", today)})
-    elif not new:
-        raise ValueError(f"--workdir {workdir} holds no study; --collect is for one that was begun")
-    elif workdir.is_dir() and any(not one.name.startswith(".") for one in workdir.iterdir()):
-        raise ValueError(f"--workdir {workdir} holds other files and no study; allowed is a new or empty directory")
-    else:
-        files.write_json(file, mine)
-
-
-def _said(findings: list, seeds: dict[str, int]) -> str:
-    asked = [
-        f"{better} has {direction} {metric} than {than} ({seeds.get(better)} and {seeds.get(than)} seeds)"
-        for _, better, than, metric, direction in findings
-    ]
-    return ", ".join(asked) or "none"
-
-
-def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir: Path) -> dict[str, str]:
+def _run(
+    arguments: argparse.Namespace,
+    wanted: list[Planned],
+    present: dict[tuple[str, int], cards.Card | None],
+    folder: Path,
+) -> dict[str, str]:
     """Do the runs that have no card yet; returns what failed."""
-    from ldl_jax.training import devices
-
-    todo = [one for one in wanted if there[one.key] is None]
-    for one in todo:
-        for key in one.needs:
-            if there[key] is not None and not (runner.directory(workdir, key) / WEIGHTS).is_file():
-                raise ValueError(
-                    f"{runner.name(one)} needs the weights of {key[0]}/{key[1]}, which has a result card but no "
-                    f"{runner.directory(workdir, key) / WEIGHTS}; bring them back, or remove the card"
-                )
-    done = {one.key: there[one.key].facts["seconds"] for one in wanted if there[one.key] is not None}
-    progress = runner.Progress(wanted, done, chosen.jobs)
-    if done:
-        progress.say(f"{len(done)} of {len(wanted)} runs are there")
+    todo = [one for one in wanted if present[one.key] is None]
+    _check_teachers(todo, present, folder)
+    seconds = {one.key: present[one.key].facts["seconds"] for one in wanted if present[one.key] is not None}
+    progress = Progress(wanted, seconds, arguments.jobs)
+    if seconds:
+        progress.say(f"{len(seconds)} of {len(wanted)} runs are there")
     try:
-        if chosen.jobs == 1:
-            for one in todo[:1]:
-                devices.prepare(one.config)
-            if runner.is_worker():
-                workers.bind()
-                lines = iter(sys.stdin.readline, "")
-                answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)  # on a line of its own
-                return runner.asked(wanted, workdir, progress, lines, answer)
-            return runner.in_turn(todo, workdir, progress)
-        command = lambda some: [sys.executable, *_words(chosen, *some)[1:]]  # noqa: E731
-        return workers.side_by_side(todo, workdir, progress, chosen.jobs, command)
+        return _execute(arguments, wanted, todo, folder, progress)
     finally:
         progress.close()
 
 
-def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, words: list[str]) -> None:
+def _check_teachers(todo: list[Planned], present: dict[tuple[str, int], cards.Card | None], folder: Path) -> None:
+    """Teachers that are not trained now have their weights. Raises ValueError."""
+    for one in todo:
+        for cell, place in one.needs:
+            weights = directory.of_run(folder, cell, place) / workdir.WEIGHTS
+            if present[cell, place] is not None and not weights.is_file():
+                raise ValueError(
+                    f"{one.name} needs the weights of {cell}/{place}, which has a result card but no {weights}; bring "
+                    "them back, or remove the card"
+                )
+
+
+def _execute(
+    arguments: argparse.Namespace, wanted: list[Planned], todo: list[Planned], folder: Path, progress: Progress
+) -> dict[str, str]:
+    """Do the runs, in this process or in others; returns what failed."""
+    from ldl_jax.training import devices
+
+    if arguments.jobs > 1:
+        start = workers.processes(todo, folder, arguments.jobs, partial(_interpreted, arguments))
+        return runner.execute(todo, progress, arguments.jobs, start)
+
+    if todo:
+        devices.prepare(todo[0].config)
+    here = workers.ThisProcess(folder, progress.say)
+    if not workers.is_worker():
+        return runner.execute(todo, progress, 1, lambda slot, cell: here)
+
+    # The process that started this one names the runs, and tries again those that fail.
+    workers.bind()
+    requests = iter(sys.stdin.readline, "")
+    answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)  # on a line of its own
+    workers.answer_requests(wanted, here, requests, answer)
+    return {}
+
+
+def _interpreted(arguments: argparse.Namespace, runs: list[Planned]) -> list[str]:
+    """The command of these runs with the interpreter that runs this one."""
+    return [sys.executable, *_command(arguments, runs)[1:]]
+
+
+def _report(study: Study, path: Path, planned: list[Planned], folder: Path, command: list[str]) -> None:
     """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
     from ldl_jax.study import page
 
-    found: verdict.Cards = {}
+    present: hypotheses.Cards = {}
     for one in planned:
-        card = cards.read(workdir / runner.CARDS, one)
+        card = cards.read(folder / directory.CARDS, one)
         if card is not None:
-            found.setdefault(one.cell.name, {})[one.place] = card
-    if not found:
+            present.setdefault(one.cell.name, {})[one.place] = card
+    if not present:
         print("no run is finished yet")
         return
     results = {
-        "study": path.stem, "title": asked.title, "about": asked.about, "cells": page.rows(asked, found),
-        "findings": verdict.answers(asked, found), "comparisons": verdict.explored(asked, found),
-    }  # fmt: skip
+        "study": path.stem,
+        "title": study.title,
+        "about": study.about,
+        "cells": page.rows(study, present),
+        "findings": hypotheses.answers(study, present),
+        "comparisons": hypotheses.explored(study, present),
+    }
     written = [
-        files.write_json(workdir / "results.json", results),
-        files.write(workdir / "results.csv", page.numbers(results)),
-        files.write(workdir / "report.html", page.page(asked, results, found, shlex.join(words))),
+        files.write_json(folder / "results.json", results),
+        files.write(folder / "results.csv", page.numbers(results)),
+        files.write(folder / "report.html", page.page(study, results, present, shlex.join(command))),
     ]
     print(page.text(results), end="\n\n")
     print("\n".join(f"wrote {file}" for file in written))

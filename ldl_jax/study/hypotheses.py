@@ -4,15 +4,17 @@ import numpy as np
 from scipy import stats
 
 from ldl_jax.config.study import METRICS, Finding, Study, shared_teacher
-from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import bootstrap
 from ldl_jax.study.cards import STATES, Card
 
 LEVEL = 0.05  # of all findings together, in one state
 
+SEED = 0  # of the bootstrap over test images
+
 Cards = dict[str, dict[int, Card]]  # cell -> place -> card
 
 
-def answers(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
+def answers(study: Study, cards: Cards) -> list[dict]:
     """Each finding with, by state ('raw', 'scaled'), its difference and 'verdict'; JSON can hold it.
 
     A difference is of `better` less `than` on the seeds that both have: 'mean', 'std', 'n', 'of' (seeds planned),
@@ -23,86 +25,115 @@ def answers(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
     networks that are less sure, decide nothing; it is 1 where both differ in sign, and for findings whose seeds are not
     all there. 'supported' and 'refuted' are decided at 5 % for all findings together; all else is 'undecided'.
     """
-    made = [
-        {**finding._asdict(), **{state: _of(finding, study, cards, state, seed) for state in STATES}}
-        for finding in study.findings
-    ]
+    answered = []
+    for finding in study.findings:
+        by_state = {state: _difference(finding, study, cards, state) for state in STATES}
+        answered.append({**finding._asdict(), **by_state})
+
+    # Each state has a correction of its own, over all findings, also those that cannot be decided yet.
     for state in STATES:
-        adjusted = holm([_decisive(one[state]) for one in made])
-        for one, p in zip(made, adjusted, strict=True):
-            if one[state] is not None:
-                one[state]["holm"] = p
-                one[state]["verdict"] = _verdict(one["direction"], one[state])
-    return made
+        corrected = holm([_decisive_p(answer[state]) for answer in answered])
+        for answer, p in zip(answered, corrected, strict=True):
+            if answer[state] is not None:
+                answer[state]["holm"] = p
+                answer[state]["verdict"] = _verdict(answer["direction"], answer[state])
+    return answered
 
 
-def explored(study: Study, cards: Cards, *, seed: int = 0) -> list[dict]:
+def explored(study: Study, cards: Cards) -> list[dict]:
     """The other comparisons, in every metric and state, without a verdict.
 
     'p' is None where seeds share a teacher, which makes them depend on each other.
     """
-    made = []
-    for one, other in study.comparisons:
-        found = {state: _differences(one, other, study, cards, state, seed) for state in STATES}
-        if any(shared_teacher(name, study) for name in (one, other)):
-            found = {state: own and {m: {**d, "p": None} for m, d in own.items()} for state, own in found.items()}
-        made += [
-            {"better": one, "than": other, "metric": metric,
-             **{state: None if own is None else own[metric] for state, own in found.items()}}
-            for metric in METRICS
-        ]  # fmt: skip
-    return made
+    comparisons = []
+    for better, than in study.comparisons:
+        by_state = {state: _differences(better, than, study, cards, state) for state in STATES}
+        independent = not any(shared_teacher(cell, study) for cell in (better, than))
+        for metric in METRICS:
+            comparison = {"better": better, "than": than, "metric": metric}
+            for state, differences in by_state.items():
+                comparison[state] = None if differences is None else differences[metric]
+                if differences is not None and not independent:
+                    comparison[state]["p"] = None
+            comparisons.append(comparison)
+    return comparisons
 
 
 def holm(p: list[float]) -> list[float]:
     """p values multiplied by how many are left, from the smallest on, and never falling: Holm 1979."""
-    order, most, found = np.argsort(p, kind="stable"), 0.0, [1.0] * len(p)
-    for rank, place in enumerate(order):
-        most = max(most, min(1.0, (len(p) - rank) * p[place]))
-        found[place] = most
-    return found
+    corrected = [1.0] * len(p)
+    largest = 0.0
+    for rank, index in enumerate(np.argsort(p, kind="stable")):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        corrected[index] = largest
+    return corrected
 
 
-def _of(finding: Finding, study: Study, cards: Cards, state: str, seed: int) -> dict | None:
-    found = _differences(finding.better, finding.than, study, cards, state, seed)
-    return None if found is None else found[finding.metric]
+def _difference(finding: Finding, study: Study, cards: Cards, state: str) -> dict | None:
+    """The difference in the finding's metric; None where there is none yet."""
+    differences = _differences(finding.better, finding.than, study, cards, state)
+    return None if differences is None else differences[finding.metric]
 
 
-def _differences(better: str, than: str, study: Study, cards: Cards, state: str, seed: int) -> dict[str, dict] | None:
+def _differences(better: str, than: str, study: Study, cards: Cards, state: str) -> dict[str, dict] | None:
     """The difference in each metric; None where no seed has both, or a run has no temperature."""
-    one, other = cards.get(better, {}), cards.get(than, {})
-    both = sorted(set(one) & set(other))
-    for place in both:
-        _check_images(f"{better}/{place}", one[place], f"{than}/{place}", other[place])
-    pairs = [(one[place].side(state), other[place].side(state)) for place in both]
-    if not pairs or any(side is None for pair in pairs for side in pair):
+    pairs = _pairs(better, than, cards)
+    sides = [(ours.side(state), theirs.side(state)) for ours, theirs in pairs]
+    if not sides or any(side is None for pair in sides for side in pair):
         return None
     planned = min(cell.seeds for cell in study.cells if cell.name in (better, than))
-    images = uncertainty.paired(seed, pairs)
-    sides = [[side[place].facts[state] for place in both] for side in (one, other)]
-    floors = [float(np.mean([fact["floor"] for fact in side])) for side in sides]
-    found = {}
+    over_images = bootstrap.paired(SEED, sides)
+    facts = [(ours.facts[state], theirs.facts[state]) for ours, theirs in pairs]
+
+    differences = {}
     for metric in METRICS:
-        figure = [a["figures"][metric] - b["figures"][metric] for a, b in zip(*sides, strict=True)]
-        spread = uncertainty.over_seeds(figure)
-        found[metric] = {
-            "mean": spread.mean, "std": spread.std, "n": spread.n, "of": planned, "seeds": spread.interval,
-            "p": _p(np.array(figure)), "images": images[metric].interval, "floors": None, "excess": None,
-        }  # fmt: skip
-    less = [a["figures"]["ece"] - a["floor"] - b["figures"]["ece"] + b["floor"] for a, b in zip(*sides, strict=True)]
-    spread = uncertainty.over_seeds(less)
-    excess = {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(less))}
-    return {**found, "ece": {**found["ece"], "floors": floors, "excess": excess}}
+        values = [ours["figures"][metric] - theirs["figures"][metric] for ours, theirs in facts]
+        spread = bootstrap.over_seeds(values)
+        differences[metric] = {
+            "mean": spread.mean,
+            "std": spread.std,
+            "n": spread.n,
+            "of": planned,
+            "seeds": spread.interval,
+            "p": _p(np.array(values)),
+            "images": over_images[metric].interval,
+            "floors": None,
+            "excess": None,
+        }
+    differences["ece"]["floors"] = [
+        float(np.mean([fact["floor"] for fact in side])) for side in zip(*facts, strict=True)
+    ]
+    differences["ece"]["excess"] = _excess(facts)
+    return differences
 
 
-def _check_images(name: str, one: Card, than: str, other: Card) -> None:
+def _pairs(better: str, than: str, cards: Cards) -> list[tuple[Card, Card]]:
+    """The cards of the seeds that both cells have. Raises ValueError where their test images are not the same."""
+    ours, theirs = cards.get(better, {}), cards.get(than, {})
+    places = sorted(set(ours) & set(theirs))
+    for place in places:
+        _check_images(f"{better}/{place}", ours[place], f"{than}/{place}", theirs[place])
+    return [(ours[place], theirs[place]) for place in places]
+
+
+def _excess(facts: list[tuple[dict, dict]]) -> dict:
+    """The difference in ECE after each run's own noise floor was taken off."""
+    values = [
+        ours["figures"]["ece"] - ours["floor"] - theirs["figures"]["ece"] + theirs["floor"] for ours, theirs in facts
+    ]
+    spread = bootstrap.over_seeds(values)
+    return {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(values))}
+
+
+def _check_images(name: str, card: Card, other_name: str, other: Card) -> None:
     """Differences are of the same test images; cards of before this was kept say nothing."""
-    on, against = (card.facts.get("tested_on") for card in (one, other))
-    count, than_count = (card.facts["images"] for card in (one, other))
-    if count != than_count or (None not in (on, against) and on != against):
+    digest, other_digest = card.facts.get("tested_on"), other.facts.get("tested_on")
+    count, other_count = card.facts["images"], other.facts["images"]
+    both_known = digest is not None and other_digest is not None
+    if count != other_count or (both_known and digest != other_digest):
         raise ValueError(
-            f"{name} and {than} were measured on different test images (digests {on} of {count} and {against} of "
-            f"{than_count} images); allowed is one data set for all runs of a study"
+            f"{name} and {other_name} were measured on different test images (digests {digest} of {count} and "
+            f"{other_digest} of {other_count} images); allowed is one data set for all runs of a study"
         )
 
 
@@ -115,16 +146,19 @@ def _p(differences: np.ndarray) -> float | None:
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def _decisive(own: dict | None) -> float:
+def _decisive_p(difference: dict | None) -> float:
     """The p that a finding is decided by, before Holm's correction; 1 where it cannot be decided yet."""
-    if own is None or own["p"] is None or own["n"] < own["of"]:
+    if difference is None or difference["p"] is None or difference["n"] < difference["of"]:
         return 1.0
-    if own["excess"] is None:
-        return own["p"]
-    return max(own["p"], own["excess"]["p"]) if own["mean"] * own["excess"]["mean"] > 0 else 1.0
+    excess = difference["excess"]
+    if excess is None:
+        return difference["p"]
+    same_sign = difference["mean"] * excess["mean"] > 0
+    return max(difference["p"], excess["p"]) if same_sign else 1.0
 
 
-def _verdict(direction: str, own: dict) -> str:
-    if own["n"] < own["of"] or own["holm"] >= LEVEL:
+def _verdict(direction: str, difference: dict) -> str:
+    if difference["n"] < difference["of"] or difference["holm"] >= LEVEL:
         return "undecided"
-    return "supported" if (own["mean"] < 0) == (direction == "lower") else "refuted"
+    lower = difference["mean"] < 0
+    return "supported" if lower == (direction == "lower") else "refuted"

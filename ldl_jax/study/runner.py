@@ -1,247 +1,196 @@
-"""A study's runs one after another, each kept as soon as it is finished."""
+"""The executor of a study: a board hands its runs out to workers, and each run is tried twice at most.
 
-import json
-import os
-import shutil
+What a worker is (this process, or one that is started for it) is in `workers`; the executor sees `Worker` alone.
+"""
+
 import signal
-import statistics
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Protocol
 
-from tqdm import tqdm
-
-from ldl_jax import config, files
-from ldl_jax import workdir as run
-from ldl_jax.cli import clock
 from ldl_jax.config.study import Planned
-from ldl_jax.errors import Busy, one_line
-from ldl_jax.study import cards
+from ldl_jax.errors import one_line
+from ldl_jax.study.cards import Card
+from ldl_jax.study.progress import Progress
 
-RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
 ATTEMPTS = 2
-DONE, FAILED = "done", "failed"  # a process's answers to the one that handed it a run
-POLL = 2.0  # seconds between two looks at a run that another process works on
-SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
 
 
 class Stopped(Exception):
     """SIGTERM came: what is finished is kept, what was under way goes on from its checkpoint."""
 
 
-def directory(workdir, of: tuple[str, int]) -> Path:
-    """Where a run of a study lies."""
-    return Path(workdir) / RUNS / f"{of[0]}-{of[1]}"
+class Permanent(Exception):
+    """A run failed, and trying it again cannot help."""
 
 
-class Progress:
-    """A bar over all runs, with the time left from what was measured; plain lines when not in a terminal."""
+class Worker(Protocol):
+    """What does runs, one at a time."""
 
-    def __init__(self, planned: list[Planned], done: dict[tuple[str, int], float], jobs: int):
-        self.planned, self.seconds, self.jobs = planned, dict(done), jobs
-        self.lost: set[tuple[str, int]] = set()  # runs that were given up
-        self.lock = threading.Lock()
-        shape = "{bar} {n}/{total} {desc}"
-        self.bar = tqdm(total=len(planned), initial=len(done), unit="run", disable=None, bar_format=shape)
+    def run(self, planned: Planned) -> Card:
+        """Do a run whose teachers are there. Raises Stopped, Permanent, or whatever ended the run."""
 
-    def finished(self, planned: Planned, card: cards.Card) -> None:
-        """Count a run and say what it scored."""
-        with self.lock:
-            self._finished(planned, card)
+    def ended(self) -> bool:
+        """Whether it can do no more runs."""
 
-    def _finished(self, planned: Planned, card: cards.Card) -> None:
-        seconds = self.seconds[planned.key] = card.facts["seconds"]
-        figures = card.facts["raw"]["figures"]
-        said = f"accuracy {100 * figures['accuracy']:.2f} %, ECE {100 * figures['ece']:.2f} %"
-        self.bar.set_description_str(f"about {clock(self.left())} left", refresh=False)
-        self.bar.update()
-        count = f"{len(self.seconds)}/{len(self.planned)}"
-        self.say(f"{count} {name(planned)}: {said}, {clock(seconds)}; about {clock(self.left())} left")
-
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self.bar.write(text, file=sys.stderr)
-
-    def left(self) -> float:
-        """Seconds for the runs that remain: as their cell took, else as the most similar cell for as many images."""
-        rest = [one for one in self.planned if one.key not in self.seconds and one.key not in self.lost]
-        took: dict[str, list[float]] = {}
-        for (cell, _), seconds in self.seconds.items():
-            took.setdefault(cell, []).append(seconds)
-        measured = {one.cell.name: one for one in self.planned if one.cell.name in took}
-        total = 0.0
-        for one in rest if measured else []:
-            like = min(measured.values(), key=lambda other: _unlike(one, other))
-            total += statistics.mean(took[like.cell.name]) * images(one) / images(like)
-        return total / max(1, min(self.jobs, len(rest)))
+    def stop(self) -> None:
+        """Have it save what it is at, and leave; called by a signal's handler."""
 
     def close(self) -> None:
-        """Leave the bar as it is."""
-        self.bar.close()
+        """End it after the run that it is at."""
 
 
-def name(planned: Planned) -> str:
-    """CELL/PLACE, as --only names it."""
-    return f"{planned.cell.name}/{planned.place}"
+class Board:
+    """What is left to do, handed out run by run to those who ask, and what was lost."""
+
+    def __init__(self, todo: list[Planned], progress: Progress, stopping: threading.Event):
+        self.waiting = list(todo)
+        self.undone = {planned.key for planned in todo}  # neither done nor lost
+        self.progress = progress
+        self.stopping = stopping
+        self.failed: dict[str, str] = {}  # run -> reason
+        self.at: dict[int, str] = {}  # slot -> the cell it works on
+        self.changed = threading.Condition()
+
+    def take(self, slot: int) -> Planned | None:
+        """A run whose teachers are done, waited for; None where nothing is left or the study stops.
+
+        It is of the cell that the slot was at, which it has compiled, else of the one that the fewest others are at.
+        """
+        with self.changed:
+            while self.waiting and not self.stopping.is_set():
+                ready = [planned for planned in self.waiting if not self.undone & set(planned.needs)]
+                if ready:
+                    return self._hand_out(ready, slot)
+                self.changed.wait(1.0)
+            self.at.pop(slot, None)
+            return None
+
+    def _hand_out(self, ready: list[Planned], slot: int) -> Planned:
+        own_cell = self.at.pop(slot, None)
+        crowd = Counter(self.at.values())
+        chosen = min(ready, key=lambda planned: (planned.cell.name != own_cell, crowd[planned.cell.name]))
+        self.waiting.remove(chosen)
+        self.at[slot] = chosen.cell.name
+        return chosen
+
+    def done(self, planned: Planned) -> None:
+        """A run has its card: those it teaches may begin."""
+        with self.changed:
+            self.undone.discard(planned.key)
+            self.changed.notify_all()
+
+    def lost(self, planned: Planned, reason: str) -> None:
+        """A run was given up, and so are those that it was to teach."""
+        with self.changed:
+            self._give_up(planned, reason)
+            # Teachers come first in `waiting`, so one pass reaches the students of students.
+            for student in tuple(self.waiting):
+                teachers = [f"{cell}/{number}" for cell, number in student.needs]
+                lost = [teacher for teacher in teachers if teacher in self.failed]
+                if lost:
+                    self.waiting.remove(student)
+                    self._give_up(student, f"its teacher {lost[0]} failed")
+                    self.progress.say(f"{student.name}: its teacher {lost[0]} failed")
+            self.changed.notify_all()
+
+    def _give_up(self, planned: Planned, reason: str) -> None:
+        self.failed[planned.name] = reason
+        self.progress.lost.add(planned.key)
+        self.undone.discard(planned.key)
 
 
-def _unlike(one: Planned, other: Planned) -> int:
-    """How many settings differ; -1 for a run of the same cell."""
-    if one.cell.name == other.cell.name:
-        return -1
-    return sum(one.settings.get(field) != other.settings.get(field) for field in {**one.settings, **other.settings})
+class Slot:
+    """Does runs until the board has none left, with one worker at a time, which is kept for the runs of a cell."""
 
+    def __init__(self, number: int, board: Board, start: Callable[[int, str], Worker], live: set):
+        self.number = number
+        self.board = board
+        self.start = start
+        self.live = live  # the workers of all slots, to be told of a signal
+        self.worker: Worker | None = None
+        self.cell: str | None = None  # that the worker is for
 
-def images(planned: Planned) -> float:
-    """What a run costs, roughly: the images that it trains on, over all epochs."""
-    c = planned.config
-    steps = c.train.max_steps
-    return steps * c.data.batch_size if steps else c.train.epochs * (c.data.examples or 50_000)
+    def work(self) -> None:
+        """Do runs until none is left or the study stops. Raises Stopped."""
+        try:
+            while (planned := self.board.take(self.number)) is not None:
+                self._do(planned)
+        finally:
+            self._close()
 
-
-def one(planned: Planned, workdir, compiled: dict) -> cards.Card:
-    """Train a run in this process, its output into a log file, and keep its card; teachers must be there.
-
-    Of a run that is finished already, its card alone is made. Raises Busy where another process is at it.
-    """
-    place = directory(workdir, planned.key)
-    with run.locked(Path(workdir) / LOCKS / place.name):  # longer than the run's own lock, so that none begins it anew
-        card = cards.read(Path(workdir) / CARDS, planned)
-        if card is not None:  # another process made it in the meantime
-            return card
-        if not _is_finished(planned, workdir, place):
-            _train(planned, workdir, place, compiled)
-        card = cards.make(planned, place, _spent(place))
-        cards.write(Path(workdir) / CARDS, planned, card)
-        shutil.rmtree(place / run.CHECKPOINTS, ignore_errors=True)  # the weights are in model.npz
-        return card
-
-
-def _is_finished(planned: Planned, workdir, place: Path) -> bool:
-    """Whether a directory holds this very run to its end, learned from the teachers that are there now."""
-    if not (run.is_finished(place) and run.is_measured(place)):
-        return False
-    inputs = json.loads((place / run.VERSIONS).read_text())["starts"][-1]["inputs"]
-    learned = [digest for name, digest in inputs.items() if name.startswith("teachers[")]
-    weights = [directory(workdir, key) / run.WEIGHTS for key in planned.needs]
-    there = [files.sha256(path) for path in weights if path.is_file()]
-    return learned == there and not config.differences(run.read_config(place), planned.config)
-
-
-def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
-    from ldl_jax import checkpoint
-    from ldl_jax.training import loop, remeasure
-
-    c = planned.config.copy_and_resolve_references()
-    c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)
-    log = Path(workdir) / LOGS / f"{planned.cell.name}-{planned.place}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(place):
-        if run.is_finished(place) and not checkpoint.saved_steps(place / run.CHECKPOINTS):
-            summary = remeasure.measure_again(c, place)  # only its predictions are gone
-        else:
-            summary = loop.train(c, place, compiled=compiled)
-    if summary is None:
-        raise Stopped
-
-
-@contextmanager
-def _timed(place: Path) -> Iterator[None]:
-    """Add the seconds of an attempt to those of the run, for its card."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        if (place / run.CONFIG).is_file():
-            files.write(place / run.SPENT, f"{_spent(place) + time.perf_counter() - began:.1f}\n")
-
-
-def _spent(place: Path) -> float:
-    file = place / run.SPENT
-    return float(file.read_text()) if file.is_file() else 0.0
-
-
-def in_turn(todo: list[Planned], workdir, progress: Progress) -> dict[str, str]:
-    """Do the runs one after another; returns what failed, with the reason. Raises Stopped."""
-    compiled, failed = {}, {}
-    with handed_on(set()) as stopping:
-        for planned in todo:
-            for ready in with_teachers([planned], failed, progress):
-                _tried(ready, lambda one: _attempt(one, workdir, compiled, stopping, progress), progress, failed)
-    return failed
-
-
-def asked(known: list[Planned], workdir, progress: Progress, lines: Iterable[str], answer: Callable) -> dict[str, str]:
-    """Do the runs that another process names, one a line, and answer each with a line; who asked tries again.
-
-    Raises Stopped.
-    """
-    compiled, by_name = {}, {name(planned): planned for planned in known}
-    with handed_on(set()) as stopping:
-        for line in lines:
-            planned = by_name[line.strip()]
+    def _do(self, planned: Planned) -> None:
+        """One run, once more with a new worker where it fails; else it is lost."""
+        for attempt in range(1, ATTEMPTS + 1):
+            worker = self._worker(planned.cell.name, new=attempt > 1)
             try:
-                _attempt(planned, workdir, compiled, stopping, progress)
-                answer(f"{DONE} {name(planned)}")
+                card = worker.run(planned)
             except Stopped:
                 raise
-            except Exception as error:  # whatever ends a run
-                answer(f"{FAILED} {name(planned)} {one_line(error)}")
-    return {}
+            except Exception as error:  # whatever ends a run: the others go on
+                if self.board.stopping.is_set():
+                    return  # it was told to leave
+                reason = one_line(error)
+                again = attempt < ATTEMPTS and not isinstance(error, Permanent)
+                outcome = "tried again" if again else "given up"
+                self.board.progress.say(f"{planned.name}: {outcome}: {reason[:300]}")
+                if not again:
+                    self.board.lost(planned, reason)
+                    return
+            else:
+                self.board.done(planned)
+                self.board.progress.finished(planned, card)
+                return
+
+    def _worker(self, cell: str, *, new: bool) -> Worker:
+        """The slot's worker for runs of a cell, which replaces one of another cell, or one that has ended."""
+        if self.worker is None or new or self.cell != cell or self.worker.ended():
+            self._close()
+            self.worker = self.start(self.number, cell)
+            self.cell = cell
+            self.live.add(self.worker)
+            # A signal that came before it was live did not reach it.
+            if self.board.stopping.is_set():
+                self.worker.stop()
+        return self.worker
+
+    def _close(self) -> None:
+        if self.worker is not None:
+            self.worker.close()
+            self.live.discard(self.worker)
+            self.worker = None
 
 
-def _attempt(planned: Planned, workdir, compiled: dict, stopping: threading.Event, progress: Progress) -> cards.Card:
-    """One run. What another process works on is waited for: the lines of a job array begin at once, teachers too."""
-    told = False
-    while not stopping.is_set():
-        card = cards.read(Path(workdir) / CARDS, planned)
-        if card is not None:
-            return card
-        try:
-            return one(planned, workdir, compiled)
-        except Busy:
-            if not told:
-                progress.say(f"{name(planned)}: another process works on it; waiting")
-            told = not stopping.wait(POLL)
-    raise Stopped
+def execute(todo: list[Planned], progress: Progress, jobs: int, start: Callable[[int, str], Worker]) -> dict[str, str]:
+    """Do the runs with `jobs` workers side by side; returns what failed, with the reason. Raises Stopped.
 
-
-def _tried(planned: Planned, attempt: Callable, progress: Progress, failed: dict[str, str]) -> None:
-    """One run, once more where it fails."""
-    for number in range(ATTEMPTS):
-        try:
-            progress.finished(planned, attempt(planned))
-            return
-        except Stopped:
-            raise
-        except Exception as error:  # whatever ends a run: the others go on
-            reason = one_line(error)
-            progress.say(f"{name(planned)}: {'tried again' if number + 1 < ATTEMPTS else 'given up'}: {reason[:300]}")
-    progress.lost.add(planned.key)
-    failed[name(planned)] = reason
-
-
-def with_teachers(some: list[Planned], failed: dict[str, str], progress: Progress) -> list[Planned]:
-    """Those whose teachers did not fail; the others are failed too."""
-    kept = []
-    for planned in some:
-        lost = [f"{of}/{place}" for of, place in planned.needs if f"{of}/{place}" in failed]
-        if lost:
-            failed[name(planned)] = f"its teacher {lost[0]} failed"
-            progress.lost.add(planned.key)
-            progress.say(f"{name(planned)}: {failed[name(planned)]}")
+    start(slot, cell) -> a worker for runs of that cell. Workers that would be idle share a cell's seeds. A single one
+    works in the caller's thread.
+    """
+    live: set[Worker] = set()
+    with ThreadPoolExecutor(jobs) as pool, told_of_sigterm(live) as stopping:
+        board = Board(todo, progress, stopping)
+        slots = [Slot(number, board, start, live) for number in range(min(jobs, len(todo)))]
+        if jobs == 1:
+            # Training takes SIGTERM itself, to save; Python allows that in the main thread alone.
+            for slot in slots:
+                slot.work()
         else:
-            kept.append(planned)
-    return kept
+            futures = [pool.submit(slot.work) for slot in slots]
+            # A slot that fails ends the waiting for the others, which are then stopped.
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        if stopping.is_set():
+            raise Stopped
+    return board.failed
 
 
 @contextmanager
-def handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
-    """SIGTERM, and whatever ends the work early, is handed on to the processes, which save and leave.
+def told_of_sigterm(live: set[Worker]) -> Iterator[threading.Event]:
+    """SIGTERM, and whatever ends the work early, is handed on to the workers, which save and leave.
 
     The event says that it came.
     """
@@ -249,8 +198,8 @@ def handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
 
     def stop(*_):
         stopping.set()
-        for process in tuple(live):
-            process.terminate()
+        for worker in tuple(live):
+            worker.stop()
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -260,8 +209,3 @@ def handed_on(live: set[subprocess.Popen]) -> Iterator[threading.Event]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def is_worker() -> bool:
-    """Whether this process does runs for another one, which names them."""
-    return SLOT in os.environ

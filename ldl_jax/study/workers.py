@@ -1,4 +1,4 @@
-"""A study's runs side by side: processes that are handed one run at a time, each with its share of the cores."""
+"""What does a study's runs: this process, or processes that are asked for one run at a time."""
 
 import os
 import re
@@ -7,114 +7,126 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from ldl_jax.config.study import Planned
-from ldl_jax.study import cards, runner
+from ldl_jax.errors import Busy, one_line
+from ldl_jax.study import cards, directory, run, runner
 
+DONE, FAILED = "done", "failed"  # a process's answers to the one that handed it a run
+POLL = 2.0  # seconds between two looks at a run that another process works on
+SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
 MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's, which JAX takes at its start
 
 
-class Board:
-    """What is left to do, handed out run by run to those who ask."""
+class ThisProcess:
+    """Trains here; compiled programs are kept between runs that differ in seed and teachers alone."""
 
-    def __init__(self, todo: list[Planned], progress: runner.Progress, stopping: threading.Event):
-        self.waiting, self.undone = list(todo), {planned.key for planned in todo}
-        self.progress, self.stopping = progress, stopping
-        self.failed: dict[str, str] = {}  # run -> reason
-        self.at: dict[int, str] = {}  # slot -> the cell it works on
-        self.changed = threading.Condition()
+    def __init__(self, folder, say: Callable[[str], None]):
+        self.folder = Path(folder)
+        self.say = say
+        self.compiled: dict = {}
+        self.stopping = threading.Event()
 
-    def take(self, slot: int) -> Planned | None:
-        """A run whose teachers are done, waited for; None where nothing is left or the study stops.
+    def run(self, planned: Planned) -> cards.Card:
+        """Do a run. One that another process works on is waited for: a job array's lines begin at once, teachers too.
 
-        It is of the cell that the slot was at, which it has compiled, else of the one that the fewest others are at.
+        Raises runner.Stopped, or whatever ended the run.
         """
-        with self.changed:
-            while self.waiting and not self.stopping.is_set():
-                ready = [one for one in self.waiting if not self.undone & set(one.needs)]
-                if ready:
-                    own, crowd = self.at.pop(slot, None), Counter(self.at.values())
-                    chosen = min(ready, key=lambda one: (one.cell.name != own, crowd[one.cell.name]))
-                    self.waiting.remove(chosen)
-                    self.at[slot] = chosen.cell.name
-                    return chosen
-                self.changed.wait(1.0)
-            self.at.pop(slot, None)
-            return None
+        waiting = False
+        while not self.stopping.is_set():
+            card = cards.read(self.folder / directory.CARDS, planned)
+            if card is not None:
+                return card
+            try:
+                return run.train(planned, self.folder, self.compiled)
+            except Busy:
+                if not waiting:
+                    self.say(f"{planned.name}: another process works on it; waiting")
+                waiting = True
+                self.stopping.wait(POLL)
+        raise runner.Stopped
 
-    def done(self, planned: Planned) -> None:
-        """A run has its card: those it teaches may begin."""
-        with self.changed:
-            self.undone.discard(planned.key)
-            self.changed.notify_all()
+    def ended(self) -> bool:
+        """Never, as long as it is asked."""
+        return False
 
-    def lost(self, planned: Planned, reason: str) -> None:
-        """A run was given up, and so are those that it was to teach."""
-        with self.changed:
-            self.failed[runner.name(planned)] = reason
-            self.progress.lost.add(planned.key)
-            self.undone.discard(planned.key)
-            self.waiting = runner.with_teachers(self.waiting, self.failed, self.progress)
-            self.undone -= self.progress.lost
-            self.changed.notify_all()
+    def stop(self) -> None:
+        """Begin no more runs; the one under way takes the signal itself."""
+        self.stopping.set()
+
+    def close(self) -> None:
+        """Nothing is left open between runs."""
 
 
-def side_by_side(
-    todo: list[Planned], workdir, progress: runner.Progress, jobs: int, command: Callable
-) -> dict[str, str]:
-    """Do the runs in `jobs` processes at a time; returns what failed, with the reason. Raises runner.Stopped.
+def answer_requests(
+    planned: list[Planned], worker: ThisProcess, requests: Iterable[str], answer: Callable[[str], None]
+) -> None:
+    """Do the runs that another process names, one a line, and answer each with a line; who asked tries again.
 
-    A process does runs of one cell, which it compiles once; processes that would be idle share a cell's seeds.
-    command(runs of a cell) -> its words.
+    Raises runner.Stopped.
     """
-    live: set[subprocess.Popen] = set()
-    gpus, words = visible_gpus(), {}
-    for planned in todo:
-        words.setdefault(planned.cell.name, []).append(planned)
-    with ThreadPoolExecutor(jobs) as pool, runner.handed_on(live) as stopping:
-        board = Board(todo, progress, stopping)
-
-        def work(slot):
-            share = environment(slot, jobs, gpus)
-            _work(slot, board, workdir, lambda cell: Process(cell, command(words[cell]), share, live, stopping))
-
-        working = [pool.submit(work, slot) for slot in range(min(jobs, len(todo)))]
-        for ended in wait(working, return_when=FIRST_EXCEPTION)[0]:  # one that fails ends the others' waiting
-            ended.result()
-        if stopping.is_set():
-            raise runner.Stopped
-    return board.failed
+    by_name = {one.name: one for one in planned}
+    with runner.told_of_sigterm({worker}):
+        for request in requests:
+            name = request.strip()
+            asked = by_name[name]
+            try:
+                worker.run(asked)
+            except runner.Stopped:
+                raise
+            except Exception as error:  # whatever ends a run
+                answer(f"{FAILED} {name} {one_line(error)}")
+            else:
+                answer(f"{DONE} {name}")
 
 
 class Process:
-    """A process that does runs of a cell, one after another, as it is asked for them."""
+    """A process that does runs of a cell, one after another, as it is asked for them with `answer_requests`."""
 
-    def __init__(self, cell: str, words: list[str], share: dict[str, str], live: set, stopping: threading.Event):
-        self.cell, self.live = cell, live
-        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(words, env=share, stdin=pipe, stdout=pipe, stderr=self.said, text=True)
-        live.add(self.process)
-        if stopping.is_set():
-            self.process.terminate()
+    def __init__(self, command: list[str], environment: dict[str, str], card_folder):
+        self.card_folder = card_folder
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+
+    def run(self, planned: Planned) -> cards.Card:
+        """Have a run done, and read its card.
+
+        Raises RuntimeError with the reason where there is none, and runner.Permanent where trying again cannot help:
+        the process was given bad input, or the card cannot be read or is of another config.
+        """
+        try:
+            done, reason = self.ask(planned)
+            card = cards.read(self.card_folder, planned) if done else None
+        except ValueError as error:
+            raise runner.Permanent(str(error)) from error
+        if card is None:
+            raise RuntimeError(reason or "it left no card")
+        return card
 
     def ask(self, planned: Planned) -> tuple[bool, str]:
         """Have a run done: (whether it is, else why not). A ValueError says that trying again cannot help."""
         with suppress(OSError):  # it has ended already, and its status is told below
-            print(runner.name(planned), file=self.process.stdin, flush=True)
+            print(planned.name, file=self.process.stdin, flush=True)
         for line in self.process.stdout:
-            answer, _, reason = line.strip().partition(f" {runner.name(planned)}")
-            if answer in (runner.DONE, runner.FAILED):
-                return answer == runner.DONE, reason.strip()
+            answer, _, reason = line.strip().partition(f" {planned.name}")
+            if answer in (DONE, FAILED):
+                return answer == DONE, reason.strip()
+
+        # Its output ended without an answer, and so did the process.
         code = self.process.wait()
-        self.said.seek(0)
-        last = (self.said.read().strip().splitlines() or ["no word"])[-1]
-        reason = f"its process ended with status {code} ({last[:300]})"
+        self.errors.seek(0)
+        last_line = (self.errors.read().strip().splitlines() or ["no word"])[-1]
+        reason = f"its process ended with status {code} ({last_line[:300]})"
         if code == 2:
             raise ValueError(reason)
         return False, reason
@@ -123,50 +135,33 @@ class Process:
         """Whether it is there no more."""
         return self.process.poll() is not None
 
+    def stop(self) -> None:
+        """Have it save and leave."""
+        self.process.terminate()
+
     def close(self) -> None:
         """End it after the run that it is at."""
         with suppress(OSError):
             self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
-        self.said.close()
-        self.live.discard(self.process)
+        self.errors.close()
 
 
-def _work(slot: int, board: Board, workdir, start: Callable[[str], Process]) -> None:
-    """Have runs done until none is left, those of a cell by one process, each tried twice at most."""
-    process = None
-    try:
-        while (planned := board.take(slot)) is not None:
-            for number in range(1, runner.ATTEMPTS + 1):
-                if process is None or process.cell != planned.cell.name or process.ended() or number > 1:
-                    if process is not None:
-                        process.close()
-                    process = start(planned.cell.name)
-                card, reason, again = _tried(process, planned, workdir)
-                if card is not None:
-                    board.done(planned)
-                    board.progress.finished(planned, card)
-                if card is not None or board.stopping.is_set():
-                    break
-                again = again and number < runner.ATTEMPTS
-                board.progress.say(f"{runner.name(planned)}: {'tried again' if again else 'given up'}: {reason[:300]}")
-                if not again:
-                    board.lost(planned, reason)
-                    break
-    finally:
-        if process is not None:
-            process.close()
+def processes(todo: list[Planned], folder, jobs: int, command: Callable) -> Callable[[int, str], Process]:
+    """What starts one of `jobs` processes for runs of a cell, with its share of the machine, as `runner.execute` asks.
 
+    command(runs of a cell) -> its words.
+    """
+    gpus = visible_gpus()
+    runs: dict[str, list[Planned]] = {}
+    for planned in todo:
+        runs.setdefault(planned.cell.name, []).append(planned)
 
-def _tried(process: Process, planned: Planned, workdir) -> tuple[cards.Card | None, str, bool]:
-    """(a run's card, or why there is none, whether to try again)."""
-    try:
-        done, reason = process.ask(planned)
-        card = cards.read(Path(workdir) / runner.CARDS, planned) if done else None
-    except ValueError as error:  # also a card that cannot be read, or is of another config
-        return None, str(error), False
-    return card, reason or "it left no card", True
+    def start(slot: int, cell: str) -> Process:
+        return Process(command(runs[cell]), environment(slot, jobs, gpus), Path(folder) / directory.CARDS)
+
+    return start
 
 
 def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, str]:
@@ -176,7 +171,7 @@ def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, s
     of two of them; with fewer, several share one and its memory.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
-    more = {"OMP_NUM_THREADS": str(threads), runner.SLOT: f"{slot}/{jobs}"}
+    more = {"OMP_NUM_THREADS": str(threads), SLOT: f"{slot}/{jobs}"}
     if gpus:
         each = 1 << (max(1, len(gpus) // jobs).bit_length() - 1)
         first = slot * each % len(gpus)
@@ -208,10 +203,15 @@ def bind() -> None:
     Ctrl-C reaches it too, and is left to the process that started it, which has it saved.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    slot, _, jobs = os.environ.get(runner.SLOT, "").partition("/")
+    slot, _, jobs = os.environ.get(SLOT, "").partition("/")
     if not jobs or not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // int(jobs))
     first = int(slot) * share % len(cores)
     os.sched_setaffinity(0, cores[first : first + share])
+
+
+def is_worker() -> bool:
+    """Whether this process does runs for another one, which names them."""
+    return SLOT in os.environ
