@@ -18,6 +18,7 @@ from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.runs import Group, Run
 from ldl_jax.report import comparison
+from ldl_jax.report.result import STATES
 
 FIGURES = {"raw": ("accuracy", "nll", "brier", "ece"), "scaled": ("nll", "brier", "ece")}  # T leaves accuracies alone
 NAME = "comparison"
@@ -42,7 +43,7 @@ def compare(found: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
     differences where both have the same seeds, else Welch's; None for one seed) and 'images' (paired bootstrap of the
     same difference, with every run measured on the same resamples), and the bootstrap's 'p'.
     """
-    measured = [{state: _measured(group, state == "scaled") for state in comparison.STATES} for group in found]
+    measured = [{state: _measured(group, state == "scaled") for state in STATES} for group in found]
     groups = [
         {"name": group.name, "runs": [str(one.path) for one in group.runs],
          "at_bound": sum(one.at_bound for one in group.runs), **{s: _spreads(s, own[s]) for s in own}}

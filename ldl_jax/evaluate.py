@@ -77,13 +77,14 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
         suite.measure(given, val=val, ood=ood, human=human, seed=chosen.seed)
         for given, val, ood, human in zip(named, vals, oods, humans, strict=True)
     ]
-    for one in found:
+    suites = [one.to_json() for one in found]  # the report takes dicts; it is to take `found` itself
+    for one in suites:
         print(suite_table.table(one), end="\n\n")
-    report = page.page(found, title=chosen.title)
+    report = page.page(suites, title=chosen.title)
     return [
-        files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found}),
+        files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": suites}),
         files.write(out / REPORT, report),
-        *(pictures.save(found, out, endings) if endings else []),
+        *(pictures.save(suites, out, endings) if endings else []),
     ]
 
 

@@ -17,6 +17,7 @@ from ldl_jax.evaluation import curves, predictions
 from ldl_jax.evaluation import evaluation as suite
 from ldl_jax.evaluation import human as votes
 from ldl_jax.metrics import mass
+from ldl_jax.report.result import Evaluation, State
 from ldl_jax.report.table import KNOWN
 
 N, K = 60, 4
@@ -49,6 +50,11 @@ def run(*argv):
 
 def given(**changed):
     return predictions.Predictions("x", TEST["logits"], TEST["label"], "logits")._replace(**changed)
+
+
+def measured(name=""):
+    """What a measurement gives, without any figure."""
+    return Evaluation(name, 0, 0, None, "", "", 0, (), None, State({}, {}), None)
 
 
 def test_the_command_prints_a_table_and_writes_json(folder, capsys):
@@ -127,7 +133,7 @@ def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, mo
 
 
 def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
+    monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
@@ -136,7 +142,7 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
 
 
 def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
+    monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
@@ -160,7 +166,7 @@ def test_files_are_named_by_what_tells_them_apart():
 
 def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or {"name": ""})
+    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or measured())
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "second.npz", **TEST)
@@ -177,7 +183,7 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
 
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or {"name": ""})
+    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or measured())
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "named.npz", **TEST, classes=np.array(list("abcd")))

@@ -15,6 +15,7 @@ from ldl_jax.evaluation.predictions import Logits, Predictions, Reduced, Transfo
 from ldl_jax.metrics import distribution, ks, marginal, mass, selective, smooth
 from ldl_jax.metrics import ece_conventions as conventions
 from ldl_jax.metrics.base import Metric
+from ldl_jax.report.result import Evaluation, Figure, State
 
 WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB), as 50,000 x 1,000 are
 SAMPLE = 2**24  # numbers of the rows of a larger one that figures of every class are measured on
@@ -42,27 +43,30 @@ _GROUP = {name: group for group, names in GROUPS.items() for name in names}
 def measure(
     predictions: Predictions, *, val: Predictions | None = None, ood: Predictions | None = None,
     human: np.ndarray | None = None, seed: int = 0,
-) -> dict:  # fmt: skip
+) -> Evaluation:  # fmt: skip
     """All figures of predictions, raw and, with `val`, after the temperature that was fitted on it.
 
     ood: predictions on examples of no class; human: true distributions f64[N, K]; seed: of what is simulated and drawn.
-    Gives a dict that JSON can hold: 'raw' and 'scaled' (or None) have 'figures', {name: {'value', 'interval' (95 %,
-    or None), 'floor' (or None), 'group'}}, and 'curves' (see `curves`). Figures that need the whole matrix are measured
-    on a sample where it has more than WHOLE numbers, which 'notes' tell. Raises ValueError where the files do not fit
-    each other.
+    Figures that need the whole matrix are measured on a sample where it has more than WHOLE numbers, which the notes
+    tell. Raises ValueError where the files do not fit each other.
     """
     _check(predictions, val, ood)
     fitted = _temperature(val) if val else None
     places = _sample(seed, predictions)
     beside = (places, ood, human)
-    return {
-        "name": predictions.name, "examples": len(predictions.values), "classes": predictions.values.shape[1],
-        "class_names": None if predictions.classes is None else list(predictions.classes),
-        "kind": predictions.kind, "understood": "; ".join(predictions.notes) or predictions.kind, "seed": seed,
-        "notes": _notes(predictions, fitted, places), "temperature": fitted,
-        "raw": _state(seed, predictions, None, *beside),
-        "scaled": _scaled(seed, predictions, fitted["temperature"], *beside) if fitted else None,
-    }  # fmt: skip
+    return Evaluation(
+        name=predictions.name,
+        examples=len(predictions.values),
+        classes=predictions.values.shape[1],
+        class_names=predictions.classes,
+        kind=predictions.kind,
+        understood="; ".join(predictions.notes) or predictions.kind,
+        seed=seed,
+        notes=tuple(_notes(predictions, fitted, places)),
+        temperature=fitted,
+        raw=_state(seed, predictions, None, *beside),
+        scaled=_scaled(seed, predictions, fitted["temperature"], *beside) if fitted else None,
+    )
 
 
 def _check(predictions, *others) -> None:
@@ -102,13 +106,13 @@ def _notes(predictions, fitted, places) -> list[str]:
     return notes
 
 
-def _scaled(seed: int, predictions: Predictions, temperature: float, *beside) -> dict:
-    made = _state(seed, predictions, curves.divided(temperature), *beside)
-    made["curves"]["temperature"] = curves.temperatures(seed, predictions, temperature)
-    return made
+def _scaled(seed: int, predictions: Predictions, temperature: float, *beside) -> State:
+    state = _state(seed, predictions, curves.divided(temperature), *beside)
+    swept = curves.temperatures(seed, predictions, temperature)
+    return state._replace(curves={**state.curves, "temperature": swept})
 
 
-def _state(seed: int, predictions: Predictions, transform: Transform | None, places, ood, human) -> dict:
+def _state(seed: int, predictions: Predictions, transform: Transform | None, places, ood, human) -> State:
     reduced = reduce(predictions, transform)
     means = {name: getattr(reduced, column) for name, column in MEANS.items()}
     floor, chance = uncertainty.noise_floor(jax.random.key(seed), reduced.confidence)
@@ -122,26 +126,19 @@ def _state(seed: int, predictions: Predictions, transform: Transform | None, pla
         values |= _human(predictions, transform, places, human)
     names = [*filter(values.__contains__, _GROUP), *(name for name in values if name not in _GROUP)]
     figures = {name: _figure(name, values[name], intervals.get(name)) for name in names}
-    figures["ece"]["floor"] = floor
-    return {
-        "figures": figures,
-        "curves": {
-            "reliability": curves.reliability(reduced),
-            "classes": curves.classes(reduced, predictions.values.shape[1]),
-            "risk_coverage": curves.risk_coverage(reduced),
-        },
+    figures["ece"] = figures["ece"]._replace(floor=floor)
+    drawn_from = {
+        "reliability": curves.reliability(reduced),
+        "classes": curves.classes(reduced, predictions.values.shape[1]),
+        "risk_coverage": curves.risk_coverage(reduced),
     }
+    return State(figures, drawn_from)
 
 
-def _figure(name: str, value, interval=None) -> dict:
-    """A figure as JSON holds it; what is not finite is None, since JSON has no such number."""
-    value = float(value)
-    return {
-        "value": value if math.isfinite(value) else None,
-        "interval": None if interval is None else list(interval),
-        "floor": None,
-        "group": _GROUP.get(name, "other"),
-    }
+def _figure(name: str, value, interval=None) -> Figure:
+    """A figure; what is not finite is None, since JSON has no such number."""
+    value = float(value) if math.isfinite(value) else None
+    return Figure(value, interval, None, _GROUP.get(name, "other"))
 
 
 def _streamed(predictions, transform) -> dict[str, float]:

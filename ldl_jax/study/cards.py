@@ -19,11 +19,11 @@ from ldl_jax import workdir as run
 from ldl_jax.config.study import Planned
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import curves, runs
+from ldl_jax.report.result import STATES
 from ldl_jax.training import log as logs
 
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")
-STATES = ("raw", "scaled")
 LARGEST = np.finfo(np.float16).max  # of an image's NLL, as it is kept
 
 

@@ -106,6 +106,7 @@ def report(made: Experiment, workdir: Path, found: dict[str, Measured]) -> list[
         for split, part in found.items()
     }  # fmt: skip
     measured = suite.measure(splits["test"], val=splits.get("holdout"), human=_true(made, found["test"]))
+    measured = measured.to_json()  # the report takes dicts; it is to take the `Evaluation` itself
     return [
         files.write_json(workdir / "evaluation.json", {"seed": measured["seed"], "suites": [measured]}),
         page.write(workdir / "report.html", [measured], title=_name(made), facts=_facts(made)),
