@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from ldl_jax.config.study import METRICS, Finding, Study, shared_teacher
-from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import bootstrap
 from ldl_jax.report.result import STATES
 from ldl_jax.study.cards import Card
 
@@ -79,19 +79,19 @@ def _differences(better: str, than: str, study: Study, cards: Cards, state: str,
     if not pairs or any(side is None for pair in pairs for side in pair):
         return None
     planned = min(cell.seeds for cell in study.cells if cell.name in (better, than))
-    images = uncertainty.paired(seed, pairs)
+    images = bootstrap.paired(seed, pairs)
     sides = [[side[place].facts[state] for place in both] for side in (one, other)]
     floors = [float(np.mean([fact["floor"] for fact in side])) for side in sides]
     found = {}
     for metric in METRICS:
         figure = [a["figures"][metric] - b["figures"][metric] for a, b in zip(*sides, strict=True)]
-        spread = uncertainty.over_seeds(figure)
+        spread = bootstrap.over_seeds(figure)
         found[metric] = {
             "mean": spread.mean, "std": spread.std, "n": spread.n, "of": planned, "seeds": spread.interval,
             "p": _p(np.array(figure)), "images": images[metric].interval, "floors": None, "excess": None,
         }  # fmt: skip
     less = [a["figures"]["ece"] - a["floor"] - b["figures"]["ece"] + b["floor"] for a, b in zip(*sides, strict=True)]
-    spread = uncertainty.over_seeds(less)
+    spread = bootstrap.over_seeds(less)
     excess = {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(less))}
     return {**found, "ece": {**found["ece"], "floors": floors, "excess": excess}}
 
