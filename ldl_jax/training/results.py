@@ -101,7 +101,7 @@ def _summary(
         "weights": experiment.config.eval.weights,
         "splits": {name: {**part.scores, "ece_floor": floors[name]} for name, part in measured.items()},
         "temperature": None if fitted is None else fitted.params,
-        "scaled": {} if fitted is None else {"test": _at_temperature(test, list(measured["test"].scores))},
+        "scaled": {} if fitted is None else {"test": _at_temperature(test, _names(experiment, measured["test"]))},
         "teachers": experiment.teachers,
         **changed_labels(experiment),
     }
@@ -112,6 +112,12 @@ def _at_temperature(test: Evaluation, names: list[str]) -> dict[str, float]:
     figures = test.scaled.figures
     scores = {name: float(test.examples) if name == "n" else figures[name].value for name in names}
     return {**scores, "ece_floor": figures["ece"].floor}
+
+
+def _names(experiment: Experiment, part: Measured) -> list[str]:
+    """The figures that training logs, metric by metric, each one's in alphabetical order."""
+    by_metric = (metric.value(part.sums[name]) for name, metric in experiment.metrics.items())
+    return list(dict.fromkeys(name for figures in by_metric for name in sorted(figures)))
 
 
 def _tell(log, summary: dict, paths: list[Path]) -> None:
