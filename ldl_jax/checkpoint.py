@@ -1,18 +1,22 @@
 """Checkpoints: saved while training goes on, checked byte by byte before they are used; the only user of orbax."""
 
 import contextlib
-import json
+import logging
+import os
+import re
 import shutil
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
-from ldl_jax import files, mesh
+from ldl_jax import mesh
+from ldl_jax.checksums import Checksums
 from ldl_jax.contract import PyTree
-from ldl_jax.disk import disk_fault
 from ldl_jax.errors import warn
 
 
@@ -38,6 +42,40 @@ def saved_steps(folder) -> list[int]:
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None
 
 
+def disk_fault(error: BaseException | None) -> str | None:
+    """What the system said, as 'No space left on device', where an error comes from a disk; None for all others.
+
+    orbax hands on what its threads and its libraries raise: an OSError, or a number of the system in a text.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number:
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _not_of_the_disk(record: logging.LogRecord) -> bool:
+    """Whether a log message is let through: the traceback of what `Checkpoints` warns of is not."""
+    return not (record.exc_info and disk_fault(record.exc_info[1]))
+
+
+def _print_unraisable(before, caught) -> None:
+    """Hand an error of a library's thread on, but for writers that outlive the save that failed."""
+    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
+        before(caught)
+
+
+def _quieten() -> None:
+    """Keep orbax's threads from printing tracebacks of a full disk; a second call does nothing."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_not_of_the_disk)
+    if getattr(sys.unraisablehook, "func", None) is not _print_unraisable:
+        sys.unraisablehook = partial(_print_unraisable, sys.unraisablehook)
+
+
 def _first(fault: str | None) -> str | None:
     """The first fault that a process has found, told to all; None where none has."""
     return next(filter(None, mesh.tell(fault or "")), None)
@@ -50,14 +88,16 @@ class _Damaged(Exception):
 class Checkpoints:
     """The checkpoints of a run below `folder`: the latest `keep` of those at multiples of `every_steps`.
 
-    A checkpoint is folder/<step>, whole or not there; folder/<step>.sha256 holds the SHA-256 of each of its files,
-    written as soon as it is complete, because a flipped byte would be restored unnoticed. One that cannot be written is
-    told in a warning and removed, those before it stay, and the next that is due is tried.
+    A checkpoint is folder/<step>, whole or not there; its `Checksums` are written as soon as it is complete. One that
+    cannot be written is told in a warning and removed, those before it stay, and the next that is due is tried. To keep
+    the tracebacks of orbax's threads out, it filters the loggers 'absl' and 'asyncio' and wraps `sys.unraisablehook`.
     """
 
     def __init__(self, folder, *, every_steps: int, keep: int):
+        _quieten()
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._checksums = Checksums(self.folder)
         self._options = ocp.CheckpointManagerOptions(
             save_decision_policy=FixedIntervalPolicy(every_steps),
             preservation_policy=LatestN(keep),
@@ -89,7 +129,7 @@ class Checkpoints:
                 mesh.on_main(lambda step=step, fault=fault: self._set_aside(step, fault, warn))
                 continue
             if mesh.is_main() and not summed:  # its process was killed before it had any
-                self._write_sums(step)
+                self._checksums.write(step)
             self._saved = step
             return state, meta["notes"]
         damaged = sorted(str(path) for path in self.folder.glob("damaged-*"))
@@ -104,14 +144,14 @@ class Checkpoints:
         """Whether a checkpoint has checksums. Raises _Damaged where its files do not match them."""
         fault = unread = None
         try:
-            fault = self._fault(step) if mesh.is_main() else None
+            fault = self._checksums.fault(step) if mesh.is_main() else None
         except OSError as error:
             unread = f"{self.folder / str(step)} cannot be read ({error}); the checkpoints are left as they are"
         if unread := _first(unread):
             raise OSError(unread)
         if fault := _first(fault):
             raise _Damaged(fault)
-        return bool(mesh.from_main(int(self._sums(step).exists())))
+        return bool(mesh.from_main(int(self._checksums.path(step).exists())))
 
     def _read(self, step, summed, **parts):
         """These parts of a checkpoint. Where they cannot be read, raises _Damaged if it has no checksums, else OSError.
@@ -140,7 +180,7 @@ class Checkpoints:
             number += 1
             aside = self.folder / f"damaged-{step}-{number}"
         (self.folder / str(step)).rename(aside)
-        self._sums(step).unlink(missing_ok=True)
+        self._checksums.path(step).unlink(missing_ok=True)
         warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for")
 
     def steps(self) -> list[int]:
@@ -244,48 +284,10 @@ class Checkpoints:
             self._hashing.join()
             self._hashing = None
 
-    def _sums(self, step):
-        return self.folder / f"{step}.sha256"
-
     def _write_all_sums(self):
         """Checksums of all checkpoints that have none: of the new one, and of those where writing them failed."""
         self._sweep()
-        for step in self.steps():
-            if not self._sums(step).exists():
-                self._write_sums(step)
-
-    def _write_sums(self, step):
-        try:
-            self._hash(step)
-        except OSError as error:
-            warn(f"{self._sums(step)} cannot be written ({error.strerror}); the next save tries again")
-
-    def _hash(self, step):
-        root = self.folder / str(step)
-        found = {str(path.relative_to(root)): files.sha256(path) for path in sorted(root.rglob("*")) if path.is_file()}
-        files.write_json(self._sums(step), found)
-        for old in self.folder.glob("*.sha256"):
-            if not (self.folder / old.stem).exists():
-                old.unlink(missing_ok=True)
-
-    def _fault(self, step) -> str | None:
-        """What is wrong with a checkpoint's files; None where nothing is.
-
-        Without checksums (its process was killed in the moment between) it is taken as it is: it is complete.
-        """
-        root = self.folder / str(step)
-        if not self._sums(step).exists():
-            return None
-        try:
-            sums = json.loads(self._sums(step).read_text())
-        except ValueError:
-            return f"{self._sums(step)} is not JSON"
-        for name, expected in sums.items():
-            if not (root / name).is_file():
-                return f"{root / name} is missing"
-            if files.sha256(root / name) != expected:
-                return f"{root / name} has another SHA-256 than when it was written"
-        return None
+        self._checksums.write_missing(self.steps())
 
     def _check_layout(self, step, there, here) -> None:
         """Raise ValueError where the state is of another model."""

@@ -10,7 +10,6 @@ side; trained further, PyTorch keeps the unbiased variance of a batch and flax t
 """
 
 import sys
-import zipfile
 from pathlib import Path
 
 import jax
@@ -21,13 +20,13 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files
-from ldl_jax import workdir as run
+from ldl_jax import cli, config, files, workdir
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
-from ldl_jax.errors import Usage
-from ldl_jax.main import read_flags
-from ldl_jax.training import experiment as build
+from ldl_jax.data.loading import make_dataset, statistics
+from ldl_jax.errors import UnreadableFile, Usage, one_line
+from ldl_jax.evaluation.load import load_weights
+from ldl_jax.models.spec import make_network, network_spec
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]
@@ -90,29 +89,33 @@ def from_state_dict(state: dict[str, np.ndarray], abstract: PyTree, name: str) -
 
     Raises ValueError with the first names that differ: missing, of another shape, or unknown to the network.
     """
-    state, wanted = plain(state), {}
-    for path, leaf in traverse_util.flatten_dict(abstract).items():
-        wanted[torch_name(path[1:])] = path, leaf, tuple(leaf.shape[axis] for axis in _axes(leaf.ndim))
-    faults = [_fault(key, state.get(key), shape) for key, (_, _, shape) in wanted.items()]
-    faults += [f"{key} {list(array.shape)} is not in it" for key, array in state.items() if key not in wanted]
+    state = plain(state)
+    leaves = {torch_name(path[1:]): (path, leaf) for path, leaf in traverse_util.flatten_dict(abstract).items()}
+    faults = [_fault(key, state.get(key), _torch_shape(leaf)) for key, (_, leaf) in leaves.items()]
+    faults += [f"{key} {list(array.shape)} is not in it" for key, array in state.items() if key not in leaves]
     faults = [fault for fault in faults if fault]
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise ValueError(f"{name} does not fit the network of the config: {'; '.join(faults[:SHOWN])}{more}")
     flat = {
         path: state[key].transpose(np.argsort(_axes(leaf.ndim))).astype(leaf.dtype, order="C")
-        for key, (path, leaf, _) in wanted.items()
+        for key, (path, leaf) in leaves.items()
     }
     return traverse_util.unflatten_dict(flat)
 
 
-def _fault(name: str, found: np.ndarray | None, shape: tuple[int, ...]) -> str:
-    if found is None:
+def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    return tuple(leaf.shape[axis] for axis in _axes(leaf.ndim))
+
+
+def _fault(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> str:
+    """What is wrong with an array of a state_dict; '' where nothing is."""
+    if array is None:
         return f"{name} {list(shape)} is missing"
-    if found.shape != shape:
-        return f"{name} is {list(found.shape)}, needed is {list(shape)}"
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        return f"{name} is {found.dtype}, needed are floating-point numbers"
+    if array.shape != shape:
+        return f"{name} is {list(array.shape)}, needed is {list(shape)}"
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return f"{name} is {array.dtype}, needed are floating-point numbers"
     return ""
 
 
@@ -124,42 +127,40 @@ def read(path) -> dict[str, np.ndarray]:
             f"{path} is neither .safetensors nor .npz; in PyTorch, write one with "
             f"safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         )
+    if path.suffix == ".npz":
+        return files.read_npz(path, "a state_dict")
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.numpy.load_file(path)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as a state_dict ({error})") from None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: cannot be read as a state_dict ({error})") from None
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, *files.UNREADABLE) as error:
+        raise UnreadableFile(path, "a state_dict", one_line(error)) from None
 
 
-def import_run(path, c: ConfigDict, workdir, classes: int | None = None, shape=None) -> Path:
-    """Write the run directory `workdir` of the network of `c` with the weights of a state_dict; returns `workdir`.
+def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape=None) -> Path:
+    """Write the run directory of the network of `c` with the weights of a state_dict; returns the directory.
 
     classes, shape [H, W, C]: of a network whose data set is not on this disk. Raises ValueError where the file or the
     config does not fit, or the directory holds a run; then nothing is written.
     """
     config.check(c)
-    workdir = Path(workdir)
-    for name in (run.CONFIG, run.WEIGHTS):
-        if (workdir / name).exists():
-            raise ValueError(f"--workdir {workdir} holds a run already ({name}); allowed is a directory without one")
+    directory = Path(directory)
+    for name in (workdir.CONFIG, workdir.WEIGHTS):
+        if (directory / name).exists():
+            raise ValueError(f"--workdir {directory} holds a run already ({name}); allowed is a directory without one")
     dataset = _dataset(c, classes, shape)
-    sources = run.network_sources(c, dataset, *build.statistics(c.model, dataset))
-    init, _ = build.make_network(sources)
-    variables = from_state_dict(read(path), jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))), str(path))
+    spec = network_spec(c, dataset, *statistics(c.model, dataset))
+    init, _ = make_network(spec)
+    abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
+    variables = from_state_dict(read(path), abstract, str(path))
     origin = {"file": str(path), "sha256": files.sha256(path)}
-    run.claim(workdir, c, sources | {"imported": origin}, {}, total=0)
-    run.save_weights(workdir / run.WEIGHTS, variables, step=0)
-    return workdir
+    workdir.claim(directory, c, spec | {"imported": origin}, {}, total=0)
+    workdir.save_weights(directory / workdir.WEIGHTS, variables, step=0)
+    return directory
 
 
 def _dataset(c: ConfigDict, classes: int | None, shape) -> Dataset:
     """The data set of a config, or one that has no examples but classes and a shape."""
     if classes is None and shape is None:
-        return build.make_dataset(c.data)
+        return make_dataset(c.data)
     if classes is None or shape is None:
         raise ValueError("--classes and --shape come together: they stand for the data set")
     if classes < 2 or len(shape) != 3 or min(shape) < 1:
@@ -171,7 +172,7 @@ def _dataset(c: ConfigDict, classes: int | None, shape) -> Dataset:
     return Dataset(split, split, tuple(map(str, range(classes))), (), ())
 
 
-def export_run(workdir, path, names: str = "torchvision") -> Path:
+def export_run(directory, path, names: str = "torchvision") -> Path:
     """Write a finished run's weights as a PyTorch state_dict in a .safetensors file; returns its path.
 
     names: as in `to_state_dict`. Raises ValueError where the run is missing or unfinished.
@@ -179,7 +180,7 @@ def export_run(workdir, path, names: str = "torchvision") -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors, the only kind that is written")
-    state = to_state_dict(run.load_weights(workdir)[1], names)
+    state = to_state_dict(load_weights(directory)[1], names)
     write = safetensors.numpy.save_file
     return files.write_with(path, lambda temporary: write(state, temporary, metadata={"format": "pt"}))
 
@@ -200,30 +201,27 @@ def _shape(words: list[str] | None) -> tuple[int, ...] | None:
 
 
 def _command(argv: list[str]) -> str:
+    """Do what a command line asks for; returns what to tell of it."""
     values = _flags()
-    words = read_flags(values, argv)
-    if words[:1] == ["import"] and len(words) == 2:
-        if values.config is None or values.workdir is None:
-            raise Usage(f"--{'config' if values.config is None else 'workdir'} is missing; import needs both")
-        made = import_run(words[1], values.config, values.workdir, values.classes, _shape(values.shape))
-        return f"wrote the run {made}: name it in config.teachers, or read it with ldl_jax.load"
-    if words[:1] == ["export"] and len(words) == 3:
-        return f"wrote {export_run(words[1], words[2], values.names)}"
-    raise Usage(f"{' '.join(words)!r} is not understood; allowed are import FILE, and export RUN FILE.safetensors")
+    line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
+    match line.words:
+        case ["import", file]:
+            if line.config is None or values.workdir is None:
+                raise Usage(f"--{'config' if line.config is None else 'workdir'} is missing; import needs both")
+            directory = import_run(file, line.config, values.workdir, values.classes, _shape(values.shape))
+            return f"wrote the run {directory}: name it in config.teachers, or read it with ldl_jax.load"
+        case ["export", directory, file]:
+            return f"wrote {export_run(directory, file, values.names)}"
+    allowed = "allowed are import FILE, and export RUN FILE.safetensors"
+    raise Usage(f"{' '.join(line.words)!r} is not understood; {allowed}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 2 the input is not right."""
+    """Run the command; returns the exit status: 0 done, 1 the result cannot be written, 2 the input is not right."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or {"--help", "-h", "-help", "--helpfull"} & set(argv):
-        print(USAGE)
-        return 0
-    try:
-        print(_command(argv))
-    except (Usage, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if not argv or cli.HELP & set(argv):
+        return cli.status(lambda: print(USAGE))
+    return cli.status(lambda: print(_command(argv)))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ python -m ldl_jax.evaluate PREDICTIONS [PREDICTIONS ...] [--val FILE [--calibrat
     [--out DIR]
 
 A table for each file is printed; all figures are written to DIR/evaluation.json, and with their pictures to
-DIR/report.html. DIR is `evaluation` beside the first file unless given. What is read and how is told in `stored` and
-`predictions`.
+DIR/report.html. DIR is `evaluation` beside the first file unless given. What is read and how is told in
+`prediction_files` and `predictions`.
 """
 
 import argparse

@@ -9,10 +9,11 @@ import traceback
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from ldl_jax import config
-from ldl_jax.errors import Usage, one_line
+from ldl_jax import cli, config
+from ldl_jax.cli import CommandLine
+from ldl_jax.errors import Failed, Usage, one_line
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
@@ -30,8 +31,8 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "closed by peer", "Gloo", "NCCL", "heartbeat", "coordination")
 
 
-def parse(argv: list[str]) -> flags.FlagValues:
-    """The flags of a command line, without the program's name. Raises Usage or ValueError naming the field or file."""
+def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
+    """The flags of a command line, without the program's name. Raises Usage naming the field or file."""
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
@@ -40,60 +41,34 @@ def parse(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
     flags.DEFINE_integer("join-seconds", 300, "wait for the processes of the job", 1, flag_values=values)
     flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
-    words = read_flags(values, argv)
-    if words:
-        raise Usage(f"{words[0]!r} is not understood; options begin with --")
-    return values
+    line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
+    if line.words:
+        raise Usage(f"{line.words[0]!r} is not understood; options begin with --")
+    return values, line
 
 
-def read_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Read `argv` into `values`, and into its flag `config`, which is added; returns the words that are no flags.
-
-    Raises Usage or ValueError naming the field or file.
-    """
-    named = ["ldl_jax", *argv]
-    values.set_gnu_getopt(True)  # flags may come after words
-    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=named)
-    for arg, following in zip(argv, [*argv, ""][1:], strict=True):
-        if arg.startswith(("--config=", "-config=")):
-            config.read(arg.partition("=")[2])  # ml_collections would tell of a fault much later, and at length
-        elif arg in ("--config", "-config") and following:
-            config.read(following)
-    try:
-        words = values(named)[1:]
-        getattr(values["config"].value, "seed", None)  # OSError where a --flagfile names what cannot be read
-        return words
-    except (AttributeError, KeyError) as error:
-        fields = [arg.partition("=")[0].lstrip("-") for arg in argv if arg.startswith(("--config.", "-config."))]
-        sentences = [config.unknown_field(field.removeprefix("config.")) for field in fields]
-        sentences += [_unknown_option(field) for field in fields if field.startswith("config.model.options.")]
-        raise Usage(next(filter(None, sentences), f"{error}")) from None
-    except (flags.Error, TypeError, ValueError, OSError) as error:
-        raise Usage(one_line(error)) from None
-
-
-def _unknown_option(field: str) -> str:
-    place, _, name = field.rpartition(".")
-    return f"{place} has no field {name!r}; there are those that the config file sets, for a module of yours"
-
-
-def settings(values: flags.FlagValues) -> tuple[ConfigDict, Path]:
+def settings(values: flags.FlagValues, line: CommandLine) -> tuple[ConfigDict, Path]:
     """The config and the run's directory. Raises Usage where one of them is missing."""
-    c = values.config
-    workdir = values.workdir
+    c = line.config
     if c is None:
-        from ldl_jax import workdir as run
+        c = _config_of_run(values)
+    if values.workdir is not None:
+        return c, Path(values.workdir)
+    file, _, argument = line.file.partition(":")
+    name = "-".join([Path(file).stem, *([argument] if argument else [])])
+    return c, Path(f"runs/{name}-seed{c.seed}")
 
-        c = run.read_config(workdir) if workdir and values.mode == "eval" else None
-        if c is None and workdir and values.mode == "eval":
-            raise Usage(f"--workdir {workdir} holds no run that could be measured; train one there first")
-        if c is None:
-            raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
-    if workdir is None:
-        file, _, argument = config_flags.get_config_filename(values["config"]).partition(":")
-        name = "-".join([Path(file).stem, *([argument] if argument else [])])
-        workdir = f"runs/{name}-seed{c.seed}"
-    return c, Path(workdir)
+
+def _config_of_run(values: flags.FlagValues) -> ConfigDict:
+    """The config of a run that is measured again, which its directory holds."""
+    from ldl_jax import workdir
+
+    if values.workdir is None or values.mode != "eval":
+        raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
+    c = workdir.read_config(values.workdir)
+    if c is None:
+        raise Usage(f"--workdir {values.workdir} holds no run that could be measured; train one there first")
+    return c
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:
@@ -105,25 +80,6 @@ def _steps(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def prepare(c: ConfigDict, seconds: int | None = None) -> None:
-    """Set what has to be set before the first use of a device, and join the processes of the job in `seconds`.
-
-    None: there are no others. Raises mesh.NotJoined where not all of them come.
-    """
-    import jax
-
-    if c.train.deterministic:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldl_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if seconds is not None:
-        from ldl_jax import mesh
-
-        mesh.join(seconds)
-
-
 def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     """Run the command; returns the exit status.
 
@@ -131,45 +87,39 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     join: become one of the processes of a job, where this one is started as such.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if {"--help", "-h", "-help", "--helpfull"} & set(argv):
-        print(USAGE + "\n" + config.describe())
-        return 0
-    try:
-        values = parse(argv)
-        c, workdir = settings(values)
-        profile = _steps(values.profile)
-        if values.devices is not None and not values["dry-run"].value:
-            raise Usage(f"--devices is {values.devices} without --dry-run; a run takes the devices that are there")
-        config.check(c)
-    except (Usage, ValueError) as error:
-        return _fail(error)
+    if cli.HELP & set(argv):
+        return cli.status(lambda: print(USAGE + "\n" + config.describe()))
+    return cli.status(lambda: _run(argv, join))
+
+
+def _run(argv: list[str], join: bool) -> None:
+    """Read the command line and do what it asks for."""
+    values, line = parse(argv)
+    c, workdir = settings(values, line)
+    profile = _steps(values.profile)
+    if values.devices is not None and not values["dry-run"].value:
+        raise Usage(f"--devices is {values.devices} without --dry-run; a run takes the devices that are there")
+    config.check(c)
+    # JAX is imported after these checks, so that a command line that is not right is answered at once.
     from ldl_jax import mesh
-    from ldl_jax.training import loop as train
-    from ldl_jax.training import schedule as plan
+    from ldl_jax.training import devices, dry_run, loop, remeasure
 
     try:
-        prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
+        devices.prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
         if values["dry-run"].value:
-            print(plan.sizes(c, values.devices))
+            print(dry_run.sizes(c, values.devices))
         elif values.mode == "eval":
-            train.evaluate(c, workdir)
+            remeasure.measure_again(c, workdir)
         else:
-            train.train(c, workdir, extend=values.extend, profile=profile)
-    except ValueError as error:
-        return _fail(error)
-    except train.NonFinite as error:
-        return _fail(error, 1)
+            loop.train(c, workdir, extend=values.extend, profile=profile)
+    except loop.NonFinite as error:
+        raise Failed(error) from error
     except mesh.NotJoined as error:
-        return _fail(error, 3)
+        raise Failed(error, 3) from error
+    except BrokenPipeError:  # whoever read the output has left; nothing is wrong with the run
+        raise
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else error
-        return _fail(f"{what}; the same command goes on from the last checkpoint", 1)
-    return 0
-
-
-def _fail(error, status: int = 2) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
+        raise Failed(f"{cli.reason(error)}; the same command goes on from the last checkpoint") from error
 
 
 def command() -> None:

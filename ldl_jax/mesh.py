@@ -1,4 +1,4 @@
-"""Processes, devices, and where each array lies: the only room that knows there is more than one of them.
+"""Processes, devices, and where each array lies: the only module that knows there is more than one of them.
 
 Data parallel over one mesh axis: batches are split over it, a memory's rows too, everything else is replicated. The
 processes are those of jax.distributed; each feeds the devices of its own machine.
@@ -61,14 +61,19 @@ def join(seconds: int = JOIN_SECONDS) -> None:
 
 def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
     """Initialise jax.distributed; `fault` gets what went wrong. In a thread: past its own limit it ends the process."""
-    waits = {"initialization_timeout": seconds + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
-    waits |= {"shutdown_timeout_seconds": HEARTBEAT_SECONDS} | (
-        {"cluster_detection_method": "deactivate"} if known else {}
-    )
+    options = {
+        "initialization_timeout": seconds + 60,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": HEARTBEAT_SECONDS,
+    }
+    if known:
+        options["cluster_detection_method"] = "deactivate"
     try:
-        jax.distributed.initialize(*known, **waits)
-    except ValueError as error:  # where no cluster is found, this is the only process
-        fault += [] if "should be defined" in str(error) and not known else [one_line(error, 300)]
+        jax.distributed.initialize(*known, **options)
+    except ValueError as error:
+        alone = "should be defined" in str(error) and not known  # no cluster was found: this is the only process
+        if not alone:
+            fault.append(one_line(error, 300))
     except RuntimeError as error:
         fault.append(one_line(error, 300))
 
@@ -91,7 +96,8 @@ def tell(sentence: str) -> list[str]:
 
 def together(work: Callable):
     """Do `work` on every process and return its result; a ValueError on one of them is raised on all."""
-    result, fault = None, ""
+    result = None
+    fault = ""
     try:
         result = work()
     except ValueError as error:
@@ -215,7 +221,8 @@ def to_global(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:
 
 def local_slice(size: int, mesh: Mesh) -> slice:
     """This process's part of a global batch of `size` examples. Raises ValueError where it cannot be divided."""
-    devices, processes = mesh.size, jax.process_count()
+    devices = mesh.size
+    processes = jax.process_count()
     if size % devices:
         raise ValueError(
             f"config.data.batch_size is {size}, which {devices} devices cannot share evenly; allowed are multiples of "

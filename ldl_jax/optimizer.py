@@ -9,9 +9,15 @@ import optax
 
 
 def make_schedule(
-    learning_rate: float, *, schedule: str, boundaries, factor: float, warmup_epochs: float,
-    updates_per_epoch: float, total_updates: int,
-) -> Callable:  # fmt: skip
+    learning_rate: float,
+    *,
+    schedule: str,
+    boundaries: tuple[float, ...],
+    factor: float,
+    warmup_epochs: float,
+    updates_per_epoch: float,
+    total_updates: int,
+) -> Callable:
     """The learning rate as a function of the count of updates, f32[].
 
     'piecewise': times `factor` at each of `boundaries` (epochs); 'cosine': to 0 over the whole run; 'constant'. A
@@ -30,7 +36,8 @@ def make_schedule(
     warmup = warmup_epochs * updates_per_epoch
 
     def rate(count):
-        count = jnp.asarray(count, float)  # the quotient of an int32 would be float32, also where all else is float64
+        # A float: the quotient of an int32 would be float32, also where all else is float64.
+        count = jnp.asarray(count, float)
         return base(count) * (jnp.minimum((count + 1) / warmup, 1) if warmup > 0 else 1)
 
     return rate
@@ -42,9 +49,15 @@ def kernels_only(params):
 
 
 def make(
-    schedule: Callable, *, momentum: float, nesterov: bool, weight_decay: float, decay: str, clip_norm: float,
+    schedule: Callable,
+    *,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    decay: str,
+    clip_norm: float,
     accumulate: int,
-) -> optax.GradientTransformation:  # fmt: skip
+) -> optax.GradientTransformation:
     """SGD as PyTorch's: L2 decay coupled to the gradient before the momentum, on 'all' parameters or 'kernels'.
 
     The gradient's global norm is clipped first where clip_norm > 0; `accumulate` steps are averaged into one update.
@@ -57,7 +70,10 @@ def make(
             f"optimizer: accumulate {accumulate}, weight_decay {weight_decay}, momentum {momentum}; "
             "allowed are accumulate >= 1, weight_decay >= 0 and momentum in [0, 1)"
         )
-    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm > 0 else []
+    chain = []
+    if clip_norm > 0:
+        chain.append(optax.clip_by_global_norm(clip_norm))
+    # Coupled to the gradient, as in PyTorch: before the momentum, not after it.
     if weight_decay:
         chain.append(optax.add_decayed_weights(weight_decay, mask=kernels_only if decay == "kernels" else None))
     chain.append(optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov))

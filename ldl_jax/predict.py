@@ -7,9 +7,7 @@ import argparse
 import csv
 import io
 import sys
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,19 +16,14 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
-from ldl_jax import files
-from ldl_jax import workdir as run
-from ldl_jax.calibrate import base as calibrators
-from ldl_jax.cli import Parser, status
+from ldl_jax import cli, files, workdir
+from ldl_jax.calibrate import base as calibrate
 from ldl_jax.config.options import plug
-from ldl_jax.data.readers import pillow as images
-from ldl_jax.errors import Usage, one_line, warn
-from ldl_jax.training import experiment as build
-
-ENDINGS = (".jpg", ".jpeg", ".png")
-KEYS = ("images", "test_images")  # of an .npz of images; the first that is there
-# What numpy and zipfile raise for files of another kind, bare arrays, and archives that are broken or encrypted.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, AttributeError, TypeError, RuntimeError)
+from ldl_jax.data.arrays import read_images
+from ldl_jax.data.readers import pillow
+from ldl_jax.data.readers.base import IMAGE_ENDINGS
+from ldl_jax.errors import Usage, warn
+from ldl_jax.evaluation.load import load, load_weights
 
 
 class Shown(NamedTuple):
@@ -43,18 +36,18 @@ class Shown(NamedTuple):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = Parser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
-    made.add_argument("run", metavar="RUN", help="the directory of a finished run")
-    made.add_argument(
+    line = cli.Parser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
+    line.add_argument("run", metavar="RUN", help="the directory of a finished run")
+    line.add_argument(
         "images", metavar="IMAGES", help="a folder of JPEG and PNG files, or an .npz with images u8[N, H, W, C]"
     )
-    made.add_argument(
+    line.add_argument(
         "--out", metavar="STEM", help="STEM.npz and STEM.csv are written; RUN/predicted/IMAGES unless given"
     )
-    made.add_argument("--raw", action="store_true", help="leave the temperature out that the run was calibrated with")
-    made.add_argument("--skip", action="store_true", help="leave images out that cannot be read, instead of stopping")
-    made.add_argument("--batch", type=int, default=256, metavar="N", help="images at a time (256)")
-    return made
+    line.add_argument("--raw", action="store_true", help="leave the temperature out that the run was calibrated with")
+    line.add_argument("--skip", action="store_true", help="leave images out that cannot be read, instead of stopping")
+    line.add_argument("--batch", type=int, default=256, metavar="N", help="images at a time (256)")
+    return line
 
 
 def folder(path: Path, sources: dict, shorter: int) -> Shown:
@@ -64,18 +57,21 @@ def folder(path: Path, sources: dict, shorter: int) -> Shown:
     is no image.
     """
     height, width, channels = sources["shape"]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
-    if not found:
-        raise ValueError(f"{path}: holds no image; allowed are files that end in {', '.join(ENDINGS)}")
-    if height != width or channels not in images.MODES:
-        raise ValueError(
-            f"{path}: the run's images are {_shape(sources)}; allowed for a folder are squares, grey or RGB"
-        )
-    number = {name: place for place, name in enumerate(sources["classes"])}
-    labels = [number.get(p.parent.name, -1) for p in found]
+    paths = sorted(file for file in path.rglob("*") if _is_image(file))
+    if not paths:
+        raise ValueError(f"{path}: holds no image; allowed are files that end in {', '.join(IMAGE_ENDINGS)}")
+    if height != width or channels not in pillow.MODES:
+        shape = ", ".join(map(str, sources["shape"]))
+        raise ValueError(f"{path}: the run's images are {shape}; allowed for a folder are squares, grey or RGB")
+    number = {name: index for index, name in enumerate(sources["classes"])}
+    labels = [number.get(file.parent.name, -1) for file in paths]
     label = None if min(labels) < 0 else np.array(labels, np.int32)
-    pixels = (images.decode(p, height, shorter=shorter, channels=channels) for p in found)
-    return Shown([str(p.relative_to(path)) for p in found], label, pixels)
+    pixels = (pillow.decode(file, height, shorter=shorter, channels=channels) for file in paths)
+    return Shown([str(file.relative_to(path)) for file in paths], label, pixels)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
 
 
 def arrays(path: Path, sources: dict) -> Shown:
@@ -83,35 +79,8 @@ def arrays(path: Path, sources: dict) -> Shown:
 
     Raises ValueError naming the file and what is wrong with it.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            name = next((name for name in KEYS if name in file.files), None)
-            if name is None:
-                raise ValueError(f"it has no {' or '.join(KEYS)}")
-            labels = name.replace("images", "labels")
-            found, label = file[name], file[labels] if labels in file.files else None
-    except UNREADABLE as error:
-        raise ValueError(f"{path}: cannot be read as an .npz file of images ({one_line(error)})") from None
-    if found.dtype != np.uint8 or found.shape[1:] != tuple(sources["shape"]) or not len(found):
-        raise ValueError(
-            f"{path}: {name} is {found.dtype}{list(found.shape)}; allowed is uint8 [N, {_shape(sources)}], N above 0"
-        )
-    if label is not None:
-        if label.shape != found.shape[:1] or label.dtype.kind not in "iu":
-            raise ValueError(
-                f"{path}: labels are {label.dtype}{list(label.shape)}; allowed are integers [{len(found)}]"
-            )
-        if label.min() < 0 or label.max() >= sources["num_classes"]:
-            raise ValueError(
-                f"{path}: labels range from {label.min()} to {label.max()}; allowed are 0 to "
-                f"{sources['num_classes'] - 1}"
-            )
-        label = label.astype(np.int32)
-    return Shown([str(number) for number in range(len(found))], label, iter(found))
-
-
-def _shape(sources: dict) -> str:
-    return ", ".join(map(str, sources["shape"]))
+    images, label = read_images(path, sources["shape"], sources["num_classes"])
+    return Shown([str(number) for number in range(len(images))], label, iter(images))
 
 
 def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -119,45 +88,55 @@ def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np
 
     Raises ValueError naming an image that cannot be read, or with `skip` warns of it; and where none can.
     """
-    apply, variables = build.load(path)
+    apply, variables = load(path)
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
-    said, kept, batch = [], [], []
-
-    def flush():
-        padded = np.stack(batch + batch[-1:] * (batch_size - len(batch)))  # one shape, one compilation
-        said.append(np.asarray(step(variables, padded), np.float32)[: len(batch)])
-        batch.clear()
-
-    bar = tqdm(shown.pixels, "predicting", len(shown.names), unit="image", leave=False, disable=None)
-    for place, image in enumerate(bar):
-        if isinstance(image, str):
-            if not skip:
-                raise ValueError(f"{shown.names[place]}: {image}; mend or remove it (--skip leaves such images out)")
-            warn(f"{shown.names[place]}: {image}; left out")
-            continue
-        kept.append(place)
-        batch.append(image)
-        if len(batch) == batch_size:
-            flush()
-    if batch:
-        flush()
+    outputs, kept = [], []
+    for positions, images in _batches(_readable(shown, skip), batch_size):
+        padded = np.stack(images + images[-1:] * (batch_size - len(images)))  # one shape, one compilation
+        outputs.append(np.asarray(step(variables, padded), np.float32)[: len(images)])
+        kept += positions
     if not kept:
         raise ValueError(f"of {len(shown.names)} images none can be read")
-    return np.concatenate(said), np.array(kept)
+    return np.concatenate(outputs), np.array(kept)
 
 
-def calibrated(path: Path, said: np.ndarray) -> np.ndarray:
+def _readable(shown: Shown, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """(position, image) of each image that can be read."""
+    bar = tqdm(shown.pixels, "predicting", len(shown.names), unit="image", leave=False, disable=None)
+    for position, image in enumerate(bar):
+        if not isinstance(image, str):
+            yield position, image
+        elif skip:
+            warn(f"{shown.names[position]}: {image}; left out")
+        else:
+            raise ValueError(f"{shown.names[position]}: {image}; mend or remove it (--skip leaves such images out)")
+
+
+def _batches(examples: Iterable[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """(positions, images) of at most `size` examples at a time."""
+    positions, images = [], []
+    for position, image in examples:
+        positions.append(position)
+        images.append(image)
+        if len(images) == size:
+            yield positions, images
+            positions, images = [], []
+    if images:
+        yield positions, images
+
+
+def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
     """Log-probabilities f64[n, K] by the calibrator that was fitted on the run's holdout; without one, the logits.
 
     A temperature at a bound of its search is applied, as the run's own figures are at it, and warned of.
     """
-    file = path / run.CALIBRATION
+    file = path / workdir.CALIBRATION
     if not file.is_file():
-        return said
-    name, options, params = calibrators.load(file)
+        return values
+    name, options, params = calibrate.load(file)
     if name == "temperature" and params.get("at_bound"):
         _warn_of_bound(file, params["temperature"])
-    return plug("calibrate", name).make(**options).apply(params, said)
+    return plug("calibrate", name).make(**options).apply(params, values)
 
 
 def _warn_of_bound(file: Path, temperature: float) -> None:
@@ -187,31 +166,42 @@ def predict(path: Path, source: Path, *, out: Path | None = None, raw=False, ski
     them), name str[n], classes str[K] and, where they are known, label i32[n]. Raises ValueError in one sentence where
     something is not right.
     """
-    sources = run.load_weights(path)[0]
-    c = run.read_config(path)
-    if source.is_dir():
-        options = c.data.get(c.data.name, {}) if c is not None and not c.data.resident else {}
-        shown = folder(source, sources, options.get("eval_resize", 0))
-    elif source.is_file():
-        shown = arrays(source, sources)
-    else:
-        raise ValueError(f"{source} is not there; needed is a folder of images, or an .npz file")
-    said, kept = logits(path, shown, batch_size=batch_size, skip=skip)
-    said = said if raw else calibrated(path, said)
-    names = [shown.names[place] for place in kept]
-    stem = out or path / "predicted" / source.stem
-    beside = {"name": np.array(names), "classes": np.array(sources["classes"], np.str_)}
-    beside |= {} if shown.label is None else {"label": shown.label[kept]}
-    text = table(names, sources["classes"], softmax(said.astype(np.float64), -1))
+    sources = load_weights(path)[0]
+    shown = _shown(path, source, sources)
+    values, kept = logits(path, shown, batch_size=batch_size, skip=skip)
+    if not raw:
+        values = calibrated(path, values)
+    names = [shown.names[position] for position in kept]
+    labels = {} if shown.label is None else {"label": shown.label[kept]}
+    stem = out or path / workdir.PREDICTED / source.stem
+    text = table(names, sources["classes"], softmax(values.astype(np.float64), -1))
     return [
-        files.write_npz(Path(f"{stem}.npz"), logits=log_softmax(said, -1).astype(np.float32), **beside),
+        files.write_npz(
+            Path(f"{stem}.npz"),
+            logits=log_softmax(values, -1).astype(np.float32),
+            name=np.array(names),
+            classes=np.array(sources["classes"], np.str_),
+            **labels,
+        ),
         files.write(Path(f"{stem}.csv"), text),
     ]
 
 
+def _shown(path: Path, source: Path, sources: dict) -> Shown:
+    """The images at `source`, as the run at `path` was shown its test images."""
+    c = workdir.read_config(path)
+    if source.is_dir():
+        streamed = c is not None and not c.data.resident
+        options = c.data.get(c.data.name, {}) if streamed else {}
+        return folder(source, sources, options.get("eval_resize", 0))
+    if source.is_file():
+        return arrays(source, sources)
+    raise ValueError(f"{source} is not there; needed is a folder of images, or an .npz file")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the input is not right."""
-    return status(lambda: print("\n".join(f"wrote {path}" for path in _predict(parser().parse_args(argv)))))
+    return cli.status(lambda: print("\n".join(f"wrote {path}" for path in _predict(parser().parse_args(argv)))))
 
 
 def _predict(chosen: argparse.Namespace) -> list[Path]:

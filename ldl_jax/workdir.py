@@ -1,12 +1,11 @@
-"""The run directory: what a run keeps of its settings, its versions and its weights."""
+"""The run directory: the names of its files, who may write to it, what it keeps of settings, weights and the log."""
 
 import contextlib
 import json
+import math
 import os
 import platform
-import shlex
 import sys
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -24,25 +23,48 @@ try:
 except ImportError:  # Windows: two processes in one directory are then not told apart
     fcntl = None
 
-CONFIG, NETWORK, VERSIONS, SUMMARY = "config.json", "network.json", "versions.json", "summary.json"
-WEIGHTS, BEST, LOCK, CALIBRATION = "model.npz", "best.npz", ".lock", "calibration.json"
+# Written at the start.
+LOCK = ".lock"
+CONFIG = "config.json"
+NETWORK = "network.json"  # the network spec
+VERSIONS = "versions.json"
+# Written while training.
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+EVENTS = "tensorboard"
+PROFILE = "profile"
+BEST = "best.npz"
+SPENT = "spent.txt"  # seconds, of a study's run
+# Written at the end.
+WEIGHTS = "model.npz"
+PREDICTIONS = "predictions"  # a folder: see `predictions_file`
+CALIBRATION = "calibration.json"
+RELIABILITY = "reliability.png"
+CURVES = "curves.png"
+EVALUATION = "evaluation.json"
+REPORT = "report.html"
+SUMMARY = "summary.json"
+PREDICTED = "predicted"  # a folder: of images that were predicted afterwards
+
 PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "chex", "numpy")
 EXTENDABLE = ("train.epochs", "train.max_steps")
 IMAGES = "data.root"  # the input that the images come from
 
 
-def network_sources(c: ConfigDict, dataset, mean, std) -> dict:
-    """What a network is made from, as JSON values: classes, image shape, pixel statistics, and its config block."""
-    name = c.model.name
-    options = c.model.options if "." in name else c.model[name]
-    model = {
-        "name": name, "dtype": c.model.dtype, "norm_group": c.model.norm_group, "options": options.to_dict(),
-    }  # fmt: skip
-    made = {
-        "num_classes": len(dataset.classes), "classes": list(dataset.classes), "shape": list(dataset.train.shape),
-        "num_examples": dataset.train.num_examples, "mean": list(mean), "std": list(std), "model": model,
-    }  # fmt: skip
-    return json.loads(json.dumps(made))
+def predictions_file(workdir, split: str = "test") -> Path:
+    """The file of a split's predictions: logits f32[n, K], label i32[n], index i32[n], classes str[K]."""
+    return Path(workdir) / PREDICTIONS / f"{split}.npz"
+
+
+def is_finished(workdir) -> bool:
+    """Whether a run directory has the weights and the summary of a run that came to its end."""
+    return all((Path(workdir) / name).is_file() for name in (WEIGHTS, SUMMARY))
+
+
+def is_measured(workdir) -> bool:
+    """Whether a run directory has the summary and the test predictions of a run, which may have ended half-way."""
+    return (Path(workdir) / SUMMARY).is_file() and predictions_file(workdir).is_file()
 
 
 @contextlib.contextmanager
@@ -68,7 +90,7 @@ def locked(workdir):
         yield
 
 
-def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
+def check(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
     """See that `workdir` is free for a run or holds this one; nothing is written.
 
     inputs: SHA-256 of what a run reads (images, teachers, labels, tables), by '<field> = <path>'. With `extend` the run
@@ -79,10 +101,10 @@ def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
     before = read_config(workdir)
     if before is None:
         return
-    if "imported" in _read_json(workdir / NETWORK):
+    if "imported" in read_json(workdir / NETWORK):
         raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
     _check_config(workdir, before, c, extend=extend)
-    check_data(workdir, sources, inputs)
+    check_data(workdir, spec, inputs)
     if not saved and is_finished(workdir):
         step = read_weights(workdir / WEIGHTS)[1]["step"]
         raise ValueError(
@@ -91,18 +113,18 @@ def check(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, exte
         )
 
 
-def claim(workdir, c: ConfigDict, sources: dict, inputs: dict[str, str], *, total: int) -> None:
+def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: int) -> None:
     """Make `workdir`, which was checked, the directory of this run of `total` steps, and record the start.
 
     The weights and summary of a run that was shorter are removed: until the longer one ends, it is not finished. Raises
     ValueError where the directory cannot be written.
     """
     workdir = Path(workdir)
-    history = _read_json(workdir / VERSIONS).get("starts", []) if (workdir / CONFIG).exists() else []
+    history = read_json(workdir / VERSIONS).get("starts", []) if (workdir / CONFIG).exists() else []
     try:
         for name in (SUMMARY, WEIGHTS) if _is_shorter(workdir, total) else ():
             (workdir / name).unlink(missing_ok=True)
-        files.write_json(workdir / NETWORK, sources)
+        files.write_json(workdir / NETWORK, spec)
         files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
@@ -117,24 +139,27 @@ def _is_shorter(workdir: Path, total: int) -> bool:
         return True
 
 
-def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
+def check_data(workdir, spec: dict, inputs: dict[str, str]) -> list[dict]:
     """Raise ValueError where a run directory is of other data or teachers than these; returns its starts so far.
 
     Imported weights were not trained here: of them the number of examples may differ, and the classes' names where
     they were imported without a data set. The `model` block of a network is the config's.
     """
-    there, history = _read_json(Path(workdir) / NETWORK), _read_json(Path(workdir) / VERSIONS).get("starts", [])
-    imported, free = "imported" in there, {"model"}
+    there = read_json(Path(workdir) / NETWORK)
+    history = read_json(Path(workdir) / VERSIONS).get("starts", [])
+    imported = "imported" in there
+    free = {"model"}
     if imported:
         free |= {"num_examples"} if there["num_examples"] else {"num_examples", "classes"}
-    for name in sources:
-        if name not in free and there.get(name) != sources[name]:
+    for name in spec:
+        if name not in free and there.get(name) != spec[name]:
             raise ValueError(
                 f"--workdir {workdir} was {'imported for' if imported else 'begun with'} other data: {name} was "
-                f"{_short(there.get(name))}, is {_short(sources[name])}; allowed is the same"
+                f"{_short(there.get(name))}, is {_short(spec[name])}; allowed is the same"
             )
     known = history[-1]["inputs"] if history and not imported else inputs
-    before, now = _by_field(known), _by_field(inputs)
+    before = _by_field(known)
+    now = _by_field(inputs)
     before.setdefault(IMAGES, now.get(IMAGES))  # runs of one's own arrays did not note it once
     if any(before.get(field) != now.get(field) for field in {**before, **now}):
         raise ValueError(
@@ -142,11 +167,6 @@ def check_data(workdir, sources: dict, inputs: dict[str, str]) -> list[dict]:
             "something else, and allowed is the same"
         )
     return history
-
-
-def is_finished(workdir: Path) -> bool:
-    """Whether a run directory has the weights and the summary of a run that came to its end."""
-    return all((workdir / name).is_file() for name in (WEIGHTS, SUMMARY))
 
 
 def _short(value) -> str:
@@ -180,7 +200,8 @@ def sentence(changed: dict[str, tuple]) -> str:
     return "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in changed.items())
 
 
-def _read_json(path) -> dict:
+def read_json(path) -> dict:
+    """What a JSON file of a run directory holds. Raises ValueError where it cannot be read."""
     try:
         return json.loads(Path(path).read_text())
     except OSError as error:
@@ -202,18 +223,23 @@ def read_config(workdir) -> ConfigDict | None:
 
 def versions() -> dict:
     """What ran: versions of the packages, the machine, the command."""
-    found = {}
+    packages = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    device = jax.devices()[0]
+            packages[name] = "not installed"
     return {
-        "python": platform.python_version(), "packages": found, "backend": jax.default_backend(),
-        "devices": jax.device_count(), "processes": mesh.processes(), "device": device.device_kind,
-        "cores": os.cpu_count(), "platform": platform.platform(terse=True), "command": sys.argv,
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "packages": packages,
+        "backend": jax.default_backend(),
+        "devices": jax.device_count(),
+        "processes": mesh.processes(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "platform": platform.platform(terse=True),
+        "command": sys.argv,
+    }
 
 
 def save_weights(path, variables: PyTree, **notes: float) -> Path:
@@ -224,60 +250,45 @@ def save_weights(path, variables: PyTree, **notes: float) -> Path:
 
 def read_weights(path) -> tuple[PyTree, dict[str, float]]:
     """The variables and notes of `save_weights`. Raises ValueError where the file is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            tree = traverse_util.unflatten_dict({name: file[name] for name in file.files}, sep="/")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as the weights of a network ({error})") from None
+    tree = traverse_util.unflatten_dict(files.read_npz(path, "the weights of a network"), sep="/")
     notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, notes
 
 
-def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
-    """(variables, step) of a run without a checkpoint: a finished one, or imported weights, which are at step 0.
+def read_log(path) -> list[dict]:
+    """The rows of metrics.jsonl or timing.jsonl, nulls as NaN; a half-written last line is ignored.
 
-    Raises ValueError where there are none, or where a finished run's are not what `eval.weights` now names.
+    Raises ValueError for a broken line anywhere else.
     """
-    workdir = Path(workdir)
-    if not (workdir / WEIGHTS).is_file():
-        raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
-    variables, notes = read_weights(workdir / WEIGHTS)
-    held = _read_json(workdir / SUMMARY)["weights"] if notes["step"] and is_finished(workdir) else weights
-    if held != weights:
-        raise ValueError(
-            f"config.eval.weights is {weights!r}; --workdir {workdir} has no checkpoint, and allowed is what its "
-            f"{WEIGHTS} holds, {held!r}"
-        )
-    return variables, notes["step"]
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _parse_row(line)
+        if row is not None:
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+        elif line and number < len(lines):  # a whole line ends in a newline, so something, if only "", follows it
+            raise ValueError(f"{path}, line {number}: not a JSON object with a 'step': {line[:80]!r}")
+    return rows
 
 
-def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
-    """(sources, variables, SHA-256 of the weights' file) of a finished run.
-
-    Raises ValueError where the run is missing or unfinished, with the command that makes or finishes it: that of its
-    last start, or one with the arguments `made_from`.
-    """
-    path = Path(path)
-    weights = path / WEIGHTS
-    if not (weights.is_file() and (path / NETWORK).is_file()):
-        state = "is not finished" if (path / CONFIG).is_file() else "is no run directory"
-        arguments = _last_arguments(path) or f"{made_from or '--config=CONFIG'} --workdir={path}"
-        raise ValueError(f"{path} {state}: it has no {WEIGHTS}; make it with python -m ldl_jax.main {arguments}")
-    return _read_json(path / NETWORK), read_weights(weights)[0], files.sha256(weights)
-
-
-def read_best(path) -> PyTree:
-    """The variables of a run's lowest NLL on its held-out images. Raises ValueError where it held none out."""
-    best = Path(path) / BEST
-    if not best.is_file():
-        raise ValueError(f"{path} has no {BEST}, which runs with config.data.holdout above 0 keep")
-    return read_weights(best)[0]
+def cut_log_back(workdir, step: int) -> None:
+    """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines stay as they are."""
+    for path in (Path(workdir) / METRICS, Path(workdir) / TIMING):
+        if not path.exists():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kept = []
+        for line in text.split("\n"):
+            row = _parse_row(line)
+            if row is not None and row["step"] <= step:
+                kept.append(line + "\n")
+        if "".join(kept) != text:
+            files.write(path, "".join(kept))
 
 
-def _last_arguments(path: Path) -> str:
-    """The arguments of the command that last worked on a run directory; '' where that is not known."""
+def _parse_row(line: str) -> dict | None:
     try:
-        command = _read_json(path / VERSIONS)["starts"][-1]["command"]
-    except (ValueError, KeyError, IndexError):
-        return ""
-    return shlex.join(command[1:]) if command and command[0].endswith("main.py") else ""
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None

@@ -22,10 +22,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ldl_jax import config, convert
-from ldl_jax import workdir as run
 from ldl_jax.contract import LabelSource
 from ldl_jax.data import cifar100
 from ldl_jax.data.base import Dataset, Request, Split
+from ldl_jax.evaluation.load import Teacher
+from ldl_jax.models.spec import make_network, network_spec
 from ldl_jax.training import experiment as build
 from ldl_jax.training import steps
 
@@ -106,7 +107,7 @@ def relative(ours, theirs) -> float:
 
 
 def settings(overrides: dict, problem: Problem):
-    """(config, data set, sources of the network): identity normalisation, as the vectors' images are normalised."""
+    """(config, data set, network spec): identity normalisation, as the vectors' images are normalised."""
     c = config.default()
     c.update_from_flattened_dict({**COMMON, "model.dtype": problem.dtype, **overrides})
     config.check(c)
@@ -114,19 +115,19 @@ def settings(overrides: dict, problem: Problem):
     channels = problem.shape[-1]
     classes = tuple(map(str, range(problem.num_classes)))
     dataset = Dataset(split, split, classes, (0.0,) * channels, (1.0,) * channels)
-    return c, dataset, run.network_sources(c, dataset, dataset.mean, dataset.std)
+    return c, dataset, network_spec(c, dataset, dataset.mean, dataset.std)
 
 
-def teacher(overrides: dict, problem: Problem, weights: dict[str, np.ndarray]) -> build.Teacher:
+def teacher(overrides: dict, problem: Problem, weights: dict[str, np.ndarray]) -> Teacher:
     """A frozen network with given weights."""
-    init, apply = build.make_network(settings(overrides, problem)[2])
-    return build.Teacher(lambda v, image: apply(v, image, train=False)[0], from_torch(weights, init), "")
+    init, apply = make_network(settings(overrides, problem)[2])
+    return Teacher(lambda v, image: apply(v, image, train=False)[0], from_torch(weights, init), "")
 
 
 def make(overrides: dict, problem: Problem, teachers=()) -> steps.Recipe:
     """The recipe of a config with these settings, made as a run makes its own."""
-    c, dataset, sources = settings(overrides, problem)
-    return build.make_recipe(c, sources, list(teachers), dataset, problem.num_examples)
+    c, dataset, spec = settings(overrides, problem)
+    return build.make_recipe(c, spec, list(teachers), dataset, problem.num_examples)
 
 
 def begin(recipe: steps.Recipe, weights: dict[str, np.ndarray]) -> steps.TrainState:

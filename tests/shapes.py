@@ -4,6 +4,8 @@ import jax
 import numpy as np
 
 from ldl_jax.data.base import Dataset, Split
+from ldl_jax.evaluation.load import Teacher
+from ldl_jax.models.spec import make_network
 from ldl_jax.training import experiment as build
 from ldl_jax.training import steps
 
@@ -28,10 +30,10 @@ def sized(settings):
     return build.make_dataset(settings, published=True) if known else None
 
 
-def untrained(sources):
+def untrained(spec):
     """A frozen network known by its shapes alone."""
-    init, apply = build.make_network(sources)
-    return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
+    init, apply = make_network(spec)
+    return Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
 
 
 def built(c):
@@ -39,7 +41,7 @@ def built(c):
     teachers, c.teachers = (untrained,) * len(c.teachers), ()
     # The smallest of each kind: depths are counted where networks are tested.
     c.model.resnet.depth, c.model.cifar_resnet.depth = 14 if c.model.resnet.depth >= 50 else 10, 8
-    return build.experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
+    return build.make_experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
 
 
 def check(c):

@@ -73,7 +73,7 @@ def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
 def test_a_set_too_large_to_hold_is_one_batch_under_all_indices(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(step, "SHAPES", {"imagenet": (8, 8, 3, 5, 10_000)})
     monkeypatch.setattr(step, "RESIDENT", 1000)
-    made = build.experiment(tiny(), jax.devices()[:1], dataset=step.synthetic("imagenet", 32))
+    made = build.make_experiment(tiny(), jax.devices()[:1], dataset=step.synthetic("imagenet", 32))
     assert (made.recipe.build.num_examples, made.recipe.build.rows) == (10_000, 12_288)
     first, second = itertools.islice(step._batches(made, 1), 2)
     assert first["image"] is second["image"]

@@ -11,6 +11,7 @@ import pytest
 
 from ldl_jax import checkpoint, files
 from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.checksums import Checksums
 
 EVERY = 5
 
@@ -86,9 +87,9 @@ def test_every_byte_counts(folder):
     for path in [path for path in (folder / "17").rglob("*") if path.is_file()]:
         before = path.read_bytes()
         flip(path) if before else path.write_bytes(b"x")
-        assert Checkpoints(folder, every_steps=1, keep=3)._fault(17) is not None, path
+        assert Checksums(folder).fault(17) is not None, path
         path.write_bytes(before)
-    assert Checkpoints(folder, every_steps=1, keep=3)._fault(17) is None
+    assert Checksums(folder).fault(17) is None
 
 
 def test_with_none_left_nothing_is_overwritten(folder):

@@ -17,7 +17,9 @@ import ldl_jax
 from ldl_jax import config, convert, files
 from ldl_jax import workdir as run
 from ldl_jax.data.base import Dataset, check_split
+from ldl_jax.evaluation.load import load_teacher, load_weights
 from ldl_jax.main import main
+from ldl_jax.models.spec import make_network
 from ldl_jax.training import experiment as build
 from ldl_jax.training import steps
 
@@ -88,8 +90,8 @@ def twin(request, tmp_path_factory):
 
 def test_an_imported_network_predicts_as_pytorch_does(twin):
     name, workdir = twin
-    sources, variables, _ = run.load_weights(workdir)
-    apply = build.make_network(sources)[1]
+    spec, variables, _ = load_weights(workdir)
+    apply = make_network(spec)[1]
 
     @jax.jit
     def look(variables, image):
@@ -107,10 +109,10 @@ def test_an_imported_network_predicts_as_pytorch_does(twin):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TWINS])
 def test_five_steps_from_imported_weights_lose_what_pytorch_s_lose(name, tmp_path):
-    sources, variables, _ = run.load_weights(imported(tmp_path, name))
+    spec, variables, _ = load_weights(imported(tmp_path, name))
     data = check_split("twin", images_of(name), vectors()["labels"], 5)
-    dataset = Dataset(data, data, tuple("abcde"), sources["mean"], sources["std"])
-    recipe = build.make_recipe(config_of(name), sources, [], dataset, data.num_examples)
+    dataset = Dataset(data, data, tuple("abcde"), spec["mean"], spec["std"])
+    recipe = build.make_recipe(config_of(name), spec, [], dataset, data.num_examples)
     recipe = recipe._replace(build=recipe.build._replace(init=lambda key: jax.tree.map(jnp.asarray, variables)))
     state = steps.init_state(recipe, jax.random.key(0))
     resident = {"key": jax.random.key(0), "images": data.images, "labels": data.labels}
@@ -132,7 +134,7 @@ def test_an_export_is_the_state_dict_that_was_imported(twin, tmp_path):
 
 def test_an_export_has_one_set_of_names_or_the_other(twin, tmp_path):
     _, workdir = twin
-    variables = run.load_weights(workdir)[1]
+    variables = load_weights(workdir)[1]
     ours, theirs = (convert.to_state_dict(variables, names) for names in ("torchvision", "kuangliu"))
     assert not {part for key in ours for part in key.split(".")} & {"shortcut", "linear"}
     assert not {part for key in theirs for part in key.split(".")} & {"downsample", "fc"}
@@ -217,13 +219,13 @@ def test_the_command_makes_a_run_that_loads_and_teaches(own, capsys):
     assert "wrote the run" in capsys.readouterr().out
     for name in ("config.json", "network.json", "versions.json", "model.npz"):
         assert (folder / "run" / name).is_file()
-    sources = json.loads((folder / "run" / "network.json").read_text())
-    assert sources["imported"]["sha256"] == files.sha256(folder / "weights.npz")
-    assert sources["classes"] == list("abcde")
+    spec = json.loads((folder / "run" / "network.json").read_text())
+    assert spec["imported"]["sha256"] == files.sha256(folder / "weights.npz")
+    assert spec["classes"] == list("abcde")
     apply, variables = ldl_jax.load(folder / "run")
     logits = jax.jit(apply)(variables, images_of("cifar_resnet")).logits
     np.testing.assert_allclose(logits, vectors()["cifar_resnet"]["eval_logits"], atol=1e-4)
-    teacher = build.make_teacher(folder / "run", sources)
+    teacher = load_teacher(folder / "run", spec)
     assert teacher.digest == files.sha256(folder / "run" / "model.npz")
     assert command("export", folder / "run", folder / "back.safetensors", "--names=kuangliu") == 0
     assert "linear.weight" in safetensors.numpy.load_file(folder / "back.safetensors")
@@ -239,7 +241,7 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     np.savez(folder / "tiny.npz", **state)
     argv = [*argv, "--config.model.name=tests.tiny"]
     assert command("import", folder / "tiny.npz", *argv, there) == 0
-    digest = run.load_weights(folder / "run")[2]
+    digest = load_weights(folder / "run")[2]
     assert main([*argv, there, "--mode=eval"]) == 0
     assert "accuracy %" in capsys.readouterr().out
     assert main([*argv, there]) == 2
@@ -248,7 +250,7 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     with np.load(folder / "run" / "predictions" / "test.npz") as file:
         images = images_of("cifar_resnet")[file["index"]]
         np.testing.assert_allclose(file["logits"], apply(variables, images).logits, atol=1e-4)
-    assert run.load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
+    assert load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
 
 
 def test_imported_weights_are_compared_with_the_data_that_they_are_measured_on(own):
@@ -256,16 +258,16 @@ def test_imported_weights_are_compared_with_the_data_that_they_are_measured_on(o
     assert command("import", folder / "weights.npz", *argv, f"--workdir={folder / 'run'}") == 0
     words = [*argv, f"--workdir={folder / 'none'}", "--classes=5", "--shape=16,16,3"]
     assert command("import", folder / "weights.npz", *words) == 0  # of a data set that is not on this disk
-    sources = json.loads((folder / "run" / "network.json").read_text())
-    del sources["imported"]
+    spec = json.loads((folder / "run" / "network.json").read_text())
+    del spec["imported"]
     for name in ("run", "none"):  # how many images there are to train on, and what was read, is nothing to them
-        run.check_data(folder / name, sources | {"num_examples": 7}, {"data.root = there": "0" * 64})
+        run.check_data(folder / name, spec | {"num_examples": 7}, {"data.root = there": "0" * 64})
         for field, other in (("mean", [0.5, 0.5, 0.5]), ("std", [1, 1, 1]), ("shape", [8, 8, 3]), ("num_classes", 6)):
             with pytest.raises(ValueError, match=f"{name} was imported for other data: {field} was "):
-                run.check_data(folder / name, sources | {field: other}, {})
-    run.check_data(folder / "none", sources | {"classes": list("edcba")}, {})
+                run.check_data(folder / name, spec | {field: other}, {})
+    run.check_data(folder / "none", spec | {"classes": list("edcba")}, {})
     with pytest.raises(ValueError, match="run was imported for other data: classes was "):
-        run.check_data(folder / "run", sources | {"classes": list("edcba")}, {})
+        run.check_data(folder / "run", spec | {"classes": list("edcba")}, {})
 
 
 def refused(capsys, *argv):

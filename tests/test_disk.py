@@ -1,6 +1,7 @@
 """A disk that is full, or may not be written: the run says so, goes on, and saves again when it can."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 from ldl_jax import files
-from ldl_jax.checkpoint import Checkpoints
-from ldl_jax.disk import disk_fault
+from ldl_jax import workdir as run
+from ldl_jax.checkpoint import Checkpoints, disk_fault
 from ldl_jax.main import main
 from ldl_jax.training import log
 
@@ -38,9 +39,9 @@ def test_lines_wait_for_the_disk_and_keep_their_order(tmp_path, monkeypatch, cap
         patch.setattr(log, "open", full, raising=False)
         for step in (2, 3):
             writer.scalars(step, {"loss": float(step)})
-    assert [row["step"] for row in log.read(tmp_path / log.METRICS)] == [1]
+    assert [row["step"] for row in run.read_log(tmp_path / run.METRICS)] == [1]
     writer.scalars(4, {"loss": 4.0})
-    assert [row["step"] for row in log.read(tmp_path / log.METRICS)] == [1, 2, 3, 4]
+    assert [row["step"] for row in run.read_log(tmp_path / run.METRICS)] == [1, 2, 3, 4]
     monkeypatch.setattr(log, "open", full, raising=False)
     writer.timing(5, {"seconds": 1.0})
     writer.close()
@@ -82,6 +83,16 @@ def test_a_fault_that_is_not_the_disks_is_not_taken_for_one(tmp_path):
     checkpoints.save(1, {"w": jnp.arange(8.0)}, {"no JSON": object()})
     with pytest.raises(TypeError):
         checkpoints.confirm(1)
+
+
+def test_what_keeps_tracebacks_out_is_installed_once_and_not_by_an_import(tmp_path):
+    code = "import sys; before = sys.unraisablehook; import ldl_jax.checkpoint; assert sys.unraisablehook is before"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    Checkpoints(tmp_path, every_steps=1, keep=1)
+    before = sys.unraisablehook, list(logging.getLogger("absl").filters), list(logging.getLogger("asyncio").filters)
+    Checkpoints(tmp_path, every_steps=1, keep=1)
+    after = sys.unraisablehook, logging.getLogger("absl").filters, logging.getLogger("asyncio").filters
+    assert after == before
 
 
 @pytest.mark.slow
@@ -133,7 +144,7 @@ def check(process, workdir, out, reason):
     assert said.count("metrics.jsonl cannot be written") == 1
     assert "Traceback" not in said, said
     assert "never awaited" not in said
-    steps = [row["step"] for row in log.read(workdir / log.METRICS) if "train/loss" in row]
+    steps = [row["step"] for row in run.read_log(workdir / run.METRICS) if "train/loss" in row]
     assert steps == list(range(1, TOTAL + 1))
     assert saved(workdir)[-1] == TOTAL
     assert not list(workdir.rglob("*tmp*"))
@@ -178,7 +189,7 @@ def test_a_folder_that_may_not_be_written_for_a_while(tmp_path):
     process = started(workdir, tmp_path / "said", sys.executable, "-c", ORDINARY)
     try:
         wait_for(process, lambda: len(saved(workdir)) > 1)
-        places = [workdir, workdir / "checkpoints", workdir / log.METRICS, workdir / log.TIMING]
+        places = [workdir, workdir / "checkpoints", workdir / run.METRICS, workdir / run.TIMING]
         for path in places:
             path.chmod(path.stat().st_mode & ~0o222)
         before = saved(workdir)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldl_jax.training import log
+from ldl_jax import workdir
 
 pytestmark = pytest.mark.data
 
@@ -64,7 +64,7 @@ def run(words, environment, **more):
 
 
 def losses(folder):
-    rows = log.read(folder / log.METRICS)
+    rows = workdir.read_log(folder / workdir.METRICS)
     return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
@@ -83,7 +83,7 @@ def test_imagenet_from_files_to_the_report_on_one_process_and_on_two(imagenet, e
             assert file["logits"].shape == (125, 125)
         assert (tmp_path / name / "reliability.png").stat().st_size > 10_000
         assert json.loads((tmp_path / name / "summary.json").read_text())["finished"]
-    timing = log.read(tmp_path / "one" / log.TIMING)
+    timing = workdir.read_log(tmp_path / "one" / workdir.TIMING)
     assert all(0 <= row["input_wait"] < 1 for row in timing)
 
 
@@ -94,14 +94,14 @@ def test_a_streamed_run_that_is_killed_goes_on_bitwise(data, environment, tmp_pa
     with open(tmp_path / "log", "w") as out:
         process = subprocess.Popen([*words, f"--workdir={folder}"], cwd=ROOT, env=environment, stdout=out, stderr=out)
         limit = time.monotonic() + 300
-        while not (folder / log.METRICS).exists() or len(losses(folder)) < 25:
+        while not (folder / workdir.METRICS).exists() or len(losses(folder)) < 25:
             assert process.poll() is None
             assert time.monotonic() < limit
             time.sleep(0.02)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert "going on at step" in run([*words, f"--workdir={folder}"], environment)
-    assert (folder / log.METRICS).read_text() == (tmp_path / "calm" / log.METRICS).read_text()
+    assert (folder / workdir.METRICS).read_text() == (tmp_path / "calm" / workdir.METRICS).read_text()
     for name in ("model.npz", "predictions/test.npz"):
         with np.load(folder / name) as here, np.load(tmp_path / "calm" / name) as there:
             for entry in there.files:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from ldl_jax import config, mesh
 from ldl_jax.data import order
-from ldl_jax.main import Usage, parse
+from ldl_jax.errors import Usage
+from ldl_jax.main import parse
 from ldl_jax.main import settings as read_settings
 from ldl_jax.training import experiment as build
 from ldl_jax.training import schedule as plan
@@ -117,8 +118,8 @@ def checked(made):
 
 def by_flags(made):
     with one_sentence(made):
-        values = parse([f"--config={FILE}", *(f"--config.{field}={value}" for field, value in made.items())])
-        config.check(read_settings(values)[0])
+        parsed = parse([f"--config={FILE}", *(f"--config.{field}={value}" for field, value in made.items())])
+        config.check(read_settings(*parsed)[0])
 
 
 def by_file(made):
@@ -139,7 +140,7 @@ def small(made):
 
 def built(made):
     c = checked(small(made))
-    return c and build.experiment(c, jax.devices()[:1])
+    return c and build.make_experiment(c, jax.devices()[:1])
 
 
 def assert_shapes_kept(made):

@@ -11,10 +11,10 @@ from PIL import Image
 from ldl_jax import config
 from ldl_jax.data import imagefolder, order
 from ldl_jax.data.base import Request, streamed
-from ldl_jax.data.readers import pillow as images
+from ldl_jax.data.readers import pillow
 from ldl_jax.training import experiment as build
-from ldl_jax.training import loop as train
 from ldl_jax.training import measure
+from ldl_jax.training.programs import device_data, make_programs
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 
@@ -222,8 +222,8 @@ def test_folders_that_do_not_fit(tmp_path, own):
 def test_the_cache_is_used_while_nothing_changed_and_only_then(tmp_path, own, monkeypatch):
     two_classes(tmp_path / "images")
     decoded = []
-    decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size))
+    decode = pillow.decode
+    monkeypatch.setattr(pillow, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size))
     first = own()
     assert set(decoded) == {"2.png", "10.PNG", "1.png", "x.png", "y.png", "3.png"}
     decoded.clear()
@@ -292,10 +292,10 @@ def test_what_cannot_be_read_is_not_counted(tmp_path):
     c = config.default()
     c.data.name, c.data.root, c.data.on_error, c.data.batch_size = "imagefolder", str(root), "skip", 4
     c.data.imagefolder.cache, c.model.name = str(tmp_path / "cache"), "tests.tiny"
-    made = build.experiment(c, jax.devices()[:1])
-    programs = train.make_programs(made)
+    made = build.make_experiment(c, jax.devices()[:1])
+    programs = make_programs(made)
     variables = made.recipe.build.init(jax.random.key(0))
-    found = measure.measure(
+    found = measure.measure_split(
         programs.evaluate, variables, programs.test, made.dataset.test, made.test, metrics=made.metrics,
         mesh=made.mesh, batch_size=3, keep=True,
     )  # fmt: skip
@@ -311,12 +311,12 @@ def test_masks_reach_the_device_and_the_stream(tmp_path):
     damage(root)
     made = imagefolder.make(Request(str(root), on_error="skip"), cache=str(tmp_path / "cache"))
     there = build.mesh.make_mesh(jax.devices()[:1])
-    np.testing.assert_array_equal(measure.device_data(made.train, jax.random.key(0), there)["mask"], made.train.mask)
+    np.testing.assert_array_equal(device_data(made.train, jax.random.key(0), there)["mask"], made.train.mask)
     split = streamed(made.train)
     index = order.epoch_order(np.arange(8), 0, 0)
     (batch,) = split.stream([(0, index)], 0)
     np.testing.assert_array_equal(batch["mask"], made.train.mask[index])
-    assert "mask" not in measure.device_data(split, jax.random.key(0), there)
+    assert "mask" not in device_data(split, jax.random.key(0), there)
 
 
 @pytest.mark.data

@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ldl_jax import config
-from ldl_jax.main import main
+from ldl_jax import cli, config
+from ldl_jax.errors import Failed, Usage
+from ldl_jax.main import main, parse, settings
 
 DIGITS = "--config=configs/digits_online.py"
 
@@ -118,6 +120,69 @@ def test_what_is_no_workdir(capsys, tmp_path):
     assert "holds no run" in refused(capsys, f"--workdir={tmp_path / 'none'}", "--mode=eval")
     (tmp_path / "config.json").write_text("{")
     assert "config.json cannot be read as a config" in refused(capsys, DIGITS, f"--workdir={tmp_path}")
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """(file, how often it was executed): a config that writes a line each time, and takes an argument."""
+    log = tmp_path / "log"
+    (tmp_path / "own.py").write_text(
+        f"open({str(log)!r}, 'a').write('x\\n')\nfrom ldl_jax.config import default\n"
+        "def get_config(schedule='one'):\n  c = default()\n  c.data.root = schedule\n  return c\n"
+    )
+    return tmp_path / "own.py", lambda: len(log.read_text().splitlines())
+
+
+@pytest.mark.parametrize("form", ["--config={}", "-config={}", "--config {}", "-config {}", "--flagfile={}"])
+@pytest.mark.parametrize("argument", ["", ":two"])
+def test_a_config_file_is_executed_once_however_it_is_named(counted, tmp_path, form, argument):
+    file, executions = counted
+    named = f"{file}{argument}"
+    if form.startswith("--flagfile"):
+        (tmp_path / "flags").write_text(f"--config={named}\n--config.seed=3\n")
+        named = tmp_path / "flags"
+    c, workdir = settings(*parse([*form.format(named).split(), "--config.seed=3", "--config.data.batch_size", "64"]))
+    assert executions() == 1
+    assert (c.seed, c.data.batch_size, c.data.root) == (3, 64, argument[1:] or "one")
+    assert workdir == Path(f"runs/own{argument.replace(':', '-')}-seed3")
+    assert settings(*parse([f"--config={file}", f"--workdir={tmp_path}"]))[1] == tmp_path
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (Usage("no"), 2, "error: no\n"),
+        (ValueError("no"), 2, "error: no\n"),
+        (Failed("no"), 1, "error: no\n"),
+        (Failed("no", 3), 3, "error: no\n"),
+        (OSError(28, "No space left on device", "a.npz"), 1, "error: a.npz: No space left on device\n"),
+        (OSError("no"), 1, "error: no\n"),
+        (BrokenPipeError(32, "Broken pipe"), 1, ""),
+    ],
+)
+def test_each_fault_has_its_exit_status(capsys, monkeypatch, error, status, sentence):
+    monkeypatch.setattr(cli, "_close_output", lambda: None)
+    assert cli.status(raising(error)) == status
+    assert capsys.readouterr().err == sentence
+
+
+def test_seconds_are_shown_as_a_clock_shows_them():
+    assert [cli.clock(seconds) for seconds in (0, 59.6, 3725, 360000)] == ["0:00:00", "0:01:00", "1:02:05", "100:00:00"]
+
+
+def test_a_closed_pipe_ends_a_command_without_a_word():
+    command = [sys.executable, "-m", "ldl_jax.main", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def arrays(path, **changes):

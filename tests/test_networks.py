@@ -13,7 +13,7 @@ from frame import slow_but
 
 from ldl_jax.models import resnet
 from ldl_jax.models.base import BasicBlock, Network, PreActBlock
-from ldl_jax.training import experiment as build
+from ldl_jax.models.spec import make_network
 
 SMALL = {  # name of a case -> (name of the model, its options)
     "post": ("resnet", {"depth": 10, "width": 8}),
@@ -24,7 +24,7 @@ SMALL = {  # name of a case -> (name of the model, its options)
 
 
 def network(name, options, *, num_classes=10, side=32, dtype="float32"):
-    return build.make_network(
+    return make_network(
         {
             "num_classes": num_classes, "shape": [side, side, 3], "mean": [0.5] * 3, "std": [0.25] * 3,
             "model": {"name": name, "dtype": dtype, "options": options},

@@ -11,8 +11,8 @@ import test_mesh
 from flax import traverse_util
 
 from ldl_jax import config, mesh
-from ldl_jax import workdir as run
 from ldl_jax.models.base import Network, check_group, norm
+from ldl_jax.models.spec import make_network, network_spec
 from ldl_jax.training import experiment as build
 
 BATCH = 16
@@ -74,10 +74,8 @@ def test_statistics_are_float32_where_activations_are_not():
 
 def test_weights_interchange_and_evaluation_is_the_same():
     options = {"name": "cifar_resnet", "dtype": "float32", "options": {"depth": 8, "width": 4}}
-    sources = {"num_classes": 5, "shape": [8, 8, 3], "mean": [0.5] * 3, "std": [0.25] * 3, "model": options}
-    (init, plain), (other, grouped) = (
-        build.make_network(s) for s in (sources, sources | {"model": options | {"norm_group": 4}})
-    )
+    spec = {"num_classes": 5, "shape": [8, 8, 3], "mean": [0.5] * 3, "std": [0.25] * 3, "model": options}
+    (init, plain), (other, grouped) = (make_network(s) for s in (spec, spec | {"model": options | {"norm_group": 4}}))
     shapes = [jax.eval_shape(make, jax.random.key(0)) for make in (init, other)]
     image = jax.ShapeDtypeStruct((8, 8, 8, 3), jnp.float32)
     shapes += [jax.eval_shape(lambda v, x, f=f: f(v, x, train=True)[1], shapes[0], image) for f in (plain, grouped)]
@@ -94,8 +92,8 @@ def test_weights_interchange_and_evaluation_is_the_same():
 def test_the_field_goes_from_the_config_into_the_network():
     c = config.read("configs/digits_online.py")
     c.model.norm_group, c.data.batch_size = 32, 64
-    made = build.experiment(c, jax.devices()[:1])
-    assert made.sources["model"]["norm_group"] == 32
+    made = build.make_experiment(c, jax.devices()[:1])
+    assert made.spec["model"]["norm_group"] == 32
     variables = jax.eval_shape(made.recipe.build.init, jax.random.key(0))
     look = lambda size: jax.eval_shape(  # noqa: E731
         lambda v, x: made.recipe.build.apply(v, x, train=True),
@@ -111,8 +109,8 @@ def test_the_field_goes_from_the_config_into_the_network():
     with pytest.raises(
         ValueError, match=r"config.model.norm_group is 48, which does not divide config.data.batch_size 64"
     ):
-        build.experiment(c, jax.devices()[:1])
-    assert "norm_group" in run.network_sources(c, made.dataset, (0.5,), (0.25,))["model"]
+        build.make_experiment(c, jax.devices()[:1])
+    assert "norm_group" in network_spec(c, made.dataset, (0.5,), (0.25,))["model"]
 
 
 def test_views_count_as_images():

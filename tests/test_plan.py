@@ -10,8 +10,8 @@ from ldl_jax import config, mesh
 from ldl_jax.data import imagefolder
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.main import main
+from ldl_jax.training import dry_run
 from ldl_jax.training import experiment as build
-from ldl_jax.training import schedule as plan
 
 CLASSES, IMAGES, SIDE, BATCH = 1000, 1_281_167, 64, 1024
 ROWS = 1_284_096  # padded to a multiple of 3,072
@@ -41,7 +41,7 @@ def number(said, name):
 
 @pytest.mark.parametrize("count", frame.slow_but([8, 256], [1, 8, 32, 256]))
 def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
-    said = plan.sizes(absent, count)
+    said = dry_run.sizes(absent, count)
     assert said.startswith(f"published sizes; no data read at '{absent.data.root}'")
     parameters = number(said, "parameters")
     assert number(said, "label memory, bytes a device") == ROWS * CLASSES * 2 // count
@@ -59,9 +59,9 @@ def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
 
 
 def test_the_table_has_the_numbers_of_devices_that_can_share_the_batch(absent):
-    assert re.search(r"on so many +1 +8 +16 +32 +256$", plan.sizes(absent, 16), re.MULTILINE)
+    assert re.search(r"on so many +1 +8 +16 +32 +256$", dry_run.sizes(absent, 16), re.MULTILINE)
     absent.data.batch_size = 96
-    assert re.search(r"on so many +1 +8 +32$", plan.sizes(absent, 8), re.MULTILINE)
+    assert re.search(r"on so many +1 +8 +32$", dry_run.sizes(absent, 8), re.MULTILINE)
 
 
 def test_a_planned_mesh_places_shapes_as_devices_that_are_here_do():
@@ -78,17 +78,17 @@ def test_a_planned_mesh_places_shapes_as_devices_that_are_here_do():
 def test_data_that_are_there_are_read(absent, tmp_path):
     (tmp_path / "there").mkdir()
     absent.data.root = str(tmp_path / "there")
-    assert plan.data_set(absent.data)[1].startswith("published sizes")  # an empty folder
+    assert dry_run.data_set(absent.data)[1].startswith("published sizes")  # an empty folder
     (tmp_path / "there" / "file").write_text("")
     for root in (absent.data.root, "gs://bucket/images"):  # a bucket is left to the data set's module
         absent.data.root = root
         with pytest.raises(ValueError, match="it names a folder with train/"):
-            plan.sizes(absent)
+            dry_run.sizes(absent)
 
 
 def test_published_sizes_take_part_in_what_the_config_asks_of_the_data(absent):
     absent.data.train_split = "test"
-    made = plan.data_set(absent.data)[0]
+    made = dry_run.data_set(absent.data)[0]
     assert (made.train.num_examples, made.test.num_examples) == (50_000, IMAGES)
     assert len(build.positions(absent.data, made)[0]) == 50_000
 
@@ -108,6 +108,6 @@ def test_the_flag(capsys):
 
 
 def test_bytes_for_people():
-    assert [plan.human(n) for n in (0, 1023, 1536, 5 * 2**20, 5_136_384_000)] == [
+    assert [dry_run.human(n) for n in (0, 1023, 1536, 5 * 2**20, 5_136_384_000)] == [
         "0 B", "1023 B", "1.5 KiB", "5.0 MiB", "4.8 GiB",
     ]  # fmt: skip

@@ -13,9 +13,10 @@ from ldl_jax import config, files, predict
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import temperature
-from ldl_jax.data.readers import pillow as images
+from ldl_jax.data.readers import pillow
 from ldl_jax.evaluation import predictions
-from ldl_jax.training import experiment as build
+from ldl_jax.evaluation.load import load
+from ldl_jax.models.spec import make_network
 
 CLASSES, SIZE = ("ant", "bee", "<cat>"), 6
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
@@ -27,12 +28,12 @@ def model(tmp_path_factory):
     """A run's directory as a finished one leaves it: its network, its weights, a temperature of 2."""
     path = tmp_path_factory.mktemp("runs") / "own"
     model = {"name": "tests.tiny", "dtype": "float32", "norm_group": 0, "options": {"channels": 4}}
-    sources = {
+    spec = {
         "num_classes": len(CLASSES), "classes": list(CLASSES), "shape": [SIZE, SIZE, 3], "num_examples": 5,
         "mean": [0.5] * 3, "std": [0.25] * 3, "model": model,
     }  # fmt: skip
-    init, _ = build.make_network(sources)
-    files.write_json(path / run.NETWORK, sources)
+    init, _ = make_network(spec)
+    files.write_json(path / run.NETWORK, spec)
     run.save_weights(path / run.WEIGHTS, jax.tree.map(np.asarray, init(jax.random.key(0))), step=1)
     files.write(path / run.CONFIG, config.to_json(config.default()))
     calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": 2.0})
@@ -50,7 +51,7 @@ def folder(tmp_path):
 
 
 def said(path):
-    apply, variables = build.load(path)
+    apply, variables = load(path)
     return np.asarray(apply(variables, PIXELS).logits)
 
 
@@ -161,6 +162,6 @@ def test_the_command_says_in_one_sentence_what_is_wrong(model, tmp_path, capsys)
 def test_a_large_image_is_shown_as_evaluation_shows_it(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    shown = images.decode(tmp_path / "x.png", 24, shorter=32)
+    shown = pillow.decode(tmp_path / "x.png", 24, shorter=32)
     resized = Image.fromarray(pixels).resize((48, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(shown, np.asarray(resized)[4:28, 12:36])

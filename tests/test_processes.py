@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldl_jax.training import log
+from ldl_jax import workdir as run
 
 pytestmark = pytest.mark.slow
 
@@ -77,11 +77,11 @@ class Job:
 
 
 def rows(folder):
-    return log.read(folder / log.METRICS)
+    return run.read_log(folder / run.METRICS)
 
 
 def last_step(folder):
-    return max((row["step"] for row in rows(folder)), default=0) if (folder / log.METRICS).exists() else 0
+    return max((row["step"] for row in rows(folder)), default=0) if (folder / run.METRICS).exists() else 0
 
 
 def losses(folder):

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from ldl_jax import config
 from ldl_jax.config import options
-from ldl_jax.training import experiment as build
+from ldl_jax.models.spec import make_network
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -90,8 +90,8 @@ def test_a_network_of_ones_own_is_found_takes_its_options_and_learns(tmp_path, m
     (tmp_path / "mine" / "small.py").write_text(block("class Small"))
     monkeypatch.syspath_prepend(tmp_path)
     settings = {"name": "mine.small", "dtype": "float32", "options": {"width": 4}}
-    sources = {"model": settings, "num_classes": 10, "shape": (8, 8, 1), "mean": (0.3,), "std": (0.4,)}
-    init, apply = build.make_network(sources)
+    spec = {"model": settings, "num_classes": 10, "shape": (8, 8, 1), "mean": (0.3,), "std": (0.4,)}
+    init, apply = make_network(spec)
     variables = init(jax.random.key(0))
     images = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
     outputs, moved = apply(variables, images, train=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from ldl_jax import workdir as run
 from ldl_jax.report.table import table
 from ldl_jax.training import log
 
@@ -52,12 +53,12 @@ def test_a_record_is_a_line_and_an_event(tmp_path):
     writer = log.Log(tmp_path, total_steps=10)
     writer.scalars(3, {"train/loss": np.float32(0.5), "epoch": 1, "n": np.int64(7)})
     writer.timing(3, {"images_per_second": 1234.5})
-    assert recorded(tmp_path, log.METRICS) == [{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}]  # before the end
+    assert recorded(tmp_path, run.METRICS) == [{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}]  # before the end
     writer.close()
     writer.close()
     writer.scalars(4, {"train/loss": 1.0})  # says nothing any more
-    assert (tmp_path / log.METRICS).read_text() == '{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}\n'
-    assert recorded(tmp_path, log.TIMING) == [{"step": 3, "images_per_second": 1234.5}]
+    assert (tmp_path / run.METRICS).read_text() == '{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}\n'
+    assert recorded(tmp_path, run.TIMING) == [{"step": 3, "images_per_second": 1234.5}]
     assert events(tmp_path)[0] == [
         (3, "train/loss", 0.5),
         (3, "epoch", 1),
@@ -70,11 +71,11 @@ def test_what_is_not_finite_is_a_null_and_comes_back_as_nan(tmp_path):
     writer = log.Log(tmp_path, total_steps=10)
     writer.scalars(1, {"loss": math.nan, "norm": np.float32(np.inf), "rate": 0.1})
     writer.close()
-    text = (tmp_path / log.METRICS).read_text()
+    text = (tmp_path / run.METRICS).read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) == {
         "step": 1, "loss": None, "norm": None, "rate": 0.1,
     }  # fmt: skip
-    (row,) = log.read(tmp_path / log.METRICS)
+    (row,) = run.read_log(tmp_path / run.METRICS)
     assert math.isnan(row["loss"])
     assert math.isnan(row["norm"])
     assert row["rate"] == 0.1
@@ -97,13 +98,13 @@ def test_a_resumed_run_goes_on_where_its_records_are_cut(tmp_path):
         first.scalars(step, {"loss": float(step)})
         first.timing(step, {"seconds": 0.5})
     first.close()
-    kept = (tmp_path / log.METRICS).read_text().splitlines()[:3]
-    log.cut_back(tmp_path, 3)
+    kept = (tmp_path / run.METRICS).read_text().splitlines()[:3]
+    run.cut_log_back(tmp_path, 3)
     second = log.Log(tmp_path, total_steps=10, start_step=3)
     second.scalars(4, {"loss": 40.0})
     second.close()
-    assert (tmp_path / log.METRICS).read_text().splitlines() == [*kept, '{"step": 4, "loss": 40.0}']
-    assert [row["step"] for row in recorded(tmp_path, log.TIMING)] == [1, 2, 3]
+    assert (tmp_path / run.METRICS).read_text().splitlines() == [*kept, '{"step": 4, "loss": 40.0}']
+    assert [row["step"] for row in recorded(tmp_path, run.TIMING)] == [1, 2, 3]
     found, purged = events(tmp_path)
     assert purged == [1, 4]  # what the first start wrote from step 4 on is hidden
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
@@ -112,23 +113,23 @@ def test_a_resumed_run_goes_on_where_its_records_are_cut(tmp_path):
 
 def test_cutting_back_drops_what_is_no_row_and_leaves_the_rest_alone(tmp_path):
     rows = ['{"step": 1,  "a": 1.50}', "[1, 2]", '{"epoch": 3}', '{"step": 2}', '{"step": 9}', '{"step": 1, "los']
-    (tmp_path / log.METRICS).write_text("\n".join(rows))
-    log.cut_back(tmp_path, 2)
-    assert (tmp_path / log.METRICS).read_text() == '{"step": 1,  "a": 1.50}\n{"step": 2}\n'
-    before = (tmp_path / log.METRICS).stat()
-    log.cut_back(tmp_path, 2)
-    assert (tmp_path / log.METRICS).stat().st_mtime_ns == before.st_mtime_ns
-    assert [path.name for path in tmp_path.iterdir()] == [log.METRICS]
+    (tmp_path / run.METRICS).write_text("\n".join(rows))
+    run.cut_log_back(tmp_path, 2)
+    assert (tmp_path / run.METRICS).read_text() == '{"step": 1,  "a": 1.50}\n{"step": 2}\n'
+    before = (tmp_path / run.METRICS).stat()
+    run.cut_log_back(tmp_path, 2)
+    assert (tmp_path / run.METRICS).stat().st_mtime_ns == before.st_mtime_ns
+    assert [path.name for path in tmp_path.iterdir()] == [run.METRICS]
 
 
 def test_a_last_line_that_is_half_written_is_not_read(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"step": 1, "a": 2}\n{"step": 2, "a')
-    assert log.read(path) == [{"step": 1, "a": 2}]
+    assert run.read_log(path) == [{"step": 1, "a": 2}]
     path.write_bytes(b'{"step": 1}\n\xff\xfe{')
-    assert log.read(path) == [{"step": 1}]
+    assert run.read_log(path) == [{"step": 1}]
     path.write_text("")
-    assert log.read(path) == []
+    assert run.read_log(path) == []
 
 
 @pytest.mark.parametrize("broken", ['{"step": 1, "a', "7", '{"a": 1}'])
@@ -136,7 +137,7 @@ def test_a_line_that_is_broken_amid_others_is_refused(tmp_path, broken):
     path = tmp_path / "x.jsonl"
     path.write_text('{"step": 0}\n' + broken + '\n{"step": 2}\n')
     with pytest.raises(ValueError, match=r"x\.jsonl, line 2: not a JSON object with a 'step'"):
-        log.read(path)
+        run.read_log(path)
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(tmp_path, capsys, clock):

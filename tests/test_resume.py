@@ -13,8 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from ldl_jax.checkpoint import Checkpoints
-from ldl_jax.training import log
+from ldl_jax import workdir as run
+from ldl_jax.checksums import Checksums
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [
@@ -43,8 +43,8 @@ def start(workdir, environment):
 
 
 def last_step(workdir):
-    path = workdir / log.METRICS
-    return max((row["step"] for row in log.read(path)), default=0) if path.exists() else 0
+    path = workdir / run.METRICS
+    return max((row["step"] for row in run.read_log(path)), default=0) if path.exists() else 0
 
 
 def wait_for(process, condition, seconds=120):
@@ -69,7 +69,7 @@ def everything(workdir):
     for path in ("model.npz", "best.npz", "predictions/test.npz", "predictions/holdout.npz"):
         with np.load(workdir / path, allow_pickle=False) as file:
             found |= {f"{path}:{name}": file[name] for name in file.files}
-    assert Checkpoints(workdir / "checkpoints", every_steps=1, keep=2)._fault(TOTAL) is None
+    assert Checksums(workdir / "checkpoints").fault(TOTAL) is None
     state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(TOTAL) / "state").absolute())
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         found[jax.tree_util.keystr(path)] = np.asarray(leaf)
@@ -79,7 +79,7 @@ def everything(workdir):
 
 
 def check_equal(workdir, calm):
-    assert (workdir / log.METRICS).read_text() == (calm / log.METRICS).read_text()
+    assert (workdir / run.METRICS).read_text() == (calm / run.METRICS).read_text()
     here, there = everything(workdir), everything(calm)
     assert here.keys() == there.keys()
     for name in there:

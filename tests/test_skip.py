@@ -11,8 +11,9 @@ from frame import Case
 from test_mesh import CLASSES, MIB, ROWS, compiled
 
 from ldl_jax import config, mesh
-from ldl_jax.training import log, steps
+from ldl_jax import workdir as run
 from ldl_jax.training import loop as train
+from ldl_jax.training import steps
 
 SOURCES = config.plugs("labels")
 MEETINGS = [  # all of them, of which the slow ones are those that share their way with another
@@ -114,7 +115,7 @@ def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_man
     assert "step 14: loss 2." in said
     assert "step 18: loss 2." in said
     assert "from here on only counted (train/skipped)" in said
-    rows = [row for row in log.read(tmp_path / "run" / log.METRICS) if "train/skipped" in row]
+    rows = [row for row in run.read_log(tmp_path / "run" / run.METRICS) if "train/skipped" in row]
     assert [(row["step"], row["train/skipped"]) for row in rows] == [(10, 0), (20, 7), (24, 4)]
     assert np.isfinite(rows[1]["train/loss"])
     assert "train/loss" not in rows[2]

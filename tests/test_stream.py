@@ -13,9 +13,7 @@ from PIL import Image
 
 from ldl_jax.data import cifar10, cifar100, imagefolder, imagenet, stl10, tfds
 from ldl_jax.data.base import Request
-from ldl_jax.data.readers import base, crops, folder
-from ldl_jax.data.readers import tfdata as pipeline
-from ldl_jax.data.readers import tfrecord as records
+from ldl_jax.data.readers import base, crops, folder, tfdata, tfrecord
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 CLASSES = ("n01", "n02", "n03")
@@ -294,11 +292,11 @@ def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_
     assert not last["mask"].any()
     assert not last["image"].any()
     np.testing.assert_array_equal(last["index"], bad[[0, 0, 0, 0]])
-    monkeypatch.setattr(pipeline, "AHEAD", (20, 2))
+    monkeypatch.setattr(tfdata, "AHEAD", (20, 2))
     found = made.train.stream(((0, good if n == 2 else bad) for n in range(10**9)), None)
-    for _ in range(3 + pipeline.LOST - 1):
+    for _ in range(3 + tfdata.LOST - 1):
         next(found)
-    with pytest.raises(ValueError, match=rf"n0./.*; in {pipeline.LOST} batches in a row no image can be read"):
+    with pytest.raises(ValueError, match=rf"n0./.*; in {tfdata.LOST} batches in a row no image can be read"):
         next(found)
     found = made.train.stream([(0, good), (0, bad)], 0)
     next(found)
@@ -455,20 +453,20 @@ def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp
         "length": (content[:size] + b"\xff" * 8 + content[size + 8 :], "is cut off or damaged after 1", [5, 6, 7]),
     }[kind]
     shard.unlink() if damaged is None else shard.write_bytes(damaged)
-    made = records.prepared(str(shard.parent), "imagenet")
+    made = tfrecord.prepared(str(shard.parent), "imagenet")
     common = {"field": "split", "order": "stored", "index": tmp_path / "cache"}
     with pytest.raises(ValueError, match=f"{shard}: {says}.*; published are 4; prepare it again"):
-        records.source(made, "train", on_error="raise", **common)
-    source = records.source(made, "train", on_error="skip", **common)
+        tfrecord.source(made, "train", on_error="raise", **common)
+    source = tfrecord.source(made, "train", on_error="skip", **common)
     assert f"warning: {shard}: {says}" in capfd.readouterr().err
     np.testing.assert_array_equal(np.flatnonzero(source.shards.offset < 0), lost)
     if kind == "cut":
-        split = pipeline.split(source, crops.View(16), "skip")
+        split = tfdata.split(source, crops.View(16), "skip")
         found = joined(split.stream((plan(k) for k in range(3)), 1))
         assert list(found["index"][found["mask"] == 0]) == lost
         assert f"{shard}, record 3: is lost, for its shard ends before it" in capfd.readouterr().err
     shard.write_bytes(content)
-    assert (records.source(made, "train", on_error="raise", **common).shards.offset >= 0).all()
+    assert (tfrecord.source(made, "train", on_error="raise", **common).shards.offset >= 0).all()
 
 
 def test_a_record_that_holds_no_image_is_named_and_a_shard_that_changes_is_noticed(shards, tmp_path):
@@ -514,8 +512,8 @@ def test_indices_are_kept_and_used_while_nothing_has_changed(copied, tmp_path, m
 
 
 def test_walks_are_kept_while_no_shard_has_changed(shards, tmp_path, monkeypatch):
-    walks, walk = [], records.walk
-    monkeypatch.setattr(records, "walk", lambda path: walks.append(path) or walk(path))
+    walks, walk = [], tfrecord.walk
+    monkeypatch.setattr(tfrecord, "walk", lambda path: walks.append(path) or walk(path))
     opened(shards[0].parent, tmp_path)
     assert len(walks) == 6
     opened(shards[0].parent, tmp_path)
@@ -574,7 +572,7 @@ def test_what_is_not_there_is_named(images, tmp_path):
         ValueError, match=r"val: images are 30x67 pixels, those of .*train 30x34 pixels; allowed is one"
     ):
         imagefolder.make(Request(str(images), resident=False), cache=str(tmp_path))
-    split = pipeline.split(folder.Files(folder.listing(images / "train")), crops.View(), "raise")
+    split = tfdata.split(folder.Files(folder.listing(images / "train")), crops.View(), "raise")
     with pytest.raises(ValueError, match=r"/n01/1.JPEG: is 37x45 pixels; allowed is one size, here 30x34"):
         next(split.stream([(0, np.arange(15))], 0))
 

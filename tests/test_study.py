@@ -326,12 +326,12 @@ def test_processes_side_by_side_share_out_the_gpus_or_the_memory_of_one(
 def test_programs_are_shared_by_seeds_and_not_by_teachers_of_other_networks(file):
     one = planned(file)[-1].config
     one.model.name = "cifar_resnet"
-    made, compiled = build.experiment(one, jax.devices()[:1]), {}
+    made, compiled = build.make_experiment(one, jax.devices()[:1]), {}
     first = programs.make_programs(made, compiled)
     one.seed = 5
     assert programs.make_programs(made, compiled).step is first.step
     for other in (
-        made._replace(taught_by=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
+        made._replace(teacher_specs=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
     ):  # fmt: skip
         assert programs.make_programs(other, compiled).step is not first.step
 

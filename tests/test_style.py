@@ -11,13 +11,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ldl_jax").rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
-PLUG_FOLDERS = ("labels", "losses", "auxiliary", "models", "data", "metrics", "calibrate", "scores")
-SMALL_FOLDERS = ("labels", "losses", "auxiliary")  # a method is a file of at most 60 lines
+PLUG_FOLDERS = ("labels", "losses", "auxiliary", "models", "data", "metrics", "calibrate", "mixing", "augment")
+SMALL_FOLDERS = ("labels", "losses", "auxiliary", "mixing", "augment")  # a method is a file of at most 60 lines
 FACTORY_FOLDERS = (*SMALL_FOLDERS, "models", "calibrate")  # whose files make something by options
 OWNERS = {  # third-party package -> the only places that may import it
-    "tensorflow": ("stream/",), "tensorflow_datasets": ("stream/",), "orbax": ("checkpoint.py",),
-    "matplotlib": ("report/",), "tensorboardX": ("report/log.py",), "tqdm": None, "torch": ("bench/torch_",),
+    "tensorflow": ("data/readers/",), "tensorflow_datasets": ("data/readers/",), "orbax": ("checkpoint.py",),
+    "matplotlib": ("report/",), "tensorboardX": ("training/log.py",), "tqdm": None, "torch": ("bench/torch_",),
 }  # fmt: skip
+
+RANKS = {  # entry of the package -> its height: imports go down
+    **dict.fromkeys(("study", "bench", "main", "evaluate", "compare", "predict", "convert"), 7),
+    "training": 6,
+    "evaluation": 5,
+    **dict.fromkeys(("workdir", "checkpoint", "cli"), 4),
+    **dict.fromkeys(
+        ("report", "calibrate", "data", "labels", "auxiliary", "mixing", "augment", "models", "optimizer", "mesh"), 3
+    ),
+    **dict.fromkeys(("metrics", "losses"), 2),
+    **dict.fromkeys(("config", "contract"), 1),
+    **dict.fromkeys(("files", "errors"), 0),
+}
+APART = (7,)  # ranks whose entries do not import one another
 
 
 def name(path):
@@ -51,11 +65,13 @@ def test_a_config_imports_the_settings_alone(path):
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in PLUG_FOLDERS], ids=name)
 def test_a_plug_imports_its_base_and_no_sibling(path):
-    folder = path.parent.name
-    siblings = {f"ldl_jax.{folder}.{other.stem}" for other in path.parent.glob("*.py")} - {f"ldl_jax.{folder}.base"}
-    for module in imports(path):
-        assert not any(module == s or module.startswith(s + ".") for s in siblings), (name(path), module)
-        assert not re.match(r"ldl_jax\.(train|main|run|build|steps|checkpoint|finish|measure|report)", module), module
+    """What several members share is in `base`; parts of the folder that are no members may use each other."""
+    if not any(node.name in ("make", "of") for node in tree(path).body if isinstance(node, ast.FunctionDef)):
+        return
+    folder = f"ldl_jax.{path.parent.name}"
+    for module in internal_imports(path):
+        assert not module.startswith(f"{folder}.") or module == f"{folder}.base" or "readers" in module, (
+            name(path), module)  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -67,30 +83,63 @@ def test_a_library_enters_through_its_own_rooms(path):
         assert not re.search(r"\bprocess_(index|count)\b", path.read_text()), name(path)
 
 
-def test_lower_rooms_do_not_import_higher_ones():
-    rank = {
-        "main": 4,
-        "bench": 4,
-        "convert": 4,
-        "evaluate": 4,
-        "compare": 4,
-        "predict": 4,
-        "train": 3,
-        "finish": 2,
-        "suite": 2,
-        "measure": 2,
-        "plan": 2,
-        "programs": 2,
-        "study": 4,
-        "feed": 2,
-        "build": 1,
-    }
+def module_of(path):
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def internal_imports(path):
+    """Modules of the package that a file imports, anywhere in it."""
+    known = {module_of(other) for other in FILES}
+    for name_ in imports(path):
+        while name_ not in known and "." in name_:
+            name_ = name_.rpartition(".")[0]
+        if name_ in known and name_ != "ldl_jax":
+            yield name_
+
+
+def wing(module):
+    """The folder or file of the package that a module stands in."""
+    return [*module.split("."), ""][1]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p != ROOT / "ldl_jax" / "__init__.py"], ids=name)
+def test_no_import_climbs(path):
+    """Whoever imports stands above, or beside it in a folder of its own rank; the ranks name every entry."""
+    own = RANKS[wing(module_of(path))]
+    for module in internal_imports(path):
+        other = RANKS[wing(module)]
+        assert other < own or wing(module) == wing(module_of(path)) or (other == own and own not in APART), (
+            name(path), module)  # fmt: skip
+
+
+def test_the_entries_of_the_package_are_few_and_all_ranked():
+    entries = [p for p in (ROOT / "ldl_jax").iterdir() if p.name != "__pycache__" and p.name != "__init__.py"]
+    assert {p.stem for p in entries} == set(RANKS)
+    assert len(entries) + 1 <= 34
+
+
+@pytest.mark.parametrize("of", [lambda module: module, wing], ids=["files", "folders"])
+def test_no_circle_of_imports(of):
+    graph = {}
     for path in FILES:
-        for module in imports(path):
-            if module.startswith("ldl_jax."):
-                other = rank.get(module.split(".")[1], 0)
-                own = rank.get(name(path).split("/")[0].removesuffix(".py"), 0)
-                assert other <= own or name(path) == "__init__.py", (name(path), module)
+        module = module_of(path)
+        others = {other for other in internal_imports(path) if not module.startswith(f"{other}.")}  # a folder's face
+        graph.setdefault(of(module), set()).update(of(other) for other in others)
+    graph.pop("", None)
+    finished, above = set(), []
+
+    def visit(module):
+        assert module not in above, " -> ".join([*above[above.index(module) :], module])
+        if module not in finished:
+            above.append(module)
+            for other in sorted(graph[module] - {module}):
+                visit(other)
+            finished.add(above.pop())
+
+    for module in sorted(graph):
+        visit(module)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -122,7 +171,7 @@ def test_a_key_comes_first_and_is_called_key(path):
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in FACTORY_FOLDERS], ids=name)
 def test_options_of_a_factory_are_keyword_only_and_explained(path):
-    if path.stem in ("base", "__init__"):
+    if path.stem in ("base", "spec", "__init__"):
         return
     (made,) = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and node.name == "make"]
     assert len(made.args.args) <= 1

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from ldl_jax import config
-from ldl_jax.data import order
-from ldl_jax.data import own_labels as tables
+from ldl_jax.data import order, own_labels
 from ldl_jax.labels import table as table_source
 from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
-from ldl_jax.training import measure, steps
 from ldl_jax.training import schedule as plan
+from ldl_jax.training import steps
 from ldl_jax.training.batches import Feed
+from ldl_jax.training.programs import device_data, make_programs
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 N, T, K = 60, 24, 4  # images to train on, to test on, classes
@@ -67,7 +67,7 @@ def test_noisy_labels_are_trained_on_and_the_published_ones_are_measured(own, tm
     noisy = np.arange(N) % K
     noisy[:15] = (noisy[:15] + 1) % K
     c.data.labels_file, c.data.holdout = write("noisy.npy", noisy), 20
-    made = build.experiment(c, jax.devices()[:1])
+    made = build.make_experiment(c, jax.devices()[:1])
     index = np.arange(8) * 3
     np.testing.assert_array_equal(prepared(made, index).label, noisy[index])
     np.testing.assert_array_equal(made.dataset.train.labels, np.arange(N) % K)
@@ -87,8 +87,8 @@ def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident)
     c, write = own
     noisy, table = (np.arange(N) + 1) % K, rows(N)
     c.data.labels_file, c.data.train_table, c.data.resident = write("l.npy", noisy), write("t.npy", table), resident
-    made = build.experiment(c, jax.devices()[:1])
-    data = measure.device_data(made.dataset.train, jax.random.key(0), made.mesh)
+    made = build.make_experiment(c, jax.devices()[:1])
+    data = device_data(made.dataset.train, jax.random.key(0), made.mesh)
     assert ("images" in data) is resident
     for _, batch in Feed(made, plan.make_plan(made), 0):
         seen = steps.prepare(made.recipe, (), data, batch, jnp.zeros((), jnp.int32))
@@ -104,7 +104,7 @@ def test_a_table_is_the_target_and_follows_its_split(own):
     c.labels.name = "table"
     for name, expected, other in (("train", train_rows, test_rows), ("test", test_rows, train_rows)):
         c.data.train_split = name
-        made = build.experiment(c, jax.devices()[:1])
+        made = build.make_experiment(c, jax.devices()[:1])
         index = np.arange(8) * 2
         batch = prepared(made, index)
         (target,) = made.recipe.source.targets((), batch, frame.says(jnp.zeros((8, K))))
@@ -119,11 +119,11 @@ def test_the_source_needs_a_table_on_the_split_that_is_trained_on(own):
     c, write = own
     c.labels.name, c.data.test_table = "table", write("test.npy", rows(T))
     with pytest.raises(ValueError, match=r"labels 'table' needs a distribution for each example, .* has none; name a"):
-        build.experiment(c, jax.devices()[:1])
+        build.make_experiment(c, jax.devices()[:1])
     c.data.train_split = "test"
-    build.experiment(c, jax.devices()[:1])
+    build.make_experiment(c, jax.devices()[:1])
     c.labels.name, c.labels.blend.parts = "blend", ("hard", "table")
-    build.experiment(c, jax.devices()[:1])
+    build.make_experiment(c, jax.devices()[:1])
     with pytest.raises(ValueError, match=r"name a file in config.data.train_table"):
         table_source.make(frame.plain_build(tables=("label",)))
 
@@ -192,13 +192,13 @@ def test_a_fold_is_evaluated_and_the_others_are_trained_on(own, tmp_path):
     seen = []
     for number in range(3):
         c.data.fold = number
-        made = build.experiment(c, jax.devices()[:1])
+        made = build.make_experiment(c, jax.devices()[:1])
         assert not set(made.train) & set(made.test)
         assert made.dataset.test is made.dataset.train
         assert made.recipe.build.num_examples == T
         seen += list(made.test)
     assert sorted(seen) == list(range(T))
-    programs = train.make_programs(made)
+    programs = make_programs(made)
     assert programs.test is programs.train  # one copy of the images on the device
     summary = train.train(c, tmp_path / "run", devices=jax.devices()[:1])
     assert summary["splits"]["test"]["n"] == 8
@@ -248,7 +248,7 @@ def test_folds_and_splits_that_are_not_there(own, changes, sentence):
     c, _ = own
     c.data.update(changes)
     with pytest.raises(ValueError, match=sentence):
-        build.experiment(c, jax.devices()[:1])
+        build.make_experiment(c, jax.devices()[:1])
 
 
 def broken(value, row=5, column=1):
@@ -314,7 +314,7 @@ def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):
     np.savez(tmp_path / "one.npz", worst=labels)
     np.savez(tmp_path / "two.npz", worst=labels, best=labels[::-1])
     np.save(tmp_path / "plain.npy", labels)
-    read = partial(tables.read_labels, num_examples=6, num_classes=K)
+    read = partial(own_labels.read_labels, num_examples=6, num_classes=K)
     for file, name in (("one.npz", ""), ("one.npz", "worst"), ("two.npz", "worst"), ("plain.npy", "")):
         np.testing.assert_array_equal(read(str(tmp_path / file), name), labels)
     np.testing.assert_array_equal(read(str(tmp_path / "two.npz"), "best"), labels[::-1])

@@ -12,7 +12,7 @@ import test_mesh
 from frame import Case
 
 from ldl_jax.data.base import Split
-from ldl_jax.training import dry_run as traffic
+from ldl_jax.training import traffic
 
 SIZE, CLASSES, EXAMPLES = 64, 100, 5000
 WIDTH = {"f32": 4, "s32": 4, "f16": 2, "bf16": 2, "f64": 8, "u32": 4, "pred": 1}

@@ -1,5 +1,6 @@
 """The loop from the outside: what a run writes, and that other ways to the same run are the same run."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -15,11 +16,16 @@ import ldl_jax
 from ldl_jax import config
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.evaluation.load import load_weights
+from ldl_jax.training import dry_run, steps
 from ldl_jax.training import experiment as build
-from ldl_jax.training import log, steps
 from ldl_jax.training import loop as train
 from ldl_jax.training import schedule as plan
 from ldl_jax.training.batches import Feed
+from ldl_jax.training.programs import make_programs
+from ldl_jax.training.remeasure import measure_again
+from ldl_jax.training.schedule import restore
 
 
 def settings(**fields):
@@ -40,7 +46,7 @@ def go(workdir, c, devices=1, **options):
 
 
 def measured(workdir, c):
-    return train.evaluate(c, workdir, jax.devices()[:1])
+    return measure_again(c, workdir, jax.devices()[:1])
 
 
 def contents(folder):
@@ -102,18 +108,18 @@ def test_labels_of_the_predictions_are_those_of_the_published_order(calm):
 
 
 def test_metrics_have_a_row_for_every_log_and_evaluation_and_only_numbers_that_repeat(calm):
-    rows = log.read(calm / "metrics.jsonl")
+    rows = run.read_log(calm / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == [5, 10, 15, 20, 25, 30, 35, 39]
     assert [row["step"] for row in rows if "test/nll" in row] == [13, 26, 39]
     assert rows[-1]["labels/rows_written"] == pytest.approx(1300, abs=60)
     assert not any("second" in name for row in rows for name in row)
-    timing = log.read(calm / "timing.jsonl")
+    timing = run.read_log(calm / "timing.jsonl")
     assert timing
     assert all(row["images_per_second"] > 0 and 0 <= row["input_wait"] < 1 for row in timing)
 
 
 def test_the_best_weights_are_those_of_the_lowest_holdout_nll(calm):
-    rows = log.read(calm / "metrics.jsonl")
+    rows = run.read_log(calm / "metrics.jsonl")
     lowest = min((row["holdout/nll"], row["step"]) for row in rows if "holdout/nll" in row)
     assert tuple(run.read_weights(calm / "best.npz")[1][name] for name in ("nll", "step")) == lowest
 
@@ -171,7 +177,7 @@ def test_a_run_has_its_scores_before_and_after_a_temperature_fitted_on_its_holdo
 
 def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
     again = shutil.copytree(calm, tmp_path / "again")
-    train.evaluate(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
+    measure_again(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
     said = capsys.readouterr().out
     assert "test at T" in said
     assert f"{again / 'report.html'}" in said
@@ -188,9 +194,9 @@ def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
 @pytest.mark.slow
 def test_another_evaluation_says_the_same_and_another_average_something_else(calm, tmp_path):
     again = shutil.copytree(calm, tmp_path / "again")
-    train.evaluate(settings(optimizer__ema=0.9, data__eval_batch_size=50), again, jax.devices()[:1])
+    measure_again(settings(optimizer__ema=0.9, data__eval_batch_size=50), again, jax.devices()[:1])
     np.testing.assert_allclose(predictions(again)["logits"], predictions(calm)["logits"], atol=1e-5)
-    train.evaluate(settings(optimizer__ema=0.9, eval__weights="ema"), again, jax.devices()[:1])
+    measure_again(settings(optimizer__ema=0.9, eval__weights="ema"), again, jax.devices()[:1])
     assert np.abs(predictions(again)["logits"] - predictions(calm)["logits"]).max() > 1e-3
 
 
@@ -199,14 +205,22 @@ def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_
     c = settings(optimizer__ema=0.9, data__resident=False)
     with monkeypatch.context() as patch:
         calls = iter(range(100))
-        patch.setattr(train._Terminated, "__enter__", lambda self: lambda steps: next(calls) == 16)
-        patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
+        patch.setattr(train, "terminated", lambda: contextlib.nullcontext(lambda steps: next(calls) == 16))
         assert go(tmp_path, c) is None
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
     assert not (tmp_path / "summary.json").exists()
     go(tmp_path, c)
     assert (tmp_path / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
     chex.assert_trees_all_equal(predictions(tmp_path), predictions(calm))
+
+
+def test_an_array_that_would_be_sent_to_the_devices_in_every_step_is_refused(tmp_path, monkeypatch):
+    def numpy_batches(experiment, plan, first):
+        return ((1, {"index": np.arange(96, dtype=np.int32)}) for _ in range(first, plan.total))
+
+    monkeypatch.setattr(train, "Feed", numpy_batches)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        go(tmp_path, settings())
 
 
 def test_a_longer_run_needs_the_word_and_is_recorded(calm, tmp_path):
@@ -251,7 +265,7 @@ def test_chunks_of_steps_are_the_same_steps(tmp_path):
     fields = {"model__dtype": "float64", "train__epochs": 2.0, "labels__online__momentum": 0.5}
     for name, chunk in (("one", 1), ("four", 4)):
         go(tmp_path / name, settings(train__chunk_steps=chunk, **fields))
-    one, four = (log.read(tmp_path / name / "metrics.jsonl") for name in ("one", "four"))
+    one, four = (run.read_log(tmp_path / name / "metrics.jsonl") for name in ("one", "four"))
     chex.assert_trees_all_close(one, four, rtol=1e-10)
 
 
@@ -261,7 +275,7 @@ def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
     go(tmp_path / "one", settings(**constant))
     for devices, epochs in ((1, 1.0), (8, 2.0), (1, 3.0)):
         go(tmp_path / "moved", settings(train__epochs=epochs, **constant), devices, extend=True)
-    one, moved = ({row["step"]: row for row in log.read(tmp_path / name / "metrics.jsonl") if "test/nll" in row}
+    one, moved = ({row["step"]: row for row in run.read_log(tmp_path / name / "metrics.jsonl") if "test/nll" in row}
                   for name in ("one", "moved"))  # fmt: skip
     chex.assert_trees_all_close(one, moved, rtol=1e-9)
 
@@ -270,9 +284,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_no_checkpoint_holds_it(tmp_pa
     c = settings(optimizer__learning_rate=1e38, train__save_every_epochs=0.08, optimizer__schedule="constant")
     with pytest.raises(train.NonFinite, match=r"step \d+: loss .* at learning rate 1e\+38"):
         go(tmp_path, c)
-    checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
-    made = build.experiment(c, jax.devices()[:1])
-    _, notes = train.restore(made, checkpoints)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
+    made = build.make_experiment(c, jax.devices()[:1])
+    _, notes = restore(made, checkpoints)
     assert np.isfinite([row["loss"] for row in notes["window"]]).all()
     checkpoints.close()
     assert not (tmp_path / "summary.json").exists()
@@ -294,43 +308,43 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
     (tmp_path / "unfinished" / "versions.json").write_text(
         json.dumps({"starts": [{"command": ["/there/ldl_jax/main.py", "--config=a b.py", "--workdir=runs/t"]}]})
     )
     with pytest.raises(ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
     with pytest.raises(ValueError, match=r"ldl_jax.main --config=x.py --config.data.root=d --workdir=runs/none$"):
-        build.experiment(
+        build.make_experiment(
             settings(labels__name="teacher", teachers=("runs/none",), teachers_from="--config=x.py", data__root="d")
         )
     other = shutil.copytree(calm, tmp_path / "other")
-    sources = json.loads((other / "network.json").read_text())
-    (other / "network.json").write_text(json.dumps({**sources, "num_classes": 7}))
+    spec = json.loads((other / "network.json").read_text())
+    (other / "network.json").write_text(json.dumps({**spec, "num_classes": 7}))
     with pytest.raises(ValueError, match="has classes 7; allowed is the student's, 10"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(other),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(other),)))
     (other / "model.npz").write_bytes(b"PK damaged")
     with pytest.raises(ValueError, match=r"model.npz: cannot be read as the weights"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(other),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(other),)))
 
 
 def test_sizes_are_told_before_anything_starts():
-    text = plan.sizes(settings(), 1)
+    text = dry_run.sizes(settings(), 1)
     assert "39 = 3 epochs of 13" in text
     assert f"{3072 * 10 * 4:,}" in text
     assert ".0\n" not in text  # bytes are whole numbers
     assert f"{1797 * 64:,}" in text  # images of both splits  # the label memory: 1,437 rows padded to 3,072, f32
-    eighth = plan.sizes(settings(), 8)
+    eighth = dry_run.sizes(settings(), 8)
     assert f"{3072 * 10 * 4 // 8:,}" in eighth
 
 
 @pytest.mark.slow
 def test_the_ema_starts_at_the_parameters_and_moves_with_updates_only(tmp_path):
-    go(tmp_path, settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0))
-    made = build.experiment(settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0),
-                            jax.devices()[:1])  # fmt: skip
-    checkpoints = train.Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
-    state, _ = train.restore(made, checkpoints)
+    c = settings(optimizer__ema=0.5, optimizer__accumulate=2, train__max_steps=3, data__holdout=0)
+    go(tmp_path, c)
+    made = build.make_experiment(c, jax.devices()[:1])
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
+    state, _ = restore(made, checkpoints)
     checkpoints.close()
     fresh = steps.init_state(made.recipe, jax.random.key(0))
     # steps 0 and 1 make the one update; step 2 waits for its partner
@@ -373,10 +387,10 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
     with pytest.raises(ValueError, match=r"begun with \['data.root = .*own.npz'\] and what they held then"):
         go(tmp_path / "run", c)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
-    made, versions = build.experiment(c), json.loads(before["versions.json"])
+    made, versions = build.make_experiment(c), json.loads(before["versions.json"])
     versions["starts"][-1]["inputs"] = {}  # as before it was noted what the file holds
     (tmp_path / "run" / "versions.json").write_text(json.dumps(versions))
-    assert len(run.check_data(tmp_path / "run", made.sources, made.inputs)) == 1
+    assert len(run.check_data(tmp_path / "run", made.spec, made.inputs)) == 1
 
 
 def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tmp_path):
@@ -404,7 +418,7 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
     assert (summary["step"], summary["epochs"], summary["finished"]) == (39, 3.0, True)
     chex.assert_trees_all_equal(predictions(kept), predictions(calm))
     assert (kept / "metrics.jsonl").read_bytes() == before[kept / "metrics.jsonl"]
-    assert run.load_weights(kept)[2] == run.load_weights(calm)[2]  # a student that has it for a teacher goes on
+    assert load_weights(kept)[2] == load_weights(calm)[2]  # a student that has it for a teacher goes on
 
 
 @pytest.mark.slow
@@ -412,12 +426,11 @@ def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
     half = shutil.copytree(calm, tmp_path / "half")
     c = settings(optimizer__ema=0.9, train__epochs=4.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Terminated, "__enter__", lambda self: lambda steps: True)
-        patch.setattr(train._Terminated, "__exit__", lambda self, *_: None)
+        patch.setattr(train, "terminated", lambda: contextlib.nullcontext(lambda steps: True))
         assert go(half, c, extend=True) is None
-    assert not train.evaluate(c, half, jax.devices()[:1])["finished"]
+    assert not measure_again(c, half, jax.devices()[:1])["finished"]
     with pytest.raises(ValueError, match=r"half is not finished: it has no model.npz"):
-        build.experiment(settings(labels__name="teacher", teachers=(str(half),)))
+        build.make_experiment(settings(labels__name="teacher", teachers=(str(half),)))
 
 
 def test_a_directory_belongs_to_one_process(tmp_path):
@@ -460,8 +473,8 @@ def test_a_run_is_not_extended_to_less(calm):
 
 @pytest.mark.parametrize("name", slow_but(["mean_teacher"], ["peer", "mean_teacher"]))
 def test_a_second_network_that_is_no_number_ends_the_run_too(name):
-    made = build.experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
-    device, state = train.make_programs(made), plan.fresh_state(made)
+    made = build.make_experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
+    device, state = make_programs(made), plan.fresh_state(made)
     broken = jax.tree.map(lambda x: x * np.nan, state.labels["params"]) if name == "peer" else state.labels["params"]
     if name == "mean_teacher":
         broken = {**broken, "fc": jax.tree.map(lambda x: x + np.inf, broken["fc"])}
@@ -471,7 +484,7 @@ def test_a_second_network_that_is_no_number_ends_the_run_too(name):
 
 
 def test_batches_are_ahead_of_their_steps_and_the_wait_for_them_is_known():
-    made, read = build.experiment(settings(data__resident=False), jax.devices()[:1]), []
+    made, read = build.make_experiment(settings(data__resident=False), jax.devices()[:1]), []
     stream = made.dataset.train.stream
 
     def slow(batches, seed):

@@ -10,8 +10,7 @@ import numpy as np
 
 from ldl_jax.bench import bare, base
 from ldl_jax.data.base import Split
-from ldl_jax.data.readers import crops, folder
-from ldl_jax.data.readers import tfdata as pipeline
+from ldl_jax.data.readers import crops, folder, tfdata
 
 EPOCHS = 8  # with boxes of their own; then they come again
 BATCHES = 8  # in a call, more than lie ready
@@ -42,7 +41,7 @@ def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool
     """{name: program}, and the number of JPEGs. Raises ValueError where `root` has no folder train/."""
     found = folder.listing(Path(root) / "train")
     source, view = folder.Files(found), crops.View(size, True, antialias=antialias)
-    split: Split = pipeline.split(source, view, "raise")
+    split: Split = tfdata.split(source, view, "raise")
     batches = plan(source.num_examples, batch_size)
     drawn = bare.boxes(source, view, epochs=EPOCHS, seed=0)
     order = np.concatenate([index for _, index in batches])
@@ -56,7 +55,7 @@ def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool
 
         paths = [found.path(index) for index in order]
         made["torch DataLoader, Pillow"] = calls(
-            torch_input.batches(paths, places, size, batch_size, workers=pipeline.cores())
+            torch_input.batches(paths, places, size, batch_size, workers=tfdata.cores())
         )
     return made, source.num_examples
 
@@ -73,7 +72,7 @@ def measure(
         made, count = programs(root, size, batch, antialias, peers)
         done = dict.fromkeys(made, lambda done: None)
         times = base.alternate(made, rounds=rounds, seconds=seconds, wait=done, settle=settle)
-        used = pipeline.cores()
+        used = tfdata.cores()
     finally:
         os.sched_setaffinity(0, allowed)
     reference, ours = list(made)[:2]

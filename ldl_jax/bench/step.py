@@ -15,10 +15,12 @@ from ldl_jax import config, mesh
 from ldl_jax.bench import base
 from ldl_jax.data import order
 from ldl_jax.data.base import Dataset, Split
+from ldl_jax.evaluation.load import Teacher
+from ldl_jax.models.spec import make_network
 from ldl_jax.training import experiment as build
-from ldl_jax.training import loop as train
 from ldl_jax.training import schedule as plan
 from ldl_jax.training import steps
+from ldl_jax.training.programs import make_programs
 
 SHAPES = {  # H, W, C, K, examples
     "cifar10": (32, 32, 3, 10, 50_000), "cifar100": (32, 32, 3, 100, 50_000), "stl10": (96, 96, 3, 10, 5_000),
@@ -29,7 +31,7 @@ RESIDENT = 2**31  # bytes: a larger synthetic set is one batch of images, shown 
 
 def toolkit_step(made: build.Experiment) -> Callable:
     """The run's own train step on its own data, one step a call."""
-    device, state, batches = train.make_programs(made), plan.fresh_state(made), _batches(made, 1)
+    device, state, batches = make_programs(made), plan.fresh_state(made), _batches(made, 1)
 
     def call():
         nonlocal state
@@ -41,7 +43,7 @@ def toolkit_step(made: build.Experiment) -> Callable:
 
 def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
     """The run's own train step, `count` steps a call in one dispatch, as runs on accelerators do it."""
-    device, state, batches = train.make_programs(made), plan.fresh_state(made), _batches(made, count)
+    device, state, batches = make_programs(made), plan.fresh_state(made), _batches(made, count)
 
     def call():
         nonlocal state
@@ -53,7 +55,7 @@ def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
 
 def plain_step(made: build.Experiment) -> Callable:
     """A hand-written cross-entropy step: fetch, network, gradient, optimizer; no plugs, no memory, no augmentation."""
-    data, batches, apply = train.make_programs(made).train, _batches(made, 1), made.recipe.build.apply
+    data, batches, apply = make_programs(made).train, _batches(made, 1), made.recipe.build.apply
     optimizer = made.recipe.build.optimizer
     variables = jax.jit(made.recipe.build.init)(jax.random.key(made.config.seed))
     state = (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
@@ -128,7 +130,7 @@ def flops(made: build.Experiment) -> float | None:
     The step is lowered for the CPU whatever the run computes on: the counter is not there for GPUs before compiling,
     and afterwards it does not look into calls of cuDNN.
     """
-    device = train.make_programs(made)
+    device = make_programs(made)
     given = (plan.abstract_state(made), device.frozen, device.train, next(_batches(made, 1)))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
     try:
@@ -142,7 +144,7 @@ def flops(made: build.Experiment) -> float | None:
 
 def measure(path, *, rounds: int, seconds: float) -> str:
     """Goal: the whole online step takes at most 1.02 times a hand-written step's time."""
-    made = build.experiment(config.read(path), jax.devices()[:1])
+    made = build.make_experiment(config.read(path), jax.devices()[:1])
     programs = {"plain step": plain_step(made), "toolkit step": toolkit_step(made)}
     times = base.alternate(programs, rounds=rounds, seconds=seconds)
     head = f"{Path(path).name}: {base.machine(rounds)}"
@@ -179,10 +181,10 @@ def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
     return made
 
 
-def frozen_copy(sources: dict) -> build.Teacher:
+def frozen_copy(spec: dict) -> Teacher:
     """A fresh network like the student, as a frozen teacher."""
-    init, apply = build.make_network(sources)
-    return build.Teacher(lambda v, x: apply(v, x, train=False)[0], jax.jit(init)(jax.random.key(1)), "")
+    init, apply = make_network(spec)
+    return Teacher(lambda v, x: apply(v, x, train=False)[0], jax.jit(init)(jax.random.key(1)), "")
 
 
 def _trace(program: Callable, folder: str) -> None:
@@ -223,7 +225,7 @@ def measure_kinds(
     programs, work, waits = {}, {}, {}
     for kind, settings in chosen.items():
         teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
-        made = build.experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
+        made = build.make_experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
         if kind == "bare":
             programs["plain JAX step"] = plain_step(made)
             count = flops(made)

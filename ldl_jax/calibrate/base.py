@@ -7,7 +7,6 @@ Letters in shapes: N examples, K classes. Logits may be an array [N, K], memory-
 (or whatever can be read from its beginning more than once), in the order of the labels: they are read in chunks.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -233,10 +232,6 @@ def number(name: str, value, lowest: float) -> None:
         raise ValueError(f"calibrate.{name} is {value!r}; allowed are {'whole ' * whole}numbers from {lowest}")
 
 
-def _digest(content: dict) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def save(path, name: str, options: dict, params: dict) -> Path:
     """Write a calibrator's name, its options and its fitted parameters as JSON; numbers are kept to the last bit."""
     written = {
@@ -246,7 +241,7 @@ def save(path, name: str, options: dict, params: dict) -> Path:
         for key, value in params.items()
     }
     content = {"format": FORMAT, "version": VERSION, "name": name, "options": dict(options), "params": written}
-    return files.write(path, json.dumps({**content, "sha256": _digest(content)}, allow_nan=False) + "\n")
+    return files.write(path, json.dumps({**content, "sha256": files.digest(content)}, allow_nan=False) + "\n")
 
 
 def load(path) -> tuple[str, dict, dict]:
@@ -262,7 +257,7 @@ def load(path) -> tuple[str, dict, dict]:
         raise ValueError(f"{path} is no calibrator's file; allowed are those that ldl_jax wrote whole")
     if content.get("version") != VERSION:
         raise ValueError(f"{path} is of version {content.get('version')!r}; allowed is {VERSION}")
-    if content.pop("sha256", None) != _digest(content):
+    if content.pop("sha256", None) != files.digest(content):
         raise ValueError(f"{path} is damaged: its content is not what was written; fit the calibrator again")
     params = {
         key: np.array(value["values"], value["dtype"]).reshape(value["shape"]) if isinstance(value, dict) else value

@@ -22,7 +22,23 @@ def default() -> ConfigDict:
     config.seed = 0  # of everything random
     config.teachers = ()  # run directories of frozen networks, for labels.teacher and auxiliary.hint
     config.teachers_from = ""  # arguments of the command that makes a teacher, shown where one is missing
-    config.data = data = ConfigDict()
+    config.data = _data()
+    config.mixing = ConfigDict({"name": "none"})  # file of ldl_jax/mixing
+    config.model = _model()
+    config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
+    config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
+    config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
+    config.optimizer = _optimizer()
+    config.train = _train()
+    config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
+    config.eval.report = True  # end a run with report.html: figures with intervals, pictures; takes some seconds
+    config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, in order between flip and cutout
+    return _with_blocks(config).lock()
+
+
+def _data() -> ConfigDict:
+    """The data set, which of its examples take part, and labels of the user's own."""
+    data = ConfigDict()
     data.name = "digits"  # file of ldl_jax/data
     data.root = ""  # folder or file of the data on disk
     data.batch_size = 128  # training examples a step, over all devices
@@ -40,19 +56,24 @@ def default() -> ConfigDict:
     data.train_table = ""  # .npy or .npz of distributions [N, K], one for each image of the published train split
     data.test_table = ""  # the same for the published test split, to train on or to be measured against
     data.table_name = ""  # entry of the two tables, where they are .npz files of several
-    config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, in order between flip and cutout
-    config.mixing = ConfigDict({"name": "none"})  # file of ldl_jax/mixing
-    config.model = model = ConfigDict()
+    return data
+
+
+def _model() -> ConfigDict:
+    """The network."""
+    model = ConfigDict()
     model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
     model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
     model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
     model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
     model.norm_group = 0  # images (views too) that share BatchNorm's training statistics; 0 = the whole batch
     model.options = ConfigDict()  # keyword options of a module of yours
-    config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
-    config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
-    config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
-    config.optimizer, config.train = optimizer, train = ConfigDict(), ConfigDict()
+    return model
+
+
+def _optimizer() -> ConfigDict:
+    """The optimizer and its schedule."""
+    optimizer = ConfigDict()
     optimizer.learning_rate = 0.1  # at the start, after the warm-up
     optimizer.momentum = 0.9  # of SGD, [0, 1)
     optimizer.nesterov = False  # Nesterov's form of the momentum
@@ -65,6 +86,12 @@ def default() -> ConfigDict:
     optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0 = not clipped
     optimizer.accumulate = 1  # steps whose gradients are averaged into one update
     optimizer.ema = 0.0  # decay of averaged parameters and statistics, each update; 0 = none kept
+    return optimizer
+
+
+def _train() -> ConfigDict:
+    """How long a run is, and what it does on the way."""
+    train = ConfigDict()
     train.epochs = 200.0  # epochs
     train.max_steps = config_dict.placeholder(int)  # end after so many steps, which schedules span; None: `epochs`
     train.save_every_epochs = 1.0  # epochs between checkpoints; 0 = at the end alone
@@ -74,9 +101,7 @@ def default() -> ConfigDict:
     train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
     train.on_nonfinite = "stop"  # a loss or gradient that is no number: 'stop', or 'skip_step' (it changes nothing)
     train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
-    config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
-    config.eval.report = True  # end a run with report.html: figures with intervals, pictures; takes some seconds
-    return _with_blocks(config).lock()
+    return train
 
 
 def _with_blocks(config: ConfigDict) -> ConfigDict:
@@ -141,18 +166,21 @@ def _optional(usual: ConfigDict, field: str) -> type:
     return usual.get_ref(name).get_type()
 
 
-def _own_fields() -> list[tuple[str, str, str]]:
-    """(field, default, comment) of each assignment in `default`, as it is written there."""
-    source = inspect.getsource(default)
+def _own_fields(function=default) -> list[tuple[str, str, str]]:
+    """(field, default, comment) of each assignment in `default` and in the sections it calls, as written there."""
+    source = inspect.getsource(function)
     lines, fields = source.splitlines(), []
     for node in ast.parse(source).body[0].body:
         text = lines[node.end_lineno - 1].partition("  # ")[2]
-        if not isinstance(node, ast.Assign) or not text:
+        if not isinstance(node, ast.Assign):
             continue
-        place, value = ast.unparse(node.targets[0]).removeprefix("config."), ast.unparse(node.value)
-        inner = re.fullmatch(r"ConfigDict\(\{'(\w+)': (.*)\}\)", value)
-        place, value = (f"{place}.{inner[1]}", inner[2]) if inner else (place, value)
-        fields.append((place, "None" if "placeholder" in value else value.replace("ConfigDict()", "{}"), text))
+        field, value = ast.unparse(node.targets[0]).removeprefix("config."), ast.unparse(node.value)
+        if value == f"_{field}()":
+            fields += _own_fields(globals()[f"_{field}"])
+        elif text:
+            inner = re.fullmatch(r"ConfigDict\(\{'(\w+)': (.*)\}\)", value)
+            field, value = (f"{field}.{inner[1]}", inner[2]) if inner else (field, value)
+            fields.append((field, "None" if "placeholder" in value else value.replace("ConfigDict()", "{}"), text))
     return fields
 
 

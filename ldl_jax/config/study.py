@@ -1,7 +1,5 @@
 """A study: a table of cells (a config with overrides), each run with several seeds, and the questions asked of them."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,6 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from ldl_jax import files
 from ldl_jax.errors import one_line
 
 METRICS = ("accuracy", "nll", "brier", "ece")
@@ -183,7 +182,7 @@ def needs(cell: Cell, place: int, study: Study) -> tuple[tuple[str, int], ...]:
 
 def identity(settings: dict, teachers: list[str]) -> str:
     """SHA-256 of a run's settings and of its teachers' identities."""
-    return hashlib.sha256(json.dumps([settings, teachers], sort_keys=True).encode()).hexdigest()
+    return files.digest([settings, teachers])
 
 
 def load(path) -> Study:

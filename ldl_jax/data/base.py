@@ -73,15 +73,20 @@ def check_split(name: str, images, labels, num_classes: int) -> Split:
     """
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"{name}: images are {images.dtype}{list(images.shape)}; allowed is uint8 [N, H, W, C]")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+    labels = check_labels(name, labels, len(images), num_classes)
+    return Split(len(images), images.shape[1:], np.ascontiguousarray(images), labels)
+
+
+def check_labels(name: str, labels, count: int, num_classes: int) -> np.ndarray:
+    """The labels i32[N] of `count` images. Raises ValueError as `check_split` does."""
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{name}: labels are {labels.dtype}{list(labels.shape)}; allowed are integers [{len(images)}], "
-            "one for each image"
+            f"{name}: labels are {labels.dtype}{list(labels.shape)}; allowed are integers [{count}], one for each image"
         )
-    if not len(images):
+    if not count:
         raise ValueError(f"{name}: holds no images; at least one is needed")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"{name}: labels range from {labels.min()} to {labels.max()}; allowed are 0 to {num_classes - 1}"
         )
-    return Split(len(images), images.shape[1:], np.ascontiguousarray(images), labels.astype(np.int32))
+    return labels.astype(np.int32)

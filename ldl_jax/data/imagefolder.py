@@ -10,10 +10,7 @@ import PIL
 from tqdm import tqdm
 
 from ldl_jax.data.base import Dataset, Request, Split, check_split
-from ldl_jax.data.readers import cache as caches
-from ldl_jax.data.readers import crops, folder
-from ldl_jax.data.readers import pillow as pictures
-from ldl_jax.data.readers import tfdata as pipeline
+from ldl_jax.data.readers import array_cache, crops, folder, pillow, tfdata
 from ldl_jax.data.readers.base import IMAGENET
 from ldl_jax.data.readers.folder import Listing
 from ldl_jax.data.readers.tfdata import fault
@@ -51,34 +48,34 @@ def make(
             f"{BLOCK}.crop is {crop} and eval_resize {eval_resize} with config.data.resident=True; allowed for "
             "resident images, which are decoded once, are False and 0"
         )
-    kept = caches.folder(cache, "images")
-    found = folder.listings(request.root, "imagefolder", index=None if request.resident else kept)
+    kept_in = array_cache.folder(cache)
+    listings = folder.listings(request.root, "imagefolder", index=None if request.resident else kept_in)
     if request.resident:
-        train, test = (_split(part, size, kept, request.on_error) for part in found)
+        train, test = (_split(listing, size, kept_in, request.on_error) for listing in listings)
     else:
-        train, test = (pipeline.split(folder.Files(part), view, request.on_error) for part in found)
+        train, test = (tfdata.split(folder.Files(listing), view, request.on_error) for listing in listings)
     if train.shape != test.shape:
         raise ValueError(
-            f"{found[1].folder}: images are {_pixels(test.shape)}, those of {found[0].folder} {_pixels(train.shape)}; "
-            "allowed is one size, or a size in config.data.imagefolder.size"
+            f"{listings[1].folder}: images are {_pixels(test.shape)}, those of {listings[0].folder} "
+            f"{_pixels(train.shape)}; allowed is one size, or a size in config.data.imagefolder.size"
         )
-    return Dataset(train, test, found[0].classes, *IMAGENET, digest=folder.digest(*found))
+    return Dataset(train, test, listings[0].classes, *IMAGENET, digest=folder.digest(*listings))
 
 
-def _split(found: Listing, size: int, cache: Path, on_error: str) -> Split:
+def _split(listing: Listing, size: int, kept_in: Path, on_error: str) -> Split:
     """The split's images, from the cache or decoded and then cached."""
-    facts = [[os.fsdecode(name), *_facts(Path(found.path(i)))] for i, name in enumerate(found.names)]
-    path = cache / f"{caches.key(DECODING, PIL.__version__, size, facts)}.npz"
-    kept = caches.load(path)
-    if kept is None:
-        kept = decode_all(found, size, on_error)
-        caches.save(path, kept)
-    images, bad, reasons = kept["images"], kept["bad"], kept["reasons"]
-    for number, reason in zip(bad, reasons, strict=True):
+    facts = [[os.fsdecode(name), *_facts(Path(listing.path(index)))] for index, name in enumerate(listing.names)]
+    path = array_cache.path_of(kept_in, DECODING, PIL.__version__, size, facts)
+    decoded = array_cache.load(path)
+    if decoded is None:
+        decoded = decode_all(listing, size, on_error)
+        array_cache.save(path, decoded)
+    images, bad = decoded["images"], decoded["bad"]
+    for number, reason in zip(bad, decoded["reasons"], strict=True):
         if on_error == "raise":
-            raise ValueError(fault(found.path(number), reason))
-        warn(f"{found.path(number)}: {reason}; its slot counts for nothing (config.data.on_error='skip')")
-    split = check_split(str(found.folder), images, found.labels, len(found.classes))
+            raise ValueError(fault(listing.path(number), reason))
+        warn(f"{listing.path(number)}: {reason}; its slot counts for nothing (config.data.on_error='skip')")
+    split = check_split(str(listing.folder), images, listing.labels, len(listing.classes))
     mask = np.ones(len(images), np.float32)
     mask[bad] = 0
     return split._replace(mask=mask) if len(bad) else split
@@ -93,19 +90,19 @@ def _facts(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray]:
+def decode_all(listing: Listing, size: int, on_error: str) -> dict[str, np.ndarray]:
     """All images of a split: {'images' u8[N, H, W, 3], 'bad' i64[n], 'reasons' str[n]}, decoded in threads.
 
     A slot that could not be read holds a copy of the first good image. Raises ValueError where on_error is 'raise'
     and an image cannot be read, where none can, or where sizes differ.
     """
-    count = len(found.names)
-    paths = [Path(found.path(number)) for number in range(count)]
+    count = len(listing.names)
+    paths = [Path(listing.path(number)) for number in range(count)]
     shape, first = ((size, size, 3), None) if size else _first_shape(paths, on_error)
     images, reasons = np.zeros((count, *shape), np.uint8), {}
 
-    def one(number):
-        image = pictures.decode(paths[number], size)
+    def decode(number):
+        image = pillow.decode(paths[number], size)
         if isinstance(image, str):
             if on_error == "raise":
                 raise ValueError(fault(paths[number], image))
@@ -118,10 +115,10 @@ def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray
         else:
             images[number] = image
 
-    _in_threads(one, count, f"decoding {found.folder}")
+    _in_threads(decode, count, f"decoding {listing.folder}")
     bad = np.array(sorted(reasons), np.int64)
     if len(bad) == count:
-        raise ValueError(f"{paths[0]}: {reasons[0]}; of the {count} images of {found.folder} none can be read")
+        raise ValueError(f"{paths[0]}: {reasons[0]}; of the {count} images of {listing.folder} none can be read")
     if len(bad):
         images[bad] = images[next(number for number in range(count) if number not in reasons)]
     return {"images": images, "bad": bad, "reasons": np.array([reasons[number] for number in bad], str)}
@@ -130,7 +127,7 @@ def decode_all(found: Listing, size: int, on_error: str) -> dict[str, np.ndarray
 def _first_shape(paths, on_error: str):
     """The shape of the first image that can be read, and its path."""
     for path in paths:
-        image = pictures.decode(path)
+        image = pillow.decode(path)
         if not isinstance(image, str):
             return image.shape, path
         if on_error == "raise":

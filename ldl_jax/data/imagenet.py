@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from ldl_jax.data.base import Dataset, Request, Split
-from ldl_jax.data.readers import cache as caches
-from ldl_jax.data.readers import crops, folder
-from ldl_jax.data.readers import tfdata as pipeline
-from ldl_jax.data.readers import tfrecord as records
+from ldl_jax.data.readers import array_cache, crops, folder, tfdata, tfrecord
 from ldl_jax.data.readers.base import IMAGENET
 from ldl_jax.errors import warn
 
@@ -34,22 +31,23 @@ def make(
     if request.resident:
         raise ValueError("config.data.resident is True; allowed for ImageNet, which is streamed, is False")
     view = _view(size, eval_resize, scale, ratio, antialias)
-    kept = caches.folder(cache, "images")
+    index = array_cache.folder(cache)
     if (Path(request.root) / "train").is_dir():
-        found = folder.listings(request.root, "imagenet", index=kept)
-        sources, classes, digest = [folder.Files(part) for part in found], found[0].classes, folder.digest(*found)
+        listings = folder.listings(request.root, "imagenet", index=index)
+        sources = [folder.Files(listing) for listing in listings]
+        classes, digest = listings[0].classes, folder.digest(*listings)
     else:
-        made = records.prepared(request.root, "imagenet")
-        common = {"field": "the split of ImageNet", "order": "stored", "index": kept, "on_error": request.on_error}
-        sources = [records.source(made, name, **common) for name in ("train", "validation")]
-        classes, digest = made.classes, records.digest(*sources)
+        prepared = tfrecord.prepared(request.root, "imagenet")
+        options = {"field": "the split of ImageNet", "order": "stored", "index": index, "on_error": request.on_error}
+        sources = [tfrecord.source(prepared, name, **options) for name in ("train", "validation")]
+        classes, digest = prepared.classes, tfrecord.digest(*sources)
     counts = [source.num_examples for source in sources]
     if request.verify and (counts != [TRAIN, TEST] or len(classes) != CLASSES):
         warn(
             f"{request.root} holds {counts[0]:,} + {counts[1]:,} images in {len(classes):,} classes; the published "
             f"ImageNet has {TRAIN:,} + {TEST:,} in {CLASSES:,}"
         )
-    train, test = (pipeline.split(source, view, request.on_error) for source in sources)
+    train, test = (tfdata.split(source, view, request.on_error) for source in sources)
     return Dataset(train, test, classes, *IMAGENET, digest=digest)
 
 

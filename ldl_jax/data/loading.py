@@ -4,8 +4,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax.config.options import plug
-from ldl_jax.data import order
-from ldl_jax.data import own_labels as tables
+from ldl_jax.data import order, own_labels
 from ldl_jax.data.base import Dataset, Request, streamed
 
 
@@ -21,7 +20,7 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
         raise ValueError(
             f"config.data.root {settings.root!r} has images of a single class; allowed are two or more classes"
         )
-    made = tables.trained_on(tables.with_tables(made, settings), settings)
+    made = own_labels.trained_on(own_labels.with_tables(made, settings), settings)
     if settings.resident or published:
         return made
     train, test = (part if part.stream else streamed(part) for part in (made.train, made.test))

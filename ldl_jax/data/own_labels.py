@@ -7,8 +7,9 @@ the published order.
 import numpy as np
 from ml_collections import ConfigDict
 
+from ldl_jax import files
 from ldl_jax.data.base import Dataset
-from ldl_jax.errors import one_line
+from ldl_jax.errors import UnreadableFile, one_line
 
 TOLERANCE = 1e-3  # a row's sum may be off by so much, as half precision leaves it; the row is divided by its sum
 
@@ -92,18 +93,15 @@ def read_table(field: str, path: str, name: str, num_examples: int, num_classes:
 def _read(field: str, path: str, name_field: str, name: str) -> np.ndarray:
     """The array of an .npy file, or the named entry of an .npz, or its only one."""
     try:
-        with open(path, "rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return found
-            entries = found.files
-            chosen = entries[0] if not name and len(entries) == 1 else name
-            if chosen in entries:
-                return found[chosen]
+        if not files.is_npz(path):
+            return files.read_npy(path)
+        entries = files.npz_names(path)
+        chosen = entries[0] if not name and len(entries) == 1 else name
+        if chosen in entries:
+            return files.read_npz(path, names=[chosen])[chosen]
     except FileNotFoundError:
         raise ValueError(f"{field} is {path!r}, which is not there; allowed is an .npy or .npz file") from None
-    except Exception as error:  # whatever a file that is no such array leads to
-        raise ValueError(
-            f"{field}: {path} cannot be read as an .npy or .npz file of numbers ({one_line(error)})"
-        ) from None
+    except (OSError, UnreadableFile) as error:
+        reason = getattr(error, "reason", None) or one_line(error)
+        raise ValueError(f"{field}: {path} cannot be read as an .npy or .npz file of numbers ({reason})") from None
     raise ValueError(f"config.data.{name_field} is {name!r}; {path} has {', '.join(entries)}")

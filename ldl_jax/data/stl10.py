@@ -5,10 +5,10 @@ import numpy as np
 from ldl_jax.data.base import Dataset, Request, check_split, unread
 from ldl_jax.data.readers import archive
 from ldl_jax.data.readers.archive import Found, Published
+from ldl_jax.data.readers.base import IMAGENET
 
 SHAPE = (96, 96, 3)  # height, width, channels
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
-STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std
 FOLDS = 10  # predefined parts of the training images, 1,000 each, that overlap
 BINARY = Published(
     "stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb", "stl10_binary",
@@ -42,13 +42,13 @@ def make(
         for part in ("train", "test")
     )
     subset = None if fold is None else _fold(found, fold, train.num_examples)
-    return Dataset(train, test, classes, *STATISTICS, subset)
+    return Dataset(train, test, classes, *IMAGENET, subset)
 
 
 def published(*, fold: int | None = None) -> Dataset:
     """The published sizes, with no file read; a fold's are its 1,000 images, though not these very ones."""
     subset = None if fold is None else np.arange(1000)
-    return Dataset(unread(5000, SHAPE), unread(8000, SHAPE), CLASSES, *STATISTICS, subset)
+    return Dataset(unread(5000, SHAPE), unread(8000, SHAPE), CLASSES, *IMAGENET, subset)
 
 
 def _images(found: Found, file: str) -> np.ndarray:

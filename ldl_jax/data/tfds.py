@@ -1,10 +1,7 @@
 """Any labelled image set in a prepared TFDS directory."""
 
 from ldl_jax.data.base import Dataset, Request
-from ldl_jax.data.readers import cache as caches
-from ldl_jax.data.readers import crops
-from ldl_jax.data.readers import tfdata as pipeline
-from ldl_jax.data.readers import tfrecord as records
+from ldl_jax.data.readers import array_cache, crops, tfdata, tfrecord
 from ldl_jax.data.readers.base import IMAGENET
 
 BLOCK = "config.data.tfds"
@@ -37,21 +34,20 @@ def make(
         raise ValueError(f"{BLOCK}.crop is True with config.data.resident=True; allowed for resident images is False")
     if order not in ("stored", "id"):
         raise ValueError(f"{BLOCK}.order is {order!r}; allowed are 'stored', 'id'")
-    made = records.prepared(request.root, "tfds")
-    common = {"order": order, "index": caches.folder(cache, "images"), "on_error": request.on_error}
+    prepared = tfrecord.prepared(request.root, "tfds")
+    options = {"order": order, "index": array_cache.folder(cache), "on_error": request.on_error}
     sources = [
-        records.source(made, split, field=f"{BLOCK}.{field}", **common)
+        tfrecord.source(prepared, split, field=f"{BLOCK}.{field}", **options)
         for field, split in (("train", train), ("test", test))
     ]
-    splits = [pipeline.split(source, view, request.on_error) for source in sources]
+    splits = [tfdata.split(source, view, request.on_error) for source in sources]
     if splits[0].shape != splits[1].shape:
         raise ValueError(
-            f"{made.folder}: images of {test} are {splits[1].shape}, those of {train} {splits[0].shape}; allowed is "
-            f"one size, or a size in {BLOCK}.size"
+            f"{prepared.folder}: images of {test} are {splits[1].shape}, those of {train} {splits[0].shape}; allowed "
+            f"is one size, or a size in {BLOCK}.size"
         )
     if request.resident:
-        splits = [
-            pipeline.resident(part, f"{made.folder} ({name})") for part, name in zip(splits, (train, test), strict=True)
-        ]
-    mean, std = IMAGENET if made.channels == 3 else GREY
-    return Dataset(*splits, made.classes, mean, std, digest=records.digest(*sources))
+        titles = (f"{prepared.folder} ({name})" for name in (train, test))
+        splits = [tfdata.resident(split, title) for split, title in zip(splits, titles, strict=True)]
+    mean, std = IMAGENET if prepared.channels == 3 else GREY
+    return Dataset(*splits, prepared.classes, mean, std, digest=tfrecord.digest(*sources))

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax.evaluation import stored
+from ldl_jax import files
+from ldl_jax.evaluation import prediction_files
+from ldl_jax.evaluation.prediction_files import LOGITS, PROBABILITIES
 from ldl_jax.metrics.base import ELEMENTS, FLOOR, SUM_TOLERANCE, Seen
 
 
@@ -30,7 +32,7 @@ class Predictions(NamedTuple):
 
 
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Predictions:
-    """Predictions of an .npz, .npy or .csv file (see `stored` for where the labels are).
+    """Predictions of an .npz, .npy or .csv file (see `prediction_files` for where the labels are).
 
     Scores are probabilities where an .npz names them so, or, without a name, where all are in [0, 1] and each row sums
     to 1 within SUM_TOLERANCE; logits otherwise. `kind` decides instead. Rows in [0, 1] without a name that do not sum
@@ -38,7 +40,7 @@ def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -
     file, what was found and what is allowed.
     """
     path = Path(path)
-    found = stored.read(path, labels=labels, kind=kind, labelled=labelled)
+    found = prediction_files.read(path, labels=labels, kind=kind, labelled=labelled)
     values = found.scores
     if values.ndim != 2 or values.dtype.kind != "f" or values.shape[0] < 1 or values.shape[1] < 2:
         raise ValueError(
@@ -79,7 +81,7 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
     lowest, highest, row, total = _examined(path, values)
     within = _in_range(lowest, highest)
     fits = within and abs(total - 1) <= SUM_TOLERANCE
-    named = "probabilities" if field in stored.PROBABILITIES else "logits" if field in stored.LOGITS else None
+    named = "probabilities" if field in PROBABILITIES else "logits" if field in LOGITS else None
     wanted = forced or named
     if wanted == "probabilities" and not within:
         raise ValueError(
@@ -152,7 +154,7 @@ def computed_in(values) -> np.dtype:
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file a copy."""
-    file = stored.mapped_file(values)
+    file = files.mapped_file(values)
     rows = rows or max(1, ELEMENTS // values.shape[1])
     dtype = computed_in(values)
     for begin in range(0, len(values), rows):

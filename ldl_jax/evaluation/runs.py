@@ -40,15 +40,14 @@ def read(path) -> Run:
     run_config = workdir.read_config(path)
     if run_config is None:
         raise ValueError(f"{path} is no run directory: it has no {workdir.CONFIG}; allowed are those of ldl_jax.main")
-    file = path / "predictions" / "test.npz"
-    if not (path / workdir.SUMMARY).is_file() or not file.is_file():
+    if not workdir.is_measured(path):
         raise ValueError(f"{path} is not finished: it has no {workdir.SUMMARY} and predictions; train it to its end")
     temperature, at_bound = None, False
     if (path / workdir.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / workdir.CALIBRATION)
         if name == "temperature":
             temperature, at_bound = params["temperature"], params["at_bound"]
-    test = predictions.read(file)._replace(name=path.name)
+    test = predictions.read(workdir.predictions_file(path))._replace(name=path.name)
     return Run(path, run_config, settings(run_config), test, temperature, at_bound)
 
 

@@ -24,9 +24,8 @@ def make(
     constant alpha is temporal ensembling's recursion (Laine and Aila 2017, algorithm 2) inside a cross entropy.
     State: rows [build.rows, K]. Raises ValueError where an option is out of its range.
     """
-    for field, value, allowed in (("schedule", schedule, SCHEDULES), ("dtype", dtype, DTYPES)):
-        if value not in allowed:
-            raise ValueError(f"labels.online.{field} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
+    base.check_choice("online", "schedule", schedule, SCHEDULES)
+    base.check_choice("online", "dtype", dtype, DTYPES)
     if not (0 <= alpha <= 1 and 0 <= momentum < 1):
         raise ValueError(f"labels.online: alpha {alpha}, momentum {momentum}; allowed are [0, 1] and [0, 1)")
     base.check_write("online", write, build.mix_prob)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ldl_jax.contract import Build, LabelSource, Target
+from ldl_jax.labels import base
 
 
 def make(
@@ -19,8 +20,7 @@ def make(
     The term has the factor temperature^2 (Hinton et al. 2015, section 2) and is a mean over examples, not over
     examples and classes. Raises ValueError without teachers, or where an option is out of its range.
     """
-    if average not in ("probs", "logits"):
-        raise ValueError(f"labels.teacher.average is {average!r}; allowed are 'probs', 'logits'")
+    base.check_choice("teacher", "average", average, ("probs", "logits"))
     if temperature <= 0:
         raise ValueError(f"labels.teacher.temperature is {temperature}; allowed are numbers above 0")
     if not build.teachers:

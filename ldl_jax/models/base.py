@@ -43,7 +43,8 @@ def check_group(group: int, batch_size: int, views: int) -> None:
 def normalise(image, network: Network):
     """Subtract the mean and divide by the standard deviation of the training images, [B, H, W, C] in [0, 1]."""
     kind = jnp.promote_types(image.dtype, param_dtype(network.dtype))
-    mean, std = jnp.asarray(network.mean, kind), jnp.asarray(network.std, kind)
+    mean = jnp.asarray(network.mean, kind)
+    std = jnp.asarray(network.std, kind)
     return ((image.astype(kind) - mean) / std).astype(network.dtype)
 
 
@@ -62,7 +63,9 @@ def conv(network: Network, features: int, kernel: int, strides: int = 1, *, name
     )
 
 
-EPSILON, MOMENTUM = 1e-5, 0.9  # of BatchNorm, as PyTorch's (whose momentum is 1 - 0.9)
+# Of BatchNorm, as PyTorch's, whose momentum is 1 - 0.9.
+EPSILON = 1e-5
+MOMENTUM = 0.9
 
 
 class GroupedBatchNorm(nn.Module):
@@ -88,7 +91,8 @@ class GroupedBatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, features, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, features, self.param_dtype)
         running = [self.variable("batch_stats", name, jnp.zeros, features) for name in ("mean", "var")]
-        wide, inner = x.astype(self.param_dtype), tuple(range(1, x.ndim - 1))
+        wide = x.astype(self.param_dtype)
+        inner = tuple(range(1, x.ndim - 1))
 
         def of_groups(images):  # [B, C] -> [B / group, C]
             return images.reshape(-1, self.group, *features).mean(1)
@@ -125,7 +129,7 @@ def norm(network: Network, train: bool, *, zero: bool = False, name: str):
     )
 
 
-def head(network: Network, embedding, *, name: str = "fc"):
+def head(network: Network, embedding):
     """The last linear layer, in float32 or better; initialised uniformly in ±1/sqrt(D), as PyTorch does."""
     kind = param_dtype(network.dtype)
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -135,7 +139,7 @@ def head(network: Network, embedding, *, name: str = "fc"):
         return nn.initializers.uniform(2 * bound)(key, shape, dtype) - jnp.asarray(bound, dtype)
 
     layer = nn.Dense(
-        network.num_classes, dtype=kind, param_dtype=kind, kernel_init=uniform, bias_init=bias_init, name=name
+        network.num_classes, dtype=kind, param_dtype=kind, kernel_init=uniform, bias_init=bias_init, name="fc"
     )
     return layer(embedding.astype(kind))
 

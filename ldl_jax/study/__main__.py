@@ -23,6 +23,7 @@ from ldl_jax.config.study import Planned, Study
 from ldl_jax.errors import Usage
 from ldl_jax.study import cards, runner, workers
 from ldl_jax.study import hypotheses as verdict
+from ldl_jax.workdir import WEIGHTS
 
 MARK = "study.json"
 
@@ -162,15 +163,15 @@ def _said(findings: list, seeds: dict[str, int]) -> str:
 
 def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir: Path) -> dict[str, str]:
     """Do the runs that have no card yet; returns what failed."""
-    from ldl_jax import main as program
+    from ldl_jax.training import devices
 
     todo = [one for one in wanted if there[one.key] is None]
     for one in todo:
         for key in one.needs:
-            if there[key] is not None and not (runner.directory(workdir, key) / "model.npz").is_file():
+            if there[key] is not None and not (runner.directory(workdir, key) / WEIGHTS).is_file():
                 raise ValueError(
                     f"{runner.name(one)} needs the weights of {key[0]}/{key[1]}, which has a result card but no "
-                    f"{runner.directory(workdir, key) / 'model.npz'}; bring them back, or remove the card"
+                    f"{runner.directory(workdir, key) / WEIGHTS}; bring them back, or remove the card"
                 )
     done = {one.key: there[one.key].facts["seconds"] for one in wanted if there[one.key] is not None}
     progress = runner.Progress(wanted, done, chosen.jobs)
@@ -179,7 +180,7 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
     try:
         if chosen.jobs == 1:
             for one in todo[:1]:
-                program.prepare(one.config)
+                devices.prepare(one.config)
             if runner.is_worker():
                 workers.bind()
                 lines = iter(sys.stdin.readline, "")

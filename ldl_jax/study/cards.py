@@ -6,8 +6,6 @@ A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, f
 
 import hashlib
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +14,11 @@ import numpy as np
 from ldl_jax import files
 from ldl_jax import workdir as run_directory
 from ldl_jax.config.study import Planned
+from ldl_jax.errors import UnreadableFile
 from ldl_jax.evaluation import bootstrap, curves, evaluation, runs
 from ldl_jax.evaluation.bootstrap import Answers
 from ldl_jax.evaluation.passes import Reduced
 from ldl_jax.report.result import STATES
-from ldl_jax.training import log as logs
 
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")
@@ -109,7 +107,7 @@ def _digest(*columns: np.ndarray) -> str:
 
 
 def _epochs(workdir) -> dict[str, list[float]]:
-    rows = [row for row in logs.read(Path(workdir) / logs.METRICS) if "test/accuracy" in row]
+    rows = [row for row in run_directory.read_log(Path(workdir) / run_directory.METRICS) if "test/accuracy" in row]
     return {name: [row[field] for row in rows] for name, field in
             (("epoch", "epoch"), ("accuracy", "test/accuracy"), ("ece", "test/ece"))}  # fmt: skip
 
@@ -138,13 +136,13 @@ def read(folder, planned: Planned) -> Card | None:
             f"is the same, another --workdir, or without {path} and the run's directory, which makes it anew"
         )
     try:
-        with np.load(columns, allow_pickle=False) as file:
-            flat = {name: file[name] for name in file.files}
+        flat = files.read_npz(columns)
         found = {
             state: {name: flat[f"{state}/{name}"] for name in COLUMNS} for state in STATES if facts[state] is not None
         }
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{columns} cannot be read ({error}); remove {path}, and the run is made again") from None
+    except (UnreadableFile, KeyError) as error:
+        reason = getattr(error, "reason", error)
+        raise ValueError(f"{columns} cannot be read ({reason}); remove {path}, and the run is made again") from None
     return Card(facts, found)
 
 

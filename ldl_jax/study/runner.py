@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ldl_jax import config, files
 from ldl_jax import workdir as run
+from ldl_jax.cli import clock
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import Busy, one_line
 from ldl_jax.study import cards
@@ -88,12 +89,6 @@ def name(planned: Planned) -> str:
     return f"{planned.cell.name}/{planned.place}"
 
 
-def clock(seconds: float) -> str:
-    """h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
 def _unlike(one: Planned, other: Planned) -> int:
     """How many settings differ; -1 for a run of the same cell."""
     if one.cell.name == other.cell.name:
@@ -122,13 +117,13 @@ def one(planned: Planned, workdir, compiled: dict) -> cards.Card:
             _train(planned, workdir, place, compiled)
         card = cards.make(planned, place, _spent(place))
         cards.write(Path(workdir) / CARDS, planned, card)
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the weights are in model.npz
+        shutil.rmtree(place / run.CHECKPOINTS, ignore_errors=True)  # the weights are in model.npz
         return card
 
 
 def _is_finished(planned: Planned, workdir, place: Path) -> bool:
     """Whether a directory holds this very run to its end, learned from the teachers that are there now."""
-    if not all((place / name).is_file() for name in (run.SUMMARY, run.WEIGHTS, "predictions/test.npz")):
+    if not (run.is_finished(place) and run.is_measured(place)):
         return False
     inputs = json.loads((place / run.VERSIONS).read_text())["starts"][-1]["inputs"]
     learned = [digest for name, digest in inputs.items() if name.startswith("teachers[")]
@@ -139,17 +134,17 @@ def _is_finished(planned: Planned, workdir, place: Path) -> bool:
 
 def _train(planned: Planned, workdir, place: Path, compiled: dict) -> None:
     from ldl_jax import checkpoint
-    from ldl_jax.training import loop as train
+    from ldl_jax.training import loop, remeasure
 
     c = planned.config.copy_and_resolve_references()
     c.teachers = tuple(str(directory(workdir, key)) for key in planned.needs)
     log = Path(workdir) / LOGS / f"{planned.cell.name}-{planned.place}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(place):
-        if run.is_finished(place) and not checkpoint.saved_steps(place / "checkpoints"):
-            summary = train.evaluate(c, place)  # only its predictions are gone
+        if run.is_finished(place) and not checkpoint.saved_steps(place / run.CHECKPOINTS):
+            summary = remeasure.measure_again(c, place)  # only its predictions are gone
         else:
-            summary = train.train(c, place, compiled=compiled)
+            summary = loop.train(c, place, compiled=compiled)
     if summary is None:
         raise Stopped
 
@@ -162,11 +157,11 @@ def _timed(place: Path) -> Iterator[None]:
         yield
     finally:
         if (place / run.CONFIG).is_file():
-            files.write(place / "spent.txt", f"{_spent(place) + time.perf_counter() - began:.1f}\n")
+            files.write(place / run.SPENT, f"{_spent(place) + time.perf_counter() - began:.1f}\n")
 
 
 def _spent(place: Path) -> float:
-    file = place / "spent.txt"
+    file = place / run.SPENT
     return float(file.read_text()) if file.is_file() else 0.0
 
 

@@ -23,9 +23,11 @@ class Feed:
     and the step alone.
     """
 
-    def __init__(self, made: Experiment, plan: Plan, first: int):
-        self._made, self._plan, self._step = made, plan, first
-        self._single = _host_batches(made, plan, first)
+    def __init__(self, experiment: Experiment, plan: Plan, first: int):
+        self._mesh = experiment.mesh
+        self._plan = plan
+        self._step = first
+        self._single = _host_batches(experiment, plan, first)
         self._ready = deque()
         self._waited = 0.0
 
@@ -45,23 +47,34 @@ class Feed:
         return waited
 
     def _fetch(self):
+        """Read the batches of the next dispatch and begin to send them."""
+        # A chunk never crosses an edge at which a dispatch has to end: there, steps come one by one.
         plan = self._plan
         whole = plan.chunk > 1 and plan.edge(self._step) - self._step >= plan.chunk
         count = plan.chunk if whole else 1
+
         began = time.perf_counter()
         parts = list(itertools.islice(self._single, count))
         self._waited += time.perf_counter() - began
+
         batch = jax.tree.map(lambda *leaves: np.stack(leaves), *parts) if whole else parts[0]
-        self._ready.append((count, mesh.to_global(batch, self._made.mesh, stacked=whole)))
+        self._ready.append((count, mesh.to_global(batch, self._mesh, stacked=whole)))
         self._step += count
 
 
-def _host_batches(made: Experiment, plan: Plan, first: int) -> Iterator[dict]:
+def _host_batches(experiment: Experiment, plan: Plan, first: int) -> Iterator[dict]:
     """This process's part of the batch of every step from `first` to the last, as numpy arrays."""
-    c, split = made.config, made.dataset.train
-    mine = mesh.local_slice(c.data.batch_size, made.mesh)
+    c = experiment.config
+    stream = experiment.dataset.train.stream
+    mine = mesh.local_slice(c.data.batch_size, experiment.mesh)
     sequence = order.batches(
-        made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=plan.per_epoch, first_step=first
+        experiment.train,
+        seed=c.seed,
+        batch_size=c.data.batch_size,
+        steps_per_epoch=plan.per_epoch,
+        first_step=first,
     )
     local = ((epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first))
-    return ({"index": index} for _, index in local) if split.stream is None else iter(split.stream(local, c.seed))
+    if stream is None:
+        return ({"index": index} for _, index in local)
+    return iter(stream(local, c.seed))

@@ -1,121 +1,130 @@
-"""What a training step moves between devices, by formula: known for any number of them before one is paid for.
-
-Sizes are those of arrays in XLA's collectives, as they were read off compiled programs of 8 devices; what is sent
-follows from rings: in an all-reduce of b bytes each of n devices sends 2 (n - 1) / n b, in an all-gather (n - 1) / n b.
-Letters: n devices, B batch, V views, K classes, M images mixed into one.
-"""
+"""What a run would hold and move, known before it is paid for: the text of `--dry-run`."""
 
 import math
-from typing import NamedTuple
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from ldl_jax.contract import Batch, PyTree
-from ldl_jax.data.base import Split
-from ldl_jax.mesh import is_rows
-from ldl_jax.training.steps import Recipe, TrainState
+from ldl_jax import config, mesh
+from ldl_jax.config.options import plug
+from ldl_jax.data.base import Dataset
+from ldl_jax.data.loading import make_dataset
+from ldl_jax.training import traffic
+from ldl_jax.training.experiment import Experiment, make_experiment
+from ldl_jax.training.schedule import abstract_state, make_plan
+from ldl_jax.training.steps import TrainState
 
-
-class Move(NamedTuple):
-    """One kind of arrays that a step moves."""
-
-    name: str
-    kind: str  # 'all-reduce', 'all-gather', or 'collective-permute': to the neighbour
-    size: int  # bytes of the array that is reduced or gathered; of what a device sends to its neighbour
-    over: int  # devices that take part in each
-
-    def sent(self) -> float:
-        """Bytes that a device sends."""
-        if self.over == 1:
-            return 0.0
-        part = (self.over - 1) / self.over
-        return self.size * {"all-reduce": 2 * part, "all-gather": part, "collective-permute": 1}[self.kind]
+COUNTS = (1, 8, 32, 256)  # numbers of devices that are set side by side
 
 
-def _bytes(tree: PyTree) -> int:
-    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+def sizes(c: ConfigDict, devices: int | None = None) -> str:
+    """What a run would hold and move: steps, bytes on each device and in a checkpoint, bytes sent in each step.
 
-
-def moves(recipe: Recipe, state: TrainState, split: Split, *, norm_group: int, devices: int) -> list[Move]:
-    """What one step on images of `split` moves on so many devices, from the abstract state.
-
-    Gradients are counted in the type of the parameters (a compiler may send those of a bfloat16 network in half the
-    bytes). Left out are single numbers, and the statistics of a FitNet adaptor's own BatchNorm.
+    devices: so many, which need not be here; None = those at hand. Raises ValueError where the config does not fit.
     """
-    views, size, _ = recipe.build.outputs.logits.shape
-    peers = _own_networks(state.labels)
-    params = _bytes(state.params) + sum(_bytes(params) for params, _ in peers)
-    found = [Move("gradients", "all-reduce", params, devices)]
-    found += _statistics(state.batch_stats, views * size, norm_group, devices)
-    for _, stats in peers:  # which look once for the target, and once to learn
-        found += _statistics(stats, size, norm_group, devices)
-        found += _statistics(stats, size, norm_group, devices, forward_only=True)
-    if recipe.source.clean and recipe.mixer.ways > 1:
-        found += _statistics(state.batch_stats, size, norm_group, devices, forward_only=True)
-    sums = [leaf for path, leaf in _leaves(state.labels) if path[-1] in ("sums", "count")]
-    found.append(Move("sums of classes", "all-reduce", _bytes(sums), devices))
-    for rows in (leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if is_rows(path)):
-        part = size * math.prod(rows.shape[1:]) * rows.dtype.itemsize
-        found += [
-            Move("memory rows read", "all-reduce", 2 * part, devices),  # for the target, and where they are overwritten
-            Move("memory rows written", "all-gather", part + 3 * 4 * size, devices),  # and their positions
-        ]
-    if recipe.mixer.ways > 1:
-        labels = _unmixed_terms(recipe, state, split) * _bytes(recipe.build.outputs.logits) // views
-        image = views * math.prod(split.shape) * jnp.dtype(recipe.dtype).itemsize
-        count = recipe.mixer.ways * (recipe.mixer.ways - 1) // 2  # the batch is rolled by 1, by 2, ... by M - 1
-        found += [
-            Move("targets of mixed images", "all-gather", labels, devices),
-            Move("images to a neighbour", "collective-permute", count * image, devices),
-        ]
-    return [move for move in found if move.size]
+    config.check(c)
+    dataset, note = data_set(c.data)
+    planned = None if devices is None else mesh.planned_mesh(devices)
+    experiment = make_experiment(c, planned, dataset=dataset)
+    state = abstract_state(experiment)
+    count = experiment.mesh.size
+    sent = sum(move.sent() for move in _moves(experiment, state, count))
+    rows = [
+        *_durations(experiment, state, count),
+        *_held(experiment, state, count),
+        ("sent in each step, bytes a device", _bytes(sent)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [note] if note else []
+    lines += [f"{name:<{width}}  {value}" for name, value in rows]
+    lines += ["", *_moved(experiment, state, sorted({*COUNTS, count}))]
+    return "\n".join(lines)
 
 
-def _bytes(tree: PyTree) -> int:
-    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+def data_set(settings: ConfigDict) -> tuple[Dataset, str]:
+    """The data set to plan with, and a note where nothing was read.
 
-
-def _leaves(tree: PyTree) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
-    """(names on the way, leaf) of every leaf."""
-    found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(tuple(str(getattr(key, "key", key)) for key in path), leaf) for path, leaf in found]
-
-
-def _own_networks(state: PyTree) -> list[tuple[PyTree, PyTree]]:
-    """(params, batch_stats) of the networks that a label source trains itself: those beside an `opt_state`."""
-    if not isinstance(state, dict):
-        return []
-    inner = [found for part in state.values() for found in _own_networks(part)]
-    return [(state["params"], state["batch_stats"]), *inner] if "opt_state" in state else inner
-
-
-def _statistics(stats: PyTree, images: int, group: int, devices: int, *, forward_only: bool = False) -> list[Move]:
-    """BatchNorm's, of a network with these running averages: over all images, or over the devices that share a group.
-
-    Of the whole batch: mean and square on the way forward, one more on the way back. In groups: the running averages
-    over all devices; where a group is larger than a device's part, as much forward and back among those that share it.
+    Where `config.data.root` holds nothing, the sizes that the data set's module gives with `published`, if it does.
     """
-    name, size = "BatchNorm statistics", _bytes(stats)
-    if not group:
-        return [Move(name, "all-reduce", size if forward_only else size * 3 // 2, devices)]
-    share = math.gcd(images // devices, group)  # images of a group that lie together
-    among = Move(name, "all-reduce", size if forward_only else 2 * size, min(devices, group // share))
-    kept = [] if forward_only else [Move(name, "all-reduce", size, devices)]
-    return [*kept, among] if among.over > 1 else kept
+    root = Path(settings.root)
+    remote = "://" in settings.root  # a bucket is for the data set's own module to read
+    filled = bool(settings.root) and root.exists() and (not root.is_dir() or any(root.iterdir()))
+    if not (filled or remote) and hasattr(plug("data", settings.name), "published"):
+        return make_dataset(settings, published=True), f"published sizes; no data read at {settings.root!r}"
+    return make_dataset(settings), ""
 
 
-def _unmixed_terms(recipe: Recipe, state: TrainState, split: Split) -> int:
-    """The terms of the loss whose targets the step mixes."""
-    build, struct = recipe.build, jax.ShapeDtypeStruct
-    views, size, _ = build.outputs.logits.shape
-    image, ways = struct((views, size, *split.shape), recipe.dtype), recipe.mixer.ways
-    batch = Batch(
-        image=image, clean=None, index=struct((size,), "int32"), label=struct((size,), "int32"),
-        given={name: struct((size, *table.shape[1:]), table.dtype) for name, table in dict(split.given).items()},
-        partner=struct((size, ways), "int32"), share=struct((size, ways), recipe.dtype),
-        mask=struct((size,), "float32"), teacher=build.teachers, step=struct((), "int32"),
-        key=jax.eval_shape(lambda: jax.random.key(0)),
-    )  # fmt: skip
-    targets = jax.eval_shape(recipe.source.targets, state.labels, batch, build.outputs)
-    return sum(not target.mixed for target in targets)
+def human(size: float) -> str:
+    """Bytes in KiB, MiB or GiB."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def _bytes(size: float) -> str:
+    return f"{size:,.0f}" + (f" ({human(size)})" if size >= 1024 else "")
+
+
+def _durations(experiment: Experiment, state: TrainState, count: int) -> list[tuple[str, str]]:
+    """Parameters, durations, and how the batch is shared out."""
+    plan, batch = make_plan(experiment), experiment.config.data.batch_size
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    at_hand = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return [
+        ("parameters", f"{parameters:,}"),
+        ("training examples", f"{len(experiment.train):,} (and {len(experiment.holdout):,} held out)"),
+        ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
+        ("devices", f"{count} (at hand: {at_hand})"),
+        ("batch, examples", f"{batch:,}, of which {batch // count:,} a device"),
+    ]
+
+
+def _held(experiment: Experiment, state: TrainState, count: int) -> list[tuple[str, str]]:
+    """Bytes on each device that stay there, activations not counted, and in a checkpoint."""
+
+    def on_a_device(tree):
+        leaves = jax.tree.leaves(tree)
+        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+    train = experiment.dataset.train
+    splits = {id(split.images): split.images for split in (train, experiment.dataset.test)}  # folds share one
+    images = sum(held.nbytes for held in splits.values() if held is not None)
+    fed = 0 if train.images is not None else experiment.config.data.batch_size // count * math.prod(train.shape)
+    rows = [
+        ("parameters and statistics, bytes a device", on_a_device((state.params, state.batch_stats, state.ema))),
+        ("optimizer, bytes a device", on_a_device(state.opt_state)),
+        ("label memory, bytes a device", on_a_device((state.labels, state.auxiliary))),
+        ("frozen networks, bytes a device", traffic.bytes_of(experiment.frozen)),
+        ("resident images, bytes a device", images),
+        ("images fed in each step, bytes a device", fed),
+        ("checkpoint, bytes in all", traffic.bytes_of(state)),
+    ]
+    return [(name, _bytes(size)) for name, size in rows]
+
+
+def _moves(experiment: Experiment, state: TrainState, count: int) -> list[traffic.Move]:
+    return traffic.moves(
+        experiment.recipe,
+        state,
+        experiment.dataset.train,
+        norm_group=experiment.config.model.norm_group,
+        devices=count,
+    )
+
+
+def _moved(experiment: Experiment, state: TrainState, counts: list[int]) -> list[str]:
+    """A table of what each device sends to others in a step, for the numbers of devices that can share the batch."""
+    counts = [count for count in counts if experiment.config.data.batch_size % count == 0]
+    table: dict[str, list[float]] = {}
+    for column, count in enumerate(counts):
+        for move in _moves(experiment, state, count):
+            table.setdefault(move.name, [0.0] * len(counts))[column] += move.sent()
+    table["in all"] = [sum(column) for column in zip(*table.values(), strict=True)]
+    title = "sent by a device in a step, on so many"
+    width = max(len(title), *map(len, table))
+    lines = [f"{title:<{width}}" + "".join(f"{count:>12}" for count in counts)]
+    for name, sent in table.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{human(size):>12}" for size in sent))
+    return lines

@@ -13,11 +13,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from ldl_jax import files
+from ldl_jax import cli
 from ldl_jax.errors import warn
+from ldl_jax.workdir import EVENTS, METRICS, TIMING
 
-METRICS = "metrics.jsonl"
-TIMING = "timing.jsonl"
 LINE_SECONDS = 10.0  # without a terminal: at most one progress line in this time
 
 _clock = time.monotonic
@@ -26,8 +25,8 @@ _clock = time.monotonic
 class Log:
     """The one writer of a run: messages and progress for people, numbers for programs; silent where `main` is False.
 
-    Appends to the files of an earlier start: to resume, call `cut_back(workdir, start_step)` first. TensorBoard hides
-    what earlier starts wrote after `start_step`.
+    Appends to the files of an earlier start: to resume, call `workdir.cut_log_back(workdir, start_step)` first.
+    TensorBoard hides what earlier starts wrote after `start_step`.
     """
 
     def __init__(self, workdir, *, total_steps: int, start_step: int = 0, main: bool = True):
@@ -38,7 +37,7 @@ class Log:
         workdir.mkdir(parents=True, exist_ok=True)
         self._metrics = _File(workdir / METRICS)
         self._timing = _File(workdir / TIMING)
-        self._events = _Events(workdir / "tensorboard", start_step)
+        self._events = _Events(workdir / EVENTS, start_step)
         self._progress = (_Bar if sys.stderr.isatty() else _Lines)(total_steps)
 
     def message(self, text: str) -> None:
@@ -79,42 +78,6 @@ def _print(text, stream):
     """Print, and go on where the file behind a stream lies on a disk that is full."""
     with contextlib.suppress(OSError):
         print(text, file=stream, flush=True)
-
-
-def cut_back(workdir, step: int) -> None:
-    """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines stay as they are."""
-    for path in (Path(workdir) / METRICS, Path(workdir) / TIMING):
-        if not path.exists():
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        rows = ((line, _parse(line)) for line in text.split("\n"))
-        kept = "".join(line + "\n" for line, row in rows if row is not None and row["step"] <= step)
-        if kept != text:
-            files.write(path, kept)
-
-
-def read(path) -> list[dict]:
-    """The rows of a JSON lines file, nulls as NaN; a half-written last line is ignored.
-
-    Raises ValueError for a broken line anywhere else.
-    """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        row = _parse(line)
-        if row is not None:
-            rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        elif line and number < len(lines):  # a whole line ends in a newline, so something, if only "", follows it
-            raise ValueError(f"{path}, line {number}: not a JSON object with a 'step': {line[:80]!r}")
-    return rows
-
-
-def _parse(line):
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None
 
 
 class _File:
@@ -239,7 +202,7 @@ class _Lines:
         if self._last is not None and now > self._last[1] and step > self._first[0]:
             speed = f"{(step - self._last[0]) / (now - self._last[1]):.4g}"
             # Over the whole run, not the last line: evaluations and saving will come again.
-            left = _clock_time((self._total - step) * (now - self._first[1]) / (step - self._first[0]))
+            left = cli.clock((self._total - step) * (now - self._first[1]) / (step - self._first[0]))
         self._first = self._first or (step, now)
         self._last = (step, now)
         width = len(str(self._total))
@@ -248,8 +211,3 @@ class _Lines:
 
     def close(self):
         pass
-
-
-def _clock_time(seconds):
-    seconds = round(seconds)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,17 +1,20 @@
 """Measuring a network on a split: every example once, sums added up on the way, fetched once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ldl_jax import mesh as meshes
 from ldl_jax.contract import PyTree
 from ldl_jax.data import order
 from ldl_jax.data.base import Split
+from ldl_jax.mesh import fetch, local_slice, to_global
 from ldl_jax.metrics.base import Metric
+from ldl_jax.training.experiment import Experiment
+from ldl_jax.training.programs import Programs
 
 SLOW_SECONDS = 5  # an evaluation that takes longer shows a bar of its own, in a terminal
 
@@ -24,51 +27,84 @@ class Measured(NamedTuple):
     predictions: dict[str, np.ndarray] | None  # logits f32[n, K], label i32[n], index i32[n], in rising order of index
 
 
-def device_data(split: Split, key, mesh) -> PyTree:
-    """What the steps read beside the batch: the seed's key, tables and, of a resident split, images and labels."""
-    data = {"key": key, "given": split.given}
-    if split.images is not None:
-        data |= {"images": split.images, "labels": split.labels}
-    if split.mask is not None:
-        data["mask"] = split.mask
-    return meshes.put_replicated(data, mesh)
+def measure_splits(experiment: Experiment, programs: Programs, variables: PyTree, *, keep: bool) -> dict[str, Measured]:
+    """The scores of a network on every evaluation split of a run: 'test', and 'holdout' where there is one.
+
+    Raises ValueError as `measure_split`.
+    """
+    splits = {"test": (programs.test, experiment.dataset.test, experiment.test)}
+    if len(experiment.holdout):
+        splits["holdout"] = (programs.train, experiment.dataset.train, experiment.holdout)
+    measured = {}
+    for name, (data, split, positions) in splits.items():
+        measured[name] = measure_split(
+            programs.evaluate,
+            variables,
+            data,
+            split,
+            positions,
+            metrics=experiment.metrics,
+            mesh=experiment.mesh,
+            batch_size=experiment.config.data.eval_batch_size,
+            keep=keep,
+        )
+    return measured
 
 
-def measure(
-    eval_step: Callable, variables: PyTree, data: PyTree, split: Split, positions: np.ndarray, *,
-    metrics: dict[str, Metric], mesh, batch_size: int, keep: bool = False,
-) -> Measured:  # fmt: skip
+def measure_split(
+    eval_step: Callable,
+    variables: PyTree,
+    data: PyTree,
+    split: Split,
+    positions: np.ndarray,
+    *,
+    metrics: dict[str, Metric],
+    mesh: Mesh,
+    batch_size: int,
+    keep: bool = False,
+) -> Measured:
     """Scores of a network on the examples at `positions` of a split, and with `keep` its predictions.
 
     eval_step: jitted, of `steps.make_eval_step`; batch_size is rounded up to a multiple of the devices. Raises
     ValueError where none of the images can be read.
     """
     batch_size = -(-min(batch_size, len(positions)) // mesh.size) * mesh.size
-    mine = meshes.local_slice(batch_size, mesh)
     padded = list(order.padded_batches(positions, batch_size))
-    feed = ({"index": index[mine], "mask": mask[mine]} for index, mask in padded)
-    if split.stream is not None:
-        images = split.stream(((0, index[mine]) for index, _ in padded), None)
-        feed = ({**part, "mask": part["mask"] * batch["mask"]} for part, batch in zip(images, feed, strict=True))
-    sums, said = [], []
-    for batch in tqdm(feed, "evaluating", len(padded), unit="batch", leave=False, delay=SLOW_SECONDS, disable=None):
-        part, predictions = eval_step(variables, data, meshes.to_global(batch, mesh))
+    batches = _host_batches(split, padded, local_slice(batch_size, mesh))
+    bar = tqdm(batches, "evaluating", len(padded), unit="batch", leave=False, delay=SLOW_SECONDS, disable=None)
+    sums = []
+    predictions = []
+    for batch in bar:
+        batch_sums, batch_predictions = eval_step(variables, data, to_global(batch, mesh))
         if sums:
             jax.block_until_ready(sums[-1])  # at most two dispatches in flight
-        sums.append(part)
+        sums.append(batch_sums)
         if keep:
-            said.append(meshes.fetch(predictions, mesh))
+            predictions.append(fetch(batch_predictions, mesh))
+
+    # Fetched once, and added up in float64.
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *jax.device_get(sums))
     if any(part.get("n") == 0 for part in total.values()):
         raise ValueError(f"of {len(positions)} images to be measured none can be read (config.data.on_error='skip')")
     scores = {}
     for name, metric in metrics.items():
         scores |= {key: float(value) for key, value in metric.value(total[name]).items()}
-    return Measured(scores, total, _whole(said) if keep else None)
+    return Measured(scores, total, _joined(predictions) if keep else None)
 
 
-def _whole(said):
-    """The batches' predictions joined, without padding and without images that could not be read."""
-    joined = {name: np.concatenate([part[name] for part in said]) for name in said[0]}
+def _host_batches(split: Split, padded, mine: slice) -> Iterator[dict[str, np.ndarray]]:
+    """This process's part of each padded batch (index, mask), with the images of a streamed split."""
+    if split.stream is None:
+        for index, mask in padded:
+            yield {"index": index[mine], "mask": mask[mine]}
+    else:
+        images = split.stream(((0, index[mine]) for index, _ in padded), None)
+        for part, (_, mask) in zip(images, padded, strict=True):
+            yield {**part, "mask": part["mask"] * mask[mine]}
+
+
+def _joined(predictions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The batches' predictions as one, without padding and without images that could not be read."""
+    joined = {name: np.concatenate([part[name] for part in predictions]) for name in predictions[0]}
     good = joined.pop("mask") > 0
     return {name: values[good] for name, values in joined.items()}

@@ -6,53 +6,74 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
-from ldl_jax import mesh
-from ldl_jax.training import experiment as build
-from ldl_jax.training import measure, steps
-from ldl_jax.training import schedule as plans
-from ldl_jax.training.experiment import Experiment
-
-
-class Device(NamedTuple):
-    """The jitted programs of a run and what they read."""
-
-    step: Callable
-    chunk: Callable
-    evaluate: Callable
-    report: Callable
-    frozen: tuple
-    train: dict
-    test: dict
+from ldl_jax.contract import PyTree
+from ldl_jax.data.base import Split
+from ldl_jax.mesh import batch_sharding, put_replicated, replicated
+from ldl_jax.training import steps
+from ldl_jax.training.experiment import Experiment, digest
+from ldl_jax.training.schedule import abstract_state
 
 
-def make_programs(made: Experiment, compiled: dict | None = None) -> Device:
+class Programs(NamedTuple):
+    """The jitted programs of a run and what they read, see `training.steps`."""
+
+    step: Callable  # (state, frozen, train, batch) -> (state, scalars)
+    chunk: Callable  # the same for batches stacked on a new first axis
+    evaluate: Callable  # (variables, train or test, batch) -> (sums, predictions)
+    report: Callable  # (label state) -> scalars
+    frozen: tuple[PyTree, ...]  # the teachers' variables
+    train: PyTree  # of the training split: see `device_data`
+    test: PyTree  # of the test split
+
+
+def make_programs(experiment: Experiment, compiled: dict | None = None) -> Programs:
     """Compile-ready programs, with images, tables and frozen networks on the devices; see `train` for `compiled`."""
-    everywhere, key = mesh.replicated(made.mesh), jax.random.key(made.config.seed)
-    mark = _mark(made)
-    programs = {} if compiled is None else compiled
-    if mark not in programs:
-        programs.clear()  # one at a time: others are rarely asked for again
-        programs[mark] = _programs(made, everywhere)
-    images = measure.device_data(made.dataset.train, key, made.mesh)
-    same = made.dataset.test is made.dataset.train  # the folds of one split
-    test = images if same else measure.device_data(made.dataset.test, key, made.mesh)
-    return Device(*programs[mark], mesh.put_replicated(made.frozen, made.mesh), images, test)
+    jitted = {} if compiled is None else compiled
+    mark = _mark(experiment)
+    if mark not in jitted:
+        jitted.clear()  # one run's at a time: others are rarely asked for again
+        jitted[mark] = _jitted(experiment)
+    dataset, mesh = experiment.dataset, experiment.mesh
+    key = jax.random.key(experiment.config.seed)
+    train = device_data(dataset.train, key, mesh)
+    same = dataset.test is dataset.train  # the folds of one split
+    return Programs(
+        **jitted[mark],
+        frozen=put_replicated(experiment.frozen, mesh),
+        train=train,
+        test=train if same else device_data(dataset.test, key, mesh),
+    )
 
 
-def _mark(made: Experiment) -> str:
+def device_data(split: Split, key, mesh: Mesh) -> PyTree:
+    """What the steps read beside the batch: the seed's key, tables and, of a resident split, images and labels."""
+    data = {"key": key, "given": split.given}
+    if split.images is not None:
+        data |= {"images": split.images, "labels": split.labels}
+    if split.mask is not None:
+        data["mask"] = split.mask
+    return put_replicated(data, mesh)
+
+
+def _mark(experiment: Experiment) -> str:
     """Equal for runs whose programs are the same, whatever their seeds and their teachers' weights are."""
-    networks = json.dumps([made.taught_by, made.recipe.skip], sort_keys=True)
-    return build.digest(made, but=("seed", "teachers")) + networks
+    networks = json.dumps([experiment.teacher_specs, experiment.recipe.skip], sort_keys=True)
+    return digest(experiment, but=("seed", "teachers")) + networks
 
 
-def _programs(made: Experiment, everywhere) -> tuple[Callable, ...]:
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, plans.abstract_state(made))
-    step = steps.make_train_step(made.recipe)
-    jitted = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
-    evaluate = steps.make_eval_step(made.recipe.build.apply, made.metrics, made.recipe.dtype)
-    return (
-        jitted(step), jitted(steps.make_chunk(step)),
-        jax.jit(evaluate, out_shardings=(everywhere, mesh.batch_sharding(made.mesh))),
-        jax.jit(made.recipe.source.report, out_shardings=everywhere),
-    )  # fmt: skip
+def _jitted(experiment: Experiment) -> dict[str, Callable]:
+    """The programs by their names in `Programs`."""
+    recipe = experiment.recipe
+    everywhere = replicated(experiment.mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
+    step = steps.make_train_step(recipe)
+    evaluate = steps.make_eval_step(recipe.build.apply, experiment.metrics, recipe.dtype)
+    train_jit = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
+    return {
+        "step": train_jit(step),
+        "chunk": train_jit(steps.make_chunk(step)),
+        "evaluate": jax.jit(evaluate, out_shardings=(everywhere, batch_sharding(experiment.mesh))),
+        "report": jax.jit(recipe.source.report, out_shardings=everywhere),
+    }

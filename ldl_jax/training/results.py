@@ -14,7 +14,6 @@ from ldl_jax.evaluation.passes import reduce
 from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.report.result import Evaluation
 from ldl_jax.report.table import table
-from ldl_jax.training import log as training_log
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.measure import Measured
 from ldl_jax.training.steps import TrainState
@@ -52,7 +51,7 @@ def write(experiment: Experiment, folder: Path, state: TrainState, measured: dic
     paths += draw(experiment, folder, test)
     paths += report(experiment, folder, test) if full else []
     paths.append(files.write_json(folder / workdir.SUMMARY, summary))
-    _tell(log, summary, [*paths, folder / training_log.METRICS])
+    _tell(log, summary, [*paths, folder / workdir.METRICS])
     return summary
 
 
@@ -148,8 +147,8 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
 
     suites = [test.to_json()]  # the page takes dicts; it is to take the `Evaluation` itself
     return [
-        files.write_json(folder / "evaluation.json", {"seed": test.seed, "suites": suites}),
-        page.write(folder / "report.html", suites, title=_name(experiment), facts=_facts(experiment)),
+        files.write_json(folder / workdir.EVALUATION, {"seed": test.seed, "suites": suites}),
+        page.write(folder / workdir.REPORT, suites, title=_name(experiment), facts=_facts(experiment)),
     ]
 
 
@@ -177,7 +176,7 @@ def write_predictions(folder: Path, measured: dict[str, Measured], classes) -> l
     """One predictions/<split>.npz each: logits f32[n, K], label i32[n], index i32[n], classes str[K]."""
     names = np.array(classes, np.str_)
     return [
-        files.write_npz(folder / "predictions" / f"{split}.npz", **part.predictions, classes=names)
+        files.write_npz(workdir.predictions_file(folder, split), **part.predictions, classes=names)
         for split, part in measured.items()
     ]
 
@@ -187,10 +186,10 @@ def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
     from ldl_jax.report import run_plots  # matplotlib, which nothing else needs
 
     name, floor = _name(experiment), test.raw.figures["ece"].floor
-    rows = training_log.read(folder / training_log.METRICS)
+    rows = workdir.read_log(folder / workdir.METRICS)
     return [
-        run_plots.reliability(folder / "reliability.png", test.raw.curves["reliability"], title=name, floor=floor),
-        run_plots.curves(folder / "curves.png", rows, title=name),
+        run_plots.reliability(folder / workdir.RELIABILITY, test.raw.curves["reliability"], title=name, floor=floor),
+        run_plots.curves(folder / workdir.CURVES, rows, title=name),
     ]
 
 

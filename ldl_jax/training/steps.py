@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from ldl_jax import optimizer as opt
+from ldl_jax import optimizer
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
 from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.metrics.base import Metric, Seen
@@ -62,18 +62,18 @@ def init_state(recipe: Recipe, key) -> TrainState:
     """The state at step 0, a pure function of the seed's key."""
     variables = recipe.build.init(jax.random.fold_in(key, INIT))
     auxiliary_key = jax.random.fold_in(key, AUXILIARY)
-    made = {
-        name: auxiliary.init(jax.random.fold_in(auxiliary_key, number))
-        for number, (name, auxiliary) in enumerate(recipe.auxiliaries.items())
-    }
-    params = {"model": variables["params"], "auxiliary": {name: both[0] for name, both in made.items()}}
+    auxiliary_params = {}
+    auxiliary_states = {}
+    for number, (name, auxiliary) in enumerate(recipe.auxiliaries.items()):
+        auxiliary_params[name], auxiliary_states[name] = auxiliary.init(jax.random.fold_in(auxiliary_key, number))
+    params = {"model": variables["params"], "auxiliary": auxiliary_params}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=recipe.build.optimizer.init(params),
         labels=recipe.source.init(jax.random.fold_in(key, LABELS), variables),
-        auxiliary={name: both[1] for name, both in made.items()},
+        auxiliary=auxiliary_states,
         ema=jax.tree.map(jnp.copy, dict(variables)) if recipe.ema else {},
     )
 
@@ -155,16 +155,22 @@ def prepare(recipe: Recipe, frozen: PyTree, data: PyTree, batch: PyTree, step: A
         if auxiliary.views is not None:
             views = auxiliary.views(key, views[0])
     mask = jnp.min(jnp.where(share > 0, mask[partner], 1), axis=1)
-    every = any(auxiliary.teacher_views for auxiliary in recipe.auxiliaries.values())
-    shown = views if every else views[:1]
-    teacher = tuple(
-        forward(lambda x, look=look, variables=variables: (look(variables, x), ()), shown)[0]
-        for look, variables in zip(recipe.teachers, frozen, strict=True)
-    )
+    # Frozen networks look once, for labels and auxiliaries alike.
+    all_views = any(auxiliary.teacher_views for auxiliary in recipe.auxiliaries.values())
+    teacher = _look(recipe.teachers, frozen, views if all_views else views[:1])
     return Batch(
         image=views, clean=clean if recipe.source.clean else None, index=batch["index"], label=label, given=given,
-        partner=partner, share=share, mask=mask, teacher=jax.lax.stop_gradient(teacher), step=step, key=key,
+        partner=partner, share=share, mask=mask, teacher=teacher, step=step, key=key,
     )  # fmt: skip
+
+
+def _look(teachers: tuple[Callable, ...], frozen: PyTree, image: Array) -> tuple[Outputs, ...]:
+    """Outputs of each frozen network on views [V, B, H, W, C], without a gradient."""
+    outputs = []
+    for apply, variables in zip(teachers, frozen, strict=True):
+        evaluated = forward(lambda merged, apply=apply, variables=variables: (apply(variables, merged), ()), image)[0]
+        outputs.append(evaluated)
+    return jax.lax.stop_gradient(tuple(outputs))
 
 
 def _loss(recipe: Recipe, state: TrainState, batch: Batch, params):
@@ -216,37 +222,39 @@ def make_train_step(recipe: Recipe) -> Callable:
     weights, batches and boxes (`mixing.base.paste_box` makes such an image). Raises ValueError while it is traced,
     where one of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
     """
-    optimizer = recipe.build.optimizer
+    transformation = recipe.build.optimizer
 
     def train_step(state, frozen, data, batch):
         batch = prepare(recipe, frozen, data, batch, state.step)
         grad = jax.value_and_grad(partial(_loss, recipe, state, batch), has_aux=True)
         (loss, (outputs, targets, batch_stats, auxiliary, losses, clean_logits)), grads = grad(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+        updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        moved = opt.updated(opt_state, recipe.accumulate)
+        moved = optimizer.updated(opt_state, recipe.accumulate)
+
+        # The label source comes after the optimizer, since it may follow the network, and so does the average.
         model = {"params": params["model"], "batch_stats": batch_stats}
-        seen = jax.lax.stop_gradient((outputs, targets))
-        forward = Forward(*seen, clean_logits, **model, updated=moved)
-        labels = recipe.source.update(state.labels, batch, forward)
+        outputs, targets = jax.lax.stop_gradient((outputs, targets))
+        passed = Forward(outputs=outputs, targets=targets, clean_logits=clean_logits, **model, updated=moved)
+        labels = recipe.source.update(state.labels, batch, passed)
         ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}
-        new = TrainState(state.step + 1, params, batch_stats, opt_state, labels, auxiliary, ema)
+        new = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        new = new.replace(labels=labels, auxiliary=auxiliary, ema=ema)
+
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
         if clean_logits is not None:
             finite &= jnp.isfinite(clean_logits).all()
         count = state.step // recipe.accumulate
         if recipe.skip:
-            count = opt.count(state.opt_state)  # of the updates that were not skipped
+            count = optimizer.count(state.opt_state)  # of the updates that were not skipped
             masked = batch._replace(mask=jnp.where(finite, batch.mask, 0))  # what is used of it: rows, that is all
-            new = unless_finite(finite, state, new, recipe.source.update(state.labels, masked, forward))
-        scalars = {
-            "loss": loss,
-            "grad_norm": norm,
-            "learning_rate": jnp.asarray(recipe.schedule(count), recipe.dtype),
-            "finite": finite,
-            **({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}),
-        }
+            new = unless_finite(finite, state, new, recipe.source.update(state.labels, masked, passed))
+        rate = jnp.asarray(recipe.schedule(count), recipe.dtype)
+        scalars = {"loss": loss, "grad_norm": norm, "learning_rate": rate, "finite": finite}
+        if len(losses) > 1:
+            scalars |= {f"loss_{name}": value for name, value in losses.items()}
         return new, scalars
 
     return train_step

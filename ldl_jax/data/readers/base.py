@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"  # the first bytes of such a file
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the pixels in [0, 1]
 
 
@@ -48,12 +50,13 @@ def tensorflow(what: str = "config.data.resident=False"):
 
 
 _OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavailable>", "Node: "  # and indented lines
+LONGEST = 160  # characters of a reason
 _NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
 
 
-def reason_of(error: Exception, most: int = 160) -> str:
+def reason_of(error: Exception) -> str:
     """An error's text without line breaks and without what TensorFlow adds about its graph."""
     lines = str(getattr(error, "message", None) or error).splitlines()
     lines = [line for line in lines if not line[:1].isspace() and not line.startswith(_OF_GRAPHS)]
     text = " ".join(_NODES.sub("", " ".join(lines)).split())
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.data.readers.base import tensorflow
+from ldl_jax.data.readers.base import JPEG, tensorflow
 
 LARGEST = 8192  # pixels of a side that an image is brought to
 EPOCHS = 2**31  # seeds below 2**32 and epochs below this make one i64
 ATTEMPTS = 10  # boxes that are drawn before the middle is taken, as torchvision does
-JPEG = b"\xff\xd8\xff"  # the first bytes of a file; what has others is decoded as PNG
 
 
 class View(NamedTuple):
@@ -111,6 +110,7 @@ def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bo
             image = tf.image.decode_png(content, channels)
             return tf.image.crop_to_bounding_box(image, *tf.unstack(box(_png_size(content))))
 
+        # What does not begin as a JPEG is decoded as PNG.
         return tf.cond(
             tf.strings.substr(content, 0, len(JPEG)) == JPEG,
             lambda: tf.image.decode_and_crop_jpeg(content, box(tf.image.extract_jpeg_shape(content)[:2]), **exact),

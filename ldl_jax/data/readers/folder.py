@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax.data.readers import cache as caches
-from ldl_jax.data.readers.base import tensorflow
+from ldl_jax.data.readers import array_cache
+from ldl_jax.data.readers.base import IMAGE_ENDINGS, tensorflow
 from ldl_jax.errors import Unreadable
 
-ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
 ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet's: file name, class, box; a line for each image of images/
 LISTING = 1  # raise it where the same folder comes to another index
 SETTLED = 3  # seconds: a folder changed later than that before it was listed may change again in the same tick
@@ -82,8 +81,8 @@ def listing(folder: Path) -> Listing:
 
 def kept_listing(folder: Path, index: Path) -> Listing:
     """`listing` from the index kept in `index` or, where there is none or a folder has changed, made and kept."""
-    path = index / f"{caches.key('listing', LISTING, str(folder.absolute()))}.npz"
-    kept = caches.load(path)
+    path = array_cache.path_of(index, "listing", LISTING, str(folder.absolute()))
+    kept = array_cache.load(path)
     if kept is not None and np.array_equal(_times(kept["folders"].tolist()), kept["times"]):
         classes = tuple(os.fsdecode(name) for name in kept["classes"].tolist())
         return Listing(folder, classes, kept["names"], kept["labels"])
@@ -94,7 +93,7 @@ def kept_listing(folder: Path, index: Path) -> Listing:
     if begun - times.max() > SETTLED * 10**9:
         classes = np.array([os.fsencode(name) for name in found.classes])
         held = {"names": found.names, "labels": found.labels, "classes": classes, "folders": folders, "times": times}
-        caches.save(path, held)
+        array_cache.save(path, held)
     return found
 
 
@@ -124,7 +123,9 @@ def _listed(folder: Path) -> tuple[Listing, list[Path]]:
         return _annotated(folder, [name for names in inside for name in names]), [*seen, folder / ANNOTATIONS]
     for place, names in zip(places, inside, strict=True):
         if not names:
-            raise ValueError(f"{place}: this class has no image ({', '.join(ENDINGS)}); remove the folder, or fill it")
+            raise ValueError(
+                f"{place}: this class has no image ({', '.join(IMAGE_ENDINGS)}); remove the folder, or fill it"
+            )
     return _in_order(folder, {place.name: names for place, names in zip(places, inside, strict=True)}), seen
 
 
@@ -143,7 +144,7 @@ def _images_in(place: Path, folder: Path) -> tuple[list[str], list[Path]]:
         deeper[:] = [name for name in deeper if not name.startswith(".")]
         seen.append(Path(where))
         above = Path(where).relative_to(folder).as_posix()
-        found += [f"{above}/{n}" for n in files if n.lower().endswith(ENDINGS) and not n.startswith(".")]
+        found += [f"{above}/{n}" for n in files if n.lower().endswith(IMAGE_ENDINGS) and not n.startswith(".")]
     return found, seen
 
 

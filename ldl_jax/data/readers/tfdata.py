@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ldl_jax.data.base import Split
-from ldl_jax.data.readers.base import Source, reason_of, tensorflow
+from ldl_jax.data.readers.base import JPEG, PNG, Source, reason_of, tensorflow
 from ldl_jax.data.readers.crops import ATTEMPTS, View, attempts, decoder, uniform
 from ldl_jax.errors import Unreadable, warn
 
 # Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
 AHEAD = 4096, 64
+AT_ONCE = 512  # images decoded together where a whole split is brought into memory
 LOST = 8  # batches of an evaluation, in a row without an image that can be read, after which 'skip' gives up
 
 
@@ -46,14 +47,14 @@ def split(source: Source, view: View, on_error: str) -> Split:
     return Split(source.num_examples, shape, stream=stream)
 
 
-def resident(streamed: Split, title: str, batch_size: int = 512) -> Split:
+def resident(streamed: Split, title: str) -> Split:
     """A streamed split whole in memory, as evaluation shows it."""
     from tqdm import tqdm
 
     count = streamed.num_examples
     images, labels = np.empty((count, *streamed.shape), np.uint8), np.empty(count, np.int32)
     mask = np.empty(count, np.float32)
-    parts = [np.arange(n, min(n + batch_size, count), dtype=np.int32) for n in range(0, count, batch_size)]
+    parts = [np.arange(n, min(n + AT_ONCE, count), dtype=np.int32) for n in range(0, count, AT_ONCE)]
     batches = streamed.stream(((0, part) for part in parts), None)
     for batch in tqdm(batches, f"decoding {title}", len(parts), unit="batch", leave=False, disable=None):
         place = batch["index"]
@@ -218,7 +219,7 @@ class _Stream:
 
     def _reason(self, content: bytes, error: Exception) -> str:
         """Why an image that was read cannot be shown."""
-        if content[:3] != b"\xff\xd8\xff" and content[:4] != b"\x89PNG":
+        if not content.startswith((JPEG, PNG)):
             return "is neither JPEG nor PNG"
         try:
             shape = tensorflow().io.decode_image(content, self.source.channels, expand_animations=False).shape

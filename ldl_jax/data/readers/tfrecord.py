@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax.data.readers import cache as caches
+from ldl_jax.data.readers import array_cache
 from ldl_jax.data.readers.base import reason_of, tensorflow
 from ldl_jax.errors import Unreadable, warn
 
@@ -102,8 +102,8 @@ def source(made: Prepared, split: str, *, field: str, order: str, index: Path, o
         raise ValueError(f"{field} is {split!r}; {made.folder} has {', '.join(made.splits)}")
     paths, lengths = made.splits[split]
     facts = [[os.path.basename(path), *_facts(path)] for path in paths]
-    kept_at = index / f"{caches.key('records', WALK, order, facts, lengths)}.npz"
-    kept = caches.load(kept_at)
+    kept_at = array_cache.path_of(index, "records", WALK, order, facts, lengths)
+    kept = array_cache.load(kept_at)
     if kept is None:
         shards, faults = _walked(paths, lengths, f"{made.folder} ({split})", on_error)
         if order == "id":
@@ -113,7 +113,7 @@ def source(made: Prepared, split: str, *, field: str, order: str, index: Path, o
         if faults:  # not kept: the next run may find them mended
             warn(f"{'; '.join(faults)}; what is lost counts for nothing (config.data.on_error='skip')")
         else:
-            caches.save(kept_at, kept)
+            array_cache.save(kept_at, kept)
     return Records(made, Shards(paths, *(kept[name] for name in Shards._fields[1:])))
 
 

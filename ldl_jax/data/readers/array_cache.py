@@ -4,28 +4,24 @@ Nothing that is out of date is removed; the folder may be deleted at any time.
 """
 
 import hashlib
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ldl_jax import files
-from ldl_jax.errors import one_line, warn
+from ldl_jax.errors import UnreadableFile, warn
 
 DIGEST = "sha256"  # entry of the file: the digest of all the others
 
 
-def folder(chosen: str, name: str) -> Path:
-    """The folder that was chosen or, for '', ldl_jax/<name> below $XDG_CACHE_HOME or ~/.cache."""
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldl_jax" / name
+def folder(chosen: str) -> Path:
+    """The folder that was chosen or, for '', ldl_jax/images below $XDG_CACHE_HOME or ~/.cache."""
+    return Path(chosen) if chosen else files.cache_folder("images")
 
 
-def key(*parts) -> str:
-    """A file name for what was made from these JSON values: the SHA-256 of them, in hexadecimal."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def path_of(place: Path, *parts) -> Path:
+    """The file in a folder for what is made from these JSON values: its name is their SHA-256."""
+    return place / f"{files.digest(parts)}.npz"
 
 
 def load(path: Path) -> dict[str, np.ndarray] | None:
@@ -33,14 +29,15 @@ def load(path: Path) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        if str(arrays.pop(DIGEST)) != _digest(arrays):
-            raise ValueError("its content has another SHA-256")
-    except Exception as error:  # whatever a damaged file leads to
-        warn(f"{path} is damaged and will be made again ({one_line(error)})")
-        return None
-    return arrays
+        arrays = files.read_npz(path)
+    except UnreadableFile as error:
+        reason = error.reason
+    else:
+        if str(arrays.pop(DIGEST, "")) == _digest(arrays):
+            return arrays
+        reason = "its content has another SHA-256"
+    warn(f"{path} is damaged and will be made again ({reason})")
+    return None
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,109 @@
+"""Train with two versions of the package, in one environment, and compare every number bitwise.
+
+python tests/golden/beside.py OLD NEW   (two checkouts; the environment's python runs both)
+
+Each case is trained by OLD and by NEW, and OLD's run is cut back to a checkpoint and taken to the end by NEW. Compared
+are metrics.jsonl, weights, predictions, calibration, summary, evaluation, and every leaf of the last checkpoint. The
+exit status is 1 where a number differs.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+CONFIG = Path(__file__).parent / "digits.py"
+CASES = {
+    "hard": (),
+    "online": ("labels.name=online", "labels.online.write=clean", "mixing.name=cutmix", "optimizer.ema=0.9"),
+    "classwise": ("labels.name=classwise", "labels.classwise.write=clean", "mixing.name=ricap",
+                  "optimizer.accumulate=2"),
+    "mean_teacher": ("labels.name=mean_teacher", "optimizer.clip_norm=1.0"),
+    "peer": ("labels.name=peer", "optimizer.nesterov=True"),
+    "kd": ("labels.name=blend", "labels.blend.parts=('hard','teacher')", "labels.blend.weights=(0.1,0.9)",
+           "labels.teacher.soft=True", "labels.teacher.temperature=4.0", "teachers=('hard',)"),
+    "hint": ("auxiliary.names=('hint',)", "teachers=('hard',)", "mixing.name=mixup"),
+    "jsd": ("auxiliary.names=('jsd',)", "train.on_nonfinite=skip_step"),
+    "folds": ("data.folds=5", "data.fold=2", "data.examples=1000", "model.dtype=bfloat16", "labels.name=smooth"),
+    "chunks": ("train.chunk_steps=4", "data.resident=False", "labels.name=online"),
+}  # fmt: skip
+COMMON = ("model.dtype=float32", "data.holdout=100", "eval.report=True", "train.max_steps=33")
+
+
+def train(tree: Path, folder: Path, name: str, environment: dict) -> None:
+    """Train a case, or take it to its end, with the package of `tree`; runs lie below `folder`."""
+    fields = {field.partition("=")[0]: field for field in (*COMMON, *CASES[name])}
+    words = [f"--config={CONFIG}", f"--workdir={name}", *(f"--config.{field}" for field in fields.values())]
+    subprocess.run(
+        [sys.executable, "-m", "ldl_jax.main", *words], cwd=folder, env={**environment, "PYTHONPATH": str(tree)},
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def numbers(run: Path) -> dict[str, np.ndarray]:
+    """Everything that a run left, by name."""
+    import orbax.checkpoint as ocp
+    from jax.tree_util import keystr, tree_flatten_with_path
+
+    everything = {}
+    for path in sorted([*run.glob("*.npz"), *run.glob("predictions/*.npz")]):
+        with np.load(path, allow_pickle=False) as file:
+            everything |= {f"{path.relative_to(run)}:{member}": file[member] for member in file.files}
+    last = max((path for path in (run / "checkpoints").iterdir() if path.is_dir()), key=lambda path: int(path.name))
+    state = ocp.StandardCheckpointer().restore((last / "state").absolute())
+    everything |= {keystr(path): np.asarray(leaf) for path, leaf in tree_flatten_with_path(state)[0]}
+    for name in ("metrics.jsonl", "calibration.json", "summary.json", "evaluation.json"):
+        text = (run / name).read_text()
+        everything[name] = np.array(text)
+    return everything
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """The names of all that differs between two runs."""
+    here, there = numbers(one), numbers(other)
+    names = [name for name in {**here, **there} if (name in here) != (name in there)]
+    return names + [
+        name for name in here if name in there and here[name].tobytes() != there[name].tobytes()
+    ]  # fmt: skip
+
+
+def cut_back(run: Path) -> None:
+    """Make a finished run one that was killed after its last checkpoint but one."""
+    steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.is_dir())
+    shutil.rmtree(run / "checkpoints" / str(steps[-1]))
+    for name in (f"checkpoints/{steps[-1]}.sha256", "model.npz", "summary.json"):
+        (run / name).unlink()
+
+
+def main(old: Path, new: Path) -> int:
+    """Compare all cases; returns the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        environment |= {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(work / "cache")}
+        for part in ("old", "new", "resumed"):
+            (work / part).mkdir()
+        failed = []
+        for name in CASES:
+            train(old, work / "old", name, environment)
+            train(new, work / "new", name, environment)
+            shutil.copytree(work / "old" / name, work / "resumed" / name)
+            if not (work / "resumed" / "hard").exists():
+                shutil.copytree(work / "old" / "hard", work / "resumed" / "hard")
+            cut_back(work / "resumed" / name)
+            train(new, work / "resumed", name, environment)
+            for part in ("new", "resumed"):
+                unequal = differences(work / "old" / name, work / part / name)
+                count = len(numbers(work / "old" / name))
+                print(json.dumps({"case": name, "by": part, "compared": count, "different": unequal[:5]}), flush=True)
+                failed += unequal
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*(Path(word).resolve() for word in sys.argv[1:3])))
