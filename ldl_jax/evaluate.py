@@ -1,6 +1,7 @@
 """The command that measures how good and how well calibrated predictions are, of any framework.
 
-python -m ldl_jax.evaluate PREDICTIONS [PREDICTIONS ...] [--val FILE] [--ood FILE] [--human FILE] [--out DIR]
+python -m ldl_jax.evaluate PREDICTIONS [PREDICTIONS ...] [--val FILE [--calibrator NAME]] [--ood FILE] [--human FILE]
+    [--out DIR]
 
 A table for each file is printed; all figures are written to DIR/evaluation.json, and with their pictures to
 DIR/report.html. DIR is `evaluation` beside the first file unless given. What is read and how is told in
@@ -11,11 +12,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from ldl_jax import config
 from ldl_jax.cli import Once, Parser, folder, status
 from ldl_jax.errors import Usage
 
 RESULTS, REPORT = "evaluation.json", "report.html"
 ENDINGS = ("png", "svg")  # of pictures
+CALIBRATOR = "temperature"  # the default
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +31,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--val", metavar="FILE", action="append", default=[],
         help="predictions on other examples, to fit a temperature on; given once for each file, in their order",
+    )  # fmt: skip
+    made.add_argument(
+        "--calibrator", choices=config.plugs("calibrate"), default=CALIBRATOR,
+        help="what is fitted on the predictions of --val, with its default options; temperature unless given",
     )  # fmt: skip
     made.add_argument(
         "--ood", metavar="FILE", action="append", default=[],
@@ -52,39 +59,57 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     Raises ValueError in one sentence before anything is written.
     """
     from ldl_jax import files
-    from ldl_jax.evaluation import evaluation as suite
-    from ldl_jax.evaluation import human as votes
-    from ldl_jax.evaluation import predictions
-    from ldl_jax.report import page, suite_table
-    from ldl_jax.report import plots as pictures
+    from ldl_jax.evaluation import evaluation
+    from ldl_jax.report import page, plots, suite_table
 
+    # What is asked for, checked before a file is opened.
     endings = _endings(chosen.figures)
+    paths = _paths(chosen)
+    out = folder(Path(chosen.out) if chosen.out else paths[0].parent / "evaluation")
+    # All files are read and checked before anything is measured.
+    tests, beside = _read(chosen, paths)
+    evaluations = [
+        evaluation.measure(test, **given, calibrator=chosen.calibrator, seed=chosen.seed)
+        for test, given in zip(tests, beside, strict=True)
+    ]
+    # The table of each, then the files.
+    suites = [measured.to_json() for measured in evaluations]  # the report takes dicts; it is to take `evaluations`
+    for suite in suites:
+        print(suite_table.table(suite), end="\n\n")
+    report = page.page(suites, title=chosen.title)
+    return [
+        files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": suites}),
+        files.write(out / REPORT, report),
+        *(plots.save(suites, out, endings) if endings else []),
+    ]
+
+
+def _paths(chosen: argparse.Namespace) -> list[Path]:
+    """The files to measure. Raises Usage where options do not go together."""
     paths = [Path(path) for path in chosen.predictions]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise Usage(f"{twice} is given twice; allowed is each file once")
     if chosen.seed < 0:
         raise Usage(f"--seed is {chosen.seed}; allowed are numbers from 0")
-    out = folder(Path(chosen.out) if chosen.out else paths[0].parent / "evaluation")
-    beside = {"val": _for_each("--val", chosen.val, paths), "ood": _for_each("--ood", chosen.ood, paths)}
-    read = [predictions.read(path, labels=chosen.labels, kind=chosen.kind) for path in paths]
-    named = [_named(given, name, chosen.classes) for given, name in zip(read, names(paths), strict=True)]
-    vals = _read_each(beside["val"], lambda path: predictions.read(path, kind=chosen.kind))
-    oods = _read_each(beside["ood"], lambda path: predictions.read(path, kind=chosen.kind, labelled=False))
-    humans = [votes.read(chosen.human, given) if chosen.human else None for given in named]
-    _warn_of_test(named, beside["val"], vals)
-    found = [
-        suite.measure(given, val=val, ood=ood, human=human, seed=chosen.seed)
-        for given, val, ood, human in zip(named, vals, oods, humans, strict=True)
-    ]
-    for one in found:
-        print(suite_table.table(one), end="\n\n")
-    report = page.page(found, title=chosen.title)
-    return [
-        files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found}),
-        files.write(out / REPORT, report),
-        *(pictures.save(found, out, endings) if endings else []),
-    ]
+    if chosen.calibrator != CALIBRATOR and not chosen.val:
+        raise Usage(f"--calibrator={chosen.calibrator} is fitted on the predictions of --val, which is not given")
+    return paths
+
+
+def _read(chosen: argparse.Namespace, paths: list[Path]) -> tuple[list, list[dict]]:
+    """The predictions of the files, and what stands beside each: 'val', 'ood' and 'human', or None."""
+    from ldl_jax.evaluation import human, predictions
+
+    val_paths, ood_paths = _for_each("--val", chosen.val, paths), _for_each("--ood", chosen.ood, paths)
+    tests = [predictions.read(path, labels=chosen.labels, kind=chosen.kind) for path in paths]
+    tests = [_named(test, name, chosen.classes) for test, name in zip(tests, names(paths), strict=True)]
+    vals = _read_each(val_paths, lambda path: predictions.read(path, kind=chosen.kind))
+    oods = _read_each(ood_paths, lambda path: predictions.read(path, kind=chosen.kind, labelled=False))
+    humans = [human.read(chosen.human, test) if chosen.human else None for test in tests]
+    _warn_of_test(tests, val_paths, vals)
+    beside = zip(vals, oods, humans, strict=True)
+    return tests, [{"val": val, "ood": ood, "human": table} for val, ood, table in beside]
 
 
 def _endings(text: str) -> tuple[str, ...]:
@@ -144,28 +169,17 @@ def names(paths: list[Path]) -> list[str]:
 
 
 def _warn_of_test(tests: list, paths: list[Path | None], vals: list) -> None:
-    """Tell where predictions that a temperature is fitted on are among those that are reported."""
+    """Tell where predictions that a calibrator is fitted on are among those that are reported."""
+    from ldl_jax.evaluation import predictions
+
     for path, val in {path: val for path, val in zip(paths, vals, strict=True) if path is not None}.items():
         for test in tests:
-            if same(test, val):
+            if predictions.same(test, val):
                 print(
                     f"warning: --val {path} holds the predictions of {test.name}; fitted on what is reported, a "
                     "temperature flatters",
                     file=sys.stderr,
                 )
-
-
-def same(one, other) -> bool:
-    """Whether two `Predictions` hold the same numbers and labels, however they are stored."""
-    import numpy as np
-
-    if one.values.shape != other.values.shape or not np.array_equal(one.label, other.label):
-        return False
-    rows = max(1, 2**20 // one.values.shape[1])
-    return all(
-        np.array_equal(one.values[first : first + rows], other.values[first : first + rows])
-        for first in range(0, len(one.values), rows)
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

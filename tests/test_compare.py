@@ -12,6 +12,7 @@ from ldl_jax import compare, config, files
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import runs
+from ldl_jax.evaluation.comparison import FIGURES
 from ldl_jax.report import comparison
 
 N, K = 200, 3
@@ -65,7 +66,7 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
             np.array([figures(seed, strength, temperature) for seed in range(3)]) for strength in (1.0, 1.6)
         )
         for place, name in enumerate(("accuracy", "nll")):
-            if name not in compare.FIGURES[state]:
+            if name not in FIGURES[state]:
                 continue
             found = made["groups"][1][state][name]
             assert found["mean"] == pytest.approx(online[:, place].mean(), rel=1e-5)

@@ -12,12 +12,11 @@ from frame import softmax
 from scipy.special import entr, log_softmax
 
 from ldl_jax import evaluate, files
-from ldl_jax.evaluation import binning as base
-from ldl_jax.evaluation import curves, predictions
+from ldl_jax.evaluation import curves, fitting, passes, predictions
 from ldl_jax.evaluation import evaluation as suite
 from ldl_jax.evaluation import human as votes
-from ldl_jax.metrics import mass
-from ldl_jax.report.table import KNOWN
+from ldl_jax.metrics import base, marginal
+from ldl_jax.report.result import Evaluation, State
 
 N, K = 60, 4
 DRAW = np.random.default_rng(0)
@@ -51,6 +50,11 @@ def given(**changed):
     return predictions.Predictions("x", TEST["logits"], TEST["label"], "logits")._replace(**changed)
 
 
+def measured(name=""):
+    """What a measurement gives, without any figure."""
+    return Evaluation(name, 0, 0, None, "", "", 0, (), None, State({}, {}), None)
+
+
 def test_the_command_prints_a_table_and_writes_json(folder, capsys):
     beside = ("--val", folder / "holdout.npz", "--ood", folder / "odd.npy", "--human", folder / "votes.npy")
     assert run(folder / "test.npz", *beside) == 0
@@ -79,9 +83,8 @@ def test_the_command_prints_a_table_and_writes_json(folder, capsys):
     assert found["scaled"]["figures"]["accuracy"]["value"] == figures["accuracy"]["value"]
     for name, figure in figures.items():
         assert figure["value"] is not None, name
-        assert figure["group"] in suite.GROUPS, name
-        assert name in KNOWN, name
-    assert set(figures) == {name for names in suite.GROUPS.values() for name in names} - {"top5"}
+        assert figure["group"] == base.shown()[name].group, name
+    assert list(figures) == [name for name in base.shown() if name not in ("top5", "ece_floor")]
     page = (folder / "evaluation" / evaluate.REPORT).read_text()
     assert f"{figures['ece']['value'] * 100:.2f}" in page
     sweep = found["scaled"]["curves"]["temperature"]
@@ -127,7 +130,7 @@ def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, mo
 
 
 def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
+    monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
@@ -136,7 +139,7 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
 
 
 def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
+    monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
@@ -160,7 +163,7 @@ def test_files_are_named_by_what_tells_them_apart():
 
 def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or {"name": ""})
+    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or measured())
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "second.npz", **TEST)
@@ -177,7 +180,7 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
 
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or {"name": ""})
+    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or measured())
     monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "named.npz", **TEST, classes=np.array(list("abcd")))
@@ -204,14 +207,63 @@ def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
     places = suite._sample(0, whole)
     assert len(places) == 50
     part = softmax(large["logits"])[places]
-    np.testing.assert_allclose(predictions.probabilities(whole, places=places), part, atol=1e-6)
-    found = suite._of_matrix(whole, None, places)
-    assert found["ace"] == pytest.approx(
-        mass.ace(base.every_class(part.astype(np.float32), whole.label[places])), abs=1e-6
+    found = suite.measure(whole)
+    expected = marginal.ace(marginal.every_class(part.astype(np.float32), whole.label[places]))
+    assert found.raw.figures["ace"].value == pytest.approx(expected, abs=1e-6)
+    assert found.notes == (
+        "ACE, TACE, the marginal error and distances from votes but CE and KL are of 50 examples drawn from the 200",
     )
-    assert suite._notes(whole, None, places) == [
-        "ACE, TACE, the marginal error and distances from votes but CE and KL are of 50 examples drawn from the 200"
-    ]
+
+
+@pytest.mark.parametrize("name", fitting.names())
+def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
+    words = (folder / "test.npz", "--val", folder / "holdout.npz", f"--calibrator={name}")
+    assert run(*words) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    found = json.loads((folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail)["suites"][0]
+    applied = fitting.fit(given(values=VAL["logits"], label=VAL["label"]), name).transform(TEST["logits"])
+    expected = -log_softmax(np.asarray(applied, np.float64), -1)[np.arange(N), TEST["label"]].mean()
+    assert found["scaled"]["figures"]["nll"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert ("temperature" in found["scaled"]["curves"]) == (name == "temperature")
+    if name == "temperature":
+        assert "calibrator" not in found
+        return
+    assert found["temperature"] is None
+    fit = found["calibrator"]
+    assert (fit["calibrator"], fit["name"], fit["examples"]) == (name, "holdout", N)
+    assert not any(isinstance(value, list) for value in fit.values())
+    told = f"after the calibrator {name}, fitted on holdout (60 examples)"
+    assert told in said.out
+    assert told in (folder / "evaluation" / evaluate.REPORT).read_text()
+
+
+def test_calibrators_are_listed_and_need_predictions_to_be_fitted_on(folder, capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in fitting.names())
+    assert run(folder / "test.npz", "--calibrator=platt") == 2
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("platt", *fitting.names()))
+    assert run(folder / "test.npz", "--calibrator=vector") == 2
+    assert "--calibrator=vector is fitted on the predictions of --val, which is not given" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="calibrator is 'platt'; allowed are temperature, "):
+        fitting.fit(given(), "platt")
+
+
+def test_a_quick_look_has_the_figures_of_sums_that_the_full_one_has():
+    fitted = fitting.fit(given(values=VAL["logits"], label=VAL["label"]))
+    full, quick = (suite.measure(given(), fitted=fitted, full=full) for full in (True, False))
+    for state in ("raw", "scaled"):
+        whole, part = getattr(full, state), getattr(quick, state)
+        assert list(part.curves) == ["reliability"]
+        assert part.curves["reliability"] == whole.curves["reliability"]
+        for name, figure in part.figures.items():
+            assert figure == whole.figures[name]._replace(interval=None), name
+    assert {"accuracy", "nll", "brier", "ece"} <= set(quick.raw.figures)
+    assert "classwise_ece" in quick.scaled.figures
+    assert "aurc" not in quick.scaled.figures
 
 
 def test_votes_become_distributions_of_the_examples(tmp_path):
@@ -260,13 +312,13 @@ def test_the_kl_divergence_is_the_cross_entropy_less_the_entropy_of_the_votes_ho
     for scale in (1, 1000):
         logits = scale * TEST["logits"]
         cross = -(table * log_softmax(logits.astype(np.float64), -1)).sum(1).mean()
-        found = suite._human(given(values=logits), None, None, table)
-        assert found["table_cross_entropy"] == pytest.approx(cross, rel=1e-6)
-        assert found["table_kl"] == pytest.approx(cross - entr(table).sum(1).mean(), rel=1e-6)
+        found = suite.measure(given(values=logits), human=table).raw.figures
+        assert found["table_cross_entropy"].value == pytest.approx(cross, rel=1e-6)
+        assert found["table_kl"].value == pytest.approx(cross - entr(table).sum(1).mean(), rel=1e-6)
 
 
 def test_curves_are_those_of_the_definitions():
-    reduced = predictions.reduce(given())
+    reduced = passes.reduce(given())
     bins = curves.reliability(reduced)
     number = [next(i for i in range(15) if c <= (i + 1) / 15 + 1e-9) for c in reduced.confidence]
     np.testing.assert_array_equal(bins["count"], np.bincount(number, minlength=15))
@@ -279,7 +331,7 @@ def test_curves_are_those_of_the_definitions():
         pmf = np.convolve(pmf, [1 - p, p])  # of the number correct
     off = np.arange(len(pmf)) - c.sum()
     assert [classes[name][1] for name in ("variance", "third")] == pytest.approx([pmf @ off**2, pmf @ off**3])
-    fifths = predictions.reduce(given(values=np.full((N, 5), 0.2, np.float32), kind="probabilities"))
+    fifths = passes.reduce(given(values=np.full((N, 5), 0.2, np.float32), kind="probabilities"))
     assert curves.reliability(fifths)["count"][2] == N  # (2/15, 3/15]
     risk = curves.risk_coverage(reduced)
     assert risk["coverage"][-1] == 1

@@ -1,6 +1,7 @@
 """Metrics against numpy in float64, on random and on adverse predictions; sums that add up."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,11 @@ from frame import plug, softmax
 
 from ldl_jax import config
 from ldl_jax.metrics import calibration
-from ldl_jax.metrics.base import Seen, bin_number, count, masked_sum
+from ldl_jax.metrics.base import GROUPS, Seen, Stored, bin_number, count, masked_sum, shown
 
 NAMES = config.plugs("metrics")
+OF_STORED = config.plugs("metrics", "of")
+SIMULATED = {"ece_floor"}  # shown where the ECE is, and measured by simulation
 
 
 def random_case(classes, size=300, scale=2.0, seed=0):
@@ -277,3 +280,46 @@ def test_half_precision_is_summed_in_float32():
 def test_a_masked_sum_keeps_further_axes():
     rows, mask = np.arange(12.0).reshape(4, 3), np.array([1.0, 0, 1, 0])
     np.testing.assert_array_equal(masked_sum(jnp.asarray(rows), Seen(None, jnp.asarray(mask))), rows[0] + rows[2])
+
+
+def given_figures(name):
+    """The names of all figures that a metric gives, when everything that it may need is there."""
+    module = plug("metrics", name)
+    logits, label = random_case(7, size=40)
+    table, probs = softmax(logits), softmax(logits).astype(np.float32)
+    figures = set()
+    if name in NAMES:
+        metric, seen = module.make(7), Seen(label, np.ones(40, np.float32), {"table": table})
+        figures |= set(metric.value(metric.sums(jnp.asarray(logits), seen)))
+    if name in OF_STORED:
+        correct = probs.argmax(1) == label
+        figures |= set(module.of(Stored(probs.max(1), correct, 7, probs, label, table, probs.max(1) / 2)))
+    return figures - {"n"}
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES, *OF_STORED}))
+def test_a_metric_says_how_each_of_its_figures_is_shown(name):
+    module = plug("metrics", name)
+    assert given_figures(name) == set(module.SHOWN) - SIMULATED
+    for figure, how in module.SHOWN.items():
+        assert how.group in GROUPS, figure
+        assert how.better in ("lower", "higher", ""), figure
+        assert how.unit in ("%", "nat", ""), figure
+        assert shown()[figure] == how, figure  # no other file says it again
+
+
+def test_every_file_of_metrics_is_one():
+    folder = Path(calibration.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    assert files == {*NAMES, *OF_STORED}
+    assert len({(how.group, how.position) for how in shown().values()}) == len(shown())
+
+
+@pytest.mark.parametrize("name", OF_STORED)
+def test_a_metric_of_stored_predictions_says_nothing_of_what_is_not_given(name):
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.2, 1, 30)
+    figures = plug("metrics", name).of(Stored(confidence, draw.uniform(size=30) < confidence, 3))
+    assert set(figures) <= set(plug("metrics", name).SHOWN)
+    assert all(np.isfinite(value) for value in figures.values())
+    assert not {figure for figure in figures if figure.startswith(("ood", "table"))}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.stats import gamma
 
-from ldl_jax.evaluation import curves, predictions
+from ldl_jax.evaluation import curves, passes
 from ldl_jax.report import html, page
 from ldl_jax.report import plots as pictures
 from ldl_jax.report import run_plots as figures
@@ -161,7 +161,7 @@ def test_the_band_of_a_class_holds_95_percent_of_calibrated_models(size, sharp):
     correct = draw.random((number, size)) < confidence
     predicted = np.repeat(np.arange(number), size)
     nothing = np.zeros(number * size)
-    reduced = predictions.Reduced(
+    reduced = passes.Reduced(
         confidence.ravel(), correct.ravel(), predicted, predicted, nothing, nothing, nothing
     )  # fmt: skip
     sums = {name: np.array(values) for name, values in curves.classes(reduced, number).items()}

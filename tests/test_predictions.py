@@ -8,8 +8,9 @@ import pytest
 from frame import softmax
 
 from ldl_jax import files
-from ldl_jax.evaluation import predictions
-from ldl_jax.metrics import accuracy, brier, calibration, classwise, nll
+from ldl_jax.evaluation import passes, predictions
+from ldl_jax.metrics import accuracy, base, brier, calibration, classwise, nll
+from ldl_jax.metrics import table as table_metric
 
 N, K = 40, 5
 DRAW = np.random.default_rng(0)
@@ -206,11 +207,11 @@ def test_columns_and_sums_are_those_of_the_definitions_in_chunks_of_any_size(kin
     given = predictions.Predictions("x", values, LABEL, kind)
     metrics = {"nll": nll.make(K), "calibration": calibration.make(K)}
     for rows in (N, 16) if kind == "logits" else (16,):
-        found = predictions.reduce(given, rows=rows)
+        found = passes.reduce(given, rows=rows)
         for name, column in expected(LOGITS).items():
             np.testing.assert_allclose(getattr(found, name), column, rtol=2e-6, atol=1e-7, err_msg=name)
         assert found.nll.dtype == np.float64
-        sums = predictions.streamed(given, metrics, rows=rows)
+        sums = passes.streamed(given, metrics, rows=rows)
         assert sums["nll"] == pytest.approx(found.nll.mean(), rel=1e-6)
         assert sums["confidence"] == pytest.approx(found.confidence.mean(), rel=1e-6)
     if kind == "probabilities":
@@ -225,7 +226,7 @@ def test_probabilities_on_the_edges_of_bins_stay_in_them_for_every_class():
     label = np.array([draw.choice(K, p=p) for p in chances], np.int32)
     given = predictions.Predictions("x", (counts / 15).astype(np.float32), label, "probabilities")
     metrics = {m.__name__: m.make(K) for m in (accuracy, brier, calibration, classwise)}
-    found = predictions.streamed(given, metrics, rows=64)  # the last chunk is padded
+    found = passes.streamed(given, metrics, rows=64)  # the last chunk is padded
     hits, place = label[:, None] == np.arange(K), np.maximum(counts - 1, 0)
     gap = np.zeros((15, K))
     np.add.at(gap, (place, np.arange(K)), counts / 15 - hits)
@@ -252,38 +253,55 @@ def test_near_probabilities_rank_as_they_are():
     assert np.log(rows[0, 0]) == np.log(rows[0, 5])
     for label, hit in ((5, 1), (2, 1), (3, 0)):
         given = predictions.Predictions("x", rows, np.int32([label]), "probabilities")
-        assert predictions.streamed(given, {"accuracy": accuracy.make(7)})["top5"] == hit
+        assert passes.streamed(given, {"accuracy": accuracy.make(7)})["top5"] == hit
 
 
 def test_all_probabilities_at_once(monkeypatch):
     for values, kind in ((LOGITS, "logits"), (PROBS, "probabilities")):
         given = predictions.Predictions("x", values, LABEL, kind)
-        np.testing.assert_allclose(predictions.probabilities(given), PROBS, rtol=1e-6)
+        np.testing.assert_allclose(passes.one_pass(given, metrics={}).probs, PROBS, rtol=1e-6)
         monkeypatch.setattr(predictions, "ELEMENTS", 16 * K)  # the last chunk is padded
-        np.testing.assert_allclose(predictions.probabilities(given), PROBS, rtol=1e-6)
+        np.testing.assert_allclose(passes.one_pass(given, metrics={}).probs, PROBS, rtol=1e-6)
 
 
 def test_a_transform_comes_after_the_logits():
-    halved = predictions.reduce(predictions.Predictions("x", LOGITS, LABEL, "logits"), lambda x: x / 2, rows=N)
+    halved = passes.reduce(predictions.Predictions("x", LOGITS, LABEL, "logits"), lambda x: x / 2, rows=N)
     np.testing.assert_allclose(halved.nll, expected(LOGITS / 2)["nll"], rtol=2e-6)
-    of_probs = predictions.reduce(predictions.Predictions("x", PROBS, LABEL, "probabilities"), lambda x: x / 2, rows=N)
+    of_probs = passes.reduce(predictions.Predictions("x", PROBS, LABEL, "probabilities"), lambda x: x / 2, rows=N)
     np.testing.assert_allclose(of_probs.nll, halved.nll, rtol=1e-5)
 
 
 def test_a_probability_of_zero_counts_as_the_floor():
     values = np.tile(np.eye(K, dtype=np.float32)[0], (N, 1))
-    found = predictions.reduce(predictions.Predictions("x", values, LABEL, "probabilities"), rows=N)
-    np.testing.assert_allclose(found.nll, np.where(LABEL == 0, 0, -np.log(predictions.FLOOR)), rtol=1e-6)
+    found = passes.reduce(predictions.Predictions("x", values, LABEL, "probabilities"), rows=N)
+    np.testing.assert_allclose(found.nll, np.where(LABEL == 0, 0, -np.log(base.FLOOR)), rtol=1e-6)
     np.testing.assert_array_equal(found.brier, np.where(LABEL == 0, 0, 2))
     np.testing.assert_array_equal(found.entropy, 0)
 
 
 def test_some_examples_are_picked(monkeypatch):
     monkeypatch.setattr(predictions, "ELEMENTS", 16 * K)
-    places = np.array([0, 3, 15, 16, 39])
-    found = predictions.picked(predictions.Predictions("x", LOGITS, LABEL, "logits"), places)
-    np.testing.assert_array_equal(found.values, LOGITS[places])
-    np.testing.assert_array_equal(found.label, LABEL[places])
+    some = np.array([0, 3, 15, 16, 39])
+    given = predictions.Predictions("x", LOGITS, LABEL, "logits")
+    found = passes.one_pass(given, lambda logits: logits / 2, metrics={}, index=some, picked=some[1:])
+    np.testing.assert_array_equal(found.picked, LOGITS[some[1:]])  # as they are stored
+    np.testing.assert_allclose(found.probs, softmax(LOGITS / 2)[some], rtol=1e-6)
+    assert len(found.reduced.label) == N
+
+
+def test_a_pass_reads_the_matrix_once_and_gives_what_single_passes_give(monkeypatch):
+    given = predictions.Predictions("x", LOGITS, LABEL, "logits")
+    metrics, table = {"nll": nll.make(K), "table": table_metric.make(K)}, {"table": PROBS}
+    monkeypatch.setattr(predictions, "ELEMENTS", 16 * K)
+    read = []
+    original = predictions.chunks
+    monkeypatch.setattr(passes, "chunks", lambda *arguments: read.append(1) or original(*arguments))
+    found = passes.one_pass(given, metrics=metrics, given=table, index=np.arange(3), picked=np.arange(2))
+    assert len(read) == 1
+    for one, other in zip(found.reduced, passes.reduce(given), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.values == passes.streamed(given, metrics, given=table)
+    assert found.values["table_kl"] == pytest.approx(0, abs=1e-6)
 
 
 def test_chunks_are_of_one_size_and_padded(place):

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import spatial, special, stats
 
-from ldl_jax.evaluation import bootstrap as uncertainty
-from ldl_jax.evaluation import curves
-from ldl_jax.evaluation.predictions import Reduced
+from ldl_jax.evaluation import bootstrap, curves, simulation
+from ldl_jax.evaluation.passes import Reduced
 from ldl_jax.metrics import calibration, distribution
 from ldl_jax.metrics import ece_conventions as conventions
 
@@ -106,8 +105,8 @@ def test_the_default_is_the_ece_of_the_rest_of_the_package():
     found = conventions.ece(confidence, correct)
     place = conventions.guo15(confidence).place
     np.testing.assert_array_equal(place, np.argmax(calibration.bin_of(jax.numpy.asarray(confidence)), 1))
-    np.testing.assert_array_equal(place, uncertainty.place(confidence))
-    assert uncertainty.figures(confidence, correct)["ece"] == pytest.approx(found)
+    np.testing.assert_array_equal(place, bootstrap.bin_number(confidence))
+    assert bootstrap.figures(confidence, correct)["ece"] == pytest.approx(found)
     wide = confidence.astype(np.float64)
     bins = curves.reliability(Reduced(wide, correct, *[None] * 5))
     assert np.abs(np.subtract(bins["confidence"], bins["correct"])).sum() / len(wide) == pytest.approx(found)
@@ -169,7 +168,7 @@ def test_what_has_no_ece_is_refused(confidence, correct, name, sentence):
 def test_the_noise_floor_falls_as_that_of_a_calibrated_network(size, expected):
     """Loosely: the figures are of another calibrated network, as right."""
     confidence = np.random.default_rng(0).beta(5, 1, size)
-    mean, most = uncertainty.noise_floor(jax.random.key(0), confidence)
+    mean, most = simulation.noise_floor(jax.random.key(0), confidence)
     assert mean == pytest.approx(expected, rel=0.25)
     assert mean < most < 2 * mean
 

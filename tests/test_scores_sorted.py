@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ldl_jax.evaluation import binning as base
-from ldl_jax.metrics import ks, marginal, mass, selective, smooth
+from ldl_jax.metrics import base, ks, marginal, mass, selective, smooth
 
 VECTORS = Path(__file__).parent / "vectors" / "sorted.npz"
 CASES = ("over", "tied", "two")
@@ -45,7 +44,7 @@ def parts(prob, hits, bins=15):
 @pytest.mark.parametrize("name", CASES)
 def test_scores_are_those_that_the_peers_computed(peers, name):
     probs, label, confidence, correct = case(peers, name)
-    found = base.every_class(probs, label)
+    found = marginal.every_class(probs, label)
     assert mass.ece(confidence, correct) == pytest.approx(peers[f"{name}/mass_ece"], abs=1e-6)
     assert mass.debiased(confidence, correct)["l2"] == pytest.approx(peers[f"{name}/l2"], abs=1e-6)
     cut = np.sqrt(np.maximum(base.debiased(found), 0) @ np.ones(len(found.count)) / len(found.count))
@@ -74,14 +73,14 @@ def test_bins_of_equal_mass_are_those_of_a_loop(peers, name):
             used = probs[:, number] > above
             some = parts(probs[used, number].astype(np.float64), (label == number)[used])
             each.append(np.mean([abs(p - h) for _, p, h in some]))
-        assert mass.ace(base.every_class(probs, label, above=above)) == pytest.approx(np.mean(each))
+        assert marginal.ace(marginal.every_class(probs, label, above=above)) == pytest.approx(np.mean(each))
 
 
 def test_blocks_of_classes_change_nothing(peers, monkeypatch):
     probs, label, _, _ = case(peers, "over")
-    whole = base.every_class(probs, label)
-    monkeypatch.setattr(base, "_BLOCK", 900)
-    for one, other in zip(whole, base.every_class(probs, label), strict=True):
+    whole = marginal.every_class(probs, label)
+    monkeypatch.setattr(marginal, "_BLOCK", 900)
+    for one, other in zip(whole, marginal.every_class(probs, label), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -156,7 +155,9 @@ def test_the_order_of_examples_changes_nothing(peers):
         assert function(confidence[order], correct[order]) == pytest.approx(function(confidence, correct), abs=1e-9)
     for name, value in selective.errors(confidence, correct).items():
         assert selective.errors(confidence[order], correct[order])[name] == pytest.approx(value, abs=1e-12), name
-    for one, other in zip(base.every_class(probs[order], label[order]), base.every_class(probs, label), strict=True):
+    for one, other in zip(
+        marginal.every_class(probs[order], label[order]), marginal.every_class(probs, label), strict=True
+    ):
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
@@ -169,7 +170,7 @@ def test_without_bias_a_calibrated_network_scores_zero_on_average():
         bins = base.equal_mass(confidence, correct)
         plain.append((bins.count * bins.gap() ** 2).sum() / 500)
         debiased.append(mass.debiased(confidence, correct)["l2_squared"])
-        every.append(marginal.debiased(base.every_class(probs, label))["marginal_squared"])
+        every.append(marginal.debiased(marginal.every_class(probs, label))["marginal_squared"])
     assert np.mean(plain) > 3e-3
     for values in (debiased, every):
         assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(150)
@@ -196,6 +197,6 @@ def test_a_matrix_that_does_not_fit_its_labels_is_refused():
         ((np.where(np.eye(3, 2), np.nan, probs), label), "for class 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            base.every_class(*bad)
+            marginal.every_class(*bad)
     with pytest.raises(ValueError, match="bandwidth is 0"):
         smooth.at(probs[:, 0], label > 0, 0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldl_jax.evaluation import bootstrap as uncertainty
+from ldl_jax.evaluation import bootstrap, simulation
 
 DRAW = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def test_figures_are_those_of_a_loop_over_examples(case):
         confidence[:] = 1.0
     elif case == "one":
         confidence, correct = confidence[:1], correct[:1]
-    found = uncertainty.figures(confidence, correct, {"accuracy": correct})
+    found = bootstrap.figures(confidence, correct, {"accuracy": correct})
     for name, value in plain(confidence, correct).items():
         assert found[name] == pytest.approx(value, abs=1e-12), name
     assert found["accuracy"] == pytest.approx(correct.mean())
@@ -53,7 +53,7 @@ def test_figures_are_those_of_a_loop_over_examples(case):
 
 def test_a_mean_has_the_interval_of_normal_theory():
     confidence, correct = calibrated(4000)
-    low, high = uncertainty.bootstrap(3, confidence, correct, {"accuracy": correct})["accuracy"]
+    low, high = bootstrap.bootstrap(3, confidence, correct, {"accuracy": correct})["accuracy"]
     half = 1.96 * correct.std() / np.sqrt(4000)
     assert low == pytest.approx(correct.mean() - half, abs=0.12 * half)
     assert high == pytest.approx(correct.mean() + half, abs=0.12 * half)
@@ -61,25 +61,25 @@ def test_a_mean_has_the_interval_of_normal_theory():
 
 def test_the_same_seed_draws_the_same_and_another_one_does_not():
     confidence, correct = calibrated(300)
-    one, again = (uncertainty.bootstrap(1, confidence, correct) for _ in range(2))
+    one, again = (bootstrap.bootstrap(1, confidence, correct) for _ in range(2))
     assert one == again
-    assert one != uncertainty.bootstrap(2, confidence, correct)
+    assert one != bootstrap.bootstrap(2, confidence, correct)
 
 
 def test_resamples_in_parts_are_those_in_one(monkeypatch):
     confidence, correct = calibrated(50)
-    whole = uncertainty.bootstrap(0, confidence, correct, resamples=40)
-    monkeypatch.setattr(uncertainty, "_ROWS", 7)
-    parts = uncertainty.bootstrap(0, confidence, correct, resamples=40)
+    whole = bootstrap.bootstrap(0, confidence, correct, resamples=40)
+    monkeypatch.setattr(bootstrap, "_ROWS", 7)
+    parts = bootstrap.bootstrap(0, confidence, correct, resamples=40)
     np.testing.assert_allclose([*whole.values()], [*parts.values()], atol=1e-14)
 
 
 @pytest.mark.parametrize("count", [40, 3])
 def test_every_example_is_as_likely_in_every_block(count, monkeypatch):
     """Counts of a resample are multinomial: of mean 1, variance 1 - 1/N, covariance -1/N, in and across blocks."""
-    monkeypatch.setattr(uncertainty, "_BLOCK", 16)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 16)
     means = {str(number): np.arange(count) == number for number in range(count)}
-    (drawn,) = uncertainty._resampled(0, [(np.ones(count), np.ones(count), means)], 8000)
+    (drawn,) = bootstrap._resampled(0, [bootstrap.Answers(np.ones(count), np.ones(count), means)], 8000)
     counts = count * np.stack([drawn[name] for name in means])
     np.testing.assert_allclose(counts.sum(0), count)
     np.testing.assert_allclose(counts.mean(1), 1, atol=0.06)
@@ -94,7 +94,7 @@ def test_differences_of_the_ece_hold_the_true_one_where_percentiles_do_not():
         confidence = draw.uniform(0.4, 1, 5000)
         correct = draw.uniform(size=5000) < confidence - 0.05
         pair = (confidence, correct, {}), (confidence - 0.05, correct, {})
-        value, (low, high), p = uncertainty.paired(trial, [pair], resamples=200)["ece"]
+        value, (low, high), p = bootstrap.paired(trial, [pair], resamples=200)["ece"]
         assert p < 0.05
         assert low > 0
         inside += low <= 0.05 <= high
@@ -111,10 +111,10 @@ def test_intervals_of_the_ece_mostly_hold_the_true_one(gap):
     for trial in range(100):
         confidence = draw.uniform(0.4, 1, 1000)
         correct = draw.uniform(size=1000) < confidence - gap
-        chance = uncertainty.noise_floor(jax.random.key(0), confidence)[1]
-        low, high = uncertainty.bootstrap(trial, confidence, correct, chance=chance, resamples=300)["ece"]
+        chance = simulation.noise_floor(jax.random.key(0), confidence)[1]
+        low, high = bootstrap.bootstrap(trial, confidence, correct, chance=chance, resamples=300)["ece"]
         inside += low <= gap <= high
-        value = uncertainty.figures(confidence, correct)["ece"]
+        value = bootstrap.figures(confidence, correct)["ece"]
         percentiles += 2 * value - high <= gap <= (2 * value - low if low else 1)
     assert 0.82 <= inside / 100 <= 1
     assert percentiles < 10 or gap == 0.06
@@ -123,10 +123,10 @@ def test_intervals_of_the_ece_mostly_hold_the_true_one(gap):
 def test_the_noise_floor_is_what_calibrated_networks_score():
     scored = [plain(*calibrated(1000, np.random.default_rng(seed)))["ece"] for seed in range(60)]
     confidence, _ = calibrated(1000)
-    mean, most = uncertainty.noise_floor(jax.random.key(0), confidence)
+    mean, most = simulation.noise_floor(jax.random.key(0), confidence)
     assert mean == pytest.approx(np.mean(scored), rel=0.1)
     assert most == pytest.approx(np.quantile(scored, 0.95), rel=0.2)
-    four, _ = uncertainty.noise_floor(jax.random.key(0), calibrated(4000)[0])
+    four, _ = simulation.noise_floor(jax.random.key(0), calibrated(4000)[0])
     assert four == pytest.approx(mean / 2, rel=0.15)  # falls with the root of the number of examples
 
 
@@ -136,17 +136,17 @@ def test_the_noise_floor_of_one_confidence_is_the_mean_deviation_of_a_binomial(c
     chance = stats.binom(size, confidence).pmf(hits)
     deviation = abs(hits / size - confidence)
     expected, spread = chance @ deviation, np.sqrt(chance @ deviation**2 - (chance @ deviation) ** 2)
-    found, _ = uncertainty.noise_floor(jax.random.key(0), np.full(size, confidence), draws=2000)
+    found, _ = simulation.noise_floor(jax.random.key(0), np.full(size, confidence), draws=2000)
     assert abs(found - expected) < 4 * spread / 2000**0.5 + 1e-6
 
 
 def test_certainty_has_no_noise():
-    assert uncertainty.noise_floor(jax.random.key(0), np.ones(50), draws=2000) == (0, 0)
+    assert simulation.noise_floor(jax.random.key(0), np.ones(50), draws=2000) == (0, 0)
 
 
 def test_a_network_and_itself_differ_by_nothing():
     side = (*calibrated(200), {"nll": DRAW.uniform(size=200)})
-    for difference in uncertainty.paired(0, [(side, side)] * 2).values():
+    for difference in bootstrap.paired(0, [(side, side)] * 2).values():
         assert difference == (0.0, (0.0, 0.0), 1.0)
 
 
@@ -154,7 +154,7 @@ def test_paired_differences_are_narrower_than_those_of_two_samples():
     confidence, correct = calibrated(2000)
     nll = DRAW.normal(1, 1, 2000)
     better = (confidence, correct, {"nll": nll - 0.05 + DRAW.normal(0, 0.1, 2000)})
-    found = uncertainty.paired(0, [(better, (confidence, correct, {"nll": nll}))])["nll"]
+    found = bootstrap.paired(0, [(better, (confidence, correct, {"nll": nll}))])["nll"]
     apart = better[2]["nll"] - nll
     half = 1.96 * apart.std() / np.sqrt(2000)
     np.testing.assert_allclose(found.interval, [apart.mean() - half, apart.mean() + half], atol=0.2 * half)
@@ -165,20 +165,20 @@ def test_paired_differences_are_narrower_than_those_of_two_samples():
 def test_several_pairs_are_averaged():
     sides = [(*calibrated(500), {"nll": DRAW.uniform(size=500)}) for _ in range(4)]
     pairs = [(sides[0], sides[1]), (sides[2], sides[3])]
-    single = [uncertainty.paired(0, [pair])["ece"].value for pair in pairs]
-    assert uncertainty.paired(0, pairs)["ece"].value == pytest.approx(np.mean(single))
+    single = [bootstrap.paired(0, [pair])["ece"].value for pair in pairs]
+    assert bootstrap.paired(0, pairs)["ece"].value == pytest.approx(np.mean(single))
 
 
 def test_seeds_have_students_interval():
     values = [0.1, 0.3, 0.2, 0.4]
-    found = uncertainty.over_seeds(values)
+    found = bootstrap.over_seeds(values)
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     np.testing.assert_allclose(found.interval, expected)
     assert (found.mean, found.n) == (pytest.approx(0.25), 4)
     assert found.std == pytest.approx(np.std(values, ddof=1))
-    assert uncertainty.over_seeds([0.5]) == (0.5, None, 1, None)
-    assert uncertainty.unpaired([0.5], values) is None
-    assert uncertainty.unpaired([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25)
+    assert bootstrap.over_seeds([0.5]) == (0.5, None, 1, None)
+    assert bootstrap.unpaired([0.5], values) is None
+    assert bootstrap.unpaired([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -192,26 +192,26 @@ def test_seeds_have_students_interval():
 )
 def test_what_is_no_prediction_is_refused(confidence, correct, sentence):
     with pytest.raises(ValueError, match=sentence):
-        uncertainty.bootstrap(0, confidence, correct)
+        bootstrap.bootstrap(0, confidence, correct)
 
 
 def test_values_over_seeds_must_be_numbers_and_pairs_of_one_size():
     with pytest.raises(ValueError, match="finite"):
-        uncertainty.over_seeds([0.1, np.nan])
+        bootstrap.over_seeds([0.1, np.nan])
     short, long = (*calibrated(5), {}), (*calibrated(6), {})
     with pytest.raises(ValueError, match=r"networks of \[5, 6\] examples"):
-        uncertainty.paired(0, [(short, long)])
+        bootstrap.paired(0, [(short, long)])
 
 
 def test_a_share_of_one_has_wilsons_interval_and_a_small_ece_reaches_up_to_its_value():
     confidence, _ = calibrated(50)
-    low, high = uncertainty.bootstrap(0, confidence, np.ones(50, bool), {"accuracy": np.ones(50, bool)})["accuracy"]
+    low, high = bootstrap.bootstrap(0, confidence, np.ones(50, bool), {"accuracy": np.ones(50, bool)})["accuracy"]
     z = stats.norm.ppf(0.975)
     assert (low, high) == (pytest.approx(50 / (50 + z**2)), 1.0)
     exact = np.full(400, 0.5)
     correct = np.arange(400) % 2 == 0  # as right as it claims, to the last example
     correct[0] = False
-    value = uncertainty.figures(exact, correct)["ece"]
-    low, high = uncertainty.bootstrap(0, exact, correct)["ece"]
+    value = bootstrap.figures(exact, correct)["ece"]
+    low, high = bootstrap.bootstrap(0, exact, correct)["ece"]
     assert low == 0
     assert value <= high

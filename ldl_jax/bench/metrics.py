@@ -15,8 +15,8 @@ import numpy as np
 from ldl_jax import config
 from ldl_jax.bench.base import alternate, machine, summary
 from ldl_jax.config.options import plug
-from ldl_jax.evaluation import bootstrap as uncertainty
-from ldl_jax.evaluation import predictions
+from ldl_jax.evaluation import bootstrap, passes, predictions
+from ldl_jax.metrics.base import Seen
 
 BINS = 15
 OURS = "ldl_jax"
@@ -34,15 +34,15 @@ def drawn(examples: int, classes: int) -> predictions.Predictions:
 
 def ours(given: predictions.Predictions) -> dict[str, float]:
     """ECE, NLL and Brier score as `ldl_jax.evaluate` reads them off one pass."""
-    found = predictions.reduce(given)
-    ece = uncertainty.figures(found.confidence, found.correct)["ece"]
+    found = passes.reduce(given)
+    ece = bootstrap.figures(found.confidence, found.correct)["ece"]
     return {"ece": ece, "nll": float(found.nll.mean()), "brier": float(found.brier.mean())}
 
 
 def ours_streamed(given: predictions.Predictions) -> dict[str, float]:
     """The same by the sums of the training loop."""
     metrics = {name: plug("metrics", name).make(given.values.shape[1]) for name in ("calibration", "nll", "brier")}
-    found = predictions.streamed(given, metrics)
+    found = passes.streamed(given, metrics)
     return {name: float(found[name]) for name in ("ece", "nll", "brier")}
 
 
@@ -59,7 +59,7 @@ def by_numpy(given: predictions.Predictions) -> dict[str, float]:
     confidence, correct = probs.max(1), probs.argmax(1) == given.label
     own = probs[np.arange(len(probs)), given.label]
     return {
-        "ece": float(np.abs(np.bincount(uncertainty.place(confidence), confidence - correct)).sum() / len(probs)),
+        "ece": float(np.abs(np.bincount(bootstrap.bin_number(confidence), confidence - correct)).sum() / len(probs)),
         "nll": float(-np.log(own).mean(dtype=np.float64)),
         "brier": float((np.einsum("nk,nk->n", probs, probs) - 2 * own + 1).mean(dtype=np.float64)),
     }
@@ -73,7 +73,7 @@ def by_sklearn(given: predictions.Predictions) -> dict[str, float]:
     confidence, correct = probs.max(1), probs.argmax(1) == given.label
     own = probs[np.arange(len(probs)), given.label]
     return {
-        "ece": float(np.abs(np.bincount(uncertainty.place(confidence), confidence - correct)).sum() / len(probs)),
+        "ece": float(np.abs(np.bincount(bootstrap.bin_number(confidence), confidence - correct)).sum() / len(probs)),
         "nll": float(log_loss(given.label, probs, labels=classes)),
         "brier": float((np.einsum("nk,nk->n", probs, probs) - 2 * own + 1).mean(dtype=np.float64)),
     }
@@ -123,7 +123,7 @@ def state_bytes(classes: int) -> int:
     """Bytes of the sums of all streaming metrics, whatever the number of examples."""
     metrics = {name: plug("metrics", name).make(classes) for name in config.plugs("metrics")}
     logits = jax.ShapeDtypeStruct((8, classes), np.float32)
-    seen = predictions.Seen(jax.ShapeDtypeStruct((8,), np.int32), jax.ShapeDtypeStruct((8,), np.float32))
+    seen = Seen(jax.ShapeDtypeStruct((8,), np.int32), jax.ShapeDtypeStruct((8,), np.float32))
     sums = jax.eval_shape(lambda z, s: {name: metric.sums(z, s) for name, metric in metrics.items()}, logits, seen)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(sums))
 
@@ -136,7 +136,7 @@ def linear(given: predictions.Predictions) -> str:
     for share in (4, 2, 1):
         size = len(given.label) // share
         part = given._replace(values=given.values[:size], label=given.label[:size])
-        best = min(_seconds(lambda part=part: predictions.streamed(part, metrics)) for _ in range(4))
+        best = min(_seconds(lambda part=part: passes.streamed(part, metrics)) for _ in range(4))
         lines.append(f"{len(part.label):>10,} examples  {best:7.3f} s  {1e6 * best / len(part.label):6.2f} us each")
     return "\n".join(["all streaming metrics:", *lines])
 

@@ -26,10 +26,10 @@ class Option(NamedTuple):
     text: str
 
 
-def plugs(folder: str) -> tuple[str, ...]:
-    """Names of the plugs in a folder of ldl_jax: its files that have a factory `make`, but for base."""
+def plugs(folder: str, function: str = "make") -> tuple[str, ...]:
+    """Names of the plugs in a folder of ldl_jax: its files that have the factory, but for base."""
     files = (path for path in (ROOM / folder).glob("*.py") if path.stem != "base")
-    return tuple(sorted(path.stem for path in files if _has_factory(path)))
+    return tuple(sorted(path.stem for path in files if _has_function(path, function)))
 
 
 def plug(folder: str, name: str) -> ModuleType:
@@ -38,8 +38,8 @@ def plug(folder: str, name: str) -> ModuleType:
 
 
 @lru_cache(None)
-def _has_factory(path: Path) -> bool:
-    return any(isinstance(node, ast.FunctionDef) and node.name == "make" for node in ast.parse(path.read_text()).body)
+def _has_function(path: Path, name: str) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body)
 
 
 @lru_cache(None)

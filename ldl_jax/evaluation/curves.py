@@ -1,20 +1,21 @@
-"""What the pictures of stored predictions are drawn from, as plain lists: bins, classes, coverage, temperatures."""
+"""What the plots of stored predictions are drawn from, as plain lists: bins, classes, coverage, temperatures."""
 
 import numpy as np
 
-from ldl_jax.evaluation.predictions import Predictions, Reduced, Transform, picked, reduce
+from ldl_jax.evaluation.bootstrap import bin_number
+from ldl_jax.evaluation.fitting import divided
+from ldl_jax.evaluation.passes import Reduced, reduce
+from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.metrics import selective
+from ldl_jax.metrics.base import BINS
 
-BINS = 15  # over (0, 1], (lo, hi]; a confidence of 0 counts in the first
 POINTS = 200  # of the risk-coverage curve, at most
 TEMPERATURES = np.geomspace(0.25, 4, 25)  # beside the fitted one, as its multiples
-SAMPLE = 10_000  # examples that the curve over temperatures is measured on, at most
 
 
-def reliability(reduced: Reduced, bins: int = BINS) -> dict[str, list[float]]:
-    """Count, summed confidence and number correct of each bin of the confidence."""
-    edges = np.linspace(0, 1, bins + 1)[1:-1].astype(np.float32)  # as the confidences were rounded
-    return _sums(np.searchsorted(edges, reduced.confidence), reduced, bins)
+def reliability(reduced: Reduced) -> dict[str, list[float]]:
+    """Count, summed confidence and number correct of each of BINS bins of the confidence."""
+    return _sums(bin_number(reduced.confidence), reduced, BINS)
 
 
 def classes(reduced: Reduced, count: int) -> dict[str, list[float]]:
@@ -29,9 +30,9 @@ def classes(reduced: Reduced, count: int) -> dict[str, list[float]]:
     return _sums(reduced.predicted, reduced, count) | sums
 
 
-def _sums(place, reduced, length):
+def _sums(member, reduced, length):
     def total(weights):
-        return np.bincount(place, weights, length).tolist()
+        return np.bincount(member, weights, length).tolist()
 
     return {"count": total(None), "confidence": total(reduced.confidence), "correct": total(reduced.correct)}
 
@@ -46,22 +47,13 @@ def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
     return {"coverage": ((some + 1) / len(risk)).tolist(), "risk": risk[some].tolist()}
 
 
-def temperatures(seed: int, predictions: Predictions, fitted: float) -> dict[str, list[float]]:
-    """NLL and ECE at temperatures around the fitted one, on SAMPLE of the examples, drawn by `seed`."""
-    count = len(predictions.values)
-    part = predictions
-    if count > SAMPLE:
-        part = picked(part, np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False)))
-    found = {"temperature": (fitted * TEMPERATURES).tolist(), "nll": [], "ece": [], "examples": min(count, SAMPLE)}
-    for temperature in found["temperature"]:
-        reduced = reduce(part, divided(temperature))
+def temperatures(predictions: Predictions, fitted: float) -> dict[str, list[float]]:
+    """NLL and ECE of the predictions, which are all looked at each time, at temperatures around the fitted one."""
+    curve = {"temperature": (fitted * TEMPERATURES).tolist(), "nll": [], "ece": [], "examples": len(predictions.values)}
+    for temperature in curve["temperature"]:
+        reduced = reduce(predictions, divided(temperature))
         bins = reliability(reduced)
         gap = np.abs(np.subtract(bins["confidence"], bins["correct"]))
-        found["nll"].append(float(reduced.nll.mean()))
-        found["ece"].append(float(gap.sum() / len(reduced.nll)))
-    return found
-
-
-def divided(temperature: float) -> Transform:
-    """Logits divided by a temperature."""
-    return lambda logits: logits / np.asarray(temperature, logits.dtype)
+        curve["nll"].append(float(reduced.nll.mean()))
+        curve["ece"].append(float(gap.sum() / len(reduced.nll)))
+    return curve

@@ -9,8 +9,7 @@ near their largest values wherever votes are few and classes many.
 import numpy as np
 from scipy import stats
 
-from ldl_jax.evaluation.predictions import ELEMENTS, FLOOR, SUM_TOLERANCE
-from ldl_jax.metrics.base import Shown
+from ldl_jax.metrics.base import ELEMENTS, FLOOR, SUM_TOLERANCE, Shown, Stored
 
 SHOWN = {
     "table_js": Shown("Jensen-Shannon", "nat", 4, "human votes", 2, "lower"),
@@ -24,6 +23,18 @@ SHOWN = {
 }
 
 MEASURES = ("kl", "js", "chebyshev", "clark", "canberra", "cosine", "intersection")
+
+
+def of(stored: Stored) -> dict[str, float]:
+    """Distances from the true distributions; nothing where these, or the probabilities, are not given.
+
+    But for kl, which `table` has from logarithms: of the probabilities, which float32 may have made 0, it is too small.
+    """
+    if stored.table is None or stored.probs is None:
+        return {}
+    means = measure(stored.probs, stored.table)
+    correlations = {name: means.pop(name) for name in ("entropy_pearson", "entropy_spearman")}
+    return {f"table_{name}": value for name, value in means.items() if name != "kl"} | correlations
 
 
 def columns(probs, table) -> dict[str, np.ndarray]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.evaluation import binning as base
-from ldl_jax.metrics.base import Shown
+from ldl_jax.metrics import base
+from ldl_jax.metrics.base import Shown, Stored
 
 SHOWN = {
     "ece_torchmetrics15": Shown("ECE torchmetrics15", "%", 2, "ECE as others compute it", 0, "lower"),
@@ -29,6 +29,20 @@ class Placed(NamedTuple):
     place: np.ndarray  # i64[N]: the bin; -1 for an example that is in none, though N counts it
     confidence: np.ndarray  # f64[N]: as it is averaged
     counted: np.ndarray | None = None  # i64[N]: the bin whose count it adds to, where that is not `place`
+
+
+def of(stored: Stored) -> dict[str, float]:
+    """The ECE under every convention but the default, `ece` itself, in float32, in which other programs compare.
+
+    netcal's is left out where there are two classes, of which it measures something else.
+    """
+    single = _single(stored.confidence)
+    figures = {}
+    for name in CONVENTIONS:
+        if name == "guo15" or (name == "netcal10" and stored.classes == 2):
+            continue
+        figures[f"ece_{name}"] = ece(single, stored.correct, name)
+    return figures
 
 
 def ece(confidence, correct, convention: str = "guo15") -> float:

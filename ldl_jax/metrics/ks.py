@@ -2,12 +2,16 @@
 
 import numpy as np
 
-from ldl_jax.evaluation.binning import checked
-from ldl_jax.metrics.base import Shown
+from ldl_jax.metrics.base import Shown, Stored, checked
 
 SHOWN = {
     "ks": Shown("KS error", "%", 2, "calibration", 12, "lower"),
 }
+
+
+def of(stored: Stored) -> dict[str, float]:
+    """The Kolmogorov-Smirnov error of the confidence."""
+    return {"ks": ks(stored.confidence, stored.correct)}
 
 
 def ks(confidence, correct) -> float:

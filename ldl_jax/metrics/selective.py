@@ -3,8 +3,7 @@
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-from ldl_jax.evaluation.binning import checked
-from ldl_jax.metrics.base import Shown
+from ldl_jax.metrics.base import Shown, Stored, checked
 
 SHOWN = {
     "aurc": Shown("AURC", "%", 2, "knowing when it is wrong", 0, "lower"),
@@ -17,6 +16,14 @@ SHOWN = {
 }
 
 RECALL = 0.95  # at which the false positives are counted
+
+
+def of(stored: Stored) -> dict[str, float]:
+    """Figures of the order of confidences; those of other examples where there are such."""
+    figures = errors(stored.confidence, stored.correct)
+    if stored.unknown is not None:
+        figures |= unknown(stored.confidence, stored.unknown)
+    return figures
 
 
 def risk(confidence, correct) -> np.ndarray:
@@ -48,9 +55,11 @@ def errors(confidence, correct) -> dict[str, float]:
     least = np.maximum(kept - (count - wrong), 0) / kept
     auroc, fpr, _ = _apart(np.asarray(confidence), np.asarray(correct, bool))
     return {
-        "aurc": float(curve.mean()), "e_aurc": float(max(0.0, (curve - least).mean())),
-        "error_auroc": auroc, "error_fpr95": fpr,
-    }  # fmt: skip
+        "aurc": float(curve.mean()),
+        "e_aurc": float(max(0.0, (curve - least).mean())),
+        "error_auroc": auroc,
+        "error_fpr95": fpr,
+    }
 
 
 def unknown(known, other) -> dict[str, float]:

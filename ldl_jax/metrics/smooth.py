@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.fft import dct, idct
 
-from ldl_jax.evaluation.binning import checked
-from ldl_jax.metrics.base import Shown
+from ldl_jax.metrics.base import Shown, Stored, checked
 
 SHOWN = {
     "smooth_ece": Shown("smooth ECE", "%", 2, "calibration", 11, "lower"),
@@ -12,6 +11,11 @@ SHOWN = {
 
 CELLS = 2**13  # of the grid over [0, 1]
 NARROWEST = 1e-4  # standard deviation of a kernel, about a cell
+
+
+def of(stored: Stored) -> dict[str, float]:
+    """The smooth ECE of the confidence."""
+    return {"smooth_ece": ece(stored.confidence, stored.correct)}
 
 
 def ece(confidence, correct) -> float:

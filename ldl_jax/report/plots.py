@@ -54,9 +54,9 @@ def pictures(suites: list[dict], *, keyed: bool = False) -> Iterator[tuple[str, 
             for state in _states(suite):
                 yield "classes", f"classes-{place}-{state}", classes(suite, state, keyed)
         yield "coverage", "coverage", coverage(suites)
-        if any(suite["scaled"] for suite in suites):
+        some = [suite for suite in suites if suite["temperature"]]
+        if some:
             for name, label, factor in (("nll", "NLL, nat", 1), ("ece", "ECE, %", 100)):
-                some = [suite for suite in suites if suite["scaled"]]
                 yield "temperature", f"temperature-{name}", temperature(some, name, label, factor)
 
 

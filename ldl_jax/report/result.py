@@ -36,7 +36,8 @@ class Evaluation(NamedTuple):
     notes: tuple[str, ...]  # what a reader has to know
     temperature: dict | None  # the fit: name and number of the examples, temperature, low, high, at_bound
     raw: State
-    scaled: State | None  # None where no temperature was fitted
+    scaled: State | None  # None where no calibrator was fitted
+    calibrator: dict | None = None  # the fit of another one than a temperature: its name, options, examples, numbers
 
     def states(self) -> dict[str, State]:
         """The states that there are, by their names."""
@@ -45,6 +46,8 @@ class Evaluation(NamedTuple):
     def to_json(self) -> dict:
         """The same as JSON values: objects, lists, texts, numbers and None."""
         plain = self._asdict()
+        if self.calibrator is None:
+            del plain["calibrator"]
         plain["class_names"] = None if self.class_names is None else list(self.class_names)
         plain["notes"] = list(self.notes)
         for name in STATES:

@@ -9,19 +9,19 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ldl_jax import files
-from ldl_jax import workdir as run
+from ldl_jax import workdir as run_directory
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import UnreadableFile
-from ldl_jax.evaluation import bootstrap as uncertainty
-from ldl_jax.evaluation import curves, runs
+from ldl_jax.evaluation import bootstrap, curves, evaluation, runs
+from ldl_jax.evaluation.bootstrap import Answers
+from ldl_jax.evaluation.passes import Reduced
+from ldl_jax.report.result import STATES
 
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")
-STATES = ("raw", "scaled")
 LARGEST = np.finfo(np.float16).max  # of an image's NLL, as it is kept
 
 
@@ -31,13 +31,13 @@ class Card(NamedTuple):
     facts: dict  # see `make`
     columns: dict[str, dict[str, np.ndarray]]  # state -> column -> f16[N], 'correct' bool[N]
 
-    def side(self, state: str) -> tuple | None:
-        """(confidence, correct, means) as `scores.uncertainty` takes them; None where there is no such state."""
+    def side(self, state: str) -> Answers | None:
+        """What differences are made from; None where there is no such state."""
         if state not in self.columns:
             return None
-        own = {name: x if x.dtype == bool else x.astype(np.float64) for name, x in self.columns[state].items()}
-        means = {"accuracy": own["correct"], "nll": own["nll"], "brier": own["brier"]}
-        return own["confidence"], own["correct"], means
+        kept = {name: x if x.dtype == bool else x.astype(np.float64) for name, x in self.columns[state].items()}
+        means = {"accuracy": kept["correct"], "nll": kept["nll"], "brier": kept["brier"]}
+        return Answers(kept["confidence"], kept["correct"], means)
 
 
 def paths(folder, planned: Planned) -> tuple[Path, Path]:
@@ -54,33 +54,48 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
     figures (fractions, nat), floor of the ECE and bins of the confidence, epochs (lists of epoch, accuracy, ece), and
     versions.
     """
-    one = runs.read(workdir)
-    columns, facts = {}, {}
+    run = runs.read(workdir)
+    columns, states = {}, dict.fromkeys(STATES)
     for state in STATES:
         scaled = state == "scaled"
-        if scaled and one.temperature is None:
-            facts[state] = None
-            continue
-        reduced = runs.reduced(one, scaled=scaled)
-        own = {name: getattr(reduced, name) for name in COLUMNS}
-        columns[state] = {
-            name: x.astype(bool) if name == "correct" else np.minimum(x, LARGEST).astype(np.float16)
-            for name, x in own.items()
-        }
-        means = {"accuracy": reduced.correct, "nll": reduced.nll, "brier": reduced.brier}
-        floor, _ = uncertainty.noise_floor(jax.random.key(0), reduced.confidence)
-        facts[state] = {
-            "figures": uncertainty.figures(reduced.confidence, reduced.correct, means), "floor": floor,
-            "reliability": curves.reliability(reduced),
-        }  # fmt: skip
-    ran = json.loads((Path(workdir) / run.VERSIONS).read_text())["starts"][-1]
+        if not scaled or run.temperature is not None:
+            reduced = runs.reduced(run, scaled=scaled)
+            columns[state] = _kept(reduced)
+            states[state] = _measured(reduced)
     head = {
-        "cell": planned.cell.name, "place": planned.place, "seed": planned.config.seed, "identity": planned.identity,
-        "settings": planned.settings, "seconds": round(seconds, 1), "images": len(one.test.label),
-        "tested_on": _digest(one.test.index, one.test.label), "temperature": one.temperature, "at_bound": one.at_bound,
-    }  # fmt: skip
-    ran = {name: ran[name] for name in ("python", "packages", "backend", "device", "devices", "cores")}
-    return Card({**head, **facts, "epochs": _epochs(workdir), "versions": ran}, columns)
+        "cell": planned.cell.name,
+        "place": planned.place,
+        "seed": planned.config.seed,
+        "identity": planned.identity,
+        "settings": planned.settings,
+        "seconds": round(seconds, 1),
+        "images": len(run.test.label),
+        "tested_on": _digest(run.test.index, run.test.label),
+        "temperature": run.temperature,
+        "at_bound": run.at_bound,
+    }
+    return Card({**head, **states, "epochs": _epochs(workdir), "versions": _versions(workdir)}, columns)
+
+
+def _measured(reduced: Reduced) -> dict:
+    """The figures of one state."""
+    return {
+        "figures": bootstrap.figures(*runs.answers(reduced)),
+        "floor": evaluation.ece_floor(reduced)[0],
+        "reliability": curves.reliability(reduced),
+    }
+
+
+def _kept(reduced: Reduced) -> dict[str, np.ndarray]:
+    """COLUMNS of one state, in half precision."""
+    columns = {name: np.minimum(getattr(reduced, name), LARGEST).astype(np.float16) for name in COLUMNS}
+    return {**columns, "correct": reduced.correct.astype(bool)}
+
+
+def _versions(workdir) -> dict:
+    """Where the run's last start ran."""
+    start = json.loads((Path(workdir) / run_directory.VERSIONS).read_text())["starts"][-1]
+    return {name: start[name] for name in ("python", "packages", "backend", "device", "devices", "cores")}
 
 
 def _digest(*columns: np.ndarray) -> str:
@@ -92,7 +107,7 @@ def _digest(*columns: np.ndarray) -> str:
 
 
 def _epochs(workdir) -> dict[str, list[float]]:
-    rows = [row for row in run.read_log(Path(workdir) / run.METRICS) if "test/accuracy" in row]
+    rows = [row for row in run_directory.read_log(Path(workdir) / run_directory.METRICS) if "test/accuracy" in row]
     return {name: [row[field] for row in rows] for name, field in
             (("epoch", "epoch"), ("accuracy", "test/accuracy"), ("ece", "test/ece"))}  # fmt: skip
 
@@ -148,4 +163,4 @@ def _facts(path: Path) -> dict:
 def _changed(before: dict, planned: Planned) -> str:
     after = planned.settings
     differ = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return run.sentence({n: (before.get(n), after.get(n)) for n in differ}) or "its teachers' configs differ"
+    return run_directory.sentence({n: (before.get(n), after.get(n)) for n in differ}) or "its teachers' configs differ"

@@ -5,7 +5,8 @@ from scipy import stats
 
 from ldl_jax.config.study import METRICS, Finding, Study, shared_teacher
 from ldl_jax.evaluation import bootstrap
-from ldl_jax.study.cards import STATES, Card
+from ldl_jax.report.result import STATES
+from ldl_jax.study.cards import Card
 
 LEVEL = 0.05  # of all findings together, in one state
 
