@@ -17,7 +17,8 @@ from ldl_jax.cli import Parser, folder, status
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.runs import Group, Run
-from ldl_jax.report import comparison
+from ldl_jax.report import figure_tables, tables
+from ldl_jax.report.result import STATES
 
 FIGURES = {"raw": ("accuracy", "nll", "brier", "ece"), "scaled": ("nll", "brier", "ece")}  # T leaves accuracies alone
 NAME = "comparison"
@@ -42,7 +43,7 @@ def compare(found: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
     differences where both have the same seeds, else Welch's; None for one seed) and 'images' (paired bootstrap of the
     same difference, with every run measured on the same resamples), and the bootstrap's 'p'.
     """
-    measured = [{state: _measured(group, state == "scaled") for state in comparison.STATES} for group in found]
+    measured = [{state: _measured(group, state == "scaled") for state in STATES} for group in found]
     groups = [
         {"name": group.name, "runs": [str(one.path) for one in group.runs],
          "at_bound": sum(one.at_bound for one in group.runs), **{s: _spreads(s, own[s]) for s in own}}
@@ -121,8 +122,13 @@ def write(chosen: argparse.Namespace) -> list[Path]:
         raise ValueError(f"--baseline {wanted} is none of the runs; allowed is one of {', '.join(map(str, paths))}")
     out = folder(Path(chosen.out) if chosen.out else paths[0].parent / NAME)
     made = compare(found, places[0], seed=chosen.seed)
-    print(comparison.text(made), end="\n\n")
-    texts = {"csv": comparison.numbers(made), "md": comparison.markdown(made), "tex": comparison.latex(made)}
+    shown, notes = figure_tables.comparison(made), figure_tables.comparison_notes(made)
+    print(tables.as_text(*shown, notes=notes), end="\n\n")
+    texts = {
+        "csv": tables.as_csv(figure_tables.comparison_numbers(made)),
+        "md": tables.as_markdown(*shown, notes=notes),
+        "tex": tables.as_latex(*shown, notes=notes),
+    }
     texts["json"] = json.dumps(made, indent=2) + "\n"
     return [files.write(out / f"{NAME}.{ending}", text) for ending, text in texts.items()]
 

@@ -55,8 +55,9 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     from ldl_jax.evaluation import evaluation as suite
     from ldl_jax.evaluation import human as votes
     from ldl_jax.evaluation import predictions
-    from ldl_jax.report import page, suite_table
+    from ldl_jax.report import figure_tables, page
     from ldl_jax.report import plots as pictures
+    from ldl_jax.report.result import Evaluation
 
     endings = _endings(chosen.figures)
     paths = [Path(path) for path in chosen.predictions]
@@ -77,9 +78,10 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
         suite.measure(given, val=val, ood=ood, human=human, seed=chosen.seed)
         for given, val, ood, human in zip(named, vals, oods, humans, strict=True)
     ]
-    for one in found:
-        print(suite_table.table(one), end="\n\n")
-    report = page.page(found, title=chosen.title)
+    evaluations = [Evaluation.from_json(one) for one in found]  # until `measure` gives them
+    for evaluation in evaluations:
+        print(figure_tables.evaluation_text(evaluation), end="\n\n")
+    report = page.page(evaluations, title=chosen.title)
     return [
         files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found}),
         files.write(out / REPORT, report),

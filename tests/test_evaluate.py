@@ -17,7 +17,8 @@ from ldl_jax.evaluation import curves, predictions
 from ldl_jax.evaluation import evaluation as suite
 from ldl_jax.evaluation import human as votes
 from ldl_jax.metrics import mass
-from ldl_jax.report.table import KNOWN
+from ldl_jax.metrics.base import shown
+from ldl_jax.report.result import Evaluation, State
 
 N, K = 60, 4
 DRAW = np.random.default_rng(0)
@@ -51,6 +52,11 @@ def given(**changed):
     return predictions.Predictions("x", TEST["logits"], TEST["label"], "logits")._replace(**changed)
 
 
+def measured(name=""):
+    """What a measurement gives, without any figure."""
+    return Evaluation(name, 0, 0, None, "", "", 0, (), None, State({}, {}), None).to_json()
+
+
 def test_the_command_prints_a_table_and_writes_json(folder, capsys):
     beside = ("--val", folder / "holdout.npz", "--ood", folder / "odd.npy", "--human", folder / "votes.npy")
     assert run(folder / "test.npz", *beside) == 0
@@ -80,7 +86,7 @@ def test_the_command_prints_a_table_and_writes_json(folder, capsys):
     for name, figure in figures.items():
         assert figure["value"] is not None, name
         assert figure["group"] in suite.GROUPS, name
-        assert name in KNOWN, name
+        assert name in shown(), name
     assert set(figures) == {name for names in suite.GROUPS.values() for name in names} - {"top5"}
     page = (folder / "evaluation" / evaluate.REPORT).read_text()
     assert f"{figures['ece']['value'] * 100:.2f}" in page
@@ -127,8 +133,8 @@ def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, mo
 
 
 def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
     assert run(folder / "test.npz", "--out", folder / "taken" / "below") == 1
@@ -136,8 +142,8 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
 
 
 def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "measure", lambda given, **_: {"name": given.name})
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
     np.savez_compressed(folder / "packed.npz", **TEST)
@@ -160,8 +166,8 @@ def test_files_are_named_by_what_tells_them_apart():
 
 def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or {"name": ""})
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or measured())
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "second.npz", **TEST)
     files.write_npz(folder / "own.npz", **VAL)
@@ -177,8 +183,8 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
 
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or {"name": ""})
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or measured())
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "named.npz", **TEST, classes=np.array(list("abcd")))
     rows = [",".join(map(str, [*row, label])) for row, label in zip(TEST["logits"], TEST["label"], strict=True)]

@@ -14,6 +14,8 @@ from ldl_jax.evaluation import curves, predictions
 from ldl_jax.report import html, page
 from ldl_jax.report import plots as pictures
 from ldl_jax.report import run_plots as figures
+from ldl_jax.report.result import Evaluation
+from ldl_jax.report.tables import Group, Table, simple
 
 NASTY = "<script>alert('x')</script> & \"q\" $x_1$"
 
@@ -65,9 +67,13 @@ SUITES = [suite(NASTY, names=["ant", NASTY, "cat", "dög"]), suite("other", seed
 del SUITES[0]["scaled"]["figures"]["own_figure"]
 
 
+def typed(suites):
+    return [Evaluation.from_json(one) for one in suites]
+
+
 @pytest.fixture(scope="module")
 def written():
-    return page.page(SUITES, title=NASTY, facts={"command": NASTY})
+    return page.page(typed(SUITES), title=NASTY, facts={"command": NASTY})
 
 
 def test_what_comes_from_files_is_text_and_nothing_is_loaded(written):
@@ -197,7 +203,7 @@ def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
             values[:] = [0] * (len(values) - 1) + values[-1:]
         sums["count"][-1], sums["confidence"][-1], sums["correct"][-1] = 1, 1.0, 1
         sums |= {moment: [0.0] * len(sums["count"]) for moment in ("variance", "third") if moment in sums}
-    made = page.page([one], title="x")
+    made = page.page(typed([one]), title="x")
     assert made.count("<svg") == 3
     assert "1 example, 2 classes" in made
     assert "No temperature was fitted." in made
@@ -221,11 +227,11 @@ def test_pictures_are_written_as_png_and_svg(tmp_path):
 
 
 def test_a_table_escapes_its_cells_and_keeps_its_shape():
-    made = html.table(["", "<a>"], ["<group>", ["x & y", "1\n<2>"]])
+    made = html.table(Table(["", "<a>"], [Group([["x & y", "1\n<2>"]], "<group>")]))
     assert made.count("<tr") == 3
     assert 'colspan="2">&lt;group&gt;' in made
     assert "1<br><small>&lt;2&gt;</small>" in made
-    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table([""], [["a_long/path_of_a_run<>"]])
+    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table(simple([""], [["a_long/path_of_a_run<>"]]))
 
 
 @pytest.mark.slow

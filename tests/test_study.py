@@ -25,7 +25,7 @@ from ldl_jax.config import study as cells
 from ldl_jax.config.study import Cell, Finding, Study
 from ldl_jax.errors import Busy
 from ldl_jax.study import __main__ as study
-from ldl_jax.study import cards, page, runner, workers
+from ldl_jax.study import cards, page, runner, tables, workers
 from ldl_jax.study import hypotheses as verdict
 from ldl_jax.study import plan as planning
 from ldl_jax.training import experiment as build
@@ -444,11 +444,11 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         title="<b>", cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:])
     )
     results = {
-        "cells": page.rows(asked, found), "findings": verdict.answers(asked, found),
+        "cells": tables.rows(asked, found), "findings": verdict.answers(asked, found),
         "comparisons": verdict.explored(asked, found),
     }  # fmt: skip
-    whole, text = page.page(asked, results, found, "x.py"), page.text(results)
-    rows = list(csv.DictReader(page.numbers(results).splitlines()))
+    whole, text = page.page(asked, results, found, "x.py"), tables.text(results)
+    rows = list(csv.DictReader(tables.numbers(results).splitlines()))
     (row,) = [r for r in rows if (r["what"], r["name"], r["than"], r["state"]) == ("finding", "good", "bad", "raw")]
     assert row["verdict"] == "supported"
     shown = f"{100 * float(row['mean']):+.2f}"
@@ -467,7 +467,7 @@ def test_the_page_the_text_and_the_csv_say_the_same():
 def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
     asked, found = six(0.2)
     results = {
-        "cells": page.rows(asked, found), "findings": verdict.answers(asked, found),
+        "cells": tables.rows(asked, found), "findings": verdict.answers(asked, found),
         "comparisons": verdict.explored(asked, found),
     }  # fmt: skip
     (tmp_path / "report.html").write_text(page.page(asked, results, found, "command"))

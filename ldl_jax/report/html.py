@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 
 from ldl_jax.report import plots as pictures
+from ldl_jax.report.tables import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fdfdfc; --ink: #222222; --grey: #71716e; --line: #dddddb;
@@ -74,14 +75,14 @@ def text(sentence: str, kind: str = "") -> str:
     return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
-def table(head: list[str], rows: list[list[str] | str]) -> str:
-    """A table in a box that scrolls. A row that is a string is a heading; a cell's lines after its first are small."""
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for row in rows:
-        if isinstance(row, str):
-            lines.append(f'<tr class="head"><td colspan="{len(head)}">{escape(row)}</td></tr>')
-        else:
-            lines.append("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>")
+def table(table: Table) -> str:
+    """A table in a box that scrolls; a cell's lines after its first are small. Notes are left to the page."""
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.head) + "</tr>"]
+    for group in table.groups:
+        if group.heading:
+            columns = len(table.head)
+            lines.append(f'<tr class="head"><td colspan="{columns}">{escape(group.heading)}</td></tr>')
+        lines += ["<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in group.rows]
     return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 

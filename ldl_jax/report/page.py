@@ -1,13 +1,17 @@
 """The report of stored predictions: one HTML file with the figures of all models, their pictures and what they mean."""
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.report import html
+from ldl_jax.report import figure_tables, html
 from ldl_jax.report import plots as pictures
-from ldl_jax.report.table import KNOWN
+from ldl_jax.report.figure_tables import interval, number
+from ldl_jax.report.result import STATES, Evaluation
+from ldl_jax.report.tables import Table, simple
 
+MISSING = "–"
 HEADLINE = ("accuracy", "nll", "brier", "ece")
 CAPTIONS = {
     "reliability": (
@@ -52,35 +56,35 @@ MEANINGS = {
 }
 
 
-def page(suites: list[dict], *, title: str, facts: dict[str, str] | None = None) -> str:
-    """The report of what `suite.measure` gave for one model or several, as HTML; `facts` stand at its end."""
-    drawn: dict[str, list[str]] = {}
-    for kind, name, figure in pictures.pictures(suites):
+def page(evaluations: Sequence[Evaluation], *, title: str, facts: dict[str, str] | None = None) -> str:
+    """The report of one model's evaluation or several, as HTML; `facts` stand at its end."""
+    plots: dict[str, list[str]] = {}
+    for kind, name, figure in pictures.pictures([evaluation.to_json() for evaluation in evaluations]):
         label = f"{CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}".strip()
-        drawn.setdefault(kind, []).append(html.drawing(name, figure, label))
-    parts = [_measured(suites), _headline(suites)]
-    parts += [
-        html.section(CAPTIONS[kind][0], html.text(CAPTIONS[kind][1], "quiet"), html.many(drawings))
-        for kind, drawings in drawn.items()
-    ]
-    parts.append(html.section("All figures", *(_figures(suite) for suite in suites)))
+        plots.setdefault(kind, []).append(html.drawing(name, figure, label))
+    parts = [_measured(evaluations), html.table(_headline(evaluations))]
+    for kind, drawn in plots.items():
+        caption, explained = CAPTIONS[kind]
+        parts.append(html.section(caption, html.text(explained, "quiet"), html.many(drawn)))
+    parts.append(html.section("All figures", *map(_figures, evaluations)))
     parts.append(html.section("What they mean", *map(html.text, MEANINGS.values())))
-    parts.append(html.section("How it was made", html.table(["", ""], [[k, v] for k, v in _facts(facts).items()])))
+    parts.append(html.section("How it was made", html.table(simple(["", ""], _facts(facts)))))
     return html.document(title, parts)
 
 
-def write(path, suites: list[dict], *, title: str, facts: dict[str, str] | None = None) -> Path:
+def write(path, evaluations: Sequence[Evaluation], *, title: str, facts: dict[str, str] | None = None) -> Path:
     """Write the report; returns its path."""
-    return files.write(path, page(suites, title=title, facts=facts))
+    return files.write(path, page(evaluations, title=title, facts=facts))
 
 
-def _measured(suites) -> str:
+def _measured(evaluations) -> str:
     """What was read, and how it was understood."""
     lines = []
-    for suite in suites:
-        count = f"{suite['examples']:,} example{'s' * (suite['examples'] > 1)}, {suite['classes']} classes"
-        lines.append(html.text(f"{suite['name']}: {count}; {suite['understood']}. {_fitted(suite['temperature'])}"))
-        lines += [html.text(f"{note}.", "warn") for note in suite["notes"]]
+    for evaluation in evaluations:
+        examples = f"{evaluation.examples:,} example{'s' * (evaluation.examples > 1)}, {evaluation.classes} classes"
+        fitted = _fitted(evaluation.temperature)
+        lines.append(html.text(f"{evaluation.name}: {examples}; {evaluation.understood}. {fitted}"))
+        lines += [html.text(f"{note}.", "warn") for note in evaluation.notes]
     return "\n".join(lines)
 
 
@@ -91,62 +95,36 @@ def _fitted(temperature: dict | None) -> str:
     return f"Temperature {temperature['temperature']:.4g}, fitted on {where}."
 
 
-def _headline(suites) -> str:
-    states = [state for state in pictures.STATES if any(suite[state] for suite in suites)]
-    heads = [KNOWN[name][0] + (" at T" if state == "scaled" else "") for state in states for name in _shown(state)]
-    rows = [
-        [suite["name"], *(_cell(suite, state, name) for state in states for name in _shown(state))] for suite in suites
-    ]
-    return html.table(["", *heads], rows)
+def _headline(evaluations) -> Table:
+    """The figures that are asked for first, a row for each model."""
+    states = [state for state in STATES if any(state in evaluation.states() for evaluation in evaluations)]
+    # a temperature leaves the accuracy alone
+    columns = [(state, name) for state in states for name in (HEADLINE if state == "raw" else HEADLINE[1:])]
+    head = ["", *(figure_tables.title(name, state) for state, name in columns)]
+    rows = [[evaluation.name, *(_cell(evaluation, *column) for column in columns)] for evaluation in evaluations]
+    return simple(head, rows)
 
 
-def _shown(state: str) -> tuple[str, ...]:
-    return HEADLINE if state == "raw" else HEADLINE[1:]  # a temperature leaves the accuracy alone
-
-
-def _cell(suite: dict, state: str, name: str) -> str:
-    figure = (suite[state] or {"figures": {}})["figures"].get(name)
+def _cell(evaluation: Evaluation, state: str, name: str) -> str:
+    """A figure with its interval and its noise floor, a line each."""
+    states = evaluation.states()
+    figure = states[state].figures.get(name) if state in states else None
     if figure is None:
-        return "–"
-    floor = "" if figure["floor"] is None else f"floor {number(name, figure['floor'])}"
-    return "\n".join(filter(None, [number(name, figure["value"]), interval(name, figure["interval"]), floor]))
+        return MISSING
+    floor = "" if figure.floor is None else f"floor {number(name, figure.floor)}"
+    return "\n".join(filter(None, [number(name, figure.value, MISSING), interval(name, figure.interval), floor]))
 
 
-def _figures(suite: dict) -> str:
+def _figures(evaluation: Evaluation) -> str:
     """Every figure of one model, by group."""
-    states = [state for state in pictures.STATES if suite[state]]
-    rows: list = []
-    for name, figure in suite["raw"]["figures"].items():
-        if figure["group"] not in rows:
-            rows.append(figure["group"])
-        cells = [cell for state in states for cell in _cells(name, suite[state]["figures"].get(name))]
-        rows.append([KNOWN.get(name, (name,))[0], *cells])
-    heads = [head for state in states for head in ("raw" if state == "raw" else "at T", "95 %", "floor")]
-    title = html.heading(suite["name"]) if suite["name"] else ""
-    return title + html.table(["", *heads], rows)
+    titles = {"raw": "raw", "scaled": "at T"}
+    head = [column for state in evaluation.states() for column in (titles[state], "95 %", "floor")]
+    table = figure_tables.figures(evaluation, MISSING)._replace(head=["", *head])
+    heading = html.heading(evaluation.name) if evaluation.name else ""
+    return heading + html.table(table)
 
 
-def number(name: str, value: float | None) -> str:
-    """A figure's value in the unit of its name, such as percent."""
-    _, factor, digits = KNOWN.get(name, (name, 1, 4))
-    return "–" if value is None else f"{factor * value:.{digits}f}"
-
-
-def interval(name: str, ends) -> str:
-    """A figure's interval, '' where it has none."""
-    return "" if ends is None else f"{number(name, ends[0])} to {number(name, ends[1])}"
-
-
-def _cells(name: str, figure: dict | None) -> tuple[str, str, str]:
-    """A figure's value, interval and floor."""
-    if figure is None:
-        return "–", "", ""
-    floor = "" if figure["floor"] is None else number(name, figure["floor"])
-    return number(name, figure["value"]), interval(name, figure["interval"]), floor
-
-
-def _facts(facts: dict[str, str] | None) -> dict[str, str]:
-    packages = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("jax", "numpy", "scipy", "scikit-learn", "matplotlib")
-    )
-    return {**(facts or {}), "packages": packages}
+def _facts(facts: dict[str, str] | None) -> list[list[str]]:
+    names = ("jax", "numpy", "scipy", "scikit-learn", "matplotlib")
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    return [*map(list, (facts or {}).items()), ["packages", packages]]

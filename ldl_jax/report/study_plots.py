@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ldl_jax.report.figure_tables import how
 from ldl_jax.report.plots import STYLE, short
+from ldl_jax.report.result import STATES
 from ldl_jax.report.run_plots import BLUE, GREEN, GREY, INK, VERMILION, band
-from ldl_jax.report.table import KNOWN
 
 VERDICTS = {"supported": GREEN, "refuted": VERMILION, "undecided": GREY}
-STATES = {"raw": "", "scaled": " at T"}  # state -> what it adds to a figure's name
 
 
 def answers(findings: list[dict]) -> Figure | None:
@@ -37,7 +37,7 @@ def answers(findings: list[dict]) -> Figure | None:
 
 
 def _differences(axes: Axes, metric: str, some: list[tuple[str, dict]]) -> None:
-    name, factor, _ = KNOWN[metric]
+    factor = how(metric).factor
     axes.axvline(0, color=INK, linewidth=0.9)
     for place, (_, own) in enumerate(some):
         colour = VERDICTS[own["verdict"]]
@@ -52,7 +52,7 @@ def _differences(axes: Axes, metric: str, some: list[tuple[str, dict]]) -> None:
     axes.set_yticks(range(len(some)), [label for label, _ in some])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
-    unit = f"{name.removesuffix(' %')}, points" if name.endswith("%") else name
+    unit = f"{how(metric).label}, points" if how(metric).unit == "%" else how(metric).label
     axes.set(ylim=(len(some) - 0.4, -0.6), xlabel=f"difference in {unit}")
 
 
@@ -71,7 +71,7 @@ def cells(rows: list[dict]) -> Figure:
                     if name == "ece":
                         axes.plot(100 * own["floor"]["mean"], place, "|", color=GREY, markersize=9, markeredgewidth=1.6)
             axes.tick_params(axis="y", length=0)
-            axes.set(xlabel=KNOWN[name][0].replace(" %", "") + STATES[state] + ", %", ylim=(len(rows) - 0.4, -0.6))
+            axes.set(xlabel=f"{how(name).label}{STATES[state]}, %", ylim=(len(rows) - 0.4, -0.6))
             axes.xaxis.set_major_locator(MaxNLocator(5))
             if name == "ece":
                 axes.set_xlim(0, None)

@@ -194,7 +194,7 @@ def _run(chosen: argparse.Namespace, wanted: list[Planned], there: dict, workdir
 
 def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, words: list[str]) -> None:
     """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
-    from ldl_jax.study import page
+    from ldl_jax.study import page, tables
 
     found: verdict.Cards = {}
     for one in planned:
@@ -205,15 +205,15 @@ def _report(asked: Study, path: Path, planned: list[Planned], workdir: Path, wor
         print("no run is finished yet")
         return
     results = {
-        "study": path.stem, "title": asked.title, "about": asked.about, "cells": page.rows(asked, found),
+        "study": path.stem, "title": asked.title, "about": asked.about, "cells": tables.rows(asked, found),
         "findings": verdict.answers(asked, found), "comparisons": verdict.explored(asked, found),
     }  # fmt: skip
     written = [
         files.write_json(workdir / "results.json", results),
-        files.write(workdir / "results.csv", page.numbers(results)),
+        files.write(workdir / "results.csv", tables.numbers(results)),
         files.write(workdir / "report.html", page.page(asked, results, found, shlex.join(words))),
     ]
-    print(page.text(results), end="\n\n")
+    print(tables.text(results), end="\n\n")
     print("\n".join(f"wrote {file}" for file in written))
 
 

@@ -14,7 +14,8 @@ from ldl_jax.config.options import plug
 from ldl_jax.evaluation import bootstrap as uncertainty
 from ldl_jax.evaluation.curves import divided
 from ldl_jax.evaluation.predictions import Predictions, streamed
-from ldl_jax.report.table import table
+from ldl_jax.report import figure_tables
+from ldl_jax.report.tables import as_text
 from ldl_jax.training import log as logs
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.measure import Measured
@@ -52,7 +53,8 @@ def write(made: Experiment, workdir: Path, state: TrainState, found: dict[str, M
     paths += report(made, workdir, found) if made.config.eval.report else []
     paths.append(files.write_json(workdir / run.SUMMARY, summary))
     log.message("")
-    log.message(table(splits | {f"{split} at T": scores for split, scores in scaled.items()}))
+    columns = splits | {f"{split} at T": scores for split, scores in scaled.items()}
+    log.message(as_text(figure_tables.splits(columns)))
     log.message(_of_temperature(fitted))
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths), f"  {workdir / logs.METRICS}"]))
     return summary
@@ -99,6 +101,7 @@ def report(made: Experiment, workdir: Path, found: dict[str, Measured]) -> list[
     """The figures of the test images with their intervals, as JSON and as a page to look at."""
     from ldl_jax.evaluation import evaluation as suite
     from ldl_jax.report import page  # matplotlib, which nothing else needs
+    from ldl_jax.report.result import Evaluation
 
     splits = {
         split: Predictions(split, part.predictions["logits"], part.predictions["label"], "logits",
@@ -106,9 +109,10 @@ def report(made: Experiment, workdir: Path, found: dict[str, Measured]) -> list[
         for split, part in found.items()
     }  # fmt: skip
     measured = suite.measure(splits["test"], val=splits.get("holdout"), human=_true(made, found["test"]))
+    evaluation = Evaluation.from_json(measured)  # until `measure` gives one
     return [
         files.write_json(workdir / "evaluation.json", {"seed": measured["seed"], "suites": [measured]}),
-        page.write(workdir / "report.html", [measured], title=_name(made), facts=_facts(made)),
+        page.write(workdir / "report.html", [evaluation], title=_name(made), facts=_facts(made)),
     ]
 
 
