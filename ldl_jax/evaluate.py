@@ -55,8 +55,7 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     from ldl_jax.evaluation import evaluation as suite
     from ldl_jax.evaluation import human as votes
     from ldl_jax.evaluation import predictions
-    from ldl_jax.report import figure_tables, page
-    from ldl_jax.report import plots as pictures
+    from ldl_jax.report import evaluation_plots, figure_tables, page
     from ldl_jax.report.result import Evaluation
 
     endings = _endings(chosen.figures)
@@ -85,7 +84,7 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     return [
         files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": found}),
         files.write(out / REPORT, report),
-        *(pictures.save(found, out, endings) if endings else []),
+        *(evaluation_plots.save(evaluations, out, endings) if endings else []),
     ]
 
 

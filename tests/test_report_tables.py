@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import shutil
-import subprocess
 
 import pytest
 
@@ -92,16 +90,6 @@ def test_what_a_format_reads_otherwise_is_escaped():
     markdown = as_markdown(table).splitlines()
     assert markdown[2] == r"| a_b\|c\\d ~e^f & 5 % $x$ #1 {y} ± −2 \<i> \*z\* \` | 1 |"
     assert [len(line) for line in as_text(table).splitlines()] == [len(NASTY) + 4] * 7
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
-def test_latex_compiles(tmp_path):
-    body = as_latex(simple(["", "n"], [[NASTY, "1"], ["[b]", "2"], ["*", "3"]]), TABLE, notes=["two\nlines"])
-    head = "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs}\\begin{document}\n"
-    (tmp_path / "x.tex").write_text(head + body + "\\end{document}\n")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120).returncode == 0
 
 
 def test_a_table_has_metrics_as_rows_and_splits_as_columns():

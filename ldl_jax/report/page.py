@@ -1,12 +1,11 @@
-"""The report of stored predictions: one HTML file with the figures of all models, their pictures and what they mean."""
+"""The report of stored predictions: one HTML file with the metrics of all models, their plots and what they mean."""
 
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.report import figure_tables, html
-from ldl_jax.report import plots as pictures
+from ldl_jax.report import evaluation_plots, figure_tables, html
 from ldl_jax.report.figure_tables import interval, number
 from ldl_jax.report.result import STATES, Evaluation
 from ldl_jax.report.tables import Table, simple
@@ -59,13 +58,13 @@ MEANINGS = {
 def page(evaluations: Sequence[Evaluation], *, title: str, facts: dict[str, str] | None = None) -> str:
     """The report of one model's evaluation or several, as HTML; `facts` stand at its end."""
     plots: dict[str, list[str]] = {}
-    for kind, name, figure in pictures.pictures([evaluation.to_json() for evaluation in evaluations]):
+    for kind, name, figure in evaluation_plots.every(evaluations):
         label = f"{CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}".strip()
-        plots.setdefault(kind, []).append(html.drawing(name, figure, label))
+        plots.setdefault(kind, []).append(html.plot(name, figure, label))
     parts = [_measured(evaluations), html.table(_headline(evaluations))]
-    for kind, drawn in plots.items():
+    for kind, of_kind in plots.items():
         caption, explained = CAPTIONS[kind]
-        parts.append(html.section(caption, html.text(explained, "quiet"), html.many(drawn)))
+        parts.append(html.section(caption, html.text(explained, "quiet"), html.many(of_kind)))
     parts.append(html.section("All figures", *map(_figures, evaluations)))
     parts.append(html.section("What they mean", *map(html.text, MEANINGS.values())))
     parts.append(html.section("How it was made", html.table(simple(["", ""], _facts(facts)))))

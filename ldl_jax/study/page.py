@@ -1,16 +1,14 @@
 """A study's results as a page: the answers, the table, the plots, how it was made."""
 
 from ldl_jax.config.study import LEAST_SEEDS, Study
-from ldl_jax.report import html
-from ldl_jax.report import plots as pictures
-from ldl_jax.report import study_plots as study_pictures
+from ldl_jax.report import html, plots, study_plots
 from ldl_jax.report.page import MEANINGS
 from ldl_jax.report.tables import simple
 from ldl_jax.study import tables
 from ldl_jax.study.cards import Card
 
 SHOWN = ("ldl-jax", "jax", "flax", "optax")  # packages whose versions are said
-MOST_LINES = 6  # of a picture of epochs
+MOST_LINES = 6  # of a plot of epochs
 OF_STUDIES = ("ece", "floor", "at_t")  # of what the figures mean
 RULES = (
     f"Every finding was written down before the runs, with at least {LEAST_SEEDS} seeds for its cells. Over seeds: "
@@ -32,9 +30,10 @@ INTERVALS = (
 )
 GLANCE = "Point: mean over seeds; line: their standard deviation; grey tick: the noise floor of the ECE."
 DIAGRAMS = (
-    "The accuracy (up) of the test images in each bin of confidence (right) of each cell's first seed; the larger a "
-    "point, the more images. On the diagonal confidence can be trusted; below it the network is overconfident. The "
-    "grey bar holds the accuracies of 95 % of perfectly calibrated networks with as many images in that bin."
+    "Of each cell's first seed. Blue: the accuracy of the test images in each bin of confidence; short thin line: "
+    "their mean confidence. Where blue is below the thin line the network is overconfident. The grey bar holds the "
+    "accuracies of 95 % of perfectly calibrated networks with as many images in that bin. Below: how many images are "
+    "right (blue) and wrong (orange)."
 )
 EPOCHS = (
     "The cells of the findings, or the first ones: mean over seeds on the test images, with a band from the lowest to "
@@ -42,76 +41,87 @@ EPOCHS = (
 )
 
 
-def page(asked: Study, results: dict, found: dict[str, dict[int, Card]], command: str) -> str:
+def page(study: Study, results: dict, cards: dict[str, dict[int, Card]], command: str) -> str:
     """The whole of it as HTML; command: the one that makes it."""
-    parts = [html.text(asked.about)] if asked.about else []
+    parts = [html.text(study.about)] if study.about else []
     if results["findings"]:
-        parts.append(_section_of_answers(asked, results))
-    glance = html.drawing("cells", study_pictures.cells(results["cells"]), "accuracy and ECE of all cells", "full")
-    table = html.table(tables.cells(results))
-    notes = map(html.text, tables.notes(results))
-    parts.append(html.section("Results", glance, html.text(GLANCE, "quiet"), table, *notes))
-    parts += _pictures(asked, found)
+        parts.append(_answers(study, results))
+    parts.append(_results(results))
+    parts += [_reliability(cards), _epochs(study, cards)]
     if results["comparisons"]:
-        compared = html.table(tables.comparisons(results))
-        said = (html.text(rule, "quiet") for rule in RULES[1:])
-        parts.append(html.section("Other comparisons", *said, compared))
-    parts.append(html.section("What the figures mean", *map(html.text, (MEANINGS[n] for n in OF_STUDIES))))
-    parts.append(html.section("How it was made", html.table(simple(["", ""], _made(asked, found, command)))))
-    return html.document(asked.title, parts)
+        table = html.table(tables.comparisons(results))
+        rules = [html.text(rule, "quiet") for rule in RULES[1:]]
+        parts.append(html.section("Other comparisons", *rules, table))
+    meanings = [html.text(MEANINGS[name]) for name in OF_STUDIES]
+    parts.append(html.section("What the figures mean", *meanings))
+    facts = simple(["", ""], _facts(study, cards, command))
+    parts.append(html.section("How it was made", html.table(facts)))
+    return html.document(study.title, parts)
 
 
-def _section_of_answers(asked: Study, results: dict) -> str:
-    about = [html.text(f"{one.name}: {one.about}") for one in asked.findings if one.about]
-    drawn = study_pictures.answers(results["findings"])
-    picture = [] if drawn is None else [html.drawing("answers", drawn, "differences with their intervals", "full")]
+def _answers(study: Study, results: dict) -> str:
+    about = [html.text(f"{finding.name}: {finding.about}") for finding in study.findings if finding.about]
+    figure = study_plots.answers(results["findings"])
+    plot = [] if figure is None else [html.plot("answers", figure, "differences with their intervals", "full")]
     table = html.table(tables.answers(results))
-    said = (html.text(RULES[place], "quiet") for place in (0, 2))
-    return html.section("Answers", *about, *picture, html.text(INTERVALS, "quiet"), table, *said)
+    rules = [html.text(RULES[0], "quiet"), html.text(RULES[2], "quiet")]
+    return html.section("Answers", *about, *plot, html.text(INTERVALS, "quiet"), table, *rules)
 
 
-def _pictures(asked: Study, found) -> list[str]:
-    """Reliability diagrams of each cell's first run, and figures against the epoch."""
-    small = []
-    for place, (name, there) in enumerate(found.items()):
-        bins = there[min(there)].facts["raw"]["reliability"]
-        small.append(
-            html.drawing(f"reliability-{place}", study_pictures.reliability(name, bins), f"reliability {name}")
-        )
-    telling = dict.fromkeys(name for one in asked.findings for name in (one.than, one.better))
-    few = {name: found[name] for name in telling or found if name in found}
-    few = dict(list(few.items())[:MOST_LINES])
-    lines = [
-        html.drawing(f"epochs-{figure}", pictures.epochs(_epochs(few, figure), label), f"{label} against epochs")
-        for figure, label in (("accuracy", "accuracy, %"), ("ece", "ECE, %"))
-    ]
-    diagrams = html.section("Can the confidence be trusted?", html.text(DIAGRAMS, "quiet"), html.many(small, "lots"))
-    return [diagrams, html.section("How they got there", html.text(EPOCHS, "quiet"), html.many(lines))]
+def _results(results: dict) -> str:
+    """All cells at a glance, and their table."""
+    plot = html.plot("cells", study_plots.cells(results["cells"]), "accuracy and ECE of all cells", "full")
+    notes = [html.text(note) for note in tables.notes(results)]
+    return html.section("Results", plot, html.text(GLANCE, "quiet"), html.table(tables.cells(results)), *notes)
 
 
-def _epochs(found, figure: str) -> dict[str, list[tuple]]:
-    made = {}
-    for name, there in found.items():
-        seeds = [(card.facts["epochs"]["epoch"], card.facts["epochs"][figure]) for card in there.values()]
-        same = [one for one in seeds if one[0] == seeds[0][0]]
-        if seeds[0][0]:
-            made[name] = same
-    return made
+def _reliability(cards) -> str:
+    """The reliability diagram of each cell's first run."""
+    diagrams = []
+    for number, (name, runs) in enumerate(cards.items()):
+        bins = runs[min(runs)].facts["raw"]["reliability"]
+        figure = plots.reliability(bins, title=plots.short(name, 28), size=plots.SMALL)
+        diagrams.append(html.plot(f"reliability-{number}", figure, f"reliability {name}"))
+    return html.section("Can the confidence be trusted?", html.text(DIAGRAMS, "quiet"), html.many(diagrams, "lots"))
 
 
-def _made(asked: Study, found, command: str) -> list[list[str]]:
-    facts = [card.facts for there in found.values() for card in there.values()]
-    machines = dict.fromkeys(
-        f"{f['versions']['devices']} x {f['versions']['device']} ({f['versions']['backend']}), "
-        f"{f['versions']['cores']} cores, Python {f['versions']['python']}, "
-        + ", ".join(f"{name} {f['versions']['packages'][name]}" for name in SHOWN)
-        for f in facts
-    )
+def _epochs(study: Study, cards) -> str:
+    """Accuracy and ECE against the epoch, of the cells that the findings are about, or of the first ones."""
+    asked = dict.fromkeys(name for finding in study.findings for name in (finding.than, finding.better))
+    names = [name for name in asked or cards if name in cards][:MOST_LINES]
+    lines = []
+    for metric, label in (("accuracy", "accuracy, %"), ("ece", "ECE, %")):
+        figure = study_plots.epochs(_curves({name: cards[name] for name in names}, metric), label)
+        lines.append(html.plot(f"epochs-{metric}", figure, f"{label} against epochs"))
+    return html.section("How they got there", html.text(EPOCHS, "quiet"), html.many(lines))
+
+
+def _curves(cards, metric: str) -> dict[str, list[tuple]]:
+    """(epochs, values) of the seeds of each cell that were measured at the same epochs as its first."""
+    curves = {}
+    for name, runs in cards.items():
+        seeds = [(card.facts["epochs"]["epoch"], card.facts["epochs"][metric]) for card in runs.values()]
+        first = seeds[0][0]
+        if first:
+            curves[name] = [seed for seed in seeds if seed[0] == first]
+    return curves
+
+
+def _facts(study: Study, cards, command: str) -> list[list[str]]:
+    """How the runs were made, and what each cell is."""
+    facts = [card.facts for runs in cards.values() for card in runs.values()]
     lines = [["command", command], ["runs", f"{len(facts)}"]]
-    lines += [["machine", machine] for machine in machines]
+    lines += [["machine", machine] for machine in dict.fromkeys(_machine(fact["versions"]) for fact in facts)]
     lines.append(["time", f"{sum(fact['seconds'] for fact in facts) / 3600:.2f} hours of runs"])
-    for cell in asked.cells:
-        changed = ", ".join(f"{name}={value}" for name, value in cell.fields.items())
+    for cell in study.cells:
+        fields = ", ".join(f"{name}={value}" for name, value in cell.fields.items())
+        changed = f": {fields}" if fields else ""
         taught = f"; teachers: {', '.join(cell.teachers)}" if cell.teachers else ""
-        lines.append([cell.name, f"{cell.config}{f': {changed}' if changed else ''}{taught}"])
+        lines.append([cell.name, f"{cell.config}{changed}{taught}"])
     return lines
+
+
+def _machine(versions: dict) -> str:
+    device = f"{versions['devices']} x {versions['device']} ({versions['backend']})"
+    packages = ", ".join(f"{name} {versions['packages'][name]}" for name in SHOWN)
+    return f"{device}, {versions['cores']} cores, Python {versions['python']}, {packages}"

@@ -150,12 +150,12 @@ def noise_floor(part: Measured) -> float:
 
 def draw(made: Experiment, workdir: Path, found: dict[str, Measured], floor: float) -> list[Path]:
     """The reliability diagram of the test images, and the curves of the training."""
-    from ldl_jax.report import run_plots as figures
+    from ldl_jax.report import run_plots
 
     name, bins = _name(made), found["test"].sums["calibration"]
     return [
-        figures.reliability(workdir / "reliability.png", bins, title=name, floor=floor),
-        figures.curves(workdir / "curves.png", logs.read(workdir / logs.METRICS), title=name),
+        run_plots.reliability(workdir / "reliability.png", bins, title=name, floor=floor),
+        run_plots.curves(workdir / "curves.png", logs.read(workdir / logs.METRICS), title=name),
     ]
 
 
