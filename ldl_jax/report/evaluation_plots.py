@@ -1,4 +1,4 @@
-"""Plots of evaluations: reliability, classes, coverage and temperatures, for a page and as files."""
+"""Plots of evaluations: reliability, classes, coverage, temperatures; for a page and as files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,15 +12,16 @@ from ldl_jax.report import plots
 from ldl_jax.report.plots import CALIBRATED, DASHED, GREEN, GREY, VERMILION, gap_band, short, styled
 from ldl_jax.report.result import Evaluation
 
+Plot = tuple[str, str, Figure]  # its kind, its name, and itself
 MOST_CLASSES = 40  # shown; of more, those that are most over- and most underconfident
 _STATE_TITLES = {"raw": "raw", "scaled": "temperature-scaled"}
 
 
-def every(evaluations: Sequence[Evaluation], *, keyed: bool = False) -> Iterator[tuple[str, str, Figure]]:
-    """(kind, name, plot) of every plot of these evaluations; kinds come in the order in which a page shows them.
+def every(evaluations: Sequence[Evaluation], *, keyed: bool = False) -> Iterator[Plot]:
+    """(kind, name, plot) of every plot of these evaluations, in the order of a page.
 
-    Kinds: 'reliability' and 'classes', one for each model and state; 'coverage' and 'temperature' show all models.
-    `keyed`: a plot says itself what its colours mean, as one without a page has to.
+    Kinds: 'reliability' and 'classes', one for each model and state; 'coverage' and 'temperature'
+    show all models. `keyed`: a plot says itself what its colours mean, as one without a page does.
     """
     each = [(place, one, state) for place, one in enumerate(evaluations) for state in one.states()]
     for place, evaluation, state in each:
@@ -35,7 +36,7 @@ def every(evaluations: Sequence[Evaluation], *, keyed: bool = False) -> Iterator
 
 
 def save(evaluations: Sequence[Evaluation], folder, endings) -> list[Path]:
-    """Write every plot as <name>.<ending>, on white, for endings 'png' and 'svg'; returns the paths."""
+    """Write every plot as <name>.<ending>, on white, for endings 'png', 'svg'; returns paths."""
     return [
         plots.write(Path(folder) / f"{name}.{ending}", figure)
         for _, name, figure in every(evaluations, keyed=True)
@@ -57,12 +58,17 @@ def reliability(evaluation: Evaluation, state: str, keyed: bool = False) -> Figu
 
 @styled
 def classes(evaluation: Evaluation, state: str, keyed: bool = False) -> Figure:
-    """Mean confidence less accuracy of the examples predicted as each class, sorted; with their 95 % bands around 0."""
+    """Mean confidence less accuracy of the examples predicted as each class, sorted.
+
+    With the bands around 0 that hold 95 % of calibrated models.
+    """
     names, values, low, high, few = _gaps(evaluation, state)
-    figure = Figure(figsize=(4.2, 1.2 + 0.3 * keyed + 0.19 * max(3, len(values))), layout="constrained")
+    height = 1.2 + 0.3 * keyed + 0.19 * max(3, len(values))
+    figure = Figure(figsize=(4.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.use_sticky_edges = False  # bars keep off the frame
-    places, colours = np.arange(len(values)), [VERMILION if value > 0 else GREEN for value in values]
+    places = np.arange(len(values))
+    colours = np.where(values > 0, VERMILION, GREEN)
     axes.barh(places, high - low, 0.86, low, color=GREY, alpha=0.25, linewidth=0)
     axes.barh(places, values, 0.5, color=colours, alpha=0.85, linewidth=0)
     axes.axvline(0, color=GREY, linewidth=1)
@@ -73,13 +79,17 @@ def classes(evaluation: Evaluation, state: str, keyed: bool = False) -> Figure:
     axes.set(xlabel="confidence less accuracy, points", ylim=(-0.7, len(values) - 0.3))
     axes.set_title(_title(evaluation, state, few))
     if keyed:
-        colours = (("overconfident", VERMILION, 0.85), ("underconfident", GREEN, 0.85), (CALIBRATED, GREY, 0.25))
-        plots.key(figure, [Patch(facecolor=colour, alpha=alpha, label=label) for label, colour, alpha in colours])
+        handles = [
+            Patch(facecolor=VERMILION, alpha=0.85, label="overconfident"),
+            Patch(facecolor=GREEN, alpha=0.85, label="underconfident"),
+            Patch(facecolor=GREY, alpha=0.25, label=CALIBRATED),
+        ]
+        plots.key(figure, handles)
     return figure
 
 
 def _gaps(evaluation: Evaluation, state: str) -> tuple:
-    """(names, gaps, low and high ends of their bands, which part is shown) of the classes, gaps rising; in points."""
+    """(names, gaps, low and high ends of their bands, what is shown) of classes; in points."""
     curve = evaluation.states()[state].curves["classes"]
     sums = {name: np.asarray(values, float) for name, values in curve.items()}
     count, confidence, correct = (sums[name] for name in ("count", "confidence", "correct"))
@@ -97,8 +107,8 @@ def _gaps(evaluation: Evaluation, state: str) -> tuple:
     ends = gap_band(sums["variance"][chosen], sums["third"][chosen])
     least, most = (confidence - count)[chosen], confidence[chosen]
     low, high = (100 * np.clip(end, least, most) / count[chosen] for end in ends)
-    names = [str(evaluation.class_names[number] if evaluation.class_names else number) for number in chosen]
-    return names, 100 * gap[order], low, high, few
+    names = evaluation.class_names or range(len(count))
+    return [str(names[number]) for number in chosen], 100 * gap[order], low, high, few
 
 
 @styled
@@ -116,12 +126,13 @@ def coverage(evaluations: Sequence[Evaluation]) -> Figure:
 
 @styled
 def temperature(evaluations: Sequence[Evaluation], name: str, label: str, factor: float) -> Figure:
-    """NLL or ECE of the reported examples at each temperature, with the one that was fitted on others."""
+    """NLL or ECE of the reported examples at each temperature, and at that fitted on others."""
     figure, axes = plots.lines(len(evaluations))
     axes.axvline(1, color=GREY, linewidth=1, linestyle=DASHED)
     names = []
     for evaluation, (colour, dashes) in plots.series(evaluations):
-        curve, fitted = evaluation.scaled.curves["temperature"], evaluation.temperature["temperature"]
+        curve = evaluation.scaled.curves["temperature"]
+        fitted = evaluation.temperature["temperature"]
         at, values = np.asarray(curve["temperature"]), factor * np.asarray(curve[name])
         axes.plot(at, values, color=colour, linestyle=dashes)
         axes.plot(fitted, np.interp(fitted, at, values), "o", color=colour, zorder=3)

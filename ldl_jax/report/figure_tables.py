@@ -1,6 +1,7 @@
 """The tables of figures: of a run's splits, of an evaluation, and of runs side by side."""
 
 import math
+from functools import partial
 
 from ldl_jax.metrics.base import Shown, shown
 from ldl_jax.report.result import STATES, Evaluation, Figure
@@ -9,8 +10,8 @@ from ldl_jax.report.tables import Cell, Group, Table, as_text, simple
 MISSING = "-"
 RUN_NOTE = "noise floor: the ECE that a perfectly calibrated model with these confidences scores on this many images"
 EVALUATION_NOTE = (
-    "interval: 95 %, by the bootstrap over examples; floor: the ECE of a perfectly calibrated model with these "
-    "confidences on this many examples"
+    "interval: 95 %, by the bootstrap over examples; floor: the ECE of a perfectly calibrated "
+    "model with these confidences on this many examples"
 )
 COMPARISON_NOTES = (
     "mean ± standard deviation over n seeds; 'at T': after the temperature that each run fitted on its holdout",
@@ -22,7 +23,7 @@ COMPARISON_COLUMNS = [
 
 
 def title(name: str, state: str = "raw") -> str:
-    """What a figure is called, with its unit; a figure that no metric of ours has keeps its name."""
+    """What a figure is called, with its unit; one that no metric of ours has keeps its name."""
     return how(name).title + STATES[state]
 
 
@@ -53,14 +54,15 @@ def signed_interval(name: str, ends, missing: str = MISSING) -> str:
 
 def at_bound(name: str, count: int, of: int) -> str:
     """The sentence that `count` of a row's runs have no best temperature."""
-    return f"{name}: in {count} of {of} runs T is a bound of the search, as no temperature is best on the holdout"
+    bound = "T is a bound of the search, as no temperature is best on the holdout"
+    return f"{name}: in {count} of {of} runs {bound}"
 
 
 def splits(columns: dict[str, dict[str, float]]) -> Table:
     """The scores of one network: metrics as rows, splits ('test', 'holdout') as columns.
 
-    `columns` holds fractions (accuracy, top5, ece, mce), NLL in nats, Brier, and `n`, the number of images; metrics
-    that are not known come last, with 4 significant digits.
+    `columns` holds fractions (accuracy, top5, ece, mce), NLL in nats, Brier, and `n`, the number of
+    images; metrics that are not known come last, with 4 significant digits.
     """
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
     known = [name for name in shown() if name in names]
@@ -71,7 +73,7 @@ def splits(columns: dict[str, dict[str, float]]) -> Table:
 
     groups = [
         Group([row("images", "n", _count)] if "n" in names else []),
-        Group([row(title(name), name, lambda value, name=name: number(name, value)) for name in known]),
+        Group([row(title(name), name, partial(number, name)) for name in known]),
         Group([row(name, name, _significant) for name in unknown]),
     ]
     notes = (RUN_NOTE,) if "ece_floor" in names else ()
@@ -87,7 +89,7 @@ def _significant(value: float | None) -> str:
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """All figures of an evaluation for the terminal, below what was read and how; no newline at the end."""
+    """All figures of an evaluation for the terminal, below what was read and how."""
     examples = f"{evaluation.examples:,} examples, {evaluation.classes} classes"
     lines = [f"{evaluation.name}: {examples}; {evaluation.understood}"]
     fit = evaluation.temperature
@@ -99,12 +101,14 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 
 def figures(evaluation: Evaluation, missing: str = "") -> Table:
-    """All figures of an evaluation by their groups: value, interval and noise floor, for each state."""
+    """All figures of an evaluation by groups: value, interval and noise floor of each state."""
     states = evaluation.states()
     groups: dict[str, Group] = {}
     for name, figure in evaluation.raw.figures.items():
-        cells = [cell for state in states.values() for cell in _figure(name, state.figures.get(name), missing)]
-        groups.setdefault(figure.group, Group([], figure.group)).rows.append([title(name), *cells])
+        row = [title(name)]
+        for state in states.values():
+            row += _figure(name, state.figures.get(name), missing)
+        groups.setdefault(figure.group, Group([], figure.group)).rows.append(row)
     head = [column for state in states for column in (state, "95 % interval", "floor")]
     return Table(["", *head], list(groups.values()))
 
@@ -112,26 +116,34 @@ def figures(evaluation: Evaluation, missing: str = "") -> Table:
 def _figure(name: str, figure: Figure | None, missing: str) -> list[str]:
     if figure is None:
         return [missing, "", ""]
-    return [number(name, figure.value, missing), interval(name, figure.interval), number(name, figure.floor, "")]
+    value, floor = number(name, figure.value, missing), number(name, figure.floor, "")
+    return [value, interval(name, figure.interval), floor]
 
 
 def comparison(compared: dict) -> list[Table]:
-    """Of what `compare.compare` gives: the groups' figures, and where there are several, differences to the first."""
+    """Of what `compare.compare` gives: the groups' figures, and the differences to the baseline."""
     groups, baseline = compared["groups"], compared["baseline"]
-    columns = list(dict.fromkeys((state, name) for group in groups for state, name, _ in _spreads(group)))
+    found = ((state, name) for group in groups for state, name, _ in _spreads(group))
+    columns = list(dict.fromkeys(found))
     head = ["", "n", *(title(name, state) for state, name in columns)]
-    rows = [[group["name"], _seeds(group), *(_spread(group, *column) for column in columns)] for group in groups]
+    rows = []
+    for group in groups:
+        rows.append([group["name"], _seeds(group), *(_spread(group, *column) for column in columns)])
     tables = [simple(head, rows)]
     if compared["differences"]:
         head = [f"less {baseline}", "figure", "difference", "over seeds", "over images"]
-        tables.append(simple(head, [row for group in compared["differences"] for row in _differences(group)]))
+        rows = [row for group in compared["differences"] for row in _differences(group)]
+        tables.append(simple(head, rows))
     return tables
 
 
 def comparison_notes(compared: dict) -> list[str]:
     """What a reader of a comparison has to know."""
-    groups = [group for group in compared["groups"] if group["at_bound"]]
-    return [*COMPARISON_NOTES, *(at_bound(group["name"], group["at_bound"], len(group["runs"])) for group in groups)]
+    notes = list(COMPARISON_NOTES)
+    for group in compared["groups"]:
+        if group["at_bound"]:
+            notes.append(at_bound(group["name"], group["at_bound"], len(group["runs"])))
+    return notes
 
 
 def comparison_numbers(compared: dict) -> Table:

@@ -1,4 +1,4 @@
-"""The report of stored predictions: one HTML file with the metrics of all models, their plots and what they mean."""
+"""The report of stored predictions: one HTML file with the metrics of all models and plots."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -7,7 +7,7 @@ from pathlib import Path
 from ldl_jax import files
 from ldl_jax.report import evaluation_plots, figure_tables, html
 from ldl_jax.report.figure_tables import interval, number
-from ldl_jax.report.result import STATES, Evaluation
+from ldl_jax.report.result import Evaluation
 from ldl_jax.report.tables import Table, simple
 
 MISSING = "–"
@@ -15,47 +15,55 @@ HEADLINE = ("accuracy", "nll", "brier", "ece")
 CAPTIONS = {
     "reliability": (
         "Can the confidence be trusted?",
-        "Blue: the accuracy of the examples in each bin of confidence; short thin line: their mean confidence. Where "
-        "blue is below the thin line the model is overconfident. The grey bar holds the accuracies of 95 % of "
-        "perfectly calibrated models with as many examples in that bin: what lies inside it may be chance. Below: how "
-        "many examples are right (blue) and wrong (orange).",
+        "Blue: the accuracy of the examples in each bin of confidence; short thin line: their "
+        "mean confidence. Where blue is below the thin line the model is overconfident. The grey "
+        "bar holds the accuracies of 95 % of perfectly calibrated models with as many examples "
+        "in that bin: what lies inside it may be chance. Below: how many examples are right "
+        "(blue) and wrong (orange).",
     ),
     "classes": (
         "Which classes mislead?",
-        "Mean confidence less accuracy, of the examples that were predicted as each class: orange-red is "
-        "overconfident, green underconfident. The grey bar holds 95 % of perfectly calibrated models with the same "
-        "confidences, and a few more where hardly an error is to be expected: of 20 classes about one lies outside by "
-        "chance.",
+        "Mean confidence less accuracy, of the examples that were predicted as each class: "
+        "orange-red is overconfident, green underconfident. The grey bar holds 95 % of perfectly "
+        "calibrated models with the same confidences, and a few more where hardly an error is to "
+        "be expected: of 20 classes about one lies outside by chance.",
     ),
     "coverage": (
         "Does it know when it is wrong?",
-        "The error rate if only the most confident share of the examples is answered. A good confidence starts near "
-        "0 and rises late. Raw predictions; a temperature may change the order a little.",
+        "The error rate if only the most confident share of the examples is answered. A good "
+        "confidence starts near 0 and rises late. Raw predictions; a temperature may change the "
+        "order a little.",
     ),
     "temperature": (
         "What would one temperature do?",
-        "NLL and ECE of these examples at each temperature; the dot is the one that was fitted on other examples. A "
-        "model that is calibrated already has its lowest NLL at 1.",
+        "NLL and ECE of these examples at each temperature; the dot is the one that was fitted "
+        "on other examples. A model that is calibrated already has its lowest NLL at 1.",
     ),
 }  # fmt: skip
 MEANINGS = {
-    "ece": "ECE: 15 bins of equal width (lo, hi] over the confidence (Guo et al. 2017); the mean over examples of the "
-    "gap between a bin's accuracy and its mean confidence. It is overconfidence plus underconfidence; signed ECE is "
-    "their difference.",
-    "intervals": "Intervals are nominally of 95 %, by 1,000 bootstrap resamples of the examples. Those of gaps, "
-    "which noise makes larger, are moved back by as much (basic bootstrap); that of the ECE begins at 0 "
-    "where chance explains it.",
-    "floor": "Floor: the ECE that a perfectly calibrated model with these confidences scores on this many examples, "
-    "since noise makes gaps; an ECE near it is what chance makes. Other figures that add up gaps have such a "
-    "floor too, which is not measured here; debiased ones have none.",
-    "others": "Debiased L2 is without this noise and may be negative when squared. Smooth ECE has a kernel in "
-    "the place of bins (Blasiok and Nakkiran 2023), the KS error has neither (Gupta et al. 2021).",
-    "at_t": "At T: after the logits were divided by one temperature that was fitted on other examples. What wins only "
-    "before that wins by something that one number mends. Intervals at T take the temperature as given.",
+    "ece": "ECE: 15 bins of equal width (lo, hi] over the confidence (Guo et al. 2017); the mean "
+    "over examples of the gap between a bin's accuracy and its mean confidence. It is "
+    "overconfidence plus underconfidence; signed ECE is their difference.",
+    "intervals": "Intervals are nominally of 95 %, by 1,000 bootstrap resamples of the examples. "
+    "Those of gaps, which noise makes larger, are moved back by as much (basic bootstrap); that "
+    "of the ECE begins at 0 where chance explains it.",
+    "floor": "Floor: the ECE that a perfectly calibrated model with these confidences scores on "
+    "this many examples, since noise makes gaps; an ECE near it is what chance makes. Other "
+    "figures that add up gaps have such a floor too, which is not measured here; debiased ones "
+    "have none.",
+    "others": "Debiased L2 is without this noise and may be negative when squared. Smooth ECE "
+    "has a kernel in the place of bins (Blasiok and Nakkiran 2023), the KS error has neither "
+    "(Gupta et al. 2021).",
+    "at_t": "At T: after the logits were divided by one temperature that was fitted on other "
+    "examples. What wins only before that wins by something that one number mends. Intervals at "
+    "T take the temperature as given.",
 }
 
 
-def page(evaluations: Sequence[Evaluation], *, title: str, facts: dict[str, str] | None = None) -> str:
+Facts = dict[str, str]  # how something was made, in a reader's words
+
+
+def page(evaluations: Sequence[Evaluation], *, title: str, facts: Facts | None = None) -> str:
     """The report of one model's evaluation or several, as HTML; `facts` stand at its end."""
     plots: dict[str, list[str]] = {}
     for kind, name, figure in evaluation_plots.every(evaluations):
@@ -71,7 +79,7 @@ def page(evaluations: Sequence[Evaluation], *, title: str, facts: dict[str, str]
     return html.document(title, parts)
 
 
-def write(path, evaluations: Sequence[Evaluation], *, title: str, facts: dict[str, str] | None = None) -> Path:
+def write(path, evaluations, *, title: str, facts: Facts | None = None) -> Path:
     """Write the report; returns its path."""
     return files.write(path, page(evaluations, title=title, facts=facts))
 
@@ -80,9 +88,10 @@ def _measured(evaluations) -> str:
     """What was read, and how it was understood."""
     lines = []
     for evaluation in evaluations:
-        examples = f"{evaluation.examples:,} example{'s' * (evaluation.examples > 1)}, {evaluation.classes} classes"
+        plural = "s" if evaluation.examples > 1 else ""
+        size = f"{evaluation.examples:,} example{plural}, {evaluation.classes} classes"
         fitted = _fitted(evaluation.temperature)
-        lines.append(html.text(f"{evaluation.name}: {examples}; {evaluation.understood}. {fitted}"))
+        lines.append(html.text(f"{evaluation.name}: {size}; {evaluation.understood}. {fitted}"))
         lines += [html.text(f"{note}.", "warn") for note in evaluation.notes]
     return "\n".join(lines)
 
@@ -96,11 +105,14 @@ def _fitted(temperature: dict | None) -> str:
 
 def _headline(evaluations) -> Table:
     """The figures that are asked for first, a row for each model."""
-    states = [state for state in STATES if any(state in evaluation.states() for evaluation in evaluations)]
-    # a temperature leaves the accuracy alone
-    columns = [(state, name) for state in states for name in (HEADLINE if state == "raw" else HEADLINE[1:])]
+    columns = [("raw", name) for name in HEADLINE]
+    if any(evaluation.scaled for evaluation in evaluations):
+        # a temperature leaves the accuracy alone
+        columns += [("scaled", name) for name in HEADLINE if name != "accuracy"]
     head = ["", *(figure_tables.title(name, state) for state, name in columns)]
-    rows = [[evaluation.name, *(_cell(evaluation, *column) for column in columns)] for evaluation in evaluations]
+    rows = []
+    for evaluation in evaluations:
+        rows.append([evaluation.name, *(_cell(evaluation, *column) for column in columns)])
     return simple(head, rows)
 
 
@@ -110,8 +122,10 @@ def _cell(evaluation: Evaluation, state: str, name: str) -> str:
     figure = states[state].figures.get(name) if state in states else None
     if figure is None:
         return MISSING
-    floor = "" if figure.floor is None else f"floor {number(name, figure.floor)}"
-    return "\n".join(filter(None, [number(name, figure.value, MISSING), interval(name, figure.interval), floor]))
+    lines = [number(name, figure.value, MISSING), interval(name, figure.interval)]
+    if figure.floor is not None:
+        lines.append(f"floor {number(name, figure.floor)}")
+    return "\n".join(filter(None, lines))
 
 
 def _figures(evaluation: Evaluation) -> str:
@@ -123,7 +137,7 @@ def _figures(evaluation: Evaluation) -> str:
     return heading + html.table(table)
 
 
-def _facts(facts: dict[str, str] | None) -> list[list[str]]:
+def _facts(facts: Facts | None) -> list[list[str]]:
     names = ("jax", "numpy", "scipy", "scikit-learn", "matplotlib")
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     return [*map(list, (facts or {}).items()), ["packages", packages]]

@@ -1,7 +1,7 @@
 """What all plots share: one palette, one style, one reliability diagram, and how they are written.
 
-Plots are made with the colours of COLOURS, which a page exchanges for those of its light or dark look, and on a
-transparent ground; text stays text.
+Plots are made with the colours of COLOURS, which a page exchanges for those of its light or dark
+look, and on a transparent ground; text stays text.
 """
 
 import io
@@ -36,7 +36,7 @@ COLOURS = {  # name of a page's colour -> the colour that stands for it in a plo
     "green": GREEN,
     "purple": PURPLE,
 }
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of lines, in their order; then again, dotted
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of lines in order; then again, dotted
 DASHES = ("-", ":", "--", "-.")
 DASHED = (0, (4, 3))  # a line to compare with, such as the diagonal
 STYLE = {
@@ -92,7 +92,8 @@ def svg(figure: Figure) -> str:
     out = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # which only measures: the browser has more fonts
+        # the font that is missing only measures: the browser has more of them
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(out, format="svg", metadata=nothing)
     return out.getvalue()
 
@@ -109,7 +110,7 @@ def write(path, figure: Figure) -> Path:
 
 
 def short(text: str, most: int = 44) -> str:
-    """`text` on one line, what cannot be printed replaced, and the middle of a long one left out."""
+    """`text` on one line, what cannot be printed replaced, the middle of a long one left out."""
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most // 2) :]}"
@@ -124,17 +125,21 @@ def brief(count: float) -> str:
 
 
 def band(count, expected) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) accuracies f[bins] of 95 % of calibrated models with these counts and mean confidences: binomial."""
+    """(low, high) accuracies f[bins] of 95 % of calibrated models with these counts.
+
+    Binomial, of the mean confidence of each bin.
+    """
     low, high = (binom.ppf(quantile, count, expected) / count for quantile in (0.025, 0.975))
     return low, high
 
 
 def gap_band(variance, third) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) f[n] of summed confidence less number correct, of 95 % of calibrated models with these confidences.
+    """(low, high) f[n] of summed confidence less number correct, of 95 % of calibrated models.
 
-    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli variables: quantiles of
-    the Pearson type III distribution with these moments, which has an end where hardly an error is to be expected. A
-    binomial of the mean confidence is wider, the more confidences differ. 0 where nothing is uncertain.
+    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli
+    variables: quantiles of the Pearson type III distribution with these moments, which has an end
+    where hardly an error is to be expected. A binomial of the mean confidence is wider, the more
+    confidences differ. 0 where nothing is uncertain.
     """
     variance, third = np.asarray(variance, float), np.asarray(third, float)
     deviation = np.sqrt(variance)
@@ -145,14 +150,16 @@ def gap_band(variance, third) -> tuple[np.ndarray, np.ndarray]:
 
 @styled
 def reliability(bins: dict, *, title: str, size: Size = ON_PAGE, keyed: bool = False) -> Figure:
-    """Accuracy against confidence with the band of calibrated models, above how many are right and wrong.
+    """Accuracy against confidence with the band of calibrated models, above how many are right.
 
-    `bins`: arrays `count`, `confidence` (sum of the confidences) and `correct` (number of correct answers) of one
-    length, over bins of equal width that cover (0, 1]. A bin's band holds the accuracies of 95 % of the perfectly
-    calibrated models with its count and mean confidence (binomial). `keyed`: a legend says what the colours mean, as a
-    plot without a page needs. Raises ValueError where the arrays differ in shape.
+    `bins`: arrays `count`, `confidence` (sum of the confidences) and `correct` (number of correct
+    answers) of one length, over bins of equal width that cover (0, 1]. A bin's band holds the
+    accuracies of 95 % of the perfectly calibrated models with its count and mean confidence
+    (binomial). `keyed`: a legend says what the colours mean, as a plot without a page needs. Raises
+    ValueError where the arrays differ in shape.
     """
-    count, confidence, correct = (np.asarray(bins[name], float) for name in ("count", "confidence", "correct"))
+    names = ("count", "confidence", "correct")
+    count, confidence, correct = (np.asarray(bins[name], float) for name in names)
     if not count.shape == confidence.shape == correct.shape or count.ndim != 1 or not count.size:
         shapes = f"{count.shape} {confidence.shape} {correct.shape}"
         raise ValueError(f"bins need three arrays of one length, not {shapes}")
@@ -175,8 +182,10 @@ def _accuracies(axes: Axes, count, confidence, correct, size: Size) -> None:
 
     # one shape for all bins: shapes side by side would leave seams
     edges = np.linspace(0, 1, len(count) + 1)
-    axes.stairs(correct / np.maximum(count, 1), edges, fill=True, color=BLUE, alpha=0.35, linewidth=0)
-    axes.bar(left + width / 2, high - low, 0.42 * width, low, color=GREY, alpha=0.45, linewidth=0, zorder=3)
+    share = correct / np.maximum(count, 1)
+    axes.stairs(share, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0)
+    band_style = {"color": GREY, "alpha": 0.45, "linewidth": 0, "zorder": 3}
+    axes.bar(left + width / 2, high - low, 0.42 * width, low, **band_style)
     axes.hlines(accuracy, left, left + width, colors=BLUE, linewidth=2.2 * size.lines, zorder=4)
     inner = (left + 0.15 * width, left + 0.85 * width)
     axes.hlines(expected, *inner, colors=INK, linewidth=1.1 * size.lines, zorder=5)
@@ -220,7 +229,8 @@ def _reliability_key(figure: Figure) -> None:
 
 def key(figure: Figure, handles: list) -> None:
     """Say what the colours mean, below a plot."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1.4)
+    shape = {"ncols": 3, "handlelength": 1.4, "columnspacing": 1.4}
+    figure.legend(handles=handles, loc="outside lower center", **shape)
 
 
 def lines(count: int) -> tuple[Figure, Axes]:
@@ -230,8 +240,12 @@ def lines(count: int) -> tuple[Figure, Axes]:
 
 
 def named(figure: Figure, names: list[str]) -> Figure:
-    """The plot with the names of its lines; a name with _ at its start, too, which would be left out as a label."""
-    handles = [Line2D([], [], color=colour, linestyle=dashes) for _, (colour, dashes) in series(names)]
+    """The plot with the names of its lines.
+
+    Also a name with _ at its start, which would be left out as a label.
+    """
+    styles = [style for _, style in series(names)]
+    handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in styles]
     blank = [" "] * len(names)
     legend = figure.legend(handles, blank, loc="outside upper left", borderpad=0, handlelength=1.8)
     for text, name in zip(legend.get_texts(), names, strict=True):

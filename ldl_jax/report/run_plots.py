@@ -13,14 +13,15 @@ from ldl_jax.report.plots import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILI
 _COLOURS = {"": INK, "train": GREY, "test": BLUE}  # split -> colour; the others take theirs in turn
 _OTHERS = (ORANGE, GREEN, PURPLE, VERMILION)
 _MARKED = 30  # a curve of at most this many points shows them
-_SMOOTHED = 200  # a training curve of more points is drawn faint, with its moving mean over 1/50 of them
+_SMOOTHED = 200  # a curve of more points is faint, with its moving mean over 1/50 of them
 
 
 @styled
 def reliability(path, bins: dict, *, title: str, floor: float | None = None) -> Path:
     """Write the reliability diagram of `bins` (see `plots.reliability`); returns the path.
 
-    `floor`: the noise floor of the ECE, a fraction. Raises ValueError where the bins' arrays differ in shape.
+    `floor`: the noise floor of the ECE, a fraction. Raises ValueError where the bins' arrays differ
+    in shape.
     """
     figure = plots.reliability(bins, title="", size=plots.ALONE, keyed=True)
     figure.axes[0].set_title(_summary(bins, floor), fontsize=7.5)
@@ -51,15 +52,17 @@ def _title(figure: Figure, title: str, width: int) -> None:
 def curves(path, rows: list[dict], *, title: str) -> Path:
     """Write loss and NLL, accuracy, ECE and the learning rate against the epoch; returns the path.
 
-    `rows`: those of metrics.jsonl, each with `epoch` and any of `train/loss`, `train/learning_rate` and
-    `<split>/nll`, `<split>/accuracy`, `<split>/ece` (NLL in nats, fractions). Panels without a value are left out.
+    `rows`: those of metrics.jsonl, each with `epoch` and any of `train/loss`, `train/learning_rate`
+    and `<split>/nll`, `<split>/accuracy`, `<split>/ece` (NLL in nats, fractions). Panels without a
+    value are left out.
     """
     panels = [(label, series) for label, series in _panels(rows).items() if series]
     tall = 1 if len(panels) < 3 else 2
     figure = Figure(figsize=(8.5, 1.1 + 2.7 * tall), layout="constrained")
     _title(figure, title, 78)
     if not panels:
-        figure.text(0.5, 0.45, "nothing to draw yet: no row holds a loss or a score", ha="center", color=GREY)
+        empty = "nothing to draw yet: no row holds a loss or a score"
+        figure.text(0.5, 0.45, empty, ha="center", color=GREY)
     for i, (label, series) in enumerate(panels):
         axes = figure.add_subplot(tall, min(len(panels), 2), i + 1)
         _series(axes, series)
@@ -70,7 +73,7 @@ def curves(path, rows: list[dict], *, title: str) -> Path:
 
 
 def _panels(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
-    """{panel title: {series name: f64[2, n], epochs and values}}; what is not finite is left out."""
+    """{panel: {series: f64[2, n], epochs and values}}; what is not finite is left out."""
     panels = {"loss and NLL": {}, "accuracy (%)": {}, "ECE (%)": {}, "learning rate": {}}
     for name in dict.fromkeys(name for row in rows for name in row):
         panel, label, factor = _place(name)
@@ -85,7 +88,7 @@ def _panels(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _place(name: str) -> tuple[str | None, str, int]:
-    """(panel, series, factor) of an entry of metrics.jsonl; the panel is None where it is not plotted."""
+    """(panel, series, factor) of an entry of metrics.jsonl; panel None: it is not plotted."""
     split, _, metric = name.rpartition("/")
     if name == "train/loss":
         return "loss and NLL", "train loss", 1

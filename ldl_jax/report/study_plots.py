@@ -1,4 +1,4 @@
-"""Plots of a study: its answers with their intervals, its cells at a glance, and metrics against the epoch."""
+"""Plots of a study: answers with their intervals, cells at a glance, metrics against the epoch."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,9 +15,10 @@ VERDICTS = {"supported": GREEN, "refuted": VERMILION, "undecided": GREY}
 
 @styled
 def answers(findings: list[dict]) -> Figure | None:
-    """Differences of `hypotheses.answers` with 95 % intervals: thick over seeds, thin over images; None where none is.
+    """Differences of `hypotheses.answers` with 95 % intervals: thick over seeds, thin over images.
 
     A ring is a difference of ECEs less noise floors. One panel a metric, since their units differ.
+    None where there is no difference.
     """
     panels: dict[str, list[tuple[str, dict]]] = {}
     for finding in findings:
@@ -52,7 +53,8 @@ def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -
         if difference["excess"] is not None:
             mean = shown.factor * difference["excess"]["mean"]
             axes.plot(mean, place, "o", color=colour, markersize=8, fillstyle="none")
-        axes.text(1.02, place, difference["verdict"], transform=axes.get_yaxis_transform(), va="center")
+        beside = axes.get_yaxis_transform()
+        axes.text(1.02, place, difference["verdict"], transform=beside, va="center")
     axes.set_yticks(range(len(differences)), [label for label, _ in differences])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
@@ -62,7 +64,7 @@ def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -
 
 @styled
 def cells(rows: list[dict]) -> Figure:
-    """Accuracy and ECE of rows of `study.tables`: mean, a line of the std over seeds, and the ECE's noise floor."""
+    """Accuracy and ECE of `study.tables.rows`: mean, standard deviation, the ECE's noise floor."""
     panels = [("raw", "accuracy"), ("raw", "ece"), ("scaled", "ece")]
     panels = [(state, name) for state, name in panels if any(row[state] for row in rows)]
     figure = Figure(figsize=(7.6, 0.9 + 0.22 * len(rows)), layout="constrained")
@@ -93,9 +95,10 @@ def _spreads(axes: Axes, values: list[dict | None], name: str) -> None:
 
 @styled
 def epochs(curves: dict[str, list[tuple]], label: str) -> Figure:
-    """A metric against the epoch, in percent: for each name the mean over seeds, with a band from lowest to highest.
+    """A metric against the epoch, in percent: mean over seeds, and a band from lowest to highest.
 
-    curves: name -> [(epochs, values), one for each seed], all seeds of a name at the same epochs; values are fractions.
+    curves: name -> [(epochs, values), one for each seed], all seeds of a name at the same epochs;
+    values are fractions.
     """
     figure, axes = plots.lines(len(curves))
     for seeds, (colour, dashes) in plots.series(curves.values()):

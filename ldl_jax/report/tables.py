@@ -1,6 +1,7 @@
 """One kind of table, and how it is written: as text for a terminal, CSV, Markdown and LaTeX.
 
-`html.table` writes the same tables into a page. What is special in a format is escaped here, in one place for each.
+`html.table` writes the same tables into a page. What is special in a format is escaped here, in one
+place for each.
 """
 
 import csv
@@ -9,7 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-Cell = str | float | None  # text; a number, for CSV; None is empty. Lines after the first say more, in small
+# text; a number, for CSV; None is empty. A text's lines after the first say more, in small
+Cell = str | float | None
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -26,12 +28,13 @@ _SPECIAL_IN_MARKDOWN = re.compile(r"[\\|<*`]")
 class Group(NamedTuple):
     """Rows that belong together: a rule sets them apart from the next group."""
 
-    rows: list[list[Cell]]  # as many cells each as the head has; for CSV alone, fewer where the last are empty
+    # as many cells each as the head has; for CSV alone, fewer where the last are empty
+    rows: list[list[Cell]]
     heading: str = ""  # above the rows, across all columns
 
 
 class Table(NamedTuple):
-    """Rows of cells below a head; the first column is aligned to the left, the others to the right."""
+    """Rows of cells below a head; the first column is aligned left, the others right."""
 
     head: list[str]
     groups: list[Group]
@@ -48,7 +51,7 @@ def simple(head: list[str], rows: list[list[Cell]]) -> Table:
 
 
 def as_text(*tables: Table, notes: Iterable[str] = ()) -> str:
-    """Tables for a terminal, an empty line between them and before `notes`; no newline at the end."""
+    """Tables for a terminal, an empty line between them and before `notes`; no last newline."""
     parts = ["\n".join([*_aligned(table), *map(_one_line, table.notes)]) for table in tables]
     return "\n\n".join([*parts, *_last_part(notes)])
 
@@ -93,10 +96,11 @@ def as_markdown(*tables: Table, notes: Iterable[str] = ()) -> str:
     """Tables in GitHub's Markdown, with a newline at the end; each note is a paragraph."""
     parts = []
     for table in tables:
-        lines = [_markdown_row(table.head), _markdown_row(["---", *["--:"] * (len(table.head) - 1)])]
+        others = len(table.head) - 1
+        lines = [_markdown_row(table.head), _markdown_row(["---", *["--:"] * others])]
         for group in table.groups:
             if group.heading:
-                lines.append(f"| **{_in_markdown(group.heading)}** |" + " |" * (len(table.head) - 1))
+                lines.append(f"| **{_in_markdown(group.heading)}** |" + " |" * others)
             lines += [_markdown_row([_in_markdown(cell) for cell in row]) for row in group.rows]
         parts += ["\n".join(lines), *map(_one_line, table.notes)]
     return "\n\n".join([*parts, *map(_one_line, notes)]) + "\n"
@@ -111,15 +115,17 @@ def _in_markdown(cell: Cell) -> str:
 
 
 def as_latex(*tables: Table, notes: Iterable[str] = ()) -> str:
-    """Tables as LaTeX tabulars with the rules of the package booktabs, notes as comments; a newline at the end."""
+    """Tables as LaTeX tabulars with the rules of booktabs, notes as comments; a last newline."""
     parts = []
     for table in tables:
         columns = len(table.head)
-        lines = [rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}", r"\toprule", _latex_row(table.head)]
+        lines = [rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}", r"\toprule"]
+        lines.append(_latex_row(table.head))
         for group in table.groups:
             lines.append(r"\midrule")
             if group.heading:
-                lines.append(rf"\multicolumn{{{columns}}}{{l}}{{\textit{{{_in_latex(group.heading)}}}}} \\")
+                heading = rf"\textit{{{_in_latex(group.heading)}}}"
+                lines.append(rf"\multicolumn{{{columns}}}{{l}}{{{heading}}} \\")
             lines += map(_latex_row, group.rows)
         lines += [r"\bottomrule", r"\end{tabular}"]
         parts += ["\n".join(lines), *(f"% {_one_line(note)}" for note in table.notes)]

@@ -1,4 +1,4 @@
-"""A study's results as tables: its answers, its cells and its other comparisons, as text and as CSV."""
+"""A study's results as tables: answers, cells and other comparisons; as text and as CSV."""
 
 from ldl_jax.config.study import METRICS, Study
 from ldl_jax.evaluation import bootstrap
@@ -16,7 +16,11 @@ MISSING = "–"
 
 
 def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
-    """For each cell with results: its figures over seeds, by state; mean, std (n - 1; None for one), and n."""
+    """For each cell with results: its figures over seeds, by state.
+
+    Of each figure the mean and the std (n - 1; None for one seed); n, seeds: how many are there and
+    planned.
+    """
     rows = []
     for cell in study.cells:
         if not cards.get(cell.name):
@@ -50,7 +54,8 @@ def numbers(results: dict) -> str:
     for row in results["cells"]:
         for state in STATES:
             for name, value in (row[state] or {}).items():
-                lines.append(["cell", row["cell"], None, state, name, value["mean"], value["std"], row["n"]])
+                spread = [value["mean"], value["std"], row["n"]]
+                lines.append(["cell", row["cell"], None, state, name, *spread])
     for what in ("findings", "comparisons"):
         for asked in results[what]:
             for state in STATES:
@@ -79,12 +84,14 @@ def text(results: dict) -> str:
 
 def notes(results: dict) -> list[str]:
     """What a reader has to know of some of the cells."""
-    return [at_bound(row["cell"], row["at_bound"], row["n"]) for row in results["cells"] if row["at_bound"]]
+    rows = [row for row in results["cells"] if row["at_bound"]]
+    return [at_bound(row["cell"], row["at_bound"], row["n"]) for row in rows]
 
 
 def cells(results: dict) -> Table:
     """The cells' figures over seeds, with what was published."""
-    columns = [(state, name) for state, name in COLUMNS if any(row[state] for row in results["cells"])]
+    states = [state for state in STATES if any(row[state] for row in results["cells"])]
+    columns = [(state, name) for state, name in COLUMNS if state in states]
     published = list(dict.fromkeys(name for row in results["cells"] for name in row["published"]))
     head = ["", "n", *(title(name, state) for state, name in columns)]
     head += [f"published {title(name)}" for name in published]
@@ -114,11 +121,13 @@ def _spread(values: dict | None, name: str) -> str:
 
 def answers(results: dict) -> Table:
     """What each finding's difference is, and what it decides."""
-    head = ["finding", "", "verdict", "difference", "over seeds", "over images", "less floors", "p", "n"]
+    head = ["finding", "", "verdict", "difference", "over seeds", "over images", "less floors"]
+    head += ["p", "n"]
     lines = []
     for finding in results["findings"]:
-        asked = f"{finding['direction']} {title(finding['metric'])}, {finding['better']} than {finding['than']}"
-        lines.append([f"{finding['name']}: {asked}", "raw", *_answer(finding, "raw")])
+        wanted = f"{finding['direction']} {title(finding['metric'])}"
+        question = f"{finding['name']}: {wanted}, {finding['better']} than {finding['than']}"
+        lines.append([question, "raw", *_answer(finding, "raw")])
         lines.append(["", "at T", *_answer(finding, "scaled")])
     return simple(head, lines)
 
@@ -132,7 +141,8 @@ def _answer(finding: dict, state: str) -> list[str]:
     metric, excess = finding["metric"], difference["excess"]
     less = MISSING
     if excess is not None:
-        less = f"{signed('ece', excess['mean'])} ({signed_interval('ece', excess['seeds'], MISSING)})"
+        ends = signed_interval("ece", excess["seeds"], MISSING)
+        less = f"{signed('ece', excess['mean'])} ({ends})"
     return [
         difference["verdict"],
         signed(metric, difference["mean"]),
@@ -147,12 +157,12 @@ def _answer(finding: dict, state: str) -> list[str]:
 def comparisons(results: dict) -> Table:
     """The other comparisons' differences, which decide nothing."""
     head = ["", "figure", "difference", "over seeds", "p", "over images", "n"]
-    lines = [
-        [f"{compared['better']} less {compared['than']}", *_difference(compared["metric"], state, compared[state])]
-        for compared in results["comparisons"]
-        for state in STATES
-        if compared[state] is not None and (state, compared["metric"]) in COLUMNS
-    ]
+    lines = []
+    for compared in results["comparisons"]:
+        pair, metric = f"{compared['better']} less {compared['than']}", compared["metric"]
+        for state in STATES:
+            if compared[state] is not None and (state, metric) in COLUMNS:
+                lines.append([pair, *_difference(metric, state, compared[state])])
     return simple(head, lines)
 
 
