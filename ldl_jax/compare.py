@@ -16,7 +16,7 @@ from ldl_jax import files
 from ldl_jax.cli import Parser, folder, status
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.comparison import compare
-from ldl_jax.report import comparison as tables
+from ldl_jax.report import figure_tables, tables
 
 NAME = "comparison"
 
@@ -38,8 +38,14 @@ def write(chosen: argparse.Namespace) -> list[Path]:
     baseline = _baseline(groups, Path(chosen.baseline) if chosen.baseline else paths[0], paths)
     out = folder(Path(chosen.out) if chosen.out else paths[0].parent / NAME)
     results = compare(groups, baseline, seed=chosen.seed)
-    print(tables.text(results), end="\n\n")
-    texts = {"csv": tables.numbers(results), "md": tables.markdown(results), "tex": tables.latex(results)}
+    shown = figure_tables.comparison(results)
+    notes = figure_tables.comparison_notes(results)
+    print(tables.as_text(*shown, notes=notes), end="\n\n")
+    texts = {
+        "csv": tables.as_csv(figure_tables.comparison_numbers(results)),
+        "md": tables.as_markdown(*shown, notes=notes),
+        "tex": tables.as_latex(*shown, notes=notes),
+    }
     texts["json"] = json.dumps(results, indent=2) + "\n"
     return [files.write(out / f"{NAME}.{ending}", text) for ending, text in texts.items()]
 

@@ -60,7 +60,7 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     """
     from ldl_jax import files
     from ldl_jax.evaluation import evaluation
-    from ldl_jax.report import page, plots, suite_table
+    from ldl_jax.report import evaluation_plots, figure_tables, page
 
     # What is asked for, checked before a file is opened.
     endings = _endings(chosen.figures)
@@ -73,14 +73,14 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
         for test, given in zip(tests, beside, strict=True)
     ]
     # The table of each, then the files.
-    suites = [measured.to_json() for measured in evaluations]  # the report takes dicts; it is to take `evaluations`
-    for suite in suites:
-        print(suite_table.table(suite), end="\n\n")
-    report = page.page(suites, title=chosen.title)
+    for measured in evaluations:
+        print(figure_tables.evaluation_text(measured), end="\n\n")
+    report = page.page(evaluations, title=chosen.title)
+    suites = [measured.to_json() for measured in evaluations]
     return [
         files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": suites}),
         files.write(out / REPORT, report),
-        *(plots.save(suites, out, endings) if endings else []),
+        *(evaluation_plots.save(evaluations, out, endings) if endings else []),
     ]
 
 

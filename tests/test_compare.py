@@ -13,7 +13,8 @@ from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.comparison import FIGURES
-from ldl_jax.report import comparison
+from ldl_jax.report import figure_tables
+from ldl_jax.report.tables import as_csv, as_latex, as_markdown, as_text
 
 N, K = 200, 3
 LABEL = np.random.default_rng(0).integers(0, K, N).astype(np.int32)
@@ -89,14 +90,14 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
 
 def test_the_same_numbers_stand_in_csv_markdown_and_latex(six, tmp_path):
     made = compare.compare(runs.groups([runs.read(path) for path in six]))
-    rows = list(csv.DictReader(comparison.numbers(made).splitlines()))
+    rows = list(csv.DictReader(as_csv(figure_tables.comparison_numbers(made)).splitlines()))
     assert len(rows) == 2 * (4 + 3) + (4 + 3)
     (row,) = [r for r in rows if (r["what"], r["state"], r["figure"]) == ("difference", "raw", "nll")]
     assert float(row["mean"]) == made["differences"][0]["raw"]["nll"]["mean"]
     assert float(row["seeds_low"]) < float(row["mean"]) < float(row["seeds_high"])
-    cell = comparison.tables(made)[0][1][0][2]
-    assert f"| {cell} |" in comparison.markdown(made)
-    latex = comparison.latex(made)
+    cell = figure_tables.comparison(made)[0].rows()[0][2]
+    assert f"| {cell} |" in as_markdown(*figure_tables.comparison(made))
+    latex = as_latex(*figure_tables.comparison(made))
     assert cell.replace("±", r"$\pm$") in latex
     assert r"accuracy \%" in latex
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
@@ -106,10 +107,10 @@ def test_names_that_latex_and_markdown_read_otherwise_are_escaped(tmp_path):
     paths = [make(tmp_path / name, model__name=name)
              for name in ("a_b", "c_d")]  # fmt: skip
     made = compare.compare(runs.groups([runs.read(path) for path in paths]))
-    assert r"model=a\_b" in comparison.latex(made)
+    assert r"model=a\_b" in as_latex(*figure_tables.comparison(made))
     made["groups"][0]["name"] = "x|y\\"
-    assert r"x\|y" in comparison.markdown(made)
-    assert r"x|y\textbackslash{}" in comparison.latex(made)
+    assert r"x\|y" in as_markdown(*figure_tables.comparison(made))
+    assert r"x|y\textbackslash{}" in as_latex(*figure_tables.comparison(made))
 
 
 def test_one_seed_has_no_interval_over_seeds(tmp_path):
@@ -120,7 +121,7 @@ def test_one_seed_has_no_interval_over_seeds(tmp_path):
     found = made["differences"][0]["raw"]["ece"]
     assert found["seeds"] is None
     np.testing.assert_allclose(found["images"], 0, atol=1e-12)  # of one network and itself
-    assert "at T" not in comparison.text(made).split("mean ±")[0]
+    assert "at T" not in as_text(*figure_tables.comparison(made))
 
 
 def test_other_seeds_are_compared_as_independent_ones(tmp_path):

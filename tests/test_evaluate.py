@@ -131,7 +131,7 @@ def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, mo
 
 def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
     monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
     assert run(folder / "test.npz", "--out", folder / "taken" / "below") == 1
@@ -140,7 +140,7 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
 
 def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):
     monkeypatch.setattr(suite, "measure", lambda given, **_: measured(given.name))
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
     np.savez_compressed(folder / "packed.npz", **TEST)
@@ -164,7 +164,7 @@ def test_files_are_named_by_what_tells_them_apart():
 def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
     taken = []
     monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or measured())
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "second.npz", **TEST)
     files.write_npz(folder / "own.npz", **VAL)
@@ -181,7 +181,7 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
     monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or measured())
-    monkeypatch.setattr("ldl_jax.report.suite_table.table", lambda one: one["name"])
+    monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "named.npz", **TEST, classes=np.array(list("abcd")))
     rows = [",".join(map(str, [*row, label])) for row, label in zip(TEST["logits"], TEST["label"], strict=True)]

@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.stats import gamma
 
 from ldl_jax.evaluation import curves, passes
-from ldl_jax.report import html, page
-from ldl_jax.report import plots as pictures
-from ldl_jax.report import run_plots as figures
+from ldl_jax.report import evaluation_plots, html, page, plots
+from ldl_jax.report.result import Evaluation, Figure, State
+from ldl_jax.report.tables import Group, Table, simple
 
 NASTY = "<script>alert('x')</script> & \"q\" $x_1$"
 
@@ -24,50 +24,52 @@ def state(classes, draw, scaled):
     correct = draw.binomial(count, 0.9 * (np.arange(15) + 0.5) / 15)
     each = draw.integers(0, 9, classes)
     figures = {
-        "accuracy": ("accuracy", 0.5, [0.4, 0.6], None), "nll": ("proper scores", 1.25, [1.0, 1.5], None),
-        "brier": ("proper scores", 0.7, None, None), "ece": ("calibration", 0.0815, [0.05, 0.1], 0.0123),
-        "error_auroc": ("knowing when it is wrong", None, None, None), "own_figure": ("other", 3.0, None, None),
-    }  # fmt: skip
-    made = {
-        "figures": {n: {"group": g, "value": v, "interval": i, "floor": f} for n, (g, v, i, f) in figures.items()},
-        "curves": {
-            "reliability": {
-                "count": count.tolist(), "confidence": confidence.tolist(), "correct": correct.tolist()
-            },
-            "classes": {
-                "count": each.tolist(), "confidence": (0.7 * each).tolist(), "correct": (each // 2).tolist(),
-                "variance": (0.21 * each).tolist(), "third": (-0.084 * each).tolist(),
-            },
-            "risk_coverage": {"coverage": [0.1, 0.5, 1.0], "risk": [0.0, 0.2, 0.5]},
+        "accuracy": Figure(0.5, (0.4, 0.6), None, "accuracy"),
+        "nll": Figure(1.25, (1.0, 1.5), None, "proper scores"),
+        "brier": Figure(0.7, None, None, "proper scores"),
+        "ece": Figure(0.0815, (0.05, 0.1), 0.0123, "calibration"),
+        "error_auroc": Figure(None, None, None, "knowing when it is wrong"),
+    }
+    if not scaled:
+        figures["own_figure"] = Figure(3.0)
+    curves = {
+        "reliability": {"count": count.tolist(), "confidence": confidence.tolist(), "correct": correct.tolist()},
+        "classes": {
+            "count": each.tolist(), "confidence": (0.7 * each).tolist(), "correct": (each // 2).tolist(),
+            "variance": (0.21 * each).tolist(), "third": (-0.084 * each).tolist(),
         },
+        "risk_coverage": {"coverage": [0.1, 0.5, 1.0], "risk": [0.0, 0.2, 0.5]},
     }  # fmt: skip
     if scaled:
-        made["curves"]["temperature"] = {
+        curves["temperature"] = {
             "temperature": [0.5, 1, 2], "nll": [1.5, 1.2, 1.4], "ece": [0.2, 0.1, 0.15], "examples": 100
         }  # fmt: skip
-    return made
+    return State(figures, curves)
 
 
-def suite(name, classes=4, scaled=True, names=None, seed=0):
+def evaluation(name, classes=4, scaled=True, names=None, seed=0):
     draw = np.random.default_rng(seed)
-    return {
-        "name": name, "examples": 1234, "classes": classes, "class_names": names, "kind": "logits",
-        "understood": "logits by the name logits", "notes": [f"a note on {name}"], "seed": 0,
-        "temperature": {"name": "val", "examples": 99, "temperature": 1.5, "at_bound": False} if scaled else None,
-        "raw": state(classes, draw, False), "scaled": state(classes, draw, True) if scaled else None,
-    }  # fmt: skip
+    fit = {"name": "val", "examples": 99, "temperature": 1.5, "at_bound": False}
+    return Evaluation(
+        name=name, examples=1234, classes=classes, class_names=names, kind="logits",
+        understood="logits by the name logits", seed=0, notes=(f"a note on {name}",),
+        temperature=fit if scaled else None, raw=state(classes, draw, False),
+        scaled=state(classes, draw, True) if scaled else None,
+    )  # fmt: skip
 
 
-ONE = [suite("one", scaled=False)]
-SUITES = [suite(NASTY, names=["ant", NASTY, "cat", "dög"]), suite("other", seed=1, scaled=False)]
+def with_classes(evaluation, sums):
+    """The same evaluation with other raw sums of its classes."""
+    return evaluation._replace(raw=evaluation.raw._replace(curves={**evaluation.raw.curves, "classes": sums}))
 
 
-del SUITES[0]["scaled"]["figures"]["own_figure"]
+ONE = [evaluation("one", scaled=False)]
+EVALUATIONS = [evaluation(NASTY, names=("ant", NASTY, "cat", "dög")), evaluation("other", seed=1, scaled=False)]
 
 
 @pytest.fixture(scope="module")
 def written():
-    return page.page(SUITES, title=NASTY, facts={"command": NASTY})
+    return page.page(EVALUATIONS, title=NASTY, facts={"command": NASTY})
 
 
 def test_what_comes_from_files_is_text_and_nothing_is_loaded(written):
@@ -78,14 +80,14 @@ def test_what_comes_from_files_is_text_and_nothing_is_loaded(written):
     assert set(re.findall(r'href="([^"]*)"', written)) <= {f"#{name}" for name in re.findall(r' id="([^"]+)"', written)}
 
 
-def test_every_drawing_of_every_model_is_there_once_in_the_pages_colours(written):
+def test_every_plot_of_every_model_is_there_once_in_the_pages_colours(written):
     assert written.count("<svg") == written.count("</svg>") == 3 + 3 + 1 + 2
     identities = re.findall(r' id="([^"]+)"', written)
     assert len(identities) == len(set(identities))
     drawn = "".join(re.findall(r"<svg.*?</svg>", written, re.DOTALL))
     assert "var(--blue)" in drawn
     assert not re.findall(r"#[0-9a-fA-F]{6}\b", drawn)
-    assert pictures.CALIBRATED not in drawn  # which the page says once
+    assert plots.CALIBRATED not in drawn  # which the page says once
     for part in re.findall(r"<svg.*?</svg>", written, re.DOTALL):
         ET.fromstring(part)
 
@@ -100,36 +102,35 @@ def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written)
 
 
 def test_the_same_figures_give_the_same_bytes(written):
-    kind, name, figure = next(pictures.pictures(SUITES))
+    kind, name, figure = next(evaluation_plots.every(EVALUATIONS))
     label = f"{page.CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}"
-    assert html.drawing(name, figure, label) in written
+    assert html.plot(name, figure, label) in written
 
 
-def said(drawing):
-    """All texts of a drawing."""
-    return {"".join(text.itertext()) for text in ET.fromstring(drawing).iter("text")}
+def said(plot):
+    """All texts of a plot."""
+    return {"".join(text.itertext()) for text in ET.fromstring(plot).iter("text")}
 
 
 def test_names_are_neither_altered_nor_left_out():
-    """A name that looks like what a drawing is made of, that a legend would hide, or that no file can hold."""
+    """A name that looks like what a plot is made of, that a legend would hide, or that no file can hold."""
     odd = ('_a id="c" href="#q"', "fill: #222222 url(#p)", "二", "a\nb\x00", "no\udcff")
-    some = [suite(name, 3, names=odd[:3]) for name in odd]
-    some[0]["raw"]["curves"]["classes"] = {
-        "count": [4, 4, 4], "confidence": [2, 2, 2], "correct": [1, 2, 3], "variance": [1, 1, 1], "third": [0, 0, 0]
-    }  # fmt: skip
+    some = [evaluation(name, 3, names=odd[:3]) for name in odd]
+    sums = {"count": [4] * 3, "confidence": [2] * 3, "correct": [1, 2, 3], "variance": [1] * 3, "third": [0] * 3}
+    some[0] = with_classes(some[0], sums)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawings = [pictures.coverage(some), pictures.classes(some[0], "raw")]
-        lines, classes = (said(html.drawing("x", figure, odd[0])) for figure in drawings)
+        figures = [evaluation_plots.coverage(some), evaluation_plots.classes(some[0], "raw")]
+        lines, classes = (said(html.plot("x", figure, odd[0])) for figure in figures)
     assert {*odd[:3], "a b\N{REPLACEMENT CHARACTER}", "no\N{REPLACEMENT CHARACTER}"} <= lines
     assert {*odd[:3]} <= classes
     html.document("no\udcff", [html.text("no\udcff")]).encode()
 
 
 def test_the_axis_of_temperatures_says_2_and_5_only_where_there_is_room():
-    one, wide = suite("one"), suite("wide")
-    wide["scaled"]["curves"]["temperature"]["temperature"] = [0.001, 1, 1000]
-    near, far = (html.drawing("x", pictures.temperature(some, "nll", "", 1), "") for some in ([one], [one, wide]))
+    one, wide = evaluation("one"), evaluation("wide")
+    wide.scaled.curves["temperature"]["temperature"] = [0.001, 1, 1000]
+    near, far = (html.plot("x", evaluation_plots.temperature(some, "nll", "", 1), "") for some in ([one], [one, wide]))
     assert ">2</text>" in near
     assert ">2</text>" not in far
     assert ">0.01</text>" in far or ">0.001</text>" in far
@@ -141,13 +142,13 @@ def test_a_figure_that_is_missing_at_the_temperature_is_not_shown_as_if_it_were_
 
 
 def test_of_many_classes_the_ends_are_shown():
-    one = suite("one", 60, scaled=False, names=[f"class {number}" for number in range(60)])
-    sums = one["raw"]["curves"]["classes"] = {
+    sums = {
         "count": [100] * 60, "confidence": [50] * 60, "correct": list(range(20, 80)), "variance": [25] * 60,
         "third": [0] * 60,
     }  # fmt: skip
-    shown = said(html.drawing("x", pictures.classes(one, "raw"), ""))
-    assert f"({pictures.MOST_CLASSES} of {len(sums['count'])} classes)" in shown
+    many = evaluation("one", 60, scaled=False, names=tuple(f"class {number}" for number in range(60)))
+    shown = said(html.plot("x", evaluation_plots.classes(with_classes(many, sums), "raw"), ""))
+    assert f"({evaluation_plots.MOST_CLASSES} of 60 classes)" in shown
     assert {name for name in shown if name.startswith("class ")} == {
         f"class {number}" for number in (*range(20), *range(40, 60))
     }
@@ -166,7 +167,7 @@ def test_the_band_of_a_class_holds_95_percent_of_calibrated_models(size, sharp):
     )  # fmt: skip
     sums = {name: np.array(values) for name, values in curves.classes(reduced, number).items()}
     np.testing.assert_allclose(sums["variance"], (confidence * (1 - confidence)).sum(1))
-    low, high = figures.gap_band(sums["variance"], sums["third"])
+    low, high = plots.gap_band(sums["variance"], sums["third"])
     gap = sums["confidence"] - sums["correct"]
     assert np.mean((low <= gap) & (gap <= high)) == pytest.approx(0.95, abs=0.012)
     assert np.mean(gap < low) == pytest.approx(0.025, abs=0.01)
@@ -174,12 +175,12 @@ def test_the_band_of_a_class_holds_95_percent_of_calibrated_models(size, sharp):
 
 
 def test_the_bars_of_classes_are_their_gaps_and_bands():
-    one = suite("one", 3, scaled=False, names=["low", "sure", "high"])
-    one["raw"]["curves"]["classes"] = {
+    sums = {
         "count": [100, 9, 100], "confidence": [70, 9, 70], "correct": [80, 9, 60], "variance": [16, 0, 0.01],
         "third": [-4, 0, 0.01],
     }  # fmt: skip
-    axes = pictures.classes(one, "raw").axes[0]
+    three = evaluation("one", 3, scaled=False, names=("low", "sure", "high"))
+    axes = evaluation_plots.classes(with_classes(three, sums), "raw").axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["low", "sure", "high"]
     ends = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches])
     shape = 4 / (4 / 4**3) ** 2  # of the gamma distribution of this skew
@@ -190,9 +191,9 @@ def test_the_bars_of_classes_are_their_gaps_and_bands():
 
 
 def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
-    one = suite("one", 2, scaled=False) | {"examples": 1}
+    one = evaluation("one", 2, scaled=False)._replace(examples=1)
     for name in ("reliability", "classes"):
-        sums = one["raw"]["curves"][name]
+        sums = one.raw.curves[name]
         for values in sums.values():
             values[:] = [0] * (len(values) - 1) + values[-1:]
         sums["count"][-1], sums["confidence"][-1], sums["correct"][-1] = 1, 1.0, 1
@@ -204,8 +205,8 @@ def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
     assert "at T" not in re.sub(r"<section>\n<h2>What they mean.*", "", made, flags=re.DOTALL)
 
 
-def test_pictures_are_written_as_png_and_svg(tmp_path):
-    paths = pictures.save(ONE, tmp_path, ("png", "svg"))
+def test_plots_are_written_as_png_and_svg(tmp_path):
+    paths = evaluation_plots.save(ONE, tmp_path, ("png", "svg"))
     assert sorted(path.name for path in paths) == sorted(
         f"{name}.{ending}"
         for name in ("reliability-0-raw", "classes-0-raw", "coverage")
@@ -214,18 +215,18 @@ def test_pictures_are_written_as_png_and_svg(tmp_path):
     for path in paths:
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")
-            assert (pictures.CALIBRATED in path.read_text()) == (path.stem != "coverage")  # what its colours mean
+            assert (plots.CALIBRATED in path.read_text()) == (path.stem != "coverage")  # what its colours mean
         else:
             assert np.asarray(Image.open(path).convert("L")).std() > 5
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
 
 
 def test_a_table_escapes_its_cells_and_keeps_its_shape():
-    made = html.table(["", "<a>"], ["<group>", ["x & y", "1\n<2>"]])
+    made = html.table(Table(["", "<a>"], [Group([["x & y", "1\n<2>"]], "<group>")]))
     assert made.count("<tr") == 3
     assert 'colspan="2">&lt;group&gt;' in made
     assert "1<br><small>&lt;2&gt;</small>" in made
-    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table([""], [["a_long/path_of_a_run<>"]])
+    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table(simple([""], [["a_long/path_of_a_run<>"]]))
 
 
 @pytest.mark.slow

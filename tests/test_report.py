@@ -1,4 +1,4 @@
-"""What a run says: its records, its progress and its table."""
+"""What a run says: its records and its progress."""
 
 import io
 import json
@@ -11,7 +11,6 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from ldl_jax import workdir as run
-from ldl_jax.report.table import table
 from ldl_jax.training import log
 
 
@@ -183,35 +182,6 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch, capsys):
 def test_a_warning_goes_to_stderr(capsys):
     log.warn("the disk is nearly full")
     assert capsys.readouterr() == ("", "warning: the disk is nearly full\n")
-
-
-def test_a_table_has_metrics_as_rows_and_splits_as_columns():
-    test = {"n": 10000, "accuracy": 0.91234, "top5": 0.999, "nll": 0.34567, "ece": 0.0425, "odd": 12.34567}
-    text = table({"test": test, "holdout": {"n": 500, "accuracy": 0.5, "mce": 0.25}}, {"test": 0.0079})
-    assert text == "\n".join([
-        "------------------------------------",
-        "                      test   holdout",
-        "------------------------------------",
-        "images              10,000       500",
-        "------------------------------------",
-        "accuracy %           91.23     50.00",
-        "top-5 %              99.90         -",
-        "NLL                 0.3457         -",
-        "ECE %                 4.25         -",
-        "ECE noise floor %     0.79         -",
-        "MCE %                    -     25.00",
-        "------------------------------------",
-        "odd                  12.35         -",
-        "------------------------------------",
-        "noise floor: the ECE that a perfectly calibrated model with these confidences scores on this many images",
-    ])  # fmt: skip
-
-
-def test_a_table_shows_nan_and_a_column_with_its_own_floor():
-    lines = table({"test": {"n": math.nan, "accuracy": math.nan, "ece_floor": 0.01}}).splitlines()
-    assert {" ".join(line.split()) for line in lines} >= {"images -", "accuracy % nan", "ECE noise floor % 1.00"}
-    assert all(line.isascii() for line in lines)
-    assert "noise floor" not in table({"test": {"accuracy": 0.5}})
 
 
 def test_in_a_terminal_what_is_said_after_the_last_step_comes_below_the_bar(capsys):

@@ -24,7 +24,7 @@ from ldl_jax import config, files, workdir
 from ldl_jax.config.study import Cell, Finding, Planned, Study, identity, load, needs, order, shared_teacher
 from ldl_jax.errors import Busy
 from ldl_jax.study import __main__ as command
-from ldl_jax.study import cards, directory, hypotheses, page, plan, run, runner, workers
+from ldl_jax.study import cards, directory, hypotheses, page, plan, run, runner, tables, workers
 from ldl_jax.study.progress import Progress
 from ldl_jax.training import experiment, programs
 
@@ -483,11 +483,11 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         title="<b>", cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:])
     )
     results = {
-        "cells": page.rows(asked, found), "findings": hypotheses.answers(asked, found),
+        "cells": tables.rows(asked, found), "findings": hypotheses.answers(asked, found),
         "comparisons": hypotheses.explored(asked, found),
     }  # fmt: skip
-    whole, text = page.page(asked, results, found, "x.py"), page.text(results)
-    rows = list(csv.DictReader(page.numbers(results).splitlines()))
+    whole, text = page.page(asked, results, found, "x.py"), tables.text(results)
+    rows = list(csv.DictReader(tables.numbers(results).splitlines()))
     (row,) = [r for r in rows if (r["what"], r["name"], r["than"], r["state"]) == ("finding", "good", "bad", "raw")]
     assert row["verdict"] == "supported"
     shown = f"{100 * float(row['mean']):+.2f}"
@@ -506,7 +506,7 @@ def test_the_page_the_text_and_the_csv_say_the_same():
 def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
     asked, found = six(0.2)
     results = {
-        "cells": page.rows(asked, found), "findings": hypotheses.answers(asked, found),
+        "cells": tables.rows(asked, found), "findings": hypotheses.answers(asked, found),
         "comparisons": hypotheses.explored(asked, found),
     }  # fmt: skip
     (tmp_path / "report.html").write_text(page.page(asked, results, found, "command"))

@@ -4,18 +4,19 @@ import json
 import sys
 from pathlib import Path
 
-COLUMNS = (("accuracy", 100, 2), ("nll", 1, 3), ("brier", 1, 3), ("ece", 100, 2), ("ece_floor", 100, 2))
+from ldl_jax.report.figure_tables import number, title
+from ldl_jax.report.tables import as_markdown, simple
+
+METRICS = ("accuracy", "nll", "brier", "ece", "ece_floor")
 
 
-def row(path: Path) -> str:
+def row(path: Path) -> list[str]:
     """One run's scores on the test images."""
     summary = json.loads((path / "summary.json").read_text())
     scores = summary["splits"]["test"]
-    cells = [f"{factor * scores[name]:.{digits}f}" for name, factor, digits in COLUMNS]
-    return " | ".join(["", path.name, *cells, f"{summary['epochs']:g}", ""]).strip()
+    return [path.name, *(number(name, scores[name]) for name in METRICS), f"{summary['epochs']:g}"]
 
 
 if __name__ == "__main__":
-    print("| run | accuracy % | NLL | Brier | ECE % | its noise floor % | epochs |")
-    print("| --- |" + " ---: |" * (len(COLUMNS) + 1))
-    print("\n".join(row(Path(name)) for name in sys.argv[1:]))
+    head = ["run", *map(title, METRICS), "epochs"]
+    print(as_markdown(simple(head, [row(Path(name)) for name in sys.argv[1:]])), end="")

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
-from ldl_jax.report import plots as pictures
+from ldl_jax.report import plots
+from ldl_jax.report.tables import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fdfdfc; --ink: #222222; --grey: #71716e; --line: #dddddb;
@@ -74,14 +75,14 @@ def text(sentence: str, kind: str = "") -> str:
     return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
-def table(head: list[str], rows: list[list[str] | str]) -> str:
-    """A table in a box that scrolls. A row that is a string is a heading; a cell's lines after its first are small."""
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for row in rows:
-        if isinstance(row, str):
-            lines.append(f'<tr class="head"><td colspan="{len(head)}">{escape(row)}</td></tr>')
-        else:
-            lines.append("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>")
+def table(table: Table) -> str:
+    """A table in a box that scrolls; a cell's lines after its first are small. Notes are left to the page."""
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.head) + "</tr>"]
+    for group in table.groups:
+        if group.heading:
+            columns = len(table.head)
+            lines.append(f'<tr class="head"><td colspan="{columns}">{escape(group.heading)}</td></tr>')
+        lines += ["<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in group.rows]
     return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
@@ -96,16 +97,17 @@ def _breakable(word: str) -> str:
     return re.sub(r"(?<=[/_])(?=\w)", "<wbr>", escape(word))
 
 
-def drawing(name: str, figure: Figure, label: str, kind: str = "") -> str:
+def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
     """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read aloud.
 
     kind: '' for one of several, 'full' for one that has the page's width, in a box that scrolls on a phone.
     """
-    root = ElementTree.fromstring(pictures.svg(figure))
+    root = ElementTree.fromstring(plots.svg(figure))
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith("}metadata")]:
             parent.remove(child)
-    used = {found for part in root.iter() for found in _meant(part)}
+    # drop what nothing points to, and give the rest names of its own
+    used = {identity for part in root.iter() for identity in _pointed_to(part)}
     for part in root.iter():
         part.tag = part.tag.rpartition("}")[2]
         own = {key.rpartition("}")[2]: value for key, value in part.attrib.items()}
@@ -114,31 +116,31 @@ def drawing(name: str, figure: Figure, label: str, kind: str = "") -> str:
     box = root.get("viewBox")
     root.attrib.clear()
     root.attrib.update({"role": "img", "aria-label": " ".join(label.split()), "viewBox": box})
-    drawn = ElementTree.tostring(root, encoding="unicode").strip()
+    drawing = ElementTree.tostring(root, encoding="unicode").strip()
     if kind == "full":
-        return f'<div class="wide" tabindex="0"><figure class="full">{drawn}</figure></div>'
-    return f"<figure>{drawn}</figure>"
+        return f'<div class="wide" tabindex="0"><figure class="full">{drawing}</figure></div>'
+    return f"<figure>{drawing}</figure>"
 
 
-def _meant(part) -> list[str]:
+def _pointed_to(part) -> list[str]:
     """The ids that an element's attributes point to; text that looks like it is not touched."""
     links = [value[1:] for key, value in part.attrib.items() if key.endswith("href")]
     return links + re.findall(r"url\(#([^)]+)\)", " ".join(part.attrib.values()))
 
 
 def _own(key: str, value: str, name: str) -> str:
-    """An attribute of a drawing as it stands in a page with other drawings."""
+    """An attribute of a plot as it stands in a page with other plots."""
     if key == "id":
         return f"{name}-{value}"
     if key == "href":
         return f"#{name}-{value[1:]}"
     if key == "style":
-        for colour, drawn in pictures.COLOURS.items():
-            value = re.sub(rf"((?:fill|stroke): ?){drawn}", rf"\1var(--{colour})", value, flags=re.IGNORECASE)
+        for colour, code in plots.COLOURS.items():
+            value = re.sub(rf"((?:fill|stroke): ?){code}", rf"\1var(--{colour})", value, flags=re.IGNORECASE)
         value = re.sub(r"(font(?:-family)?: [^';]*)'[^;]*sans-serif", r"\1var(--font)", value)
     return value.replace("url(#", f"url(#{name}-")
 
 
-def many(drawings: list[str], size: str = "few") -> str:
-    """Drawings side by side where there is room; size: 'few' large ones, or 'lots' of small ones."""
-    return f'<div class="many {size}">\n' + "\n".join(drawings) + "\n</div>"
+def many(plots: list[str], size: str = "few") -> str:
+    """Plots side by side where there is room; size: 'few' large ones, or 'lots' of small ones."""
+    return f'<div class="many {size}">\n' + "\n".join(plots) + "\n</div>"

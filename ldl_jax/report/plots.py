@@ -1,13 +1,14 @@
-"""Pictures of stored predictions, drawn from what `suite.measure` gave, for a page and as files.
+"""What all plots share: one palette, one style, one reliability diagram, and how they are written.
 
-A picture is drawn with the colours of COLOURS, which `page` exchanges for those of a light and a dark page, and with a
-transparent ground; text stays text.
+Plots are made with the colours of COLOURS, which a page exchanges for those of its light or dark
+look, and on a transparent ground; text stays text.
 """
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,234 +17,243 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import binom, pearson3
 
 from ldl_jax import files
-from ldl_jax.report.run_plots import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, band, brief, gap_band
 
-COLOURS = {  # name -> the colour that is drawn with
-    "ink": INK, "grey": GREY, "line": "#DDDDDE", "blue": BLUE, "sky": SKY, "orange": ORANGE, "red": VERMILION,
-    "green": GREEN, "purple": PURPLE,
-}  # fmt: skip
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of models, in their order; then again, dotted
+# the palette of Okabe and Ito, which colour-blind readers can tell apart
+BLUE, SKY, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
+GREEN, PURPLE, INK, GREY = "#009E73", "#CC79A7", "#222222", "#8A8A8A"
+LINE = "#DDDDDE"
+COLOURS = {  # name of a page's colour -> the colour that stands for it in a plot
+    "ink": INK,
+    "grey": GREY,
+    "line": LINE,
+    "blue": BLUE,
+    "sky": SKY,
+    "orange": ORANGE,
+    "red": VERMILION,
+    "green": GREEN,
+    "purple": PURPLE,
+}
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of lines in order; then again, dotted
 DASHES = ("-", ":", "--", "-.")
-MOST_CLASSES = 40  # shown; of more, those that are most over- and most underconfident
-STATES = {"raw": "raw", "scaled": "temperature-scaled"}
-CALIBRATED = "95 % of calibrated models"
+DASHED = (0, (4, 3))  # a line to compare with, such as the diagonal
 STYLE = {
-    "font.family": "sans-serif", "font.size": 9, "text.color": INK, "axes.edgecolor": GREY, "axes.labelcolor": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
-    "grid.color": COLOURS["line"], "grid.linewidth": 0.7, "axes.titlesize": 9, "axes.titlelocation": "left",
-    "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6, "svg.fonttype": "none",
-    "svg.hashsalt": "ldl_jax", "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-    "text.parse_math": False,
-}  # fmt: skip
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a title may hold a $
+    "text.usetex": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ldl_jax",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+styled = matplotlib.rc_context(STYLE)  # decorates a function that makes or writes a plot
+CALIBRATED = "95 % of calibrated models"
+MOST_COUNTS = 40  # with more bins than this, they are too narrow for a number each
 
 
-def pictures(suites: list[dict], *, keyed: bool = False) -> Iterator[tuple[str, str, Figure]]:
-    """(kind, name, figure) of every picture of these suites; kinds come in the order in which a page shows them.
+class Size(NamedTuple):
+    """How large a reliability diagram is, and how much it says."""
 
-    Kinds: 'reliability' and 'classes', one for each model and state; 'coverage' and 'temperature' show all models.
-    `keyed`: a picture says itself what its colours mean, as one without a page has to.
-    """
-    with matplotlib.rc_context(STYLE):
-        for place, suite in enumerate(suites):
-            for state in _states(suite):
-                yield "reliability", f"reliability-{place}-{state}", reliability(suite, state, keyed)
-        for place, suite in enumerate(suites):
-            for state in _states(suite):
-                yield "classes", f"classes-{place}-{state}", classes(suite, state, keyed)
-        yield "coverage", "coverage", coverage(suites)
-        some = [suite for suite in suites if suite["temperature"]]
-        if some:
-            for name, label, factor in (("nll", "NLL, nat", 1), ("ece", "ECE, %", 100)):
-                yield "temperature", f"temperature-{name}", temperature(some, name, label, factor)
+    width: float  # inches
+    height: float  # inches, without a legend
+    lines: float = 1.0  # factor of the widths of lines
+    words: bool = True  # the names of the axes, and the number of examples of each bin
+
+
+ON_PAGE = Size(4.2, 5.0)
+ALONE = Size(6.0, 6.2)
+SMALL = Size(2.4, 2.8, 0.6, words=False)
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG, the same bytes for the same figure."""
+    """A plot as SVG, the same bytes for the same plot."""
     out = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # which only measures: the browser has more fonts
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        # the font that is missing only measures: the browser has more of them
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(out, format="svg", metadata=nothing)
     return out.getvalue()
 
 
-def save(suites: list[dict], folder, endings) -> list[Path]:
-    """Write every picture as <name>.<ending>, on white, for endings 'png' and 'svg'; returns the paths."""
-    paths = []
-    for _, name, figure in pictures(suites, keyed=True):
-        for ending in endings:
-            options = {"metadata": {"Date": None}} if ending == "svg" else {}
+def write(path, figure: Figure) -> Path:
+    """Write a plot on white, as PNG or SVG by the path's ending; returns the path."""
+    undated = {"metadata": {"Date": None}} if Path(path).suffix == ".svg" else {}
 
-            def write(path, figure=figure, options=options):
-                with matplotlib.rc_context(STYLE):
-                    figure.savefig(path, dpi=200, facecolor="white", **options)
+    @styled
+    def save(temporary):
+        figure.savefig(temporary, dpi=200, facecolor="white", **undated)
 
-            paths.append(files.write_with(Path(folder) / f"{name}.{ending}", write))
-    return paths
-
-
-def _states(suite: dict) -> list[str]:
-    return [state for state in STATES if suite[state]]
-
-
-def _title(suite: dict, state: str, more: str = "") -> str:
-    """The model's name, and below it the state where there are two."""
-    below = " ".join(filter(None, [STATES[state] if suite["scaled"] else "", more]))
-    return "\n".join(filter(None, [short(suite["name"]), below]))
+    return files.write_with(path, save)
 
 
 def short(text: str, most: int = 44) -> str:
-    """`text` on one line, what cannot be printed replaced, and the middle of a long one left out."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+    """`text` on one line, what cannot be printed replaced, the middle of a long one left out."""
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most // 2) :]}"
 
 
-def reliability(suite: dict, state: str, keyed: bool = False) -> Figure:
-    """Accuracy against confidence with the band of a calibrated model, above how many are right and wrong."""
-    bins = suite[state]["curves"]["reliability"]
-    count, confidence, correct = (np.asarray(bins[name], float) for name in ("count", "confidence", "correct"))
-    figure = Figure(figsize=(4.2, 5.5 if keyed else 5.0), layout="constrained")
+def brief(count: float) -> str:
+    """A count as it is below 10,000, and in three digits with k, M or G from there on."""
+    if count < 10_000:
+        return f"{count:,.0f}"
+    units = [(f"{count / size:.3g}", unit) for size, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G"))]
+    return "".join(next(((text, unit) for text, unit in units if "e" not in text), units[-1]))
+
+
+def band(count, expected) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) accuracies f[bins] of 95 % of calibrated models with these counts.
+
+    Binomial, of the mean confidence of each bin.
+    """
+    low, high = (binom.ppf(quantile, count, expected) / count for quantile in (0.025, 0.975))
+    return low, high
+
+
+def gap_band(variance, third) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) f[n] of summed confidence less number correct, of 95 % of calibrated models.
+
+    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli
+    variables: quantiles of the Pearson type III distribution with these moments, which has an end
+    where hardly an error is to be expected. A binomial of the mean confidence is wider, the more
+    confidences differ. 0 where nothing is uncertain.
+    """
+    variance, third = np.asarray(variance, float), np.asarray(third, float)
+    deviation = np.sqrt(variance)
+    skew = np.divide(-third, deviation**3, out=np.zeros_like(variance), where=variance > 0)
+    low, high = (pearson3.ppf(level, skew) * deviation for level in (0.025, 0.975))
+    return low, high
+
+
+@styled
+def reliability(bins: dict, *, title: str, size: Size = ON_PAGE, keyed: bool = False) -> Figure:
+    """Accuracy against confidence with the band of calibrated models, above how many are right.
+
+    `bins`: arrays `count`, `confidence` (sum of the confidences) and `correct` (number of correct
+    answers) of one length, over bins of equal width that cover (0, 1]. A bin's band holds the
+    accuracies of 95 % of the perfectly calibrated models with its count and mean confidence
+    (binomial). `keyed`: a legend says what the colours mean, as a plot without a page needs. Raises
+    ValueError where the arrays differ in shape.
+    """
+    names = ("count", "confidence", "correct")
+    count, confidence, correct = (np.asarray(bins[name], float) for name in names)
+    if not count.shape == confidence.shape == correct.shape or count.ndim != 1 or not count.size:
+        shapes = f"{count.shape} {confidence.shape} {correct.shape}"
+        raise ValueError(f"bins need three arrays of one length, not {shapes}")
+    figure = Figure(figsize=(size.width, size.height + 0.5 * keyed), layout="constrained")
     diagram, histogram = figure.subplots(2, 1, height_ratios=(2.7, 1), sharex=True)
+    _accuracies(diagram, count, confidence, correct, size)
+    _counts(histogram, count, correct, size)
+    diagram.set_title(title)
+    if keyed:
+        _reliability_key(figure)
+    return figure
+
+
+def _accuracies(axes: Axes, count, confidence, correct, size: Size) -> None:
+    """The accuracy of each bin, its mean confidence, and the band of calibrated models."""
     used, width = count > 0, 1 / len(count)
-    left, n, edges = np.flatnonzero(used) * width, count[used], np.linspace(0, 1, len(count) + 1)
+    left, n = np.flatnonzero(used) * width, count[used]
     accuracy, expected = correct[used] / n, np.clip(confidence[used] / n, 0, 1)
     low, high = band(n, expected)
+
     # one shape for all bins: shapes side by side would leave seams
-    diagram.stairs(correct / np.maximum(count, 1), edges, fill=True, color=BLUE, alpha=0.35, linewidth=0)
-    diagram.bar(left + width / 2, high - low, 0.42 * width, low, color=GREY, alpha=0.45, linewidth=0, zorder=3)
-    diagram.hlines(accuracy, left, left + width, colors=BLUE, linewidth=2.2, zorder=4)
-    diagram.hlines(expected, left + 0.15 * width, left + 0.85 * width, colors=INK, linewidth=1.1, zorder=5)
-    diagram.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    diagram.set(xlim=(0, 1), ylim=(0, 1.01), ylabel="accuracy", title=_title(suite, state))
-    histogram.stairs(correct, edges, fill=True, color=BLUE, alpha=0.7, linewidth=0)
-    histogram.stairs(count, edges, baseline=correct, fill=True, color=ORANGE, linewidth=0)
-    for x, here in zip(left + width / 2, n, strict=True):
-        text = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7.5}
-        histogram.text(x, here + 0.04 * count.max(), brief(here), **text)
-    histogram.set(xlabel="confidence", ylabel="examples", ylim=(0, 1.6 * count.max()))
-    histogram.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))
-    histogram.yaxis.set_major_formatter(lambda value, _: brief(value))
-    if keyed:
-        _key(figure, [
-            Line2D([], [], color=BLUE, linewidth=2.2, label="accuracy"),
-            Patch(facecolor=BLUE, alpha=0.7, label="right"),
-            Line2D([], [], color=INK, linewidth=1.1, label="mean confidence"), Patch(facecolor=ORANGE, label="wrong"),
-            Patch(facecolor=GREY, alpha=0.45, label=CALIBRATED),
-        ])  # fmt: skip
-    return figure
+    edges = np.linspace(0, 1, len(count) + 1)
+    share = correct / np.maximum(count, 1)
+    axes.stairs(share, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0)
+    band_style = {"color": GREY, "alpha": 0.45, "linewidth": 0, "zorder": 3}
+    axes.bar(left + width / 2, high - low, 0.42 * width, low, **band_style)
+    axes.hlines(accuracy, left, left + width, colors=BLUE, linewidth=2.2 * size.lines, zorder=4)
+    inner = (left + 0.15 * width, left + 0.85 * width)
+    axes.hlines(expected, *inner, colors=INK, linewidth=1.1 * size.lines, zorder=5)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=DASHED)
+
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    if size.words:
+        axes.set_ylabel("accuracy")
+    else:
+        axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
 
 
-def classes(suite: dict, state: str, keyed: bool = False) -> Figure:
-    """Mean confidence less accuracy of the examples predicted as each class, sorted; with their 95 % bands around 0."""
-    sums = {name: np.asarray(values, float) for name, values in suite[state]["curves"]["classes"].items()}
-    count, confidence, correct = (sums[name] for name in ("count", "confidence", "correct"))
-    names = suite.get("class_names") or [str(number) for number in range(len(count))]
-    used = np.flatnonzero(count)
-    gap = (confidence - correct)[used] / count[used]
-    order = np.argsort(gap, kind="stable")
-    few = f"({MOST_CLASSES} of {len(order)} classes)" if len(order) > MOST_CLASSES else ""
-    if few:
-        order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
-    shown, values = used[order], 100 * gap[order]
-    # a gap is from confidence - count, all right, to confidence, none
-    ends = gap_band(sums["variance"][shown], sums["third"][shown])
-    low, high = (100 * np.clip(end, (confidence - count)[shown], confidence[shown]) / count[shown] for end in ends)
-    figure = Figure(figsize=(4.2, 1.2 + 0.3 * keyed + 0.19 * max(3, len(shown))), layout="constrained")
-    axes = figure.add_subplot()
-    axes.use_sticky_edges = False  # bars keep off the frame
-    at, colours = np.arange(len(shown)), [VERMILION if value > 0 else GREEN for value in values]
-    axes.barh(at, high - low, 0.86, low, color=GREY, alpha=0.25, linewidth=0)
-    axes.barh(at, values, 0.5, color=colours, alpha=0.85, linewidth=0)
-    axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(at, [short(str(names[number]), 22) for number in shown], fontsize=8)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(False, axis="y")
-    axes.set(xlabel="confidence less accuracy, points", ylim=(-0.7, len(shown) - 0.3), title=_title(suite, state, few))
-    if keyed:
-        meant = (("overconfident", VERMILION, 0.85), ("underconfident", GREEN, 0.85), (CALIBRATED, GREY, 0.25))
-        _key(figure, [Patch(facecolor=colour, alpha=alpha, label=label) for label, colour, alpha in meant])
-    return figure
+def _counts(axes: Axes, count, correct, size: Size) -> None:
+    """How many examples of each bin are right and wrong."""
+    edges, most = np.linspace(0, 1, len(count) + 1), max(count.max(), 1)
+    axes.stairs(correct, edges, fill=True, color=BLUE, alpha=0.7, linewidth=0)
+    axes.stairs(count, edges, baseline=correct, fill=True, color=ORANGE, linewidth=0)
+    axes.yaxis.set_major_formatter(lambda value, _: brief(value))
+    if not size.words:
+        axes.set_ylim(0, 1.05 * most)
+        axes.yaxis.set_major_locator(MaxNLocator(1, integer=True))
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))
+    axes.set(xlabel="confidence", ylabel="examples", ylim=(0, 1.6 * most))
+    if len(count) <= MOST_COUNTS:
+        for place in np.flatnonzero(count):
+            at = ((place + 0.5) / len(count), count[place] + 0.04 * most)
+            axes.text(*at, brief(count[place]), rotation=90, ha="center", va="bottom", fontsize=7.5)
 
 
-def _key(figure: Figure, handles: list) -> None:
-    """What the colours mean, below a figure."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1.4)
+def _reliability_key(figure: Figure) -> None:
+    handles = [
+        Line2D([], [], color=BLUE, linewidth=2.2, label="accuracy"),
+        Patch(facecolor=BLUE, alpha=0.7, label="right"),
+        Line2D([], [], color=INK, linewidth=1.1, label="mean confidence"),
+        Patch(facecolor=ORANGE, label="wrong"),
+        Patch(facecolor=GREY, alpha=0.45, label=CALIBRATED),
+    ]
+    key(figure, handles)
 
 
-def coverage(suites: list[dict]) -> Figure:
-    """Error rate among the most confident examples against their share, all models."""
-    figure, axes = _lines(len(suites))
-    for suite, (colour, dashes) in _series(suites):
-        curve = suite["raw"]["curves"]["risk_coverage"]
-        share, risk = 100 * np.asarray(curve["coverage"]), 100 * np.asarray(curve["risk"])
-        axes.plot(share, risk, color=colour, linestyle=dashes)
-    axes.set(xlim=(0, 100), ylim=(0, None), xlabel="coverage: most confident share, %", ylabel="error rate, %")
-    return _named(figure, [short(suite["name"]) for suite in suites])
+def key(figure: Figure, handles: list) -> None:
+    """Say what the colours mean, below a plot."""
+    shape = {"ncols": 3, "handlelength": 1.4, "columnspacing": 1.4}
+    figure.legend(handles=handles, loc="outside lower center", **shape)
 
 
-def temperature(suites: list[dict], name: str, label: str, factor: float) -> Figure:
-    """NLL or ECE of the reported examples at each temperature, with the one that was fitted on others."""
-    figure, axes = _lines(len(suites))
-    fits = [suite["temperature"]["temperature"] for suite in suites]
-    axes.axvline(1, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    for (suite, (colour, dashes)), fitted in zip(_series(suites), fits, strict=True):
-        curve = suite["scaled"]["curves"]["temperature"]
-        at, values = np.asarray(curve["temperature"]), factor * np.asarray(curve[name])
-        axes.plot(at, values, color=colour, linestyle=dashes)
-        axes.plot(fitted, np.interp(fitted, at, values), "o", color=colour, zorder=3)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(_between(axes))
-    axes.set(xlabel="temperature", ylabel=label, ylim=(0 if name == "ece" else None, None))
-    both = zip(suites, fits, strict=True)
-    return _named(figure, [f"{short(suite['name'], 34)}: T = {fitted:.4g}" for suite, fitted in both])
-
-
-def _between(axes: Axes):
-    """The format of ticks between powers of 10: 2 and 5 are written, where there is room."""
-
-    def shown(value, _):
-        low, high = axes.get_xlim()
-        return f"{value:g}" if f"{value:e}"[0] in "25" and high < 100 * low else ""
-
-    return shown
-
-
-def _lines(count: int) -> tuple[Figure, Axes]:
-    """An empty figure for `count` lines, whose names stand above it."""
+def lines(count: int) -> tuple[Figure, Axes]:
+    """An empty plot for `count` lines, whose names stand above it."""
     figure = Figure(figsize=(4.2, 3.2 + 0.17 * count), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _named(figure: Figure, names: list[str]) -> Figure:
-    """The figure with the names of its lines; a name with _ at its start, too, which would be left out as a label."""
-    styles = [Line2D([], [], color=colour, linestyle=dashes) for _, (colour, dashes) in _series(names)]
-    legend = figure.legend(styles, [" "] * len(names), loc="outside upper left", borderpad=0, handlelength=1.8)
+def named(figure: Figure, names: list[str]) -> Figure:
+    """The plot with the names of its lines.
+
+    Also a name with _ at its start, which would be left out as a label.
+    """
+    styles = [style for _, style in series(names)]
+    handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in styles]
+    blank = [" "] * len(names)
+    legend = figure.legend(handles, blank, loc="outside upper left", borderpad=0, handlelength=1.8)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
     return figure
 
 
-def epochs(curves: dict[str, list[tuple]], label: str, factor: float = 100) -> Figure:
-    """A figure against the epoch: for each name the mean over seeds, with a band from the lowest to the highest.
-
-    curves: name -> [(epochs, values), one for each seed], all seeds of a name at the same epochs.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _lines(len(curves))
-        for (_, seeds), (colour, dashes) in _series(curves.items()):
-            values = factor * np.array([values for _, values in seeds])
-            at = np.asarray(seeds[0][0])
-            axes.plot(at, values.mean(0), color=colour, linestyle=dashes)
-            axes.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
-        axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
-        return _named(figure, [short(name) for name in curves])
-
-
-def _series(items):
+def series(items: Iterable) -> list[tuple]:
     """Each item with its (colour, dashes)."""
-    items = list(items)
-    styles = [(SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]) for i in range(len(items))]
-    return zip(items, styles, strict=True)
+    styles = [(colour, dashes) for dashes in DASHES for colour in SERIES]
+    return [(item, styles[place % len(styles)]) for place, item in enumerate(items)]

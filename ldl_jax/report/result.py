@@ -55,6 +55,22 @@ class Evaluation(NamedTuple):
             plain[name] = None if state is None else {"figures": _plain(state.figures), "curves": state.curves}
         return plain
 
+    @classmethod
+    def from_json(cls, plain: dict) -> "Evaluation":
+        """What `to_json` gave, such as one of the 'suites' of an evaluation.json."""
+        names = plain["class_names"]
+        states = {name: None if plain[name] is None else _state(plain[name]) for name in STATES}
+        own = {"class_names": None if names is None else tuple(names), "notes": tuple(plain["notes"])}
+        return cls(**{**plain, **own, **states})
+
+
+def _state(plain: dict) -> State:
+    figures = {}
+    for name, figure in plain["figures"].items():
+        ends = figure["interval"]
+        figures[name] = Figure(**{**figure, "interval": None if ends is None else tuple(ends)})
+    return State(figures, plain["curves"])
+
 
 def _plain(figures: dict[str, Figure]) -> dict[str, dict]:
     return {

@@ -187,7 +187,7 @@ def _interpreted(arguments: argparse.Namespace, runs: list[Planned]) -> list[str
 
 def _report(study: Study, path: Path, planned: list[Planned], folder: Path, command: list[str]) -> None:
     """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
-    from ldl_jax.study import page
+    from ldl_jax.study import page, tables
 
     present: hypotheses.Cards = {}
     for one in planned:
@@ -201,16 +201,16 @@ def _report(study: Study, path: Path, planned: list[Planned], folder: Path, comm
         "study": path.stem,
         "title": study.title,
         "about": study.about,
-        "cells": page.rows(study, present),
+        "cells": tables.rows(study, present),
         "findings": hypotheses.answers(study, present),
         "comparisons": hypotheses.explored(study, present),
     }
     written = [
         files.write_json(folder / "results.json", results),
-        files.write(folder / "results.csv", page.numbers(results)),
+        files.write(folder / "results.csv", tables.numbers(results)),
         files.write(folder / "report.html", page.page(study, results, present, shlex.join(command))),
     ]
-    print(page.text(results), end="\n\n")
+    print(tables.text(results), end="\n\n")
     print("\n".join(f"wrote {file}" for file in written))
 
 

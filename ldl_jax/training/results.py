@@ -12,8 +12,9 @@ from ldl_jax.evaluation import evaluation, fitting
 from ldl_jax.evaluation.fitting import Fit
 from ldl_jax.evaluation.passes import reduce
 from ldl_jax.evaluation.predictions import Predictions
+from ldl_jax.report import figure_tables
 from ldl_jax.report.result import Evaluation
-from ldl_jax.report.table import table
+from ldl_jax.report.tables import as_text
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.measure import Measured
 from ldl_jax.training.steps import TrainState
@@ -123,7 +124,7 @@ def _tell(log, summary: dict, paths: list[Path]) -> None:
     """The table of the run's figures, and what was written."""
     scaled = {f"{split} at T": scores for split, scores in summary["scaled"].items()}
     log.message("")
-    log.message(table(summary["splits"] | scaled))
+    log.message(as_text(figure_tables.splits(summary["splits"] | scaled)))
     log.message(_of_temperature(summary["temperature"]))
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
 
@@ -145,10 +146,9 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
     """The figures of the test images with their intervals, as JSON and as a page to look at."""
     from ldl_jax.report import page  # matplotlib, which nothing else needs
 
-    suites = [test.to_json()]  # the page takes dicts; it is to take the `Evaluation` itself
     return [
-        files.write_json(folder / workdir.EVALUATION, {"seed": test.seed, "suites": suites}),
-        page.write(folder / workdir.REPORT, suites, title=_name(experiment), facts=_facts(experiment)),
+        files.write_json(folder / workdir.EVALUATION, {"seed": test.seed, "suites": [test.to_json()]}),
+        page.write(folder / workdir.REPORT, [test], title=_name(experiment), facts=_facts(experiment)),
     ]
 
 
