@@ -37,6 +37,6 @@ def stream(source: Source, view: View, order: np.ndarray, places: np.ndarray, ba
         image = tf.image.decode_and_crop_jpeg(content, box, **exact)
         return tf.cast(tf.image.resize(image, size, "bilinear", antialias=view.antialias), tf.uint8)
 
-    made = tf.data.Dataset.from_tensor_slices((source.fields(order)[0], places)).repeat()
-    made = made.map(one, num_parallel_calls=cores(), deterministic=True).batch(batch_size).prefetch(2)
-    return made.with_options(options()).as_numpy_iterator()
+    batches = tf.data.Dataset.from_tensor_slices((source.fields(order)[0], places)).repeat()
+    batches = batches.map(one, num_parallel_calls=cores(), deterministic=True).batch(batch_size).prefetch(2)
+    return batches.with_options(options()).as_numpy_iterator()

@@ -15,16 +15,16 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
     """
     module, options = plug("data", settings.name), settings[settings.name]
     request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
-    made = module.published(**options) if published else module.make(request, **options)
-    if len(made.classes) < 2:
+    dataset = module.published(**options) if published else module.make(request, **options)
+    if len(dataset.classes) < 2:
         raise ValueError(
             f"config.data.root {settings.root!r} has images of a single class; allowed are two or more classes"
         )
-    made = own_labels.trained_on(own_labels.with_tables(made, settings), settings)
+    dataset = own_labels.trained_on(own_labels.with_tables(dataset, settings), settings)
     if settings.resident or published:
-        return made
-    train, test = (part if part.stream else streamed(part) for part in (made.train, made.test))
-    return made._replace(train=train, test=train if made.test is made.train else test)
+        return dataset
+    train, test = (part if part.stream else streamed(part) for part in (dataset.train, dataset.test))
+    return dataset._replace(train=train, test=train if dataset.test is dataset.train else test)
 
 
 def positions(settings: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

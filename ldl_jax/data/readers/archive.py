@@ -190,10 +190,10 @@ def unpickle(name: str, content: bytes) -> dict[str, object]:
     Raises ValueError naming the file `name` where it is no such pickle, and what it asked for beyond that.
     """
     try:
-        made = _Unpickler(BytesIO(content), encoding="bytes").load()
-        if not isinstance(made, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(made).__name__}; allowed is a dict")
-        return {_text(key): _plain(value) for key, value in made.items()}
+        unpickled = _Unpickler(BytesIO(content), encoding="bytes").load()
+        if not isinstance(unpickled, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(unpickled).__name__}; allowed is a dict")
+        return {_text(key): _plain(value) for key, value in unpickled.items()}
     except Exception as error:  # whatever bytes that are no such pickle lead to
         raise ValueError(f"{name}: is no pickle of lists, names and uint8 arrays ({one_line(error)})") from None
 

@@ -63,7 +63,7 @@ def _images(planes):
 
 def names(found: Found, file: str, entry: str, count: int) -> tuple[str, ...]:
     """The class names in a python version's meta file. Raises ValueError where they are not `count` texts."""
-    said = archive.unpickle(found.name(file), found.files[file]).get(entry)
-    if not isinstance(said, list) or len(said) != count or not all(isinstance(name, str) for name in said):
+    texts = archive.unpickle(found.name(file), found.files[file]).get(entry)
+    if not isinstance(texts, list) or len(texts) != count or not all(isinstance(name, str) for name in texts):
         raise ValueError(f"{found.name(file)}: {entry!r} is not a list of {count} names")
-    return tuple(said)
+    return tuple(texts)

@@ -51,14 +51,14 @@ def uniform(seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
 
     Drawn by NumPy a batch at a time: in tf.data's graph, for one image, they cost as much as the rest of its box.
     """
-    made = np.empty((len(index), ATTEMPTS, 4))
+    drawn = np.empty((len(index), ATTEMPTS, 4))
     philox = np.random.Philox(key=seed * EPOCHS + epoch)
     generator, state = np.random.Generator(philox), philox.state
-    for one, place in zip(made, np.asarray(index).tolist(), strict=True):
+    for one, place in zip(drawn, np.asarray(index).tolist(), strict=True):
         state["state"]["counter"][:] = 0, place, 0, 0
         philox.state = state
         generator.random(out=one)
-    return made
+    return drawn
 
 
 def attempts(drawn: np.ndarray, scale, ratio) -> tuple[np.ndarray, np.ndarray]:
@@ -161,8 +161,8 @@ def _middle_square(image, size: int):
     now = tf.cast(tf.shape(image)[:2], tf.float32)
     side = tf.reduce_min(now)
     scale = tf.fill([2], size / side)
-    made = tf.raw_ops.ScaleAndTranslate(
+    resized = tf.raw_ops.ScaleAndTranslate(
         images=image[None], size=[size, size], scale=scale, translation=-(now - side) / 2 * scale,
         kernel_type="keyscubic", antialias=True,
     )[0]  # fmt: skip
-    return tf.cast(tf.clip_by_value(tf.round(made), 0, 255), tf.uint8)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)

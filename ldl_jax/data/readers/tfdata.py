@@ -264,8 +264,8 @@ def cores() -> int:
 def options():
     """Of a tf.data pipeline: threads of its own, in order, an operation on one of them."""
     tf = tensorflow()
-    made = tf.data.Options()
-    made.deterministic = True
-    made.threading.private_threadpool_size = cores() + 2  # many more, for reads that wait, slow down decoding
-    made.threading.max_intra_op_parallelism = 1
-    return made
+    chosen = tf.data.Options()
+    chosen.deterministic = True
+    chosen.threading.private_threadpool_size = cores() + 2  # many more, for reads that wait, slow down decoding
+    chosen.threading.max_intra_op_parallelism = 1
+    return chosen
