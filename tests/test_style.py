@@ -23,7 +23,7 @@ RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(("study", "bench", "main", "evaluate", "compare", "predict", "convert"), 7),
     "training": 6,
     "evaluation": 5,
-    **dict.fromkeys(("workdir", "checkpoint", "cli"), 4),
+    **dict.fromkeys(("workdir", "checkpoint", "checksums", "cli"), 4),
     **dict.fromkeys(
         ("report", "calibrate", "data", "labels", "auxiliary", "mixing", "augment", "models", "optimizer", "mesh"), 3
     ),
