@@ -8,12 +8,16 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backen
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 
-# A folder made anew by each run of the tests, so that nothing comes from an earlier one; its workers inherit it.
+# A folder made anew by each run of the tests, so that nothing comes from an earlier one, unless LDL_TEST_PROGRAMS
+# names one that several runs share. Workers and the processes that tests start inherit it.
 OWNER = "LDL_TEST_PROGRAMS" not in os.environ
 PROGRAMS = os.environ.setdefault("LDL_TEST_PROGRAMS", tempfile.mkdtemp(prefix="ldl_jax-tests-") if OWNER else "")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
@@ -23,6 +27,9 @@ LONGEST = ("test_resume.py", "test_train.py", "test_steps.py", "test_replay.py",
 def pytest_collection_modifyitems(items):
     """The files that take longest come first, so that no worker is left with one when the others are done."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    for item in items:
+        if item.get_closest_marker("slow") and item.get_closest_marker("nightly"):
+            raise pytest.UsageError(f"{item.nodeid} is marked slow and nightly; allowed is one of them")
 
 
 def pytest_unconfigure():

@@ -111,8 +111,7 @@ def test_results_that_cannot_be_written_end_the_command_in_one_sentence(tmp_path
 
 
 def started(workdir, out, *before):
-    keep = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
-    environment = {**keep, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     with open(out, "w") as file:
         command = [*before, *COMMAND, f"--workdir={workdir}"]
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)

@@ -27,21 +27,15 @@ LONG = ["--config.train.max_steps=3000", "--config.train.save_every_epochs=1.0",
 GIVES_UP = 100  # seconds within which a process leaves when another one is gone: mesh.HEARTBEAT_SECONDS and some
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 class Job:
     """A command as some processes, each with its log."""
 
-    def __init__(self, folder, cache, *arguments, count=2, devices=4, only=None, extra=()):
+    def __init__(self, folder, *arguments, count=2, devices=4, only=None, extra=()):
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{one.getsockname()[1]}"
-        keep = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
         flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
-        common = {**keep, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "XDG_CACHE_HOME": cache}
+        common = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
         self.folder, self.logs, self.processes = folder, [], []
         for number in range(count) if only is None else only:
             here = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
@@ -93,10 +87,10 @@ def saved(folder):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory, cache):
+def one(tmp_path_factory):
     """Twenty steps on one device."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    assert Job(folder, cache, "--config.train.max_steps=20", count=1, devices=1).wait() == [0]
+    assert Job(folder, "--config.train.max_steps=20", count=1, devices=1).wait() == [0]
     return folder
 
 
@@ -113,8 +107,8 @@ def check_alike(folder, one):
 
 
 @pytest.mark.parametrize(("count", "devices"), [(1, 8), (2, 4)])
-def test_the_same_run_however_many_devices_and_processes(one, count, devices, tmp_path, cache):
-    job = Job(tmp_path / "run", cache, "--config.train.max_steps=20", count=count, devices=devices)
+def test_the_same_run_however_many_devices_and_processes(one, count, devices, tmp_path):
+    job = Job(tmp_path / "run", "--config.train.max_steps=20", count=count, devices=devices)
     assert set(job.wait()) == {0}
     check_alike(tmp_path / "run", one)
     start = json.loads((tmp_path / "run" / "versions.json").read_text())["starts"][0]
@@ -124,18 +118,18 @@ def test_the_same_run_however_many_devices_and_processes(one, count, devices, tm
 
 
 @pytest.mark.parametrize(("before", "after"), [((2, 4), (1, 1)), ((1, 1), (2, 2))])
-def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, tmp_path, cache):
+def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, tmp_path):
     """Ten steps here, ten there: the curve of twenty in one place, the memory's part in it included."""
     for steps, (count, devices), more in ((10, before, ()), (20, after, ("--extend",))):
-        job = Job(tmp_path / "run", cache, f"--config.train.max_steps={steps}", *more, count=count, devices=devices)
+        job = Job(tmp_path / "run", f"--config.train.max_steps={steps}", *more, count=count, devices=devices)
         assert set(job.wait()) == {0}, job.said()
     assert "going on at step 10" in job.said()
     check_alike(tmp_path / "run", one)
 
 
-def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(tmp_path, cache):
+def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(tmp_path):
     folder = tmp_path / "run"
-    job = Job(folder, cache, *LONG, devices=1)
+    job = Job(folder, *LONG, devices=1)
     job.reach(30)
     job.processes[1].send_signal(signal.SIGTERM)
     assert job.wait(60) == [0, 0], job.said() + job.said(1)
@@ -143,7 +137,7 @@ def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(t
     assert 30 <= step < 3000
     assert step == saved(folder)[-1] == last_step(folder)
     assert "terminated" not in job.said(1)
-    again = Job(folder, cache, *LONG, devices=1)
+    again = Job(folder, *LONG, devices=1)
     again.until(lambda: f"going on at step {step}" in again.said())
     again.reach(step + 30)
     for process in again.processes:  # as Slurm and Kubernetes do: all of them at once
@@ -153,9 +147,9 @@ def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(t
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, tmp_path, cache):
+def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, tmp_path):
     folder = tmp_path / "run"
-    job = Job(folder, cache, *LONG, devices=1)
+    job = Job(folder, *LONG, devices=1)
     job.reach(45)  # two epochs
     job.processes[victim].kill()
     statuses = job.wait(GIVES_UP)
@@ -163,7 +157,7 @@ def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, 
     assert statuses[1 - victim] not in (0, -signal.SIGKILL)
     assert "another one does not answer" in job.said(1 - victim) or "JAX distributed service" in job.said(1 - victim)
     latest = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    again = Job(folder, cache, *LONG, devices=1)
+    again = Job(folder, *LONG, devices=1)
     again.until(lambda: f"going on at step {latest}" in again.said())
     again.reach(latest + 5)
     again.processes[0].send_signal(signal.SIGTERM)
@@ -171,8 +165,8 @@ def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, 
 
 
 @pytest.mark.parametrize("present", [0, 1])
-def test_a_process_that_never_joins_is_not_waited_for_forever(present, tmp_path, cache):
-    job = Job(tmp_path / "run", cache, *LONG, "--join-seconds=4", only=[present])
+def test_a_process_that_never_joins_is_not_waited_for_forever(present, tmp_path):
+    job = Job(tmp_path / "run", *LONG, "--join-seconds=4", only=[present])
     began = time.monotonic()
     assert job.wait(60) == [3]
     assert time.monotonic() - began < 30
@@ -181,15 +175,15 @@ def test_a_process_that_never_joins_is_not_waited_for_forever(present, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_with_different_settings_do_not_begin(tmp_path, cache):
-    job = Job(tmp_path / "run", cache, *LONG, devices=1, extra=["--config.seed=1"])
+def test_processes_with_different_settings_do_not_begin(tmp_path):
+    job = Job(tmp_path / "run", *LONG, devices=1, extra=["--config.seed=1"])
     assert 0 not in job.wait(60)
     assert "process 1 has data and settings with the SHA-256" in job.said()
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_what_one_process_cannot_read_is_told_by_all(tmp_path, cache):
-    job = Job(tmp_path / "run", cache, *LONG, devices=1, extra=["--config.data.labels_file=missing.npy"])
+def test_what_one_process_cannot_read_is_told_by_all(tmp_path):
+    job = Job(tmp_path / "run", *LONG, devices=1, extra=["--config.data.labels_file=missing.npy"])
     assert 0 not in job.wait(60)
     assert "process 1: " in job.said()
     assert "missing.npy" in job.said()
