@@ -23,13 +23,14 @@ RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(("study", "bench", "main", "evaluate", "compare", "predict", "convert"), 7),
     "training": 6,
     "evaluation": 5,
-    **dict.fromkeys(("workdir", "checkpoint", "checksums", "cli"), 4),
+    **dict.fromkeys(("workdir", "checkpoint"), 4),
     **dict.fromkeys(
         ("report", "calibrate", "data", "labels", "auxiliary", "mixing", "augment", "models", "optimizer", "mesh"), 3
     ),
     **dict.fromkeys(("metrics", "losses"), 2),
     **dict.fromkeys(("config", "contract"), 1),
-    **dict.fromkeys(("files", "errors"), 0),
+    "checksums": 1,
+    **dict.fromkeys(("files", "errors", "cli"), 0),
 }
 APART = (7,)  # ranks whose entries do not import one another
 
