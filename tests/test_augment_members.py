@@ -40,23 +40,23 @@ def test_a_member_keeps_shape_type_and_range_and_takes_each_image_by_its_key(nam
         assert jax.eval_shape(member, jax.eval_shape(lambda: jax.random.key(0)), shape).dtype == dtype
 
 
-def test_members_come_after_the_flip_and_leave_the_bits_of_crop_flip_and_cutout():
+def test_members_come_between_flip_and_cutout_and_leave_the_bits_of_these():
     images = np.random.default_rng(0).random((8, *SHAPE), np.float32)
     keys = jax.random.split(jax.random.key(0), 8)
-    usual = {"pad": 2, "flip": True, "cutout": 4}
-    plain = base.make(MEAN, **usual)(keys, images)
-    np.testing.assert_array_equal(base.make(MEAN, [lambda key, image: image], **usual)(keys, images), plain)
-    seen = []
 
-    def look(key, image):
-        seen.append(image)
-        return image
+    def augmented(*members, cutout):
+        augment = base.make(MEAN, members, pad=2, flip=True, cutout=cutout)
+        return np.asarray(jax.jit(augment)(keys, images))
 
-    with jax.disable_jit():
-        base.make(MEAN, [look, look], pad=2, flip=True)(keys[:1], images[:1])
-    assert len(seen) == 2
-    before = base.make(MEAN, pad=2, flip=True)(keys[:1], images[:1])
-    np.testing.assert_array_equal(base.make(MEAN, [look], pad=2, flip=True)(keys[:1], images[:1]), before)
+    plain, cropped = augmented(cutout=4), augmented(cutout=0)
+    same, negative = (lambda key, image: image), (lambda key, image: 1 - image)
+    np.testing.assert_array_equal(augmented(same, cutout=4), plain)
+    # A member that inverts the image sees what crop and flip left, and not the square of cutout.
+    inverted = augmented(negative, cutout=4)
+    erased = (plain == np.asarray(MEAN, np.float32)).all(-1)
+    assert erased.any((1, 2)).all()
+    np.testing.assert_array_equal(inverted[~erased], (1 - cropped)[~erased])
+    np.testing.assert_array_equal(inverted[erased], plain[erased])
 
 
 def test_members_have_keys_of_their_own():
@@ -64,7 +64,7 @@ def test_members_have_keys_of_their_own():
         return lambda key, image: image.at[row, :2, 0].set(jax.random.key_data(key).astype(image.dtype))
 
     keys = jax.random.split(jax.random.key(0), 1)
-    image = base.make(MEAN, [writes(0), writes(1)])(keys, jnp.zeros((1, *SHAPE), jnp.float64))
+    image = jax.jit(base.make(MEAN, [writes(0), writes(1)]))(keys, jnp.zeros((1, *SHAPE), jnp.float64))
     used = {tuple(np.asarray(image)[0, row, :2, 0].astype(np.uint32).tolist()) for row in (0, 1)}
     used |= {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in jax.random.split(keys[0], 3)}
     assert len(used) == 5

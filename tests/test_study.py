@@ -368,7 +368,7 @@ def test_programs_are_shared_by_seeds_and_not_by_teachers_of_other_networks(file
     one.seed = 5
     assert programs.make_programs(made, compiled).step is first.step
     for other in (
-        made._replace(taught_by=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
+        made._replace(teacher_specs=({"model": {"depth": 14}},)), made._replace(recipe=made.recipe._replace(skip=True)),
     ):  # fmt: skip
         assert programs.make_programs(other, compiled).step is not first.step
 
