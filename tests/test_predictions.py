@@ -283,8 +283,12 @@ def test_some_examples_are_picked(monkeypatch):
     monkeypatch.setattr(predictions, "ELEMENTS", 16 * K)
     some = np.array([0, 3, 15, 16, 39])
     given = predictions.Predictions("x", LOGITS, LABEL, "logits")
-    found = passes.one_pass(given, lambda logits: logits / 2, metrics={}, index=some, picked=some[1:])
-    np.testing.assert_array_equal(found.picked, LOGITS[some[1:]])  # as they are stored
+    halved = [lambda logits: logits, lambda logits: logits / 2]
+    found = passes.one_pass(given, lambda logits: logits / 2, metrics={}, index=some, swept=(some[1:], halved))
+    whole = [passes.reduce(given, transform) for transform in halved]
+    for one, other in zip(found.swept, whole, strict=True):
+        for column, every in zip(one, other, strict=True):
+            np.testing.assert_array_equal(column, every[some[1:]])
     np.testing.assert_allclose(found.probs, softmax(LOGITS / 2)[some], rtol=1e-6)
     assert len(found.reduced.label) == N
 
@@ -296,7 +300,7 @@ def test_a_pass_reads_the_matrix_once_and_gives_what_single_passes_give(monkeypa
     read = []
     original = predictions.chunks
     monkeypatch.setattr(passes, "chunks", lambda *arguments: read.append(1) or original(*arguments))
-    found = passes.one_pass(given, metrics=metrics, given=table, index=np.arange(3), picked=np.arange(2))
+    found = passes.one_pass(given, metrics=metrics, given=table, index=np.arange(3))
     assert len(read) == 1
     for one, other in zip(found.reduced, passes.reduce(given), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -3,9 +3,7 @@
 import numpy as np
 
 from ldl_jax.evaluation.bootstrap import bin_number
-from ldl_jax.evaluation.fitting import divided
-from ldl_jax.evaluation.passes import Reduced, reduce
-from ldl_jax.evaluation.predictions import Predictions
+from ldl_jax.evaluation.passes import Reduced
 from ldl_jax.metrics import selective
 from ldl_jax.metrics.base import BINS
 
@@ -47,13 +45,17 @@ def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
     return {"coverage": ((some + 1) / len(risk)).tolist(), "risk": risk[some].tolist()}
 
 
-def temperatures(predictions: Predictions, fitted: float) -> dict[str, list[float]]:
-    """NLL and ECE of the predictions, which are all looked at each time, at temperatures around the fitted one."""
-    curve = {"temperature": (fitted * TEMPERATURES).tolist(), "nll": [], "ece": [], "examples": len(predictions.values)}
-    for temperature in curve["temperature"]:
-        reduced = reduce(predictions, divided(temperature))
+def temperatures(fitted: float, swept: list[Reduced]) -> dict[str, list[float]]:
+    """NLL and ECE at temperatures around the fitted one, of the same examples after each of `around(fitted)`."""
+    curve = {"temperature": around(fitted), "nll": [], "ece": [], "examples": len(swept[0].nll)}
+    for reduced in swept:
         bins = reliability(reduced)
         gap = np.abs(np.subtract(bins["confidence"], bins["correct"]))
         curve["nll"].append(float(reduced.nll.mean()))
         curve["ece"].append(float(gap.sum() / len(reduced.nll)))
     return curve
+
+
+def around(temperature: float) -> list[float]:
+    """The temperatures of a curve."""
+    return (temperature * TEMPERATURES).tolist()

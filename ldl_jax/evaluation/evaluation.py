@@ -10,7 +10,7 @@ import numpy as np
 from ldl_jax import config
 from ldl_jax.config.options import plug
 from ldl_jax.evaluation import bootstrap, curves, simulation
-from ldl_jax.evaluation.fitting import DEFAULT, Fit, fit
+from ldl_jax.evaluation.fitting import DEFAULT, Fit, divided, fit
 from ldl_jax.evaluation.passes import Pass, Reduced, one_pass, reduce
 from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.metrics.base import Metric, Stored, shown
@@ -132,7 +132,7 @@ def _state(task: _Task, fitted: Fit | None) -> State:
         given={} if task.human is None else {"table": task.human},
         probs=task.full,
         index=task.sample,
-        picked=swept,
+        swept=None if swept is None else (swept, [divided(t) for t in curves.around(fitted.temperature)]),
     )
     reduced, means = done.reduced, means_of(done.reduced)
     # Figures of sums: those that streamed metrics alone have, then those of the columns, in float64.
@@ -150,8 +150,7 @@ def _state(task: _Task, fitted: Fit | None) -> State:
         state_curves["classes"] = curves.classes(reduced, task.predictions.values.shape[1])
         state_curves["risk_coverage"] = curves.risk_coverage(reduced)
     if swept is not None:
-        part = task.predictions._replace(values=done.picked, label=task.predictions.label[swept])
-        state_curves["temperature"] = curves.temperatures(part, fitted.temperature)
+        state_curves["temperature"] = curves.temperatures(fitted.temperature, done.swept)
     figures = {name: _figure(name, values[name], intervals.get(name)) for name in _in_order(values)}
     figures["ece"] = figures["ece"]._replace(floor=floor)
     return State(figures, state_curves)

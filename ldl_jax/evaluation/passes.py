@@ -1,4 +1,4 @@
-"""One pass over a matrix of scores: a number an example, sums of streaming metrics, and the rows that are kept.
+"""One pass over a matrix of scores: a number an example, sums of streaming metrics, and probabilities.
 
 A pass hands each chunk to collectors in turn, so that a large file is read once for all that is wanted of it.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax.evaluation.predictions import Predictions, as_logits, chunks, computed_in
+from ldl_jax.evaluation.predictions import Predictions, as_logits, chunk_rows, chunks, computed_in
 from ldl_jax.metrics.base import Metric, Seen
 
 Transform = Callable[[np.ndarray], jax.Array]  # logits f32[B, K] -> log-probabilities f[B, K]
@@ -97,25 +97,63 @@ class _Sums:
         return values
 
 
-class _Rows:
-    """The rows at rising positions i64[n] (None: all), f32[n, K] or as they are stored."""
+class _Probabilities:
+    """The probabilities f32[n, K] of the examples at rising positions i64[n] (None: all)."""
 
-    def __init__(self, predictions: Predictions, index, *, probabilities: bool):
+    def __init__(self, predictions: Predictions, index: np.ndarray | None):
         count, classes = predictions.values.shape
         self.index = np.arange(count) if index is None else index
-        self.probabilities = probabilities
-        dtype = np.float32 if probabilities else computed_in(predictions.values)
-        self.whole = np.empty((len(self.index), classes), dtype)
+        self.whole = np.empty((len(self.index), classes), np.float32)
 
     def add(self, chunk: _Chunk) -> None:
         begin, end = np.searchsorted(self.index, (chunk.first, chunk.first + len(chunk.stored)))
-        rows = chunk.stored
-        if self.probabilities:
-            rows = jax.nn.softmax(chunk.values) if chunk.kind == "logits" else jnp.clip(chunk.values, 0, 1)
-        self.whole[begin:end] = np.asarray(rows)[self.index[begin:end] - chunk.first]
+        probs = jax.nn.softmax(chunk.values) if chunk.kind == "logits" else jnp.clip(chunk.values, 0, 1)
+        self.whole[begin:end] = np.asarray(probs)[self.index[begin:end] - chunk.first]
 
     def result(self) -> np.ndarray:
         return self.whole
+
+
+class _Swept:
+    """The columns of some examples after each of several transforms, as `reduce` gives them.
+
+    Rows are gathered until they fill a chunk, so that no more than one is in memory.
+    """
+
+    def __init__(self, predictions: Predictions, index: np.ndarray, transforms: list[Transform]):
+        self.kind = predictions.kind
+        self.index = index
+        self.transforms = transforms
+        self.columns = [_Columns() for _ in transforms]
+        rows = chunk_rows(predictions.values[: len(index)])
+        self.stored = np.zeros((rows, predictions.values.shape[1]), computed_in(predictions.values))
+        self.label = np.zeros(rows, np.int32)
+        self.filled = 0
+
+    def add(self, chunk: _Chunk) -> None:
+        begin, end = np.searchsorted(self.index, (chunk.first, chunk.first + len(chunk.stored)))
+        some = self.index[begin:end] - chunk.first
+        while len(some):
+            taken, some = np.split(some, [len(self.label) - self.filled])
+            place = slice(self.filled, self.filled + len(taken))
+            self.stored[place] = chunk.stored[taken]
+            self.label[place] = chunk.seen.label[taken]
+            self.filled += len(taken)
+            if self.filled == len(self.label):
+                self._flush()
+
+    def _flush(self) -> None:
+        self.stored[self.filled :], self.label[self.filled :] = 0, 0
+        mask = (np.arange(len(self.label)) < self.filled).astype(np.float32)
+        logits, seen = as_logits(self.stored, self.kind), Seen(self.label, mask)
+        for transform, columns in zip(self.transforms, self.columns, strict=True):
+            columns.add(_Chunk(0, self.stored, transform(logits), "logits", seen))
+        self.filled = 0
+
+    def result(self) -> list[Reduced]:
+        if self.filled:
+            self._flush()
+        return [columns.result() for columns in self.columns]
 
 
 class Pass(NamedTuple):
@@ -124,7 +162,7 @@ class Pass(NamedTuple):
     reduced: Reduced
     values: dict[str, np.ndarray]  # of the streaming metrics
     probs: np.ndarray | None  # f32[n, K]; None where they were not asked for
-    picked: np.ndarray | None  # f[m, K]: rows as they are stored; None where none were asked for
+    swept: list[Reduced]  # of some examples, one for each transform
 
 
 def one_pass(
@@ -135,22 +173,23 @@ def one_pass(
     given: dict[str, np.ndarray] | None = None,
     probs: bool = True,
     index: np.ndarray | None = None,
-    picked: np.ndarray | None = None,
+    swept: tuple[np.ndarray, list[Transform]] | None = None,
 ) -> Pass:
     """All that figures are made from, of a matrix that is read once.
 
     metrics, given: as in `streamed`. probs: whether to gather probabilities, of the examples at `index` i64[n] (rising;
-    None: all). picked: rising positions i64[m] of rows to keep as they are stored.
+    None: all). swept: rising positions i64[m] of examples, and transforms to reduce these after, in place of
+    `transform`.
     """
     collectors = {"reduced": _Columns()}
     if metrics:
         collectors["values"] = _Sums(metrics, given)
     if probs:
-        collectors["probs"] = _Rows(predictions, index, probabilities=True)
-    if picked is not None:
-        collectors["picked"] = _Rows(predictions, picked, probabilities=False)
+        collectors["probs"] = _Probabilities(predictions, index)
+    if swept is not None:
+        collectors["swept"] = _Swept(predictions, *swept)
     results = dict(zip(collectors, _pass(predictions, transform, collectors.values()), strict=True))
-    return Pass(results["reduced"], results.get("values", {}), results.get("probs"), results.get("picked"))
+    return Pass(results["reduced"], results.get("values", {}), results.get("probs"), results.get("swept", []))
 
 
 def reduce(predictions: Predictions, transform: Transform | None = None, *, rows: int | None = None) -> Reduced:

@@ -155,7 +155,7 @@ def computed_in(values) -> np.dtype:
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file a copy."""
     file = files.mapped_file(values)
-    rows = rows or max(1, ELEMENTS // values.shape[1])
+    rows = rows or chunk_rows(values)
     dtype = computed_in(values)
     for begin in range(0, len(values), rows):
         with np.errstate(over="ignore"):
@@ -165,13 +165,18 @@ def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         yield begin, part
 
 
+def chunk_rows(values) -> int:
+    """Rows of a chunk of a matrix: at most all."""
+    return min(len(values), max(1, ELEMENTS // values.shape[1]))
+
+
 def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[np.ndarray, Seen]]:
     """Scores f[rows, K] with their labels, in order; the last chunk is padded with zeros, which the mask leaves out.
 
     rows: at most all examples; ELEMENTS decide unless given. Labels that were not read are 0.
     """
-    count, classes = predictions.values.shape
-    rows = min(count, rows or max(1, ELEMENTS // classes))
+    count = len(predictions.values)
+    rows = min(count, rows or chunk_rows(predictions.values))
     label = np.zeros(count, np.int32) if predictions.label is None else predictions.label
     for begin, part in _parts(predictions.values, rows):
         used, padding = len(part), rows - len(part)
