@@ -3,8 +3,14 @@
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Most of the time goes into compiling: these make it short and the programs slow. Versions after 0.10 lack the last.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    " --xla_cpu_parallel_codegen_split_count=1"
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "")
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

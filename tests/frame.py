@@ -56,21 +56,33 @@ class Case(NamedTuple):
     batch: int = B
     norm_group: int = 0
     skip: bool = False
+    network: str = "tiny"
 
 
-def slow_but(quick, values):
-    """Parameters of a test, those outside `quick` marked as slow; in the default suite each kind is met once."""
-    values = [value if isinstance(value, tuple) else (value,) for value in values]
-    marks = {value: () if value in quick or value[0] in quick else pytest.mark.slow for value in values}
-    return [pytest.param(*value, marks=marks[value]) for value in values]
+def slow_but(quick, values, slow=None):
+    """Parameters of a test, those outside `quick` marked as slow; in the default suite each kind is met once.
+
+    With `slow`, only its members are marked so, and what is in neither is for the nightly run.
+    """
+    marked = []
+    for value in values:
+        value = value if isinstance(value, tuple) else (value,)
+        marks = ()
+        if value not in quick and value[0] not in quick:
+            known = slow is None or value in slow or value[0] in slow
+            marks = pytest.mark.slow if known else pytest.mark.nightly
+        marked.append(pytest.param(*value, marks=marks))
+    return marked
 
 
 def plug(folder, name):
     return importlib.import_module(f"ldl_jax.{folder}.{name}")
 
 
-def network(dtype, num_classes=K, norm_group=0):
-    """(init, apply) of the tiny network, as `contract.Build` has them."""
+def network(dtype, num_classes=K, norm_group=0, name="tiny"):
+    """(init, apply) of the tiny or of the linear network, as `contract.Build` has them."""
+    if name == "linear":
+        return linear(param_dtype(DTYPES[dtype]), DTYPES[dtype], num_classes)
     module = Tiny(Network(num_classes, (0.5,) * 3, (0.25,) * 3, DTYPES[dtype], norm_group))
     kind = param_dtype(DTYPES[dtype])
 
@@ -84,6 +96,30 @@ def network(dtype, num_classes=K, norm_group=0):
             return module.apply(variables, image, False), variables["batch_stats"]
         outputs, changed = module.apply(variables, image, True, mutable=["batch_stats"])
         return outputs, changed["batch_stats"]
+
+    return init, apply
+
+
+def linear(kind, inside, num_classes):
+    """(init, apply) of a network whose step is compiled in no time: two products, and the mean of the batch taken off.
+
+    The mean is also kept in `batch_stats`. `kind` is the type of the parameters, `inside` that of the maps.
+    """
+
+    def init(key):
+        first, second = jax.random.split(key)
+        params = {"maps": jax.random.normal(first, (SHAPE[2], 4), kind)}
+        params["fc"] = {"kernel": 0.1 * jax.random.normal(second, (4, num_classes), kind)}
+        return {"params": params, "batch_stats": {"mean": jnp.zeros(SHAPE[2], kind)}}
+
+    def apply(variables, image, *, train, key=None):
+        del key
+        kept = variables["batch_stats"]["mean"]
+        mean = image.mean((0, 1, 2)) if train else kept
+        maps = ((image - mean) @ variables["params"]["maps"]).astype(inside)
+        embedding = maps.astype(kind)[:, ::2, ::2].max((1, 2))
+        logits = embedding @ variables["params"]["fc"]["kernel"]
+        return Outputs(logits, (maps, maps), embedding), {"mean": 0.9 * kept + 0.1 * mean}
 
     return init, apply
 
@@ -126,7 +162,7 @@ def sgd(accumulate=1, learning_rate=0.1):
 @lru_cache(None)
 def recipe(case):
     """The recipe of a case, made as `build` makes one, with two frozen networks."""
-    init, apply = network(case.dtype, case.num_classes, case.norm_group)
+    init, apply = network(case.dtype, case.num_classes, case.norm_group, case.network)
     schedule, made_optimizer = sgd(case.accumulate)
     mixer = plug("mixing", case.mixing).make(**dict(case.mix_options))
     build = make_build(case, init, apply, mixer.probability, made_optimizer)
@@ -145,9 +181,9 @@ def recipe(case):
 
 
 @lru_cache(None)
-def frozen(dtype="float32", num_classes=K):
+def frozen(dtype="float32", num_classes=K, name="tiny"):
     """Variables of two frozen networks."""
-    init, _ = network(dtype, num_classes)
+    init, _ = network(dtype, num_classes, name=name)
     return tuple(init(jax.random.key(seed)) for seed in (101, 102))
 
 
@@ -175,6 +211,16 @@ def streamed(step, masked=()):
     return {"index": index, "image": image, "label": label, "mask": mask}
 
 
+def mixed(step, masked=()):
+    """A streamed batch that comes mixed, every second image with its neighbour: memories meet both kinds."""
+    batch = streamed(step, masked)
+    own, clean = np.where(np.arange(B) % 2, 0.7, 1.0), batch["image"] / 255
+    parts = own[:, None, None, None]
+    image = parts * clean + (1 - parts) * np.roll(clean, 1, axis=0)
+    mixture = {"partner": np.asarray(mixing.partners(B, 2)), "share": np.stack([own, 1 - own], 1)}
+    return batch | mixture | {"image": image, "clean": clean}
+
+
 @lru_cache(None)
 def fresh(case):
     """The state at step 0."""
@@ -194,21 +240,38 @@ def arguments(case):
     return state, (variables, variables), table, {"index": struct((case.batch,), jnp.int32)}
 
 
-@lru_cache(None)
-def observed(case):
-    """A jitted step that also hands out its prepared batch and its targets after mixing."""
+def watched_step(case):
+    """A step that also hands out its prepared batch, its targets after mixing and the outputs of its network."""
     made = recipe(case)
-    step = steps.make_train_step(made)
 
     def watched(state, frozen, data, batch):
-        seen = steps.prepare(made, frozen, data, batch, state.step)
-        variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
-        outputs = steps.forward(partial(made.build.apply, variables, train=True), seen.image)[0]
-        targets = made.source.targets(state.labels, seen, outputs)
-        targets = tuple(steps.mix_target(target, seen.partner, seen.share) for target in targets)
-        return step(state, frozen, data, batch), (seen, targets, outputs)
+        shown = []
 
-    return jax.jit(watched)
+        def update(labels, batch, forward):
+            shown.append((batch, forward.targets, forward.outputs))
+            return made.source.update(labels, batch, forward)
+
+        step = steps.make_train_step(made._replace(source=made.source._replace(update=update)))
+        return step(state, frozen, data, batch), shown[0]
+
+    return watched
+
+
+@lru_cache(None)
+def observed(case):
+    """The jitted step of a case that shows what it works on."""
+    return jax.jit(watched_step(case))
+
+
+def program(case, step, devices):
+    """(the state at step 0 on so many devices, (state, batch) -> what the watched `step` returns, the jitted step)."""
+    there = mesh.make_mesh(jax.devices()[:devices])
+    shardings = mesh.state_shardings(fresh(case), there)
+    state = jax.device_put(jax.tree.map(np.asarray, fresh(case)), shardings)
+    jitted = jax.jit(step, out_shardings=((shardings, mesh.replicated(there)), None))
+    fixed = mesh.put_replicated(frozen(case.dtype, case.num_classes, case.network), there)
+    table = mesh.put_replicated(data(), there)
+    return state, lambda state, batch: jitted(state, fixed, table, mesh.to_global(batch, there)), jitted
 
 
 def train(case, count, devices=1, make=resident):
@@ -219,8 +282,8 @@ def train(case, count, devices=1, make=resident):
     step = jax.jit(
         steps.make_train_step(recipe(case)), donate_argnums=0, out_shardings=(shardings, mesh.replicated(there))
     )
-    fixed, table = mesh.put_replicated(frozen(case.dtype), there), mesh.put_replicated(data(), there)
-    history = []
+    fixed = mesh.put_replicated(frozen(case.dtype, name=case.network), there)
+    table, history = mesh.put_replicated(data(), there), []
     for number in range(count):
         state, scalars = step(state, fixed, table, mesh.to_global(make(number), there))
         history.append(jax.device_get(jax.block_until_ready(scalars)))

@@ -34,7 +34,7 @@ class Job:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{one.getsockname()[1]}"
-        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        flags = os.environ["XLA_FLAGS"].replace("count=8", f"count={devices}")
         common = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
         self.folder, self.logs, self.processes = folder, [], []
         for number in range(count) if only is None else only:
