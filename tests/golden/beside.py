@@ -3,11 +3,12 @@
 python tests/golden/beside.py OLD NEW   (two checkouts; the environment's python runs both)
 
 Each case is trained by OLD and by NEW, and OLD's run is cut back to a checkpoint and taken to the end by NEW. Compared
-are metrics.jsonl, weights, predictions, calibration, summary, evaluation, and every leaf of the last checkpoint. The
-exit status is 1 where a number differs.
+are metrics.jsonl, weights, predictions, the calibrator, and every leaf of the last checkpoint, bitwise; and the figures of
+summary.json and evaluation.json, to FIGURES. The exit status is 1 where a number differs.
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ CASES = {
     "folds": ("data.folds=5", "data.fold=2", "data.examples=1000", "model.dtype=bfloat16", "labels.name=smooth"),
     "chunks": ("train.chunk_steps=4", "data.resident=False", "labels.name=online"),
 }  # fmt: skip
+FIGURES = 1e-6  # relative: a figure may be summed in float32 by one version and in float64 by the other
 COMMON = ("model.dtype=float32", "data.holdout=100", "eval.report=True", "train.max_steps=33")
 
 
@@ -57,19 +59,42 @@ def numbers(run: Path) -> dict[str, np.ndarray]:
     last = max((path for path in (run / "checkpoints").iterdir() if path.is_dir()), key=lambda path: int(path.name))
     state = ocp.StandardCheckpointer().restore((last / "state").absolute())
     everything |= {keystr(path): np.asarray(leaf) for path, leaf in tree_flatten_with_path(state)[0]}
-    for name in ("metrics.jsonl", "calibration.json", "summary.json", "evaluation.json"):
-        text = (run / name).read_text()
-        everything[name] = np.array(text)
+    for name in ("metrics.jsonl", "calibration.json"):
+        everything[name] = np.array((run / name).read_text())
     return everything
+
+
+def figures(run: Path) -> dict[str, object]:
+    """Every value of the results, by its place in them."""
+    values = {}
+
+    def walk(place, value):
+        if isinstance(value, dict | list):
+            for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+                walk(f"{place}.{name}", part)
+        else:
+            values[place] = value
+
+    for name in ("summary.json", "evaluation.json"):
+        walk(name, json.loads((run / name).read_text()))
+    return values
+
+
+def unlike(one, other) -> bool:
+    """Whether two figures differ by more than rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        return not math.isclose(one, other, rel_tol=FIGURES, abs_tol=1e-9)
+    return one != other
 
 
 def differences(one: Path, other: Path) -> list[str]:
     """The names of all that differs between two runs."""
     here, there = numbers(one), numbers(other)
-    names = [name for name in {**here, **there} if (name in here) != (name in there)]
-    return names + [
-        name for name in here if name in there and here[name].tobytes() != there[name].tobytes()
-    ]  # fmt: skip
+    bitwise = [
+        n for n in {**here, **there} if n not in here or n not in there or here[n].tobytes() != there[n].tobytes()
+    ]
+    ours, theirs = figures(one), figures(other)
+    return bitwise + [n for n in {**ours, **theirs} if n not in ours or n not in theirs or unlike(ours[n], theirs[n])]
 
 
 def cut_back(run: Path) -> None:
