@@ -3,8 +3,8 @@
 python tests/golden/beside.py OLD NEW   (two checkouts; the environment's python runs both)
 
 Each case is trained by OLD and by NEW, and OLD's run is cut back to a checkpoint and taken to the end by NEW. Compared
-are metrics.jsonl, weights, predictions, the calibrator, and every leaf of the last checkpoint, bitwise; and the figures of
-summary.json and evaluation.json, to FIGURES. The exit status is 1 where a number differs.
+are metrics.jsonl, weights, predictions, the calibrator, and every leaf of the last checkpoint, bitwise; and the figures
+of summary.json and evaluation.json, to FIGURES. The exit status is 1 where a number differs.
 """
 
 import json
@@ -90,11 +90,11 @@ def unlike(one, other) -> bool:
 def differences(one: Path, other: Path) -> list[str]:
     """The names of all that differs between two runs."""
     here, there = numbers(one), numbers(other)
-    bitwise = [
-        n for n in {**here, **there} if n not in here or n not in there or here[n].tobytes() != there[n].tobytes()
-    ]
+    unequal = [name for name in {**here, **there} if name not in here or name not in there]
+    unequal += [name for name in here if name in there and here[name].tobytes() != there[name].tobytes()]
     ours, theirs = figures(one), figures(other)
-    return bitwise + [n for n in {**ours, **theirs} if n not in ours or n not in theirs or unlike(ours[n], theirs[n])]
+    unequal += [name for name in {**ours, **theirs} if name not in ours or name not in theirs]
+    return unequal + [name for name in ours if name in theirs and unlike(ours[name], theirs[name])]
 
 
 def cut_back(run: Path) -> None:
