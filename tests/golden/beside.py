@@ -83,7 +83,7 @@ def figures(run: Path) -> dict[str, object]:
 def unlike(one, other) -> bool:
     """Whether two figures differ by more than rounding."""
     if isinstance(one, float) and isinstance(other, float):
-        return not math.isclose(one, other, rel_tol=FIGURES, abs_tol=1e-9)
+        return not math.isclose(one, other, rel_tol=FIGURES, abs_tol=1e-7)  # fractions
     return one != other
 
 
