@@ -291,8 +291,8 @@ def train(case, count, devices=1, make=resident):
 
 
 def plain_build(**changes):
-    """A build for sources that are tested without a network: float64, no mixing."""
-    init, apply = network("float64")
+    """A build for members that are tested without a step: float64, the linear network, no mixing."""
+    init, apply = network("float64", name="linear")
     return make_build(Case(dtype="float64"), init, apply, 0.0, sgd()[1])._replace(**changes)
 
 

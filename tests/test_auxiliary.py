@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from frame import options_of, plain_batch, plain_build, plug, softmax
 
 from ldl_jax import config
-from ldl_jax.contract import Outputs
+from ldl_jax.contract import Outputs, Target
 
 B, MASK = 4, np.array([1, 1, 0, 1.0])
 DRAW = np.random.default_rng(0)
@@ -186,6 +187,31 @@ def test_it_asks_for_so_many_draws_and_shows_frozen_networks_one():
         assert (auxiliary.draws, auxiliary.views, auxiliary.teacher_views) == (views, None, False)
     assert make("jsd").draws == options_of("auxiliary/jsd.py")["views"]
     assert make("jsd").init(jax.random.key(0)) == ({}, ())
+
+
+# ---- every auxiliary
+
+
+@pytest.mark.parametrize("name", config.plugs("auxiliary"))
+def test_an_auxiliary_takes_a_single_example_and_outputs_without_bound(name):
+    auxiliary = make(name)
+    params, state = auxiliary.init(jax.random.key(0))
+
+    def outputs(like, views):
+        alike = [jnp.ones((views, 1, *stage.shape[2:])) for stage in like.stages]
+        logits = 1e4 * np.eye(5)[np.arange(views) % 5][:, None]
+        return Outputs(jnp.asarray(logits), tuple(alike), jnp.ones((views, 1, *like.embedding.shape[2:])))
+
+    views = auxiliary.draws
+    teacher = tuple(outputs(like, views if auxiliary.teacher_views else 1) for like in build().teachers)
+    batch = plain_batch([2])._replace(teacher=teacher)
+    look = outputs(build().outputs, views)
+    targets = (Target(jnp.asarray(np.eye(5)[[2]])),)
+    loss = lambda params: auxiliary.loss(params, state, batch, look, targets)  # noqa: E731
+    (value, new), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    assert value.shape == ()
+    chex.assert_tree_all_finite((value, slope))
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
 
 
 # ---- what is refused

@@ -442,6 +442,33 @@ def test_a_hard_label_is_all_on_its_class():
     assert (target.weight, target.temperature, target.soft) == (1, 1, False)
 
 
+# ---- every source
+
+
+@pytest.mark.parametrize("name", config.plugs("labels"))
+def test_a_source_takes_a_single_example_and_logits_without_bound(name):
+    made = build(mix_prob=0.0)
+    source, variables = make(name, made), made.init(jax.random.key(1))
+    state = first = source.init(jax.random.key(0), variables)
+
+    @jax.jit
+    def step(state, logits, number):
+        image = jnp.ones((1, *frame.SHAPE))
+        batch = plain_batch([2], teacher=[logits] * 2, step=number)
+        batch = batch._replace(image=image[None], clean=image, given={"table": jnp.asarray(EYE[[2]])})
+        targets = source.targets(state, batch, says(logits))
+        return targets, source.update(state, batch, after(logits, clean=logits, **variables))
+
+    for number, logits in enumerate((1e4 * EYE[[1]], -1e4 * EYE[[1]], np.zeros((1, K)), 1e4 * EYE[[2]])):
+        targets, state = step(state, logits, STEPS * number)
+        for target in targets:
+            assert target.probs.shape == (1, K)
+            assert (np.asarray(target.probs) >= 0).all()
+            np.testing.assert_allclose(target.probs.sum(-1), 1, rtol=1e-6)
+        chex.assert_tree_all_finite((targets, state))
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, first)
+
+
 # ---- what is refused
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from frame import plug, softmax
 
+from ldl_jax import config
 from ldl_jax.contract import Target
 from ldl_jax.labels.base import mix_rows, mix_target, term_loss
 from ldl_jax.losses.base import expectation
@@ -80,6 +81,13 @@ def test_the_gradient_is_the_slope(name, options):
 @pytest.mark.parametrize("name", ["cross_entropy", "kl"])
 def test_the_gradient_by_the_logits_is_prediction_less_target(name):
     np.testing.assert_allclose(gradient(criterion(name, ()), LOGITS, PROBS), softmax(LOGITS) - PROBS, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", config.plugs("losses"))
+def test_a_criterion_takes_a_single_example_and_knows_no_other(name):
+    made = criterion(name, ())
+    np.testing.assert_array_equal(made(LOGITS[:1], PROBS[:1]), made(LOGITS, PROBS)[:1])
+    assert name in {known for known, _ in CRITERIA}  # has a formula here
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -128,6 +128,9 @@ def test_an_image_keeps_its_type_and_shares_have_it_too(name, dtype):
     assert (mixed.shape, mixed.dtype) == (image.shape, dtype)
     assert (partner.shape, share.shape) == ((B, WAYS[name]), (B, WAYS[name]))
     assert share.dtype == jnp.promote_types(dtype, jnp.float32)
+    single = jax.ShapeDtypeStruct((V, 1, 4, 5, 3), dtype)
+    mixed, partner, share = jax.eval_shape(plug("mixing", name).make().mix, jax.random.key(0), single)
+    assert (mixed.shape, partner.shape, share.shape) == (single.shape, (1, WAYS[name]), (1, WAYS[name]))
 
 
 @pytest.mark.parametrize(("kind", "alpha"), [("batch", 1.0), ("each", 0.5)])

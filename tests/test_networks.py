@@ -76,14 +76,17 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "classes", "published"), COUNTS)
+QUICK = [row for row in COUNTS if row[1]["depth"] <= 18]  # tracing takes as long as a network is deep
+
+
+@pytest.mark.parametrize(("name", "options", "classes", "published"), slow_but(QUICK, COUNTS, []))
 def test_parameters_count_as_published(name, options, classes, published):
     side = 224 if options.get("stem") == "imagenet" else 32
     params = abstract(network(name, options, num_classes=classes, side=side)[0])["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == published
 
 
-@pytest.mark.parametrize("side", [32, 64, 96, 224])
+@pytest.mark.parametrize("side", slow_but([32], [32, 64, 96, 224], [224]))
 @pytest.mark.parametrize("case", SMALL)
 def test_stages_halve_the_side_and_the_embedding_is_their_end(case, side):
     name, options = SMALL[case]
@@ -98,10 +101,10 @@ def test_stages_halve_the_side_and_the_embedding_is_their_end(case, side):
 
 
 @pytest.mark.parametrize("case", SMALL)
-@pytest.mark.parametrize(("dtype", "inside", "outside"), [
+@pytest.mark.parametrize(("dtype", "inside", "outside"), slow_but(["bfloat16"], [
     ("float32", jnp.float32, jnp.float32), ("bfloat16", jnp.bfloat16, jnp.float32),
     ("float64", jnp.float64, jnp.float64),
-])  # fmt: skip
+]))  # fmt: skip
 def test_activations_have_the_type_asked_for_and_the_rest_is_never_below_float32(case, dtype, inside, outside):
     name, options = SMALL[case]
     outputs = look(name, options, 32, dtype=dtype)

@@ -50,7 +50,7 @@ METHODS = {
     "mutual": {"labels.name": "peer"},
 }  # fmt: skip
 paste_box, patch_four = jax.jit(mixing.paste_box), jax.jit(mixing.patch_four)
-QUICK = ("pskd_cutmix", "ols", "kd", "hint")
+QUICK = ("pskd_cutmix", "hint")
 ONE_TEACHER = ("kd", "kd_elementwise", "teacher_cutmix", "hint")
 
 
