@@ -56,7 +56,7 @@ def test_the_step_is_measured_beside_a_plain_one(capsys, monkeypatch):
     assert "600 x 10 float16" in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
     monkeypatch.setattr(step, "SHAPES", {"cifar100": (32, 32, 3, 100, 64)})
     monkeypatch.setattr(step, "settings", lambda model, **_: tiny())

@@ -183,7 +183,7 @@ ORDINARY = (  # root gives up its right to write everywhere (CAP_DAC_OVERRIDE, C
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_folder_that_may_not_be_written_for_a_while(tmp_path):
     workdir = tmp_path / "run"
     process = started(workdir, tmp_path / "said", sys.executable, "-c", ORDINARY)

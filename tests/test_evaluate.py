@@ -365,7 +365,7 @@ def peak_megabytes(folder, count):
     return int(done.stdout.split()[-1]) / 1024
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     """2 GB for the 5.1 GB of ImageNet's training images are 160 MB for these 400 MB, beside what the program takes."""

@@ -121,7 +121,7 @@ def test_killed_twenty_times(calm, tmp_path, environment):
         part += 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_terminated_it_saves_and_leaves_with_status_0(calm, tmp_path, environment):
     workdir = tmp_path / "terminated"
     process = start(workdir, environment)

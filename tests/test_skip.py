@@ -16,8 +16,13 @@ from ldl_jax.training import loop as train
 from ldl_jax.training import steps
 
 SOURCES = config.plugs("labels")
-MEETINGS = [  # all of them, of which the slow ones are those that share their way with another
-    pytest.param(name, mixing, marks=() if (name, mixing) in [("online", "mixup")] else pytest.mark.slow)
+MARKS = {  # of all meetings; those that share their way with another are for the nightly run
+    ("online", "mixup"): (),
+    ("classwise", "mixup"): pytest.mark.slow,
+    ("peer", "none"): pytest.mark.slow,
+}
+MEETINGS = [
+    pytest.param(name, mixing, marks=MARKS.get((name, mixing), pytest.mark.nightly))
     for name in SOURCES
     for mixing in ("none", "mixup")
 ]

@@ -514,15 +514,17 @@ def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LARGE)) for p in CONFIGS]
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.nightly] * (p.stem in LARGE)) for p in CONFIGS]
 )
 def test_every_cell_of_every_study_is_planned(path):
     made = planned(path)
     assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in load(path).cells)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=pytest.mark.nightly if p.stem in LARGE else pytest.mark.slow) for p in CONFIGS],
+)
 def test_every_cell_of_every_study_builds(path):
     """Label source, mixing, losses and network of each cell fit together; cells that differ in size alone are one."""
     size = ("seed", "train.epochs", "optimizer.boundaries", "model.cifar_resnet.depth", "model.resnet.depth")
