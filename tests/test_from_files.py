@@ -86,6 +86,7 @@ def test_imagenet_from_files_to_the_report_on_one_process_and_on_two(imagenet, e
     assert all(0 <= row["input_wait"] < 1 for row in timing)
 
 
+@pytest.mark.nightly
 def test_a_streamed_run_that_is_killed_goes_on_bitwise(data, environment, tmp_path):
     words = [sys.executable, "-m", "ldl_jax.main", *TINY, f"--config.data.root={data / 'tiny-imagenet'}"]
     run([*words, f"--workdir={tmp_path / 'calm'}"], environment)

@@ -257,7 +257,7 @@ def test_official_code_computes_the_same_in_float64(method, data_dir):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("method", replay.METHODS)
+@pytest.mark.parametrize("method", frame.slow_but(["hard"], replay.METHODS, []))
 def test_official_code_computes_nearly_the_same_in_float32(method, data_dir):
     done, theirs, _ = replay.replay(method, data_dir, "float32", steps=8, quiet=True)
     assert done.seen["loss"].dtype == np.float32
