@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frame import slow_but
 
 from ldl_jax.training import log
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [
@@ -106,7 +105,7 @@ def check_alike(folder, one):
             np.testing.assert_allclose(a["logits"], b["logits"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("count", "devices"), [(1, 8), (2, 4)])
+@pytest.mark.parametrize(("count", "devices"), slow_but([], [(1, 8), (2, 4)], [(2, 4)]))
 def test_the_same_run_however_many_devices_and_processes(one, count, devices, tmp_path):
     job = Job(tmp_path / "run", "--config.train.max_steps=20", count=count, devices=devices)
     assert set(job.wait()) == {0}
@@ -117,7 +116,7 @@ def test_the_same_run_however_many_devices_and_processes(one, count, devices, tm
     assert all("step" not in job.said(number) for number in range(1, count))
 
 
-@pytest.mark.parametrize(("before", "after"), [((2, 4), (1, 1)), ((1, 1), (2, 2))])
+@pytest.mark.parametrize(("before", "after"), slow_but([], [((2, 4), (1, 1)), ((1, 1), (2, 2))], [((2, 4), (1, 1))]))
 def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, tmp_path):
     """Ten steps here, ten there: the curve of twenty in one place, the memory's part in it included."""
     for steps, (count, devices), more in ((10, before, ()), (20, after, ("--extend",))):
@@ -127,6 +126,7 @@ def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, t
     check_alike(tmp_path / "run", one)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(tmp_path):
     folder = tmp_path / "run"
     job = Job(folder, *LONG, devices=1)
@@ -146,7 +146,7 @@ def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(t
     assert list(losses(folder)) == list(range(1, last_step(folder) + 1))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", slow_but([], [0, 1], [0]))
 def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, tmp_path):
     folder = tmp_path / "run"
     job = Job(folder, *LONG, devices=1)
@@ -164,7 +164,7 @@ def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, 
     assert again.wait(60) == [0, 0]
 
 
-@pytest.mark.parametrize("present", [0, 1])
+@pytest.mark.parametrize("present", slow_but([], [0, 1], [1]))
 def test_a_process_that_never_joins_is_not_waited_for_forever(present, tmp_path):
     job = Job(tmp_path / "run", *LONG, "--join-seconds=4", only=[present])
     began = time.monotonic()
@@ -175,6 +175,7 @@ def test_a_process_that_never_joins_is_not_waited_for_forever(present, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_with_different_settings_do_not_begin(tmp_path):
     job = Job(tmp_path / "run", *LONG, devices=1, extra=["--config.seed=1"])
     assert 0 not in job.wait(60)
@@ -182,6 +183,7 @@ def test_processes_with_different_settings_do_not_begin(tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_what_one_process_cannot_read_is_told_by_all(tmp_path):
     job = Job(tmp_path / "run", *LONG, devices=1, extra=["--config.data.labels_file=missing.npy"])
     assert 0 not in job.wait(60)
