@@ -109,7 +109,8 @@ def linear(kind, inside, num_classes):
     def init(key):
         first, second = jax.random.split(key)
         params = {"maps": jax.random.normal(first, (SHAPE[2], 4), kind)}
-        params["fc"] = {"kernel": 0.1 * jax.random.normal(second, (4, num_classes), kind)}
+        kernel = 0.1 * jax.random.normal(second, (4, num_classes), kind)
+        params["fc"] = {"kernel": kernel, "bias": jnp.zeros(num_classes, kind)}
         return {"params": params, "batch_stats": {"mean": jnp.zeros(SHAPE[2], kind)}}
 
     def apply(variables, image, *, train, key=None):
@@ -118,7 +119,8 @@ def linear(kind, inside, num_classes):
         mean = image.mean((0, 1, 2)) if train else kept
         maps = ((image - mean) @ variables["params"]["maps"]).astype(inside)
         embedding = maps.astype(kind)[:, ::2, ::2].max((1, 2))
-        logits = embedding @ variables["params"]["fc"]["kernel"]
+        last = variables["params"]["fc"]
+        logits = embedding @ last["kernel"] + last["bias"]
         return Outputs(logits, (maps, maps), embedding), {"mean": 0.9 * kept + 0.1 * mean}
 
     return init, apply

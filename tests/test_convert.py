@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from frame import slow_but
 
 import ldl_jax
 from ldl_jax import config, convert, files
@@ -79,7 +80,7 @@ def imported(folder, name, dtype="float64", **changes):
 
 
 # Of these a step takes seconds to compile.
-NIGHTLY = ("resnet_cifar", "resnet_imagenet", "preact_pskd", "preact_bottleneck", "wide_resnet")
+SLOW = ("resnet_imagenet", "wide_resnet")
 
 
 @pytest.fixture(scope="module", params=TWINS)
@@ -107,9 +108,7 @@ def test_an_imported_network_predicts_as_pytorch_does(twin):
         np.testing.assert_allclose(stage.mean((0, 1, 2)), expected["stages"][str(number)], atol=1e-11)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name in NIGHTLY)) for name in TWINS]
-)
+@pytest.mark.parametrize("name", slow_but(["cifar_resnet"], TWINS, SLOW))
 def test_five_steps_from_imported_weights_lose_what_pytorch_s_lose(name, tmp_path):
     spec, variables, _ = load_weights(imported(tmp_path, name))
     data = check_split("twin", images_of(name), vectors()["labels"], 5)

@@ -1,6 +1,6 @@
 """Settings that nobody would write: each is refused in one sentence that names the field, or makes a step.
 
-More examples: LDL_FUZZ=20 python -m pytest tests/test_fuzz.py -m "slow or not slow" takes twenty times as many.
+More examples: LDL_FUZZ=20 python -m pytest tests/test_fuzz.py -m "slow or nightly" takes twenty times as many.
 """
 
 import contextlib
@@ -129,8 +129,8 @@ def by_file(made):
 
 test_flags = often(30)(given(changes())(by_flags))
 test_a_config_file = often(70)(given(changes())(by_file))
-test_many_flags = pytest.mark.slow(often(300)(given(changes())(by_flags)))
-test_many_config_files = pytest.mark.slow(often(700)(given(changes())(by_file)))
+test_many_flags = pytest.mark.nightly(often(300)(given(changes())(by_flags)))
+test_many_config_files = pytest.mark.nightly(often(700)(given(changes())(by_file)))
 
 
 def small(made):

@@ -51,6 +51,7 @@ METHODS = {
 }  # fmt: skip
 paste_box, patch_four = jax.jit(mixing.paste_box), jax.jit(mixing.patch_four)
 QUICK = ("pskd_cutmix", "hint")
+SLOW = ("ols", "kd", "mean_teacher", "mutual", "ricap")
 ONE_TEACHER = ("kd", "kd_elementwise", "teacher_cutmix", "hint")
 
 
@@ -146,7 +147,7 @@ def quick():
     return options
 
 
-@pytest.mark.parametrize("name", frame.slow_but(QUICK, METHODS, ("mutual", "kd_elementwise", "mean_teacher", "ricap")))
+@pytest.mark.parametrize("name", frame.slow_but(QUICK, METHODS, SLOW))
 def test_a_method_is_its_twin_in_pytorch(name):
     theirs = replay.under(f"{name}/", VECTORS)
     count = len(theirs["loss"])
@@ -246,7 +247,7 @@ def test_counts_are_divided_in_float64():
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("method", replay.METHODS)
+@pytest.mark.parametrize("method", frame.slow_but(["pskd", "sl"], replay.METHODS, []))
 def test_official_code_computes_the_same_in_float64(method, data_dir):
     found = replay.gaps(*replay.replay(method, data_dir, quiet=True))
     assert found["loss"] < 1e-9
@@ -257,7 +258,7 @@ def test_official_code_computes_the_same_in_float64(method, data_dir):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("method", frame.slow_but(["hard"], replay.METHODS, []))
+@pytest.mark.parametrize("method", frame.slow_but(["kd"], replay.METHODS, []))
 def test_official_code_computes_nearly_the_same_in_float32(method, data_dir):
     done, theirs, _ = replay.replay(method, data_dir, "float32", steps=8, quiet=True)
     assert done.seen["loss"].dtype == np.float32

@@ -16,16 +16,8 @@ from ldl_jax.training import loop as train
 from ldl_jax.training import steps
 
 SOURCES = config.plugs("labels")
-MARKS = {  # of all meetings; those that share their way with another are for the nightly run
-    ("online", "mixup"): (),
-    ("classwise", "mixup"): pytest.mark.slow,
-    ("peer", "none"): pytest.mark.slow,
-}
-MEETINGS = [
-    pytest.param(name, mixing, marks=MARKS.get((name, mixing), pytest.mark.nightly))
-    for name in SOURCES
-    for mixing in ("none", "mixup")
-]
+MEETINGS = [(name, mixing) for name in SOURCES for mixing in ("none", "mixup")]
+SLOW = [("online", "mixup"), ("peer", "none"), ("classwise", "none"), ("mean_teacher", "mixup")]
 
 
 def poisoned(step):
@@ -44,12 +36,12 @@ def program(case):
 
 def after(case, state, batch):
     """(state, scalars) after a step."""
-    return program(case)(state, frame.frozen(), frame.data(), batch)
+    return program(case)(state, frame.frozen(name=case.network), frame.data(), batch)
 
 
-@pytest.mark.parametrize(("name", "mixing"), MEETINGS)
+@pytest.mark.parametrize(("name", "mixing"), frame.slow_but([("online", "none")], MEETINGS, SLOW))
 def test_a_poisoned_batch_changes_nothing_but_the_count_and_the_others_are_as_without_the_option(name, mixing):
-    case = Case(name, mixing, accumulate=2, ema=0.9, skip=True)
+    case = Case(name, mixing, accumulate=2, ema=0.9, skip=True, network="linear")
     state = other = frame.fresh(case)
     for number in range(3):  # in the middle of an update
         state, scalars = after(case, state, frame.streamed(number))
@@ -67,7 +59,8 @@ def test_a_poisoned_batch_changes_nothing_but_the_count_and_the_others_are_as_wi
 
 def test_a_part_that_breaks_alone_leaves_the_memory_beside_it_as_it_was():
     """The student's loss is finite, the peer's step is not: the row that `online` would write is not written."""
-    case = Case("blend", options=(("parts", ("online", "peer")), ("weights", (1.0, 0.0))), skip=True)
+    options = (("parts", ("online", "peer")), ("weights", (1.0, 0.0)))
+    case = Case("blend", options=options, skip=True, network="linear")
     state = frame.fresh(case)
     online, peer = state.labels
     broken = jax.tree.map(lambda leaf: leaf * np.inf, peer["opt_state"])
@@ -80,7 +73,7 @@ def test_a_part_that_breaks_alone_leaves_the_memory_beside_it_as_it_was():
 
 def test_the_rate_that_is_logged_is_the_one_in_use():
     """Updates that were skipped do not count for the schedule."""
-    case = Case("hard", skip=True)
+    case = Case("hard", skip=True, network="linear")
     state, rates = frame.fresh(case), []
     for make in (frame.streamed, poisoned, poisoned, frame.streamed, frame.streamed):
         state, scalars = after(case, state, make(len(rates)))
