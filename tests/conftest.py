@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "")
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # no stack in programs: a tenth of the time of compiling
 
 import jax
 import pytest

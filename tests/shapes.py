@@ -1,11 +1,16 @@
 """A config's whole build and its train step by shapes alone: nothing is read, trained or compiled."""
 
+import json
+from functools import lru_cache, partial
+
+import chex
 import jax
 import numpy as np
 
+from ldl_jax import config
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.evaluation.load import Teacher
-from ldl_jax.models.spec import make_network
+from ldl_jax.models.spec import make_network, network_spec
 from ldl_jax.training import experiment as build
 from ldl_jax.training import steps
 
@@ -36,12 +41,33 @@ def untrained(spec):
     return Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
 
 
+@lru_cache(None)
+def check_network(model: str, shape: tuple, classes: int):
+    """The network of a config's `model` block, as JSON, trains a batch of these images: once for all that share it."""
+    c = config.default()
+    c.model.update(json.loads(model))
+    data = Dataset(Split(0, shape), None, tuple(map(str, range(classes))), (0.5,) * 3, (0.25,) * 3)
+    init, apply = make_network(network_spec(c, data, data.mean, data.std))
+    variables = jax.eval_shape(init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((2, *shape), "float32")
+    outputs, statistics = jax.eval_shape(partial(apply, train=True), variables, image, key=jax.random.key(0))
+    assert outputs.logits.shape == (2, classes)
+    assert outputs.logits.dtype == "float32"
+    chex.assert_trees_all_equal_shapes_and_dtypes(statistics, variables["batch_stats"])
+
+
 def built(c):
-    """The experiment of a config, with untrained teachers and data of the published size."""
-    teachers, c.teachers = (untrained,) * len(c.teachers), ()
+    """The experiment of a config, with untrained teachers, data of the published size and the smallest network.
+
+    The network that it names is built on its own, since a deep one takes seconds to trace.
+    """
+    dataset = sized(c.data) or build.make_dataset(c.data)
     # The smallest of each kind: depths are counted where networks are tested.
     c.model.resnet.depth, c.model.cifar_resnet.depth = 14 if c.model.resnet.depth >= 50 else 10, 8
-    return build.make_experiment(c, jax.devices()[:1], dataset=sized(c.data), teachers=teachers)
+    check_network(c.model.to_json(sort_keys=True), dataset.train.shape, len(dataset.classes))
+    c.model.name = "tests.tiny"
+    teachers, c.teachers = (untrained,) * len(c.teachers), ()
+    return build.make_experiment(c, jax.devices()[:1], dataset=dataset, teachers=teachers)
 
 
 def check(c):

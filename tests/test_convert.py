@@ -83,7 +83,7 @@ def imported(folder, name, dtype="float64", **changes):
 SLOW = ("resnet_imagenet", "wide_resnet")
 
 
-@pytest.fixture(scope="module", params=TWINS)
+@pytest.fixture(scope="module", params=slow_but(["resnet_imagenet", "cifar_resnet"], TWINS))
 def twin(request, tmp_path_factory):
     """(name, run directory) of a twin after its import."""
     return request.param, imported(tmp_path_factory.mktemp("import"), request.param)
@@ -108,7 +108,7 @@ def test_an_imported_network_predicts_as_pytorch_does(twin):
         np.testing.assert_allclose(stage.mean((0, 1, 2)), expected["stages"][str(number)], atol=1e-11)
 
 
-@pytest.mark.parametrize("name", slow_but(["cifar_resnet"], TWINS, SLOW))
+@pytest.mark.parametrize("name", slow_but([], TWINS, ("cifar_resnet", *SLOW)))
 def test_five_steps_from_imported_weights_lose_what_pytorch_s_lose(name, tmp_path):
     spec, variables, _ = load_weights(imported(tmp_path, name))
     data = check_split("twin", images_of(name), vectors()["labels"], 5)

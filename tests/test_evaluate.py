@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frame import softmax
+from frame import slow_but, softmax
 from scipy.special import entr, log_softmax
 
 from ldl_jax import evaluate, files
@@ -215,7 +215,7 @@ def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", fitting.names())
+@pytest.mark.parametrize("name", slow_but(["vector"], fitting.names()))
 def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
     words = (folder / "test.npz", "--val", folder / "holdout.npz", f"--calibrator={name}")
     assert run(*words) == 0

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldl_jax import workdir
+from ldl_jax import main, workdir
 
 pytestmark = pytest.mark.data
 
 ROOT = Path(__file__).parent.parent
-IMAGENET = [  # the config of ImageNet, made small
-    "--config=configs/imagenet_online.py", "--config.model.resnet.depth=10", "--config.model.dtype=float32",
+IMAGENET = [  # the config of ImageNet, made small; other tests train its network
+    "--config=configs/imagenet_online.py", "--config.model.name=tests.tiny", "--config.model.dtype=float32",
     "--config.data.imagenet.size=32", "--config.data.imagenet.eval_resize=36", "--config.data.batch_size=24",
     "--config.data.eval_batch_size=50", "--config.train.max_steps=6", "--config.train.log_every_steps=1",
 ]  # fmt: skip
@@ -108,14 +108,13 @@ def test_a_streamed_run_that_is_killed_goes_on_bitwise(data, environment, tmp_pa
                 np.testing.assert_array_equal(here[entry], there[entry], err_msg=f"{name}: {entry}")
 
 
-def test_resident_and_streamed_tiny_imagenet_train_alike(data, environment, tmp_path):
+def test_resident_and_streamed_tiny_imagenet_train_alike(data, tmp_path, monkeypatch, capsys):
     """The same examples under the same indices: pixels differ by rounding in decoding at most."""
-    words = [sys.executable, "-m", "ldl_jax.main", *TINY, f"--config.data.root={data / 'tiny-imagenet'}"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(ROOT)
+    words = [*TINY, f"--config.data.root={data / 'tiny-imagenet'}", "--config.train.max_steps=5"]
     for resident in (True, False):
-        more = [
-            f"--config.data.resident={resident}",
-            "--config.train.max_steps=5",
-            f"--workdir={tmp_path / str(resident)}",
-        ]
-        run([*words, *more], environment)
+        folder = tmp_path / str(resident)
+        assert main.main([*words, f"--config.data.resident={resident}", f"--workdir={folder}"]) == 0
+    capsys.readouterr()
     np.testing.assert_allclose(losses(tmp_path / "True"), losses(tmp_path / "False"), rtol=1e-4)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frame import slow_but
 
 import ldl_jax
 from ldl_jax import compare, evaluate, main
@@ -110,8 +111,10 @@ def layout(run, step):
     return read(run / "checkpoints" / str(step) / "notes" / "metadata")["layout"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "argument", "saved"), [("online", "online", 22), ("holdout", "classwise", 30)])
+@pytest.mark.parametrize(
+    ("name", "argument", "saved"),
+    slow_but([], [("online", "online", 22), ("holdout", "classwise", 30)], [("online", "online", 22)]),
+)
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(golden, capsys, name, argument, saved):
     run = unpacked(golden / "runs" / name)
     before = layout(run, 33)
@@ -130,7 +133,8 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(golden, capsys, name,
     assert printed.partition("\n\n")[2] == (run / "output.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["holdout", pytest.param("imported", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["holdout", "imported"])
 def test_a_run_is_measured_again_with_the_same_figures(golden, capsys, name):
     run = golden / "runs" / name
     if name != "imported":
@@ -180,6 +184,7 @@ def test_a_study_makes_the_same_card_again(golden):
     assert_same_arrays(card.with_suffix(".npz"), GOLDEN / "study" / "cards" / "hard-0.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["plain", "beside"])
 def test_predictions_have_the_same_figures(golden, capsys, case):
     beside = ["--val=inputs/val.npz", "--ood=inputs/ood.npy", "--human=inputs/votes.npy"] if case == "beside" else []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from frame import slow_but
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
@@ -104,7 +105,7 @@ def test_what_local_cannot_do_is_one_sentence(place, words, gpus, sentence):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("who", slow_but([1], [0, 1]))
 def test_where_a_local_process_fails_the_others_are_ended_and_its_status_is_told(place, who):
     began = time.monotonic()
     done = start(place, "local.sh", "3", FAILS=str(who), STATUS="7", SECONDS_EACH="50")
@@ -118,7 +119,7 @@ def test_where_a_local_process_fails_the_others_are_ended_and_its_status_is_told
 
 
 @pytest.mark.parametrize(("sent", "name"), [(signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])
-@pytest.mark.parametrize("status", ["0", "5"])
+@pytest.mark.parametrize("status", slow_but(["5"], ["0", "5"]))
 def test_signals_go_to_all_local_processes(place, sent, name, status):
     more = {"SECONDS_EACH": "50", "ON_SIGNAL": status}
     before = signal.signal(sent, lambda *_: None)  # what is ignored here, as below `nohup` or `&`, no shell could trap

@@ -122,7 +122,7 @@ def train_logits(case, dtype):
     return jax.jit(partial(apply, train=True))(fresh(case), image)[0].logits
 
 
-@pytest.mark.parametrize("case", slow_but(["wide"], ["post", "wide"]))
+@pytest.mark.parametrize("case", slow_but([], ["post", "wide"]))
 def test_a_network_starts_close_to_a_guess(case):
     logits = train_logits(case, "float32")
     label = jnp.arange(32) % 10
@@ -131,6 +131,7 @@ def test_a_network_starts_close_to_a_guess(case):
     assert abs(loss - jnp.log(10)) < 0.5
 
 
+@pytest.mark.slow
 def test_bfloat16_says_about_the_same():
     full, half = (train_logits("wide", dtype) for dtype in ("float32", "bfloat16"))
     assert half.dtype == jnp.float32
@@ -162,7 +163,7 @@ def test_with_zero_init_a_block_starts_as_its_shortcut(block):
         assert zero == (["bn2" if block is BasicBlock else "bn3"] if zero_init else [])
 
 
-@pytest.mark.parametrize(("depth", "count"), [(34, 16), (50, 16)])
+@pytest.mark.parametrize(("depth", "count"), slow_but([(34, 16)], [(34, 16), (50, 16)]))
 def test_zero_init_reaches_every_block(depth, count):
     told = {}
 
@@ -178,7 +179,7 @@ def test_zero_init_reaches_every_block(depth, count):
 
 
 @pytest.mark.parametrize("block", [resnet.Bottleneck, resnet.PreActBottleneck])
-@pytest.mark.parametrize("stride_in_3x3", [True, False])
+@pytest.mark.parametrize("stride_in_3x3", slow_but([True], [True, False]))
 def test_a_stride_in_the_first_convolution_looks_at_every_fourth_pixel_alone(block, stride_in_3x3):
     options = {"zero_init": False} if block is resnet.Bottleneck else {}
     module = block(

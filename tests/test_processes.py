@@ -116,7 +116,7 @@ def test_the_same_run_however_many_devices_and_processes(one, count, devices, tm
     assert all("step" not in job.said(number) for number in range(1, count))
 
 
-@pytest.mark.parametrize(("before", "after"), slow_but([], [((2, 4), (1, 1)), ((1, 1), (2, 2))], [((1, 1), (2, 2))]))
+@pytest.mark.parametrize(("before", "after"), slow_but([], [((2, 4), (1, 1)), ((1, 1), (2, 2))], []))
 def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, tmp_path):
     """Ten steps here, ten there: the curve of twenty in one place, the memory's part in it included."""
     for steps, (count, devices), more in ((10, before, ()), (20, after, ("--extend",))):
@@ -146,7 +146,7 @@ def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(t
     assert list(losses(folder)) == list(range(1, last_step(folder) + 1))
 
 
-@pytest.mark.parametrize("victim", slow_but([], [0, 1], [0]))
+@pytest.mark.parametrize("victim", slow_but([], [0, 1], []))
 def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, tmp_path):
     folder = tmp_path / "run"
     job = Job(folder, *LONG, devices=1)

@@ -17,7 +17,7 @@ from ldl_jax.training import steps
 
 SOURCES = config.plugs("labels")
 MEETINGS = [(name, mixing) for name in SOURCES for mixing in ("none", "mixup")]
-SLOW = [("online", "mixup"), ("peer", "none"), ("classwise", "none"), ("mean_teacher", "mixup")]
+SLOW = [("online", "mixup"), ("peer", "none")]
 
 
 def poisoned(step):

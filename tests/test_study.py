@@ -513,18 +513,22 @@ def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
     browser.assert_looks_right(tmp_path, width=width, dark=dark, least=1500)
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.nightly] * (p.stem in LARGE)) for p in CONFIGS]
-)
+def by_size(quick=()):
+    """The study files as parameters: large ones for the nightly run, others but the quick ones slow."""
+    parameters = []
+    for file in CONFIGS:
+        marks = pytest.mark.nightly if file.stem in LARGE else () if file.stem in quick else pytest.mark.slow
+        parameters.append(pytest.param(file, id=file.stem, marks=marks))
+    return parameters
+
+
+@pytest.mark.parametrize("path", by_size(quick=("digits",)))
 def test_every_cell_of_every_study_is_planned(path):
     made = planned(path)
     assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in load(path).cells)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, id=p.stem, marks=pytest.mark.nightly if p.stem in LARGE else pytest.mark.slow) for p in CONFIGS],
-)
+@pytest.mark.parametrize("path", by_size())
 def test_every_cell_of_every_study_builds(path):
     """Label source, mixing, losses and network of each cell fit together; cells that differ in size alone are one."""
     size = ("seed", "train.epochs", "optimizer.boundaries", "model.cifar_resnet.depth", "model.resnet.depth")
@@ -834,7 +838,7 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
     assert json.loads((tmp_path / "w/results.json").read_text())["cells"][0]["n"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_path):
     """SIGTERM to two cells side by side, each of which saves."""
     long = "'train.epochs': 4000.0, 'train.save_every_epochs': 0.0"  # what is saved is saved by the signal

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def name(path):
     return str(path.relative_to(ROOT / "ldl_jax")) if path.is_relative_to(ROOT / "ldl_jax") else path.name
 
 
+@lru_cache(None)
 def tree(path):
     return ast.parse(path.read_text())
 
@@ -59,29 +61,29 @@ def functions(path):
     return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_imports_the_settings_alone(path):
-    assert all(module.startswith("ldl_jax.config.") for module in imports(path)), imports(path)
+def test_a_config_imports_the_settings_alone():
+    for path in CONFIGS:
+        assert all(module.startswith("ldl_jax.config.") for module in imports(path)), (name(path), imports(path))
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in PLUG_FOLDERS], ids=name)
-def test_a_plug_imports_its_base_and_no_sibling(path):
+def test_a_plug_imports_its_base_and_no_sibling():
     """What several members share is in `base`; parts of the folder that are no members may use each other."""
-    if not any(node.name in ("make", "of") for node in tree(path).body if isinstance(node, ast.FunctionDef)):
-        return
-    folder = f"ldl_jax.{path.parent.name}"
-    for module in internal_imports(path):
-        assert not module.startswith(f"{folder}.") or module == f"{folder}.base" or "readers" in module, (
-            name(path), module)  # fmt: skip
+    for path in (p for p in FILES if p.parent.name in PLUG_FOLDERS):
+        if not any(node.name in ("make", "of") for node in tree(path).body if isinstance(node, ast.FunctionDef)):
+            continue
+        folder = f"ldl_jax.{path.parent.name}"
+        for module in internal_imports(path):
+            assert not module.startswith(f"{folder}.") or module == f"{folder}.base" or "readers" in module, (
+                name(path), module)  # fmt: skip
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_a_library_enters_through_its_own_rooms(path):
-    for module in imports(path):
-        allowed = OWNERS.get(module.split(".")[0])
-        assert allowed is None or name(path).startswith(allowed), (name(path), module)
-    if name(path) != "mesh.py":
-        assert not re.search(r"\bprocess_(index|count)\b", path.read_text()), name(path)
+def test_a_library_enters_through_its_own_rooms():
+    for path in FILES:
+        for module in imports(path):
+            allowed = OWNERS.get(module.split(".")[0])
+            assert allowed is None or name(path).startswith(allowed), (name(path), module)
+        if name(path) != "mesh.py":
+            assert not re.search(r"\bprocess_(index|count)\b", path.read_text()), name(path)
 
 
 def module_of(path):
@@ -105,14 +107,14 @@ def wing(module):
     return [*module.split("."), ""][1]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p != ROOT / "ldl_jax" / "__init__.py"], ids=name)
-def test_no_import_climbs(path):
+def test_no_import_climbs():
     """Whoever imports stands above, or beside it in a folder of its own rank; the ranks name every entry."""
-    own = RANKS[wing(module_of(path))]
-    for module in internal_imports(path):
-        other = RANKS[wing(module)]
-        assert other < own or wing(module) == wing(module_of(path)) or (other == own and own not in APART), (
-            name(path), module)  # fmt: skip
+    for path in (p for p in FILES if p != ROOT / "ldl_jax" / "__init__.py"):
+        own = RANKS[wing(module_of(path))]
+        for module in internal_imports(path):
+            other = RANKS[wing(module)]
+            assert other < own or wing(module) == wing(module_of(path)) or (other == own and own not in APART), (
+                name(path), module)  # fmt: skip
 
 
 def test_the_entries_of_the_package_are_few_and_all_ranked():
@@ -143,47 +145,49 @@ def test_no_circle_of_imports(of):
         visit(module)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_files_and_functions_are_short(path):
-    most = 60 if path.parent.name in SMALL_FOLDERS and path.stem != "base" else 300
-    assert len(path.read_text().splitlines()) <= most
-    for node in functions(path):
-        assert node.end_lineno - node.lineno < 60, f"{name(path)}: {node.name}"
+def test_files_and_functions_are_short():
+    for path in FILES:
+        most = 60 if path.parent.name in SMALL_FOLDERS and path.stem != "base" else 300
+        assert len(path.read_text().splitlines()) <= most, name(path)
+        for node in functions(path):
+            assert node.end_lineno - node.lineno < 60, f"{name(path)}: {node.name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_public_names_have_a_docstring(path):
-    module = tree(path)
-    assert path.name == "__init__.py" or ast.get_docstring(module)
-    for node in module.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert (ast.get_docstring(node) or "").count(".") >= 1, f"{name(path)}: {node.name}"
+def test_public_names_have_a_docstring():
+    for path in FILES:
+        module = tree(path)
+        assert path.name == "__init__.py" or ast.get_docstring(module), name(path)
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert (ast.get_docstring(node) or "").count(".") >= 1, f"{name(path)}: {node.name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_a_key_comes_first_and_is_called_key(path):
-    for node in functions(path):
-        arguments = [arg.arg for arg in node.args.args if arg.arg not in ("self", "recipe")]  # bound, not drawn from
-        assert not {"rng", "rngs", "prng"} & {*arguments, *(arg.arg for arg in node.args.kwonlyargs)}, node.name
-        keys = [place for place, arg in enumerate(arguments) if arg in ("key", "keys")]
-        hands_it_on = node.name == "device_data"  # draws nothing itself
-        assert not keys or keys[0] == 0 or hands_it_on, f"{name(path)}: {node.name}{arguments}"
+def test_a_key_comes_first_and_is_called_key():
+    for path in FILES:
+        for node in functions(path):
+            # self and recipe are bound, not drawn from
+            arguments = [arg.arg for arg in node.args.args if arg.arg not in ("self", "recipe")]
+            named = {*arguments, *(arg.arg for arg in node.args.kwonlyargs)}
+            assert not {"rng", "rngs", "prng"} & named, f"{name(path)}: {node.name}"
+            keys = [place for place, arg in enumerate(arguments) if arg in ("key", "keys")]
+            hands_it_on = node.name == "device_data"  # draws nothing itself
+            assert not keys or keys[0] == 0 or hands_it_on, f"{name(path)}: {node.name}{arguments}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in FACTORY_FOLDERS], ids=name)
-def test_options_of_a_factory_are_keyword_only_and_explained(path):
-    if path.stem in ("base", "spec", "__init__"):
-        return
-    (made,) = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and node.name == "make"]
-    assert len(made.args.args) <= 1
-    lines = path.read_text().splitlines()
-    for option in made.args.kwonlyargs:
-        assert "  # " in lines[option.lineno - 1], f"{name(path)}: {option.arg} has no comment with its meaning"
+def test_options_of_a_factory_are_keyword_only_and_explained():
+    for path in (p for p in FILES if p.parent.name in FACTORY_FOLDERS):
+        if path.stem in ("base", "spec", "__init__"):
+            continue
+        (made,) = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and node.name == "make"]
+        assert len(made.args.args) <= 1
+        lines = path.read_text().splitlines()
+        for option in made.args.kwonlyargs:
+            assert "  # " in lines[option.lineno - 1], f"{name(path)}: {option.arg} has no comment with its meaning"
 
 
-@pytest.mark.parametrize("path", FILES + CONFIGS, ids=name)
-def test_nothing_is_left_open(path):
-    assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", path.read_text())
+def test_nothing_is_left_open():
+    for path in FILES + CONFIGS:
+        assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", path.read_text()), path.name
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -7,7 +7,7 @@ from ldl_jax.models.base import Network, conv, head, norm, normalise, pool
 
 
 class Tiny(nn.Module):
-    """A convolution, BatchNorm, ReLU, the average, a linear layer."""
+    """A convolution, BatchNorm, ReLU, the average, a linear layer; its one map stands for three stages."""
 
     network: Network
     channels: int
@@ -18,7 +18,7 @@ class Tiny(nn.Module):
             conv(self.network, self.channels, 3, 2, name="conv")(normalise(image, self.network))
         )
         embedding = pool(nn.relu(before), self.network)
-        return Outputs(head(self.network, embedding), (before,), embedding)
+        return Outputs(head(self.network, embedding), (before,) * 3, embedding)
 
 
 def make(network: Network, *, channels: int = 8) -> nn.Module:
