@@ -1,7 +1,9 @@
-"""What the README shows works as it stands there."""
+"""The README and the guides: their examples run, their links and commands exist."""
 
+import importlib.util
 import re
 import shutil
+import subprocess
 import types
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,9 @@ from ldl_jax.models.spec import make_network
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "launch" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [text for page in PAGES for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+LONGEST_README = 150  # lines
 
 
 def block(word):
@@ -117,11 +121,57 @@ def test_the_loop_is_about_twenty_lines():
     assert len([line for line in block("opt_state").splitlines() if line.strip()]) <= 24
 
 
-def test_every_source_and_every_picture_is_named_and_there():
+def test_the_readme_is_short_and_names_every_label_source():
+    assert len(TEXT.splitlines()) <= LONGEST_README
     for name in config.plugs("labels"):
         assert f"| `{name}` |" in TEXT
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
-        assert (ROOT / picture).read_bytes()[:4] == b"\x89PNG"
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_of_a_page_are_there(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name}: {target}"
+        if file.suffix == ".png":
+            assert file.read_bytes()[:4] == b"\x89PNG"
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def commands(page):
+    """The commands of a page's shell blocks, a line each."""
+    for text in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in text.replace("\\\n", " ").splitlines():
+            yield re.sub(r"\s+#.*$", "", line)
+
+
+def test_every_command_names_configs_fields_and_modules_that_exist():
+    known = set(config.flatten(config.default()))
+    for page in PAGES:
+        for line in commands(page):
+            for module in re.findall(r"python -m (ldl_jax[\w.]*)", line):
+                assert importlib.util.find_spec(module), f"{page.name}: {line}"
+            for path in re.findall(r"\b(configs/[\w/]+\.py|launch/[\w/]+\.\w+)", line):
+                assert (ROOT / path).exists() or "LABELS" in path, f"{page.name}: {line}"
+            for field in re.findall(r"--config\.([\w.]+)=", line):
+                assert field in known | {"FIELD"}, f"{page.name}: {line}"
+
+
+def test_the_readme_s_entries_are_those_of_the_repository():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    (listing,) = re.findall(r"```text\n(.*?)```", TEXT, re.DOTALL)
+    listed = {line.split()[0].rstrip("/") for line in listing.splitlines() if line.strip()}
+    tracked = {path.split("/")[0] for path in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()}
+    assert listed == {name for name in tracked if (ROOT / name).is_dir() and not name.startswith(".")}
 
 
 def test_the_two_commands_are_one_line_each():
