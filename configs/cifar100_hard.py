@@ -2,16 +2,18 @@
 
 python -m ldl_jax.main --config=configs/cifar100_hard.py --config.data.root=DATA
 
-Schedules, as an argument of the file: `cifar100_hard.py:long` is the 350-epoch one, `cifar100_hard.py:300` the recipe
-of OLS and PS-KD (batch 128, learning rate 0.1, Nesterov). Networks: --config.model.cifar_resnet.depth=56, and so on.
-Recipe: README of github.com/vision01234/8511. Published there for it, 3 seeds, accuracy % / ECE: ResNet-20 69.32 /
-.070, ResNet-32 71.17 / .094, ResNet-44 72.11 / .109, ResNet-56 72.28 ± .09 / .123, ResNet-110 73.88 ± .15 / .131. Not
-measured here.
+Schedules, as an argument of the file: `cifar100_hard.py:long` is the 350-epoch one,
+`cifar100_hard.py:300` the recipe of OLS and PS-KD (batch 128, learning rate 0.1, Nesterov).
+Networks: --config.model.cifar_resnet.depth=56, and so on. Recipe: README of
+github.com/vision01234/8511. Published there for it, 3 seeds, accuracy % / ECE: ResNet-20 69.32 /
+.070, ResNet-32 71.17 / .094, ResNet-44 72.11 / .109, ResNet-56 72.28 ± .09 / .123, ResNet-110 73.88
+± .15 / .131. Not measured here.
 """
 
 from ldl_jax.config import choose, default
 
-SCHEDULES = {  # epochs, epochs at which the rate is multiplied by 0.1, batch, learning rate, Nesterov
+# epochs, epochs at which the rate is multiplied by 0.1, batch, learning rate, Nesterov
+SCHEDULES = {
     "short": (240.0, (150.0, 180.0, 210.0), 64, 0.05, False),
     "long": (350.0, (150.0, 200.0, 250.0, 300.0), 64, 0.05, False),
     "300": (300.0, (150.0, 225.0), 128, 0.1, True),

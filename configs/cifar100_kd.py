@@ -18,7 +18,9 @@ def get_config(schedule="short"):
     """`cifar100_hard.py`, and what differs."""
     config = start("cifar100_hard.py", schedule)
     config.teachers = ("runs/cifar100_teacher",)
-    config.teachers_from = "--config=configs/cifar100_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    config.teachers_from = (
+        "--config=configs/cifar100_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    )
     config.labels.name = "blend"
     config.labels.blend.parts = ("hard", "teacher")
     config.labels.blend.weights = (0.1, 0.9)

@@ -1,4 +1,5 @@
-"""Label distribution learning on CIFAR-100: cross entropy to a teacher's prediction at temperature 1, no hard label.
+"""Label distribution learning on CIFAR-100: cross entropy to a teacher's prediction at temperature
+1, no hard label.
 
 python -m ldl_jax.main --config=configs/cifar100_ldl.py --config.data.root=DATA
 
@@ -15,6 +16,8 @@ def get_config(schedule="short"):
     """`cifar100_hard.py`, and what differs."""
     config = start("cifar100_hard.py", schedule)
     config.teachers = ("runs/cifar100_teacher",)
-    config.teachers_from = "--config=configs/cifar100_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    config.teachers_from = (
+        "--config=configs/cifar100_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    )
     config.labels.name = "teacher"
     return config

@@ -1,8 +1,10 @@
-"""Mean teacher on CIFAR-100: the hard label, and the averaged network's prediction of the image at hand.
+"""Mean teacher on CIFAR-100: the hard label, and the averaged network's prediction of the image at
+hand.
 
 python -m ldl_jax.main --config=configs/cifar100_mean_teacher.py --config.data.root=DATA
 
-The average's decay is 0.999, after a warm-up. No published figure is known for it in this setting. Not measured here.
+The average's decay is 0.999, after a warm-up. No published figure is known for it in this setting.
+Not measured here.
 """
 
 from ldl_jax.config import start

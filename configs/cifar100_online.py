@@ -1,4 +1,5 @@
-"""Online label distributions on CIFAR-100: the label and the network's own prediction one epoch ago (PS-KD).
+"""Online label distributions on CIFAR-100: the label and the network's own prediction one epoch ago
+(PS-KD).
 
 python -m ldl_jax.main --config=configs/cifar100_online.py --config.data.root=DATA
 

@@ -1,9 +1,10 @@
-"""Online label smoothing (OLS) on CIFAR-10: a row for every class, from last epoch's correct predictions.
+"""Online label smoothing (OLS) on CIFAR-10: a row for every class, from last epoch's correct
+predictions.
 
 python -m ldl_jax.main --config=configs/cifar10_classwise.py --config.data.root=DATA
 
-The CIFAR form: weights 0.5 and 0.5, the first epoch without the second term. Its own recipe is the schedule '300'.
-Not measured here.
+The CIFAR form: weights 0.5 and 0.5, the first epoch without the second term. Its own recipe is the
+schedule '300'. Not measured here.
 """
 
 from ldl_jax.config import start

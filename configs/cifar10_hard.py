@@ -2,7 +2,8 @@
 
 python -m ldl_jax.main --config=configs/cifar10_hard.py --config.data.root=DATA
 
-The recipe, schedules and networks of cifar100_hard.py. No figure is published for it as a table. Not measured here.
+The recipe, schedules and networks of cifar100_hard.py. No figure is published for it as a table.
+Not measured here.
 """
 
 from ldl_jax.config import start

@@ -1,4 +1,5 @@
-"""Label distribution learning with CutMix on CIFAR-10: the teacher labels the very mixed image that the student sees.
+"""Label distribution learning with CutMix on CIFAR-10: the teacher labels the very mixed image that
+the student sees.
 
 python -m ldl_jax.main --config=configs/cifar10_ldl_mix.py --config.data.root=DATA
 
@@ -14,7 +15,9 @@ def get_config(schedule="short"):
     """`cifar10_hard.py`, and what differs."""
     config = start("cifar10_hard.py", schedule)
     config.teachers = ("runs/cifar10_teacher",)
-    config.teachers_from = "--config=configs/cifar10_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    config.teachers_from = (
+        "--config=configs/cifar10_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    )
     config.labels.name = "teacher"
     config.mixing.name = "cutmix"
     return config

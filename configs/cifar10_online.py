@@ -1,4 +1,5 @@
-"""Online label distributions on CIFAR-10: the label and the network's own prediction one epoch ago (PS-KD).
+"""Online label distributions on CIFAR-10: the label and the network's own prediction one epoch ago
+(PS-KD).
 
 python -m ldl_jax.main --config=configs/cifar10_online.py --config.data.root=DATA
 

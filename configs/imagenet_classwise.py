@@ -1,4 +1,5 @@
-"""Online label smoothing (OLS) on ImageNet: a row for every class, from last epoch's correct predictions.
+"""Online label smoothing (OLS) on ImageNet: a row for every class, from last epoch's correct
+predictions.
 
 python -m ldl_jax.main --config=configs/imagenet_classwise.py --config.data.root=DATA
 

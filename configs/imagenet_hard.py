@@ -1,4 +1,5 @@
-"""Hard labels on ImageNet, the common ground of the ImageNet configs: ResNet-50, 90 epochs, batch 1,024.
+"""Hard labels on ImageNet, the common ground of the ImageNet configs: ResNet-50, 90 epochs, batch
+1,024.
 
 python -m ldl_jax.main --config=configs/imagenet_hard.py --config.data.root=DATA
 
@@ -15,7 +16,9 @@ from ldl_jax.config import default
 
 
 def get_config():
-    """1,281,167 training images, cropped at random to 224x224 pixels and mirrored; 50,000 to test on."""
+    """1,281,167 training images, cropped at random to 224x224 pixels and mirrored; 50,000 to test
+    on.
+    """
     config = default()
     config.data.name = "imagenet"
     config.data.root = "data/imagenet"

@@ -1,4 +1,5 @@
-"""Online label distributions on ImageNet: the label and the network's own prediction one epoch ago (PS-KD).
+"""Online label distributions on ImageNet: the label and the network's own prediction one epoch ago
+(PS-KD).
 
 python -m ldl_jax.main --config=configs/imagenet_online.py --config.data.root=DATA
 

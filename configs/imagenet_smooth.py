@@ -2,8 +2,9 @@
 
 python -m ldl_jax.main --config=configs/imagenet_smooth.py --config.data.root=DATA
 
-Hardware as for `imagenet_hard.py`. Published for PS-KD's recipe with ResNet-152 (github.com/lgcnsai/PS-KD-Pytorch),
-error % / NLL / ECE % in 10 bins: 21.73 / .92 / 3.91, with hard labels 22.19 / .88 / 3.84. Not measured here.
+Hardware as for `imagenet_hard.py`. Published for PS-KD's recipe with ResNet-152
+(github.com/lgcnsai/PS-KD-Pytorch), error % / NLL / ECE % in 10 bins: 21.73 / .92 / 3.91, with hard
+labels 22.19 / .88 / 3.84. Not measured here.
 """
 
 from ldl_jax.config import start

@@ -1,4 +1,5 @@
-"""Label distribution learning with CutMix on STL-10: the teacher labels the very mixed image that the student sees.
+"""Label distribution learning with CutMix on STL-10: the teacher labels the very mixed image that
+the student sees.
 
 python -m ldl_jax.main --config=configs/stl10_ldl_mix.py --config.data.root=DATA
 
@@ -14,7 +15,9 @@ def get_config(schedule="short"):
     """`stl10_hard.py`, and what differs."""
     config = start("stl10_hard.py", schedule)
     config.teachers = ("runs/stl10_teacher",)
-    config.teachers_from = "--config=configs/stl10_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    config.teachers_from = (
+        "--config=configs/stl10_hard.py --config.model.cifar_resnet.depth=110 --config.seed=100"
+    )
     config.labels.name = "teacher"
     config.mixing.name = "cutmix"
     return config

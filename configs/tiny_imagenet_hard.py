@@ -2,16 +2,19 @@
 
 python -m ldl_jax.main --config=configs/tiny_imagenet_hard.py --config.data.root=DATA/tiny-imagenet
 
-DATA/tiny-imagenet holds {train,val}/<WordNet id>/*.JPEG. The recipe of the calibration literature (batch 128; the
-rate times 0.1 after 40 and 60 epochs). Published for such a recipe with batch 64 (github.com/by-liu/MbLS), ResNet-50:
-accuracy % / ECE % / NLL 65.02 / 3.73 / 1.410. Not measured here.
+DATA/tiny-imagenet holds {train,val}/<WordNet id>/*.JPEG. The recipe of the calibration literature
+(batch 128; the rate times 0.1 after 40 and 60 epochs). Published for such a recipe with batch 64
+(github.com/by-liu/MbLS), ResNet-50: accuracy % / ECE % / NLL 65.02 / 3.73 / 1.410. Not measured
+here.
 """
 
 from ldl_jax.config import default
 
 
 def get_config():
-    """Decoded once into a checked cache, then resident on the device; `data.resident=False` streams the files."""
+    """Decoded once into a checked cache, then resident on the device; `data.resident=False` streams
+    the files.
+    """
     config = default()
     config.data.name = "imagefolder"
     config.data.root = "data/tiny-imagenet"

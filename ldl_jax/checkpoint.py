@@ -1,4 +1,6 @@
-"""Checkpoints: saved while training goes on, checked byte by byte before they are used; the only user of orbax."""
+"""Checkpoints: saved while training goes on, checked byte by byte before they are used; the only
+user of orbax.
+"""
 
 import contextlib
 import logging
@@ -21,7 +23,9 @@ from ldl_jax.errors import warn
 
 
 def layout(state: PyTree) -> dict[str, list]:
-    """Name, shape and type of every leaf of a state: {'params/model/fc/bias': [[10], 'float32'], ...}."""
+    """Name, shape and type of every leaf of a state: {'params/model/fc/bias': [[10], 'float32'],
+    ...}.
+    """
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)]
@@ -35,7 +39,11 @@ def saved_steps(folder) -> list[int]:
     Raises ValueError where the folder cannot be read: what cannot be seen is not taken for nothing.
     """
     try:
-        return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdigit() and path.is_dir())
+        return sorted(
+            int(path.name)
+            for path in Path(folder).iterdir()
+            if path.name.isdigit() and path.is_dir()
+        )
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -43,9 +51,11 @@ def saved_steps(folder) -> list[int]:
 
 
 def disk_fault(error: BaseException | None) -> str | None:
-    """What the system said, as 'No space left on device', where an error comes from a disk; None for all others.
+    """What the system said, as 'No space left on device', where an error comes from a disk; None
+    for all others.
 
-    orbax hands on what its threads and its libraries raise: an OSError, or a number of the system in a text.
+    orbax hands on what its threads and its libraries raise: an OSError, or a number of the system
+    in a text.
     """
     while error is not None:
         if isinstance(error, OSError):
@@ -86,11 +96,13 @@ class _Damaged(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of a run below `folder`: the latest `keep` of those at multiples of `every_steps`.
+    """The checkpoints of a run below `folder`: the latest `keep` of those at multiples of
+    `every_steps`.
 
-    A checkpoint is folder/<step>, whole or not there; its `Checksums` are written as soon as it is complete. One that
-    cannot be written is told in a warning and removed, those before it stay, and the next that is due is tried. To keep
-    the tracebacks of orbax's threads out, it filters the loggers 'absl' and 'asyncio' and wraps `sys.unraisablehook`.
+    A checkpoint is folder/<step>, whole or not there; its `Checksums` are written as soon as it is
+    complete. One that cannot be written is told in a warning and removed, those before it stay, and
+    the next that is due is tried. To keep the tracebacks of orbax's threads out, it filters the
+    loggers 'absl' and 'asyncio' and wraps `sys.unraisablehook`.
     """
 
     def __init__(self, folder, *, every_steps: int, keep: int):
@@ -109,12 +121,14 @@ class Checkpoints:
         self._saved = None  # the latest step that was restored or saved
 
     def restore(self, abstract: PyTree, warn) -> tuple[PyTree, dict] | None:
-        """The newest checkpoint that is whole, as (state, notes), placed as `abstract` says; None where there is none.
+        """The newest checkpoint that is whole, as (state, notes), placed as `abstract` says; None
+        where there is none.
 
-        One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence that names the
-        file. Raises ValueError where all that there were are damaged, since beginning anew would overwrite the log, or
-        where one is of another model, naming the first leaf that differs; OSError where one whose checksums match
-        cannot be read: all stay as they are, since the next start may read it.
+        One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence
+        that names the file. Raises ValueError where all that there were are damaged, since
+        beginning anew would overwrite the log, or where one is of another model, naming the first
+        leaf that differs; OSError where one whose checksums match cannot be read: all stay as they
+        are, since the next start may read it.
         """
         while (step := mesh.from_main(max(self.steps(), default=-1))) >= 0:
             try:
@@ -154,9 +168,11 @@ class Checkpoints:
         return bool(mesh.from_main(int(self._checksums.path(step).exists())))
 
     def _read(self, step, summed, **parts):
-        """These parts of a checkpoint. Where they cannot be read, raises _Damaged if it has no checksums, else OSError.
+        """These parts of a checkpoint. Where they cannot be read, raises _Damaged if it has no
+        checksums, else OSError.
 
-        Files that match their checksums are whole: what went wrong, such as memory that ran out, lies elsewhere.
+        Files that match their checksums are whole: what went wrong, such as memory that ran out,
+        lies elsewhere.
         """
         found = fault = cause = None
         try:
@@ -181,7 +197,9 @@ class Checkpoints:
             aside = self.folder / f"damaged-{step}-{number}"
         (self.folder / str(step)).rename(aside)
         self._checksums.path(step).unlink(missing_ok=True)
-        warn(f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for")
+        warn(
+            f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for"
+        )
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints on disk, in rising order."""
@@ -192,7 +210,9 @@ class Checkpoints:
         return self._ready().should_save(step)
 
     def save(self, step: int, state: PyTree, notes: dict, *, force: bool = False) -> None:
-        """Write the state and notes (JSON values) of this step in the background, where one is due or forced."""
+        """Write the state and notes (JSON values) of this step in the background, where one is due
+        or forced.
+        """
         self.poll()
         if step == self._saved or not (force or self.due(step)):
             return
@@ -210,7 +230,9 @@ class Checkpoints:
                 self._pending = step if mesh.is_main() else None
 
     def poll(self) -> None:
-        """Begin the checksums of a checkpoint that has become complete; costs next to nothing, called each step."""
+        """Begin the checksums of a checkpoint that has become complete; costs next to nothing,
+        called each step.
+        """
         if self._pending is None or self._hashing or self._manager.is_saving_in_progress():
             return
         step, self._pending = self._pending, None
@@ -232,7 +254,9 @@ class Checkpoints:
             self._manager.close()
 
     def _probe(self, step) -> str | None:
-        """What is wrong with the folder where it takes nothing, found out before orbax's threads begin."""
+        """What is wrong with the folder where it takes nothing, found out before orbax's threads
+        begin.
+        """
         probe = self.folder / f"{step}.tmp"
         try:
             probe.mkdir()
@@ -242,20 +266,26 @@ class Checkpoints:
         return None
 
     def _sweep(self):
-        """Remove what a failed save left, whose writers may have gone on for a while; called while nothing is saved."""
+        """Remove what a failed save left, whose writers may have gone on for a while; called while
+        nothing is saved.
+        """
         for path in self.folder.glob("*.orbax-checkpoint-tmp*") if mesh.is_main() else ():
             shutil.rmtree(path, ignore_errors=True)
 
     def _tell(self, step, reason):
         if mesh.is_main():
-            warn(f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again")
+            warn(
+                f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again"
+            )
 
     @contextlib.contextmanager
     def _tried(self, step):
-        """Warn where the disk fails, remove what is half-written, and begin anew with a manager that knows of nothing.
+        """Warn where the disk fails, remove what is half-written, and begin anew with a manager
+        that knows of nothing.
 
-        A checkpoint gets its name when it is complete, and older ones are removed after that. Raises OSError where
-        there are several processes: each may have another part of the fault, and the next save would wait for all.
+        A checkpoint gets its name when it is complete, and older ones are removed after that.
+        Raises OSError where there are several processes: each may have another part of the fault,
+        and the next save would wait for all.
         """
         try:
             yield
@@ -285,7 +315,9 @@ class Checkpoints:
             self._hashing = None
 
     def _write_all_sums(self):
-        """Checksums of all checkpoints that have none: of the new one, and of those where writing them failed."""
+        """Checksums of all checkpoints that have none: of the new one, and of those where writing
+        them failed.
+        """
         self._sweep()
         self._checksums.write_missing(self.steps())
 
@@ -293,7 +325,9 @@ class Checkpoints:
         """Raise ValueError where the state is of another model."""
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
-                was, now = (f"{x[1]}{x[0]}" if x else "absent" for x in (there.get(name), here.get(name)))
+                was, now = (
+                    f"{x[1]}{x[0]}" if x else "absent" for x in (there.get(name), here.get(name))
+                )
                 raise ValueError(
                     f"{self.folder / str(step)} is of another model: {name} is {was} there and {now} in this config; "
                     "allowed are the config and the version of ldl_jax that it was made with, or another --workdir"

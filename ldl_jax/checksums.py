@@ -21,7 +21,9 @@ class Checksums:
         return self.folder / f"{step}.sha256"
 
     def write(self, step: int) -> None:
-        """Write those of a checkpoint, and remove those of checkpoints that are gone; warns where it cannot."""
+        """Write those of a checkpoint, and remove those of checkpoints that are gone; warns where
+        it cannot.
+        """
         root = self.folder / str(step)
         try:
             sums = {}
@@ -33,7 +35,9 @@ class Checksums:
                 if not (self.folder / old.stem).exists():
                     old.unlink(missing_ok=True)
         except OSError as error:
-            warn(f"{self.path(step)} cannot be written ({error.strerror}); the next save tries again")
+            warn(
+                f"{self.path(step)} cannot be written ({error.strerror}); the next save tries again"
+            )
 
     def write_missing(self, steps: list[int]) -> None:
         """Write those of the checkpoints that have none."""
@@ -42,9 +46,11 @@ class Checksums:
                 self.write(step)
 
     def fault(self, step: int) -> str | None:
-        """What is wrong with a checkpoint's files; None where nothing is. Raises OSError where one cannot be read.
+        """What is wrong with a checkpoint's files; None where nothing is. Raises OSError where one
+        cannot be read.
 
-        Without checksums (its process was killed in the moment between) it is taken as it is: it is complete.
+        Without checksums (its process was killed in the moment between) it is taken as it is: it is
+        complete.
         """
         root = self.folder / str(step)
         if not self.path(step).exists():

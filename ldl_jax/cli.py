@@ -1,4 +1,6 @@
-"""What the commands share: command lines whose faults are one sentence, flags of a config, and the exit status."""
+"""What the commands share: command lines whose faults are one sentence, flags of a config, and the
+exit status.
+"""
 
 import argparse
 import contextlib
@@ -18,7 +20,9 @@ PROGRAM = "ldl_jax"  # absl expects the program's name before the arguments
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line that raises Usage in one sentence where it is not understood; options are not abbreviated."""
+    """A command line that raises Usage in one sentence where it is not understood; options are not
+    abbreviated.
+    """
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
@@ -53,10 +57,11 @@ def read_flags(
     read: Callable[[str], ConfigDict],
     unknown_field: Callable[[str], str | None],
 ) -> CommandLine:
-    """Read `argv`, without the program's name, into `values`: `--config`, its overrides and the command's own flags.
+    """Read `argv`, without the program's name, into `values`: `--config`, its overrides and the
+    command's own flags.
 
-    read: the config of FILE or FILE:ARGUMENT; called once. unknown_field: a sentence about a dotted field that is not
-    there, or None. Raises Usage in one sentence that names the field or the file.
+    read: the config of FILE or FILE:ARGUMENT; called once. unknown_field: a sentence about a dotted
+    field that is not there, or None. Raises Usage in one sentence that names the field or the file.
     """
     config_flag = flags.FlagValues()
     flags.DEFINE_string("config", None, "a config file", flag_values=config_flag)
@@ -64,7 +69,8 @@ def read_flags(
         flag_values.set_gnu_getopt(True)  # flags may come after words
     rest = [PROGRAM, *argv]
     try:
-        # The file comes first, wherever it is named: its fields are the flags that may override them.
+        # The file comes first, wherever it is named: its fields are the flags that may override
+        # them.
         rest = config_flag(rest, known_only=True)
         file, config = config_flag.config, None
         if file is not None:
@@ -79,9 +85,15 @@ def read_flags(
 
 def _unknown(argv: list[str], unknown_field: Callable[[str], str | None]) -> str | None:
     """The sentence about the first override of a field that is not there."""
-    names = [arg.partition("=")[0].lstrip("-") for arg in argv if arg.startswith(("--config.", "-config."))]
+    names = [
+        arg.partition("=")[0].lstrip("-")
+        for arg in argv
+        if arg.startswith(("--config.", "-config."))
+    ]
     sentences = [unknown_field(name.removeprefix("config.")) for name in names]
-    sentences += [_unknown_option(name) for name in names if name.startswith("config.model.options.")]
+    sentences += [
+        _unknown_option(name) for name in names if name.startswith("config.model.options.")
+    ]
     return next(filter(None, sentences), None)
 
 
@@ -111,12 +123,14 @@ def clock(seconds: float) -> str:
 def status(work: Callable[[], object]) -> int:
     """Do the work of a command; returns the exit status.
 
-    0 done, 1 a result cannot be written, 2 the input is not right; that of a `Failed` where one is raised. Each fault
-    is one sentence on stderr. A pipe that was closed, as by `head`, ends the command with status 1 and no sentence.
+    0 done, 1 a result cannot be written, 2 the input is not right; that of a `Failed` where one is
+    raised. Each fault is one sentence on stderr. A pipe that was closed, as by `head`, ends the
+    command with status 1 and no sentence.
     """
     try:
         work()
-        sys.stdout.flush()  # here, where a closed pipe can be answered, and not when the interpreter ends
+        # here, where a closed pipe can be answered, and not when the interpreter ends
+        sys.stdout.flush()
     except (Usage, ValueError) as error:
         return _fail(error, 2)
     except Failed as error:
@@ -135,7 +149,9 @@ def _fail(why: object, code: int) -> int:
 
 
 def _close_output() -> None:
-    """Send to nowhere what is left to print: at its end the interpreter would try again, and complain."""
+    """Send to nowhere what is left to print: at its end the interpreter would try again, and
+    complain.
+    """
     with contextlib.suppress(OSError, ValueError):  # where the output is no file, as in a notebook
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -2,9 +2,10 @@
 
 python -m ldl_jax.compare RUN [RUN ...] [--baseline RUN] [--out DIR]
 
-Printed are mean ± standard deviation over seeds, and each group's difference to the baseline with two intervals: over
-seeds, and over the test images; raw, and after the temperature that each run fitted on its holdout. The same is written
-to DIR as comparison.csv, .md, .tex and .json; DIR is `comparison` beside the first run unless given.
+Printed are mean ± standard deviation over seeds, and each group's difference to the baseline with
+two intervals: over seeds, and over the test images; raw, and after the temperature that each run
+fitted on its holdout. The same is written to DIR as comparison.csv, .md, .tex and .json; DIR is
+`comparison` beside the first run unless given.
 """
 
 import argparse
@@ -23,16 +24,30 @@ NAME = "comparison"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = Parser(prog="python -m ldl_jax.compare", description="Lay finished runs side by side, seeds together.")
-    made.add_argument("runs", nargs="+", metavar="RUN", help="directories of finished runs, any number of seeds each")
-    made.add_argument("--baseline", metavar="RUN", help="what the others are compared with: this run's group")
-    made.add_argument("--out", metavar="DIR", help=f"folder of the results; `{NAME}` beside the first run")
+    made = Parser(
+        prog="python -m ldl_jax.compare",
+        description="Lay finished runs side by side, seeds together.",
+    )
+    made.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="directories of finished runs, any number of seeds each",
+    )
+    made.add_argument(
+        "--baseline", metavar="RUN", help="what the others are compared with: this run's group"
+    )
+    made.add_argument(
+        "--out", metavar="DIR", help=f"folder of the results; `{NAME}` beside the first run"
+    )
     made.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     return made
 
 
 def write(chosen: argparse.Namespace) -> list[Path]:
-    """Compare the runs of a command line, print the tables, write the results; returns what was written."""
+    """Compare the runs of a command line, print the tables, write the results; returns what was
+    written.
+    """
     paths = [Path(path) for path in dict.fromkeys(chosen.runs)]
     groups = runs.groups([runs.read(path) for path in paths])
     baseline = _baseline(groups, Path(chosen.baseline) if chosen.baseline else paths[0], paths)
@@ -55,12 +70,18 @@ def _baseline(groups: list[runs.Group], wanted: Path, paths: list[Path]) -> int:
     for number, group in enumerate(groups):
         if wanted in [run.path for run in group.runs]:
             return number
-    raise ValueError(f"--baseline {wanted} is none of the runs; allowed is one of {', '.join(map(str, paths))}")
+    raise ValueError(
+        f"--baseline {wanted} is none of the runs; allowed is one of {', '.join(map(str, paths))}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the input is not right."""
-    return status(lambda: print("\n".join(f"wrote {path}" for path in write(parser().parse_args(argv)))))
+    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the
+    input is not right.
+    """
+    return status(
+        lambda: print("\n".join(f"wrote {path}" for path in write(parser().parse_args(argv))))
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The contract between the step and its plugs: what a plug is told, and what it hands back.
 
-Letters in shapes: B batch, V views, K classes, N training examples, M images mixed into one, D embedding,
-H W C image. A plug is a NamedTuple of pure functions made by a factory; state goes in and comes out.
+Letters in shapes: B batch, V views, K classes, N training examples, M images mixed into one, D
+embedding, H W C image. A plug is a NamedTuple of pure functions made by a factory; state goes in
+and comes out.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,16 @@ from flax import struct
 Array = jax.Array
 PyTree = Any
 
-ROW_MULTIPLE = 3072  # memory rows are padded to a multiple of this: every device count that divides it is served
+# memory rows are padded to a multiple of this: every device count that divides it is served
+ROW_MULTIPLE = 3072
 
 
 class Outputs(NamedTuple):
     """What a network returns; with the view axis V in front inside a step."""
 
     logits: Array  # f32[V, B, K]
-    stages: tuple[Array, ...]  # f32[V, B, h, w, c] each: the maps before the last ReLU of every stage
+    # f32[V, B, h, w, c] each: the maps before the last ReLU of every stage
+    stages: tuple[Array, ...]
     embedding: Array  # f32[V, B, D]: the pooled input of the head
 
 
@@ -35,12 +38,15 @@ class Build(NamedTuple):
     mix_prob: float  # share of the examples that mixing touches; 0 none, 1 all
     criterion: Callable  # (logits[B, K], probs[B, K]) -> f32[B]
     init: Callable  # (key) -> {'params', 'batch_stats'}: a fresh network like the student
-    apply: Callable  # (variables, image[B, H, W, C], *, train, key) -> (Outputs without V, batch_stats)
+    # (variables, image[B, H, W, C], *, train, key) -> (Outputs without V, batch_stats)
+    apply: Callable
     optimizer: Any  # optax.GradientTransformation
     outputs: Outputs  # abstract, [V, B, ...], of the student
     teachers: tuple[Outputs, ...]  # abstract, of each frozen network
-    part: Callable  # (name) -> LabelSource: another source, made from its own config block (for `blend`)
-    tables: tuple[str, ...] = ()  # names in Batch.given: 'table' (a distribution an example), 'label' (already in use)
+    # (name) -> LabelSource: another source, made from its own config block (for `blend`)
+    part: Callable
+    # names in Batch.given: 'table' (a distribution an example), 'label' (already in use)
+    tables: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -51,9 +57,11 @@ class Batch(NamedTuple):
     index: Array  # i32[B]: position in the published order of the training set
     label: Array  # i32[B], to train on: given['label'] where there is one
     given: PyTree  # dict of [B, ...]: these examples' rows of fixed tables, or ()
-    partner: Array  # i32[B, M]: positions in this batch of the images mixed together; column 0 is the own one
+    # i32[B, M]: positions in this batch of the images mixed together; column 0 is the own one
+    partner: Array
     share: Array  # f32[B, M]: their shares; rows sum to 1
-    mask: Array  # f32[B]: 0 for slots that count for nothing (unreadable, or mixed with an unreadable one)
+    # f32[B]: 0 for slots that count for nothing (unreadable, or mixed with an unreadable one)
+    mask: Array
     teacher: tuple[Outputs, ...]  # frozen networks on exactly this image
     step: Array  # i32[]
     key: Array  # a key of (seed, step); a plug folds in a number of its own
@@ -66,8 +74,10 @@ class Target:
     probs: Array  # f32[B, K], rows sum to 1
     weight: Array | float = 1.0  # f32[] or f32[B]
     temperature: Array | float = 1.0  # f32[], or f32[B] where `mixed`
-    soft: bool = struct.field(pytree_node=False, default=False)  # True: KL divergence instead of the criterion
-    mixed: bool = struct.field(pytree_node=False, default=False)  # True: of the mixed image; False: the step mixes it
+    # True: KL divergence instead of the criterion
+    soft: bool = struct.field(pytree_node=False, default=False)
+    # True: of the mixed image; False: the step mixes it
+    mixed: bool = struct.field(pytree_node=False, default=False)
 
 
 class Forward(NamedTuple):
@@ -75,10 +85,12 @@ class Forward(NamedTuple):
 
     outputs: Outputs  # [V, B, ...] of the student, from before the optimizer step
     targets: tuple[Target, ...]  # after mixing
-    clean_logits: Array | None  # f32[B, K]: of Batch.clean with the same parameters, for sources that ask for it
+    # f32[B, K]: of Batch.clean with the same parameters, for sources that ask for it
+    clean_logits: Array | None
     params: PyTree  # the model's, after the optimizer step
     batch_stats: PyTree
-    updated: Array  # bool[]: False on the micro-batches of an accumulated update that is not complete
+    # bool[]: False on the micro-batches of an accumulated update that is not complete
+    updated: Array
 
 
 def _no_state(key, variables):
@@ -99,13 +111,17 @@ def _nothing(state):
 class LabelSource(NamedTuple):
     """Where the label distribution comes from, and how it changes during training."""
 
-    targets: Callable  # (state, batch, outputs) -> (Target, ...); outputs: the student's, gradient stopped
-    init: Callable = _no_state  # (key, variables) -> state, any pytree; `variables` are the student's at the start
+    # (state, batch, outputs) -> (Target, ...); outputs: the student's, gradient stopped
+    targets: Callable
+    # (key, variables) -> state, any pytree; `variables` are the student's at the start
+    init: Callable = _no_state
     update: Callable = (
-        _keep  # (state, batch, forward) -> state; rows of a memory are written where batch.mask > 0 alone
+        # (state, batch, forward) -> state; rows of a memory are written where batch.mask > 0 alone
+        _keep
     )
     clean: bool = False  # True: wants forward.clean_logits
-    report: Callable = _nothing  # (state) -> {name: scalar}; reads whole tables, so called at evaluations only
+    # (state) -> {name: scalar}; reads whole tables, so called at evaluations only
+    report: Callable = _nothing
 
 
 def _no_parameters(key):
@@ -118,6 +134,8 @@ class Auxiliary(NamedTuple):
 
     loss: Callable  # (params, state, batch, outputs, targets) -> (f32[], state)
     init: Callable = _no_parameters  # (key) -> (params, state)
-    draws: int = 1  # views that are further draws of the configured augmentation, from (seed, epoch, index, view)
-    views: Callable | None = None  # (key, image[B, H, W, C]) -> image[V, B, H, W, C]; view 0 is the image itself
+    # views that are further draws of the configured augmentation, from (seed, epoch, index, view)
+    draws: int = 1
+    # (key, image[B, H, W, C]) -> image[V, B, H, W, C]; view 0 is the image itself
+    views: Callable | None = None
     teacher_views: bool = False  # True: frozen networks look at all views, not view 0 alone

@@ -1,4 +1,6 @@
-"""How faults are told: warnings, one-line reasons, and the exceptions that more than one part of the package knows."""
+"""How faults are told: warnings, one-line reasons, and the exceptions that more than one part of
+the package knows.
+"""
 
 import contextlib
 import sys
@@ -45,6 +47,8 @@ def warn(text: str) -> None:
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """An error's text without line breaks, at most `most` characters of it; its type where it has no text."""
+    """An error's text without line breaks, at most `most` characters of it; its type where it has
+    no text.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if most is None else text[:most]

@@ -1,4 +1,6 @@
-"""Files: written whole or not at all, read as arrays (.npz, .npy, .csv) with nothing in them trusted, and digests."""
+"""Files: written whole or not at all, read as arrays (.npz, .npy, .csv) with nothing in them
+trusted, and digests.
+"""
 
 import contextlib
 import csv
@@ -22,7 +24,8 @@ import numpy as np
 from ldl_jax.errors import UnreadableFile, one_line
 
 LINES = 4096  # of a .csv, read at a time
-# What numpy, zipfile and the decompressors raise for files that are damaged, encrypted or of another kind.
+# What numpy, zipfile and the decompressors raise for files that are damaged, encrypted or of
+# another kind.
 UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError,
     SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
@@ -30,15 +33,20 @@ UNREADABLE = (
 
 
 def write(path, data: bytes | str) -> Path:
-    """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError naming the path."""
+    """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError
+    naming the path.
+    """
     content = data.encode() if isinstance(data, str) else data
     return _through(
-        f".{Path(path).name}.{secrets.token_hex(4)}.tmp", path, lambda temporary: temporary.write_bytes(content)
+        f".{Path(path).name}.{secrets.token_hex(4)}.tmp",
+        path,
+        lambda temporary: temporary.write_bytes(content),
     )
 
 
 def write_with(path, writer) -> Path:
-    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the ending.
+    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the
+    ending.
 
     Raises OSError naming `path`, not the temporary.
     """
@@ -93,7 +101,9 @@ def is_npz(path) -> bool:
 
 
 def npz_names(path, noun: str = ".npz") -> list[str]:
-    """The names of the arrays in an .npz file. Raises UnreadableFile, where the file is called `noun`."""
+    """The names of the arrays in an .npz file. Raises UnreadableFile, where the file is called
+    `noun`.
+    """
     with _reading(path, noun), _archive(path) as archive:
         return list(_members(archive))
 
@@ -103,8 +113,9 @@ def read_npz(
 ) -> dict[str, np.ndarray]:
     """The arrays of an .npz file: those of `names` that it holds, or all of them.
 
-    mapped: read-only from the disk where they are not compressed, which passes over their checksums. Raises
-    UnreadableFile, where the file is called `noun`, also for Python objects: no pickle is opened.
+    mapped: read-only from the disk where they are not compressed, which passes over their
+    checksums. Raises UnreadableFile, where the file is called `noun`, also for Python objects: no
+    pickle is opened.
     """
     with _reading(path, noun), _archive(path) as archive:
         members = _members(archive)
@@ -113,7 +124,9 @@ def read_npz(
 
 
 def read_npy(path, noun: str = ".npy") -> np.ndarray:
-    """The array of an .npy file, read-only and mapped. Raises UnreadableFile, where the file is called `noun`."""
+    """The array of an .npy file, read-only and mapped. Raises UnreadableFile, where the file is
+    called `noun`.
+    """
     with _reading(path, noun):
         return _map(path, 0, os.stat(path).st_size)
 
@@ -150,7 +163,8 @@ def _read_member(path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, mapped: 
         if not mapped or info.compress_type != zipfile.ZIP_STORED:
             return np.lib.format.read_array(member, allow_pickle=False)
     with open(path, "rb") as file:
-        file.seek(info.header_offset + 26)  # of the entry's own header: its name and extra field may differ in length
+        # of the entry's own header: its name and extra field may differ in length
+        file.seek(info.header_offset + 26)
         name, extra = struct.unpack("<HH", file.read(4))
     begin = info.header_offset + 30 + name + extra
     return _map(path, begin, begin + info.file_size)
@@ -163,24 +177,31 @@ def _map(path, begin: int, end: int) -> np.ndarray:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"its format is {version}; allowed are (1, 0) and (2, 0)")
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, fortran, dtype = header(file)
         begin, there = file.tell(), os.fstat(file.fileno()).st_size
     if dtype.hasobject:
         raise ValueError("it holds pickled Python objects, which are refused; allowed are numbers")
     size = math.prod(shape) * dtype.itemsize
     if begin + size > min(end, there):
-        raise ValueError(f"it is truncated: {dtype}{list(shape)} has {size:,} bytes, and {end - begin:,} are there")
+        raise ValueError(
+            f"it is truncated: {dtype}{list(shape)} has {size:,} bytes, and {end - begin:,} are there"
+        )
     if size == 0:
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
 
 
 def read_csv(path, leave_out: Iterable[str] = ()) -> tuple[np.ndarray, list[str] | None]:
-    """The numbers f32[N, columns] of a .csv file, and the names of its columns; None where it has no header.
+    """The numbers f32[N, columns] of a .csv file, and the names of its columns; None where it has
+    no header.
 
-    leave_out: names, in lower case, of columns that are not read. Raises ValueError naming the file, and the line
-    that holds something else than numbers.
+    leave_out: names, in lower case, of columns that are not read. Raises ValueError naming the
+    file, and the line that holds something else than numbers.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -194,7 +215,9 @@ def _read_lines(path, file: Iterable[str], leave_out) -> tuple[np.ndarray, list[
     first = next(lines, (1, ""))
     fields = _fields(first[1])
     header = not all(map(_is_number, fields))
-    used = [column for column, name in enumerate(fields) if not header or name.lower() not in leave_out]
+    used = [
+        column for column, name in enumerate(fields) if not header or name.lower() not in leave_out
+    ]
     batch = list(islice(lines, LINES))
     if fields and not header:
         batch = [first, *batch]
@@ -203,7 +226,9 @@ def _read_lines(path, file: Iterable[str], leave_out) -> tuple[np.ndarray, list[
         tables.append(_numbers(path, batch, len(fields), used))
         batch = list(islice(lines, LINES))
     if not tables:
-        raise ValueError(f"{path}: has no rows of numbers; allowed is a file with at least one example")
+        raise ValueError(
+            f"{path}: has no rows of numbers; allowed is a file with at least one example"
+        )
     return np.concatenate(tables), [fields[column] for column in used] if header else None
 
 
@@ -215,7 +240,9 @@ def _numbers(path, batch: list[tuple[int, str]], width: int, used: list[int]) ->
         # With some columns alone, loadtxt does not count the fields.
         if columns is not None and any(len(_fields(line)) != width for line in lines):
             raise ValueError
-        table = np.loadtxt(lines, delimiter=",", comments=None, quotechar='"', ndmin=2, usecols=columns)
+        table = np.loadtxt(
+            lines, delimiter=",", comments=None, quotechar='"', ndmin=2, usecols=columns
+        )
         if table.shape != (len(lines), len(used)):
             raise ValueError
     except ValueError:

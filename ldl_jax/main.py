@@ -28,18 +28,33 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
   --join-seconds=300   how long to wait, at the start, for all processes of a job that has several
 """
 
-GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "closed by peer", "Gloo", "NCCL", "heartbeat", "coordination")
+GONE = (
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "closed by peer",
+    "Gloo",
+    "NCCL",
+    "heartbeat",
+    "coordination",
+)
 
 
 def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
-    """The flags of a command line, without the program's name. Raises Usage naming the field or file."""
+    """The flags of a command line, without the program's name. Raises Usage naming the field or
+    file.
+    """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
     flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
-    flags.DEFINE_integer("devices", None, "with --dry-run: plan for so many devices", flag_values=values)
+    flags.DEFINE_integer(
+        "devices", None, "with --dry-run: plan for so many devices", flag_values=values
+    )
     flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
-    flags.DEFINE_integer("join-seconds", 300, "wait for the processes of the job", 1, flag_values=values)
+    flags.DEFINE_integer(
+        "join-seconds", 300, "wait for the processes of the job", 1, flag_values=values
+    )
     flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
     line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
     if line.words:
@@ -67,7 +82,9 @@ def _config_of_run(values: flags.FlagValues) -> ConfigDict:
         raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
     c = workdir.read_config(values.workdir)
     if c is None:
-        raise Usage(f"--workdir {values.workdir} holds no run that could be measured; train one there first")
+        raise Usage(
+            f"--workdir {values.workdir} holds no run that could be measured; train one there first"
+        )
     return c
 
 
@@ -83,8 +100,8 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     """Run the command; returns the exit status.
 
-    0 done, 1 the training failed, 2 the input is not right, 3 the other processes of the job did not come or went.
-    join: become one of the processes of a job, where this one is started as such.
+    0 done, 1 the training failed, 2 the input is not right, 3 the other processes of the job did
+    not come or went. join: become one of the processes of a job, where this one is started as such.
     """
     argv = sys.argv[1:] if argv is None else argv
     if cli.HELP & set(argv):
@@ -98,14 +115,19 @@ def _run(argv: list[str], join: bool) -> None:
     c, workdir = settings(values, line)
     profile = _steps(values.profile)
     if values.devices is not None and not values["dry-run"].value:
-        raise Usage(f"--devices is {values.devices} without --dry-run; a run takes the devices that are there")
+        raise Usage(
+            f"--devices is {values.devices} without --dry-run; a run takes the devices that are there"
+        )
     config.check(c)
-    # JAX is imported after these checks, so that a command line that is not right is answered at once.
+    # JAX is imported after these checks, so that a command line that is not right is answered at
+    # once.
     from ldl_jax import mesh
     from ldl_jax.training import devices, dry_run, loop, remeasure
 
     try:
-        devices.prepare(c, values["join-seconds"].value if join and not values["dry-run"].value else None)
+        devices.prepare(
+            c, values["join-seconds"].value if join and not values["dry-run"].value else None
+        )
         if values["dry-run"].value:
             print(dry_run.sizes(c, values.devices))
         elif values.mode == "eval":
@@ -119,11 +141,15 @@ def _run(argv: list[str], join: bool) -> None:
     except BrokenPipeError:  # whoever read the output has left; nothing is wrong with the run
         raise
     except OSError as error:
-        raise Failed(f"{cli.reason(error)}; the same command goes on from the last checkpoint") from error
+        raise Failed(
+            f"{cli.reason(error)}; the same command goes on from the last checkpoint"
+        ) from error
 
 
 def command() -> None:
-    """The command as a process: where it is one of several and fails, it leaves without waiting for the others."""
+    """The command as a process: where it is one of several and fails, it leaves without waiting for
+    the others.
+    """
     import jax
 
     try:

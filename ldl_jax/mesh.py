@@ -1,7 +1,8 @@
-"""Processes, devices, and where each array lies: the only module that knows there is more than one of them.
+"""Processes, devices, and where each array lies: the only module that knows there is more than one
+of them.
 
-Data parallel over one mesh axis: batches are split over it, a memory's rows too, everything else is replicated. The
-processes are those of jax.distributed; each feeds the devices of its own machine.
+Data parallel over one mesh axis: batches are split over it, a memory's rows too, everything else is
+replicated. The processes are those of jax.distributed; each feeds the devices of its own machine.
 """
 
 import os
@@ -19,7 +20,8 @@ from ldl_jax.errors import one_line
 
 AXIS = "data"
 JOIN_SECONDS = 300  # a start-up in which a process does not join gives up after so long
-HEARTBEAT_SECONDS = 60  # a process that gave no sign of life for so long is dead, and the others give up
+# a process that gave no sign of life for so long is dead, and the others give up
+HEARTBEAT_SECONDS = 60
 TOLD = 2048  # bytes of a sentence that one process tells the others
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -29,17 +31,22 @@ class NotJoined(Exception):
 
 
 def join(seconds: int = JOIN_SECONDS) -> None:
-    """Join the processes of this job, before the first use of a device; nothing where the job is one process.
+    """Join the processes of this job, before the first use of a device; nothing where the job is
+    one process.
 
-    They are found by the environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID or, where none of them is set, by JAX itself (Slurm, Cloud TPU, Kubernetes, Open MPI). Raises
-    ValueError where the variables are no such numbers, NotJoined where the processes do not find each other in
-    `seconds`.
+    They are found by the environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID or, where none of them is set, by JAX itself (Slurm, Cloud
+    TPU, Kubernetes, Open MPI). Raises ValueError where the variables are no such numbers, NotJoined
+    where the processes do not find each other in `seconds`.
     """
     given = tuple(os.environ.get(name) for name in VARIABLES)
     address, count, number = given
     if any(part is not None for part in given) and not (
-        address and ":" in address and _digits(count) and _digits(number) and int(number) < int(count)
+        address
+        and ":" in address
+        and _digits(count)
+        and _digits(number)
+        and int(number) < int(count)
     ):
         raise ValueError(
             f"{VARIABLES[0]} is {address!r}, {VARIABLES[1]} {count!r}, {VARIABLES[2]} {number!r}; allowed are "
@@ -60,7 +67,9 @@ def join(seconds: int = JOIN_SECONDS) -> None:
 
 
 def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
-    """Initialise jax.distributed; `fault` gets what went wrong. In a thread: past its own limit it ends the process."""
+    """Initialise jax.distributed; `fault` gets what went wrong. In a thread: past its own limit it
+    ends the process.
+    """
     options = {
         "initialization_timeout": seconds + 60,
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
@@ -71,7 +80,8 @@ def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
     try:
         jax.distributed.initialize(*known, **options)
     except ValueError as error:
-        alone = "should be defined" in str(error) and not known  # no cluster was found: this is the only process
+        # no cluster was found: this is the only process
+        alone = "should be defined" in str(error) and not known
         if not alone:
             fault.append(one_line(error, 300))
     except RuntimeError as error:
@@ -95,7 +105,9 @@ def tell(sentence: str) -> list[str]:
 
 
 def together(work: Callable):
-    """Do `work` on every process and return its result; a ValueError on one of them is raised on all."""
+    """Do `work` on every process and return its result; a ValueError on one of them is raised on
+    all.
+    """
     result = None
     fault = ""
     try:
@@ -107,7 +119,9 @@ def together(work: Callable):
     faults = tell(fault)
     for number, sentence in enumerate(faults):
         if sentence:
-            raise ValueError(sentence if len(set(faults)) == 1 or not number else f"process {number}: {sentence}")
+            raise ValueError(
+                sentence if len(set(faults)) == 1 or not number else f"process {number}: {sentence}"
+            )
     return result
 
 
@@ -126,11 +140,14 @@ def check_same(what: str, value: str) -> None:
     values = tell(value)
     for number, other in enumerate(values):
         if other != values[0]:
-            raise ValueError(f"process {number} has {what} {other}, process 0 {values[0]}; allowed is the same on all")
+            raise ValueError(
+                f"process {number} has {what} {other}, process 0 {values[0]}; allowed is the same on all"
+            )
 
 
 def agreed_to_stop(steps: range) -> bool:
-    """Whether one of these steps, the latest, is the one at which all processes stop, since one had a SIGTERM.
+    """Whether one of these steps, the latest, is the one at which all processes stop, since one had
+    a SIGTERM.
 
     To be asked for every step, by every process: they agree on the step after the furthest.
     """
@@ -154,7 +171,9 @@ def make_mesh(devices=None) -> Mesh:
 
 
 def planned_mesh(count: int) -> AbstractMesh:
-    """A mesh of devices that need not be here: it places shapes, not arrays. Raises ValueError as `make_mesh`."""
+    """A mesh of devices that need not be here: it places shapes, not arrays. Raises ValueError as
+    `make_mesh`.
+    """
     _check_count(count)
     return AbstractMesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -183,13 +202,19 @@ def batch_sharding(mesh: Mesh, *, stacked: bool = False) -> NamedSharding:
 
 
 def is_rows(path) -> bool:
-    """Whether a leaf of the state is a memory: an entry of a plug's state named `rows` or ending in `_rows`."""
+    """Whether a leaf of the state is a memory: an entry of a plug's state named `rows` or ending in
+    `_rows`.
+    """
     names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
-    return names[0] in ("labels", "auxiliary") and (names[-1] == "rows" or names[-1].endswith("_rows"))
+    return names[0] in ("labels", "auxiliary") and (
+        names[-1] == "rows" or names[-1].endswith("_rows")
+    )
 
 
 def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
-    """Where each leaf of a (possibly abstract) train state lies: memories by rows, the rest replicated."""
+    """Where each leaf of a (possibly abstract) train state lies: memories by rows, the rest
+    replicated.
+    """
 
     def place(path, leaf):
         del leaf
@@ -216,11 +241,15 @@ def to_global(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:
     """This process's slice of a batch onto the mesh, as arrays of the whole batch."""
     sharding = batch_sharding(mesh, stacked=stacked)
     with jax.transfer_guard("allow"):
-        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
+        )
 
 
 def local_slice(size: int, mesh: Mesh) -> slice:
-    """This process's part of a global batch of `size` examples. Raises ValueError where it cannot be divided."""
+    """This process's part of a global batch of `size` examples. Raises ValueError where it cannot
+    be divided.
+    """
     devices = mesh.size
     processes = jax.process_count()
     if size % devices:

@@ -1,4 +1,5 @@
-"""The command that predicts: images go through a finished run, class names and probabilities come out.
+"""The command that predicts: images go through a finished run, class names and probabilities come
+out.
 
 python -m ldl_jax.predict RUN IMAGES [--out=STEM]
 """
@@ -39,30 +40,47 @@ def parser() -> argparse.ArgumentParser:
     line = cli.Parser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
     line.add_argument("run", metavar="RUN", help="the directory of a finished run")
     line.add_argument(
-        "images", metavar="IMAGES", help="a folder of JPEG and PNG files, or an .npz with images u8[N, H, W, C]"
+        "images",
+        metavar="IMAGES",
+        help="a folder of JPEG and PNG files, or an .npz with images u8[N, H, W, C]",
     )
     line.add_argument(
-        "--out", metavar="STEM", help="STEM.npz and STEM.csv are written; RUN/predicted/IMAGES unless given"
+        "--out",
+        metavar="STEM",
+        help="STEM.npz and STEM.csv are written; RUN/predicted/IMAGES unless given",
     )
-    line.add_argument("--raw", action="store_true", help="leave the temperature out that the run was calibrated with")
-    line.add_argument("--skip", action="store_true", help="leave images out that cannot be read, instead of stopping")
+    line.add_argument(
+        "--raw",
+        action="store_true",
+        help="leave the temperature out that the run was calibrated with",
+    )
+    line.add_argument(
+        "--skip",
+        action="store_true",
+        help="leave images out that cannot be read, instead of stopping",
+    )
     line.add_argument("--batch", type=int, default=256, metavar="N", help="images at a time (256)")
     return line
 
 
 def folder(path: Path, sources: dict, shorter: int) -> Shown:
-    """The images of a folder in the order of their paths, deeper ones included, as evaluation shows them.
+    """The images of a folder in the order of their paths, deeper ones included, as evaluation shows
+    them.
 
-    Where each lies in a folder named like one of the run's classes, that is its label. Raises ValueError where there
-    is no image.
+    Where each lies in a folder named like one of the run's classes, that is its label. Raises
+    ValueError where there is no image.
     """
     height, width, channels = sources["shape"]
     paths = sorted(file for file in path.rglob("*") if _is_image(file))
     if not paths:
-        raise ValueError(f"{path}: holds no image; allowed are files that end in {', '.join(IMAGE_ENDINGS)}")
+        raise ValueError(
+            f"{path}: holds no image; allowed are files that end in {', '.join(IMAGE_ENDINGS)}"
+        )
     if height != width or channels not in pillow.MODES:
         shape = ", ".join(map(str, sources["shape"]))
-        raise ValueError(f"{path}: the run's images are {shape}; allowed for a folder are squares, grey or RGB")
+        raise ValueError(
+            f"{path}: the run's images are {shape}; allowed for a folder are squares, grey or RGB"
+        )
     number = {name: index for index, name in enumerate(sources["classes"])}
     labels = [number.get(file.parent.name, -1) for file in paths]
     label = None if min(labels) < 0 else np.array(labels, np.int32)
@@ -75,7 +93,8 @@ def _is_image(file: Path) -> bool:
 
 
 def arrays(path: Path, sources: dict) -> Shown:
-    """The images of an .npz: `images` u8[N, H, W, C], of the run's shape, and `labels` i[N] if there are such.
+    """The images of an .npz: `images` u8[N, H, W, C], of the run's shape, and `labels` i[N] if
+    there are such.
 
     Raises ValueError naming the file and what is wrong with it.
     """
@@ -83,16 +102,20 @@ def arrays(path: Path, sources: dict) -> Shown:
     return Shown([str(number) for number in range(len(images))], label, iter(images))
 
 
-def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np.ndarray, np.ndarray]:
+def logits(
+    path: Path, shown: Shown, *, batch_size: int, skip: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """(logits f32[n, K], positions i64[n] among the images) of those that can be read.
 
-    Raises ValueError naming an image that cannot be read, or with `skip` warns of it; and where none can.
+    Raises ValueError naming an image that cannot be read, or with `skip` warns of it; and where
+    none can.
     """
     apply, variables = load(path)
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
     outputs, kept = [], []
     for positions, images in _batches(_readable(shown, skip), batch_size):
-        padded = np.stack(images + images[-1:] * (batch_size - len(images)))  # one shape, one compilation
+        # one shape, one compilation
+        padded = np.stack(images + images[-1:] * (batch_size - len(images)))
         outputs.append(np.asarray(step(variables, padded), np.float32)[: len(images)])
         kept += positions
     if not kept:
@@ -102,17 +125,23 @@ def logits(path: Path, shown: Shown, *, batch_size: int, skip: bool) -> tuple[np
 
 def _readable(shown: Shown, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
     """(position, image) of each image that can be read."""
-    bar = tqdm(shown.pixels, "predicting", len(shown.names), unit="image", leave=False, disable=None)
+    bar = tqdm(
+        shown.pixels, "predicting", len(shown.names), unit="image", leave=False, disable=None
+    )
     for position, image in enumerate(bar):
         if not isinstance(image, str):
             yield position, image
         elif skip:
             warn(f"{shown.names[position]}: {image}; left out")
         else:
-            raise ValueError(f"{shown.names[position]}: {image}; mend or remove it (--skip leaves such images out)")
+            raise ValueError(
+                f"{shown.names[position]}: {image}; mend or remove it (--skip leaves such images out)"
+            )
 
 
-def _batches(examples: Iterable[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+def _batches(
+    examples: Iterable[tuple[int, np.ndarray]], size: int
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """(positions, images) of at most `size` examples at a time."""
     positions, images = [], []
     for position, image in examples:
@@ -126,9 +155,11 @@ def _batches(examples: Iterable[tuple[int, np.ndarray]], size: int) -> Iterator[
 
 
 def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
-    """Log-probabilities f64[n, K] by the calibrator that was fitted on the run's holdout; without one, the logits.
+    """Log-probabilities f64[n, K] by the calibrator that was fitted on the run's holdout; without
+    one, the logits.
 
-    A temperature at a bound of its search is applied, as the run's own figures are at it, and warned of.
+    A temperature at a bound of its search is applied, as the run's own figures are at it, and
+    warned of.
     """
     file = path / workdir.CALIBRATION
     if not file.is_file():
@@ -159,12 +190,15 @@ def table(names: list[str], classes: list[str], probs: np.ndarray) -> str:
     return text.getvalue()
 
 
-def predict(path: Path, source: Path, *, out: Path | None = None, raw=False, skip=False, batch_size=256) -> list[Path]:
-    """Predict the images at `source` with the run at `path`; returns the files written, .npz and .csv.
+def predict(
+    path: Path, source: Path, *, out: Path | None = None, raw=False, skip=False, batch_size=256
+) -> list[Path]:
+    """Predict the images at `source` with the run at `path`; returns the files written, .npz and
+    .csv.
 
-    The .npz is what `ldl_jax.evaluate` reads: logits f32[n, K] (log-probabilities, the run's calibrator already in
-    them), name str[n], classes str[K] and, where they are known, label i32[n]. Raises ValueError in one sentence where
-    something is not right.
+    The .npz is what `ldl_jax.evaluate` reads: logits f32[n, K] (log-probabilities, the run's
+    calibrator already in them), name str[n], classes str[K] and, where they are known, label
+    i32[n]. Raises ValueError in one sentence where something is not right.
     """
     sources = load_weights(path)[0]
     shown = _shown(path, source, sources)
@@ -200,8 +234,12 @@ def _shown(path: Path, source: Path, sources: dict) -> Shown:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the input is not right."""
-    return cli.status(lambda: print("\n".join(f"wrote {path}" for path in _predict(parser().parse_args(argv)))))
+    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the
+    input is not right.
+    """
+    return cli.status(
+        lambda: print("\n".join(f"wrote {path}" for path in _predict(parser().parse_args(argv))))
+    )
 
 
 def _predict(chosen: argparse.Namespace) -> list[Path]:

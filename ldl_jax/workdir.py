@@ -1,4 +1,6 @@
-"""The run directory: the names of its files, who may write to it, what it keeps of settings, weights and the log."""
+"""The run directory: the names of its files, who may write to it, what it keeps of settings,
+weights and the log.
+"""
 
 import contextlib
 import json
@@ -47,13 +49,25 @@ REPORT = "report.html"
 SUMMARY = "summary.json"
 PREDICTED = "predicted"  # a folder: of images that were predicted afterwards
 
-PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "chex", "numpy")
+PACKAGES = (
+    "ldl-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "ml-collections",
+    "chex",
+    "numpy",
+)
 EXTENDABLE = ("train.epochs", "train.max_steps")
 IMAGES = "data.root"  # the input that the images come from
 
 
 def predictions_file(workdir, split: str = "test") -> Path:
-    """The file of a split's predictions: logits f32[n, K], label i32[n], index i32[n], classes str[K]."""
+    """The file of a split's predictions: logits f32[n, K], label i32[n], index i32[n], classes
+    str[K].
+    """
     return Path(workdir) / PREDICTIONS / f"{split}.npz"
 
 
@@ -63,7 +77,9 @@ def is_finished(workdir) -> bool:
 
 
 def is_measured(workdir) -> bool:
-    """Whether a run directory has the summary and the test predictions of a run, which may have ended half-way."""
+    """Whether a run directory has the summary and the test predictions of a run, which may have
+    ended half-way.
+    """
     return (Path(workdir) / SUMMARY).is_file() and predictions_file(workdir).is_file()
 
 
@@ -78,31 +94,40 @@ def locked(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / LOCK).touch()
     except OSError as error:
-        raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
+        raise ValueError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}"
+        ) from None
     with open(workdir / LOCK, "a") as file:
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"--workdir {workdir} is in use by another process; allowed is one at a time") from None
+            raise Busy(
+                f"--workdir {workdir} is in use by another process; allowed is one at a time"
+            ) from None
         except OSError:  # a file system without locks: two processes are then not told apart
             pass
         yield
 
 
-def check(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend: bool, saved: bool) -> None:
+def check(
+    workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend: bool, saved: bool
+) -> None:
     """See that `workdir` is free for a run or holds this one; nothing is written.
 
-    inputs: SHA-256 of what a run reads (images, teachers, labels, tables), by '<field> = <path>'. With `extend` the run
-    may be longer than the one before. saved: whether there is a checkpoint. Raises ValueError where the directory holds
-    another run, naming the fields that differ, imported weights, or a finished run without a checkpoint.
+    inputs: SHA-256 of what a run reads (images, teachers, labels, tables), by '<field> = <path>'.
+    With `extend` the run may be longer than the one before. saved: whether there is a checkpoint.
+    Raises ValueError where the directory holds another run, naming the fields that differ, imported
+    weights, or a finished run without a checkpoint.
     """
     workdir = Path(workdir)
     before = read_config(workdir)
     if before is None:
         return
     if "imported" in read_json(workdir / NETWORK):
-        raise ValueError(f"--workdir {workdir} holds imported weights; allowed for training is another directory")
+        raise ValueError(
+            f"--workdir {workdir} holds imported weights; allowed for training is another directory"
+        )
     _check_config(workdir, before, c, extend=extend)
     check_data(workdir, spec, inputs)
     if not saved and is_finished(workdir):
@@ -114,10 +139,11 @@ def check(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend:
 
 
 def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: int) -> None:
-    """Make `workdir`, which was checked, the directory of this run of `total` steps, and record the start.
+    """Make `workdir`, which was checked, the directory of this run of `total` steps, and record the
+    start.
 
-    The weights and summary of a run that was shorter are removed: until the longer one ends, it is not finished. Raises
-    ValueError where the directory cannot be written.
+    The weights and summary of a run that was shorter are removed: until the longer one ends, it is
+    not finished. Raises ValueError where the directory cannot be written.
     """
     workdir = Path(workdir)
     history = read_json(workdir / VERSIONS).get("starts", []) if (workdir / CONFIG).exists() else []
@@ -125,14 +151,20 @@ def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: 
         for name in (SUMMARY, WEIGHTS) if _is_shorter(workdir, total) else ():
             (workdir / name).unlink(missing_ok=True)
         files.write_json(workdir / NETWORK, spec)
-        files.write_json(workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]})
+        files.write_json(
+            workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]}
+        )
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
-        raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from None
+        raise ValueError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}"
+        ) from None
 
 
 def _is_shorter(workdir: Path, total: int) -> bool:
-    """Whether there are weights of fewer steps, or such as cannot be read, which are of no use either."""
+    """Whether there are weights of fewer steps, or such as cannot be read, which are of no use
+    either.
+    """
     try:
         return (workdir / WEIGHTS).is_file() and read_weights(workdir / WEIGHTS)[1]["step"] < total
     except (ValueError, KeyError):
@@ -140,10 +172,12 @@ def _is_shorter(workdir: Path, total: int) -> bool:
 
 
 def check_data(workdir, spec: dict, inputs: dict[str, str]) -> list[dict]:
-    """Raise ValueError where a run directory is of other data or teachers than these; returns its starts so far.
+    """Raise ValueError where a run directory is of other data or teachers than these; returns its
+    starts so far.
 
-    Imported weights were not trained here: of them the number of examples may differ, and the classes' names where
-    they were imported without a data set. The `model` block of a network is the config's.
+    Imported weights were not trained here: of them the number of examples may differ, and the
+    classes' names where they were imported without a data set. The `model` block of a network is
+    the config's.
     """
     there = read_json(Path(workdir) / NETWORK)
     history = read_json(Path(workdir) / VERSIONS).get("starts", [])
@@ -211,7 +245,9 @@ def read_json(path) -> dict:
 
 
 def read_config(workdir) -> ConfigDict | None:
-    """The config of a run directory; None where there is none. Raises ValueError for a file that is not JSON."""
+    """The config of a run directory; None where there is none. Raises ValueError for a file that is
+    not JSON.
+    """
     path = Path(workdir) / CONFIG
     if not path.exists():
         return None
@@ -266,13 +302,18 @@ def read_log(path) -> list[dict]:
         row = _parse_row(line)
         if row is not None:
             rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        elif line and number < len(lines):  # a whole line ends in a newline, so something, if only "", follows it
-            raise ValueError(f"{path}, line {number}: not a JSON object with a 'step': {line[:80]!r}")
+        # a whole line ends in a newline, so something, if only "", follows it
+        elif line and number < len(lines):
+            raise ValueError(
+                f"{path}, line {number}: not a JSON object with a 'step': {line[:80]!r}"
+            )
     return rows
 
 
 def cut_log_back(workdir, step: int) -> None:
-    """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines stay as they are."""
+    """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines
+    stay as they are.
+    """
     for path in (Path(workdir) / METRICS, Path(workdir) / TIMING):
         if not path.exists():
             continue

@@ -39,7 +39,9 @@ class Tiny(nn.Module):
 
 
 class Case(NamedTuple):
-    """What a test's step is made of; hashable, so that a compiled step is shared by all tests that ask for it."""
+    """What a test's step is made of; hashable, so that a compiled step is shared by all tests that
+    ask for it.
+    """
 
     labels: str = "hard"
     mixing: str = "none"
@@ -60,7 +62,8 @@ class Case(NamedTuple):
 
 
 def slow_but(quick, values, slow=None):
-    """Parameters of a test, those outside `quick` marked as slow; in the default suite each kind is met once.
+    """Parameters of a test, those outside `quick` marked as slow; in the default suite each kind is
+    met once.
 
     With `slow`, only its members are marked so, and what is in neither is for the nightly run.
     """
@@ -88,7 +91,9 @@ def network(dtype, num_classes=K, norm_group=0, name="tiny"):
 
     def init(key):
         made = module.init(key, jnp.zeros((1, *SHAPE), kind), False)
-        return jax.tree.map(lambda leaf: leaf.astype(kind), {n: made[n] for n in ("params", "batch_stats")})
+        return jax.tree.map(
+            lambda leaf: leaf.astype(kind), {n: made[n] for n in ("params", "batch_stats")}
+        )
 
     def apply(variables, image, *, train, key=None):
         del key
@@ -101,9 +106,11 @@ def network(dtype, num_classes=K, norm_group=0, name="tiny"):
 
 
 def linear(kind, inside, num_classes):
-    """(init, apply) of a network whose step is compiled in no time: two products, and the mean of the batch taken off.
+    """(init, apply) of a network whose step is compiled in no time: two products, and the mean of
+    the batch taken off.
 
-    The mean is also kept in `batch_stats`. `kind` is the type of the parameters, `inside` that of the maps.
+    The mean is also kept in `batch_stats`. `kind` is the type of the parameters, `inside` that of
+    the maps.
     """
 
     def init(key):
@@ -131,14 +138,20 @@ def options_of(file):
 
 
 def source_options(name, mix_prob):
-    """Options where a source's defaults are refused: memories under mixing that leaves no example alone."""
-    return {"write": "clean"} if mix_prob >= 1 and "write" in options_of(f"labels/{name}.py") else {}
+    """Options where a source's defaults are refused: memories under mixing that leaves no example
+    alone.
+    """
+    return (
+        {"write": "clean"} if mix_prob >= 1 and "write" in options_of(f"labels/{name}.py") else {}
+    )
 
 
 def make_build(case, init, apply, mix_prob, made_optimizer, views=1):
     variables = jax.eval_shape(init, jax.random.key(0))
     shown = jax.ShapeDtypeStruct((views, case.batch, *SHAPE), param_dtype(DTYPES[case.dtype]))
-    look = jax.eval_shape(lambda v, x: steps.forward(partial(apply, v, train=False), x)[0], variables, shown)
+    look = jax.eval_shape(
+        lambda v, x: steps.forward(partial(apply, v, train=False), x)[0], variables, shown
+    )
     build = Build(
         num_classes=case.num_classes, num_examples=case.examples, rows=mesh.padded_rows(case.examples),
         steps_per_epoch=PER_EPOCH, total_steps=TOTAL, mix_prob=mix_prob,
@@ -156,7 +169,13 @@ def sgd(accumulate=1, learning_rate=0.1):
         updates_per_epoch=PER_EPOCH / accumulate, total_updates=TOTAL // accumulate,
     )  # fmt: skip
     made = optimizer.make(
-        schedule, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="all", clip_norm=0.0, accumulate=accumulate
+        schedule,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        decay="all",
+        clip_norm=0.0,
+        accumulate=accumulate,
     )
     return schedule, made
 
@@ -193,7 +212,10 @@ def frozen(dtype="float32", num_classes=K, name="tiny"):
 def data():
     """Forty resident images with a distribution each, and the seed's key."""
     draw = np.random.default_rng(0)
-    images, labels = draw.integers(0, 256, (N, *SHAPE)).astype(np.uint8), draw.integers(0, K, N).astype(np.int32)
+    images, labels = (
+        draw.integers(0, 256, (N, *SHAPE)).astype(np.uint8),
+        draw.integers(0, K, N).astype(np.int32),
+    )
     given = {"table": draw.dirichlet(np.ones(K), N).astype(np.float32)}
     return {"key": jax.random.key(3), "images": images, "labels": labels, "given": given}
 
@@ -214,7 +236,9 @@ def streamed(step, masked=()):
 
 
 def mixed(step, masked=()):
-    """A streamed batch that comes mixed, every second image with its neighbour: memories meet both kinds."""
+    """A streamed batch that comes mixed, every second image with its neighbour: memories meet both
+    kinds.
+    """
     batch = streamed(step, masked)
     own, clean = np.where(np.arange(B) % 2, 0.7, 1.0), batch["image"] / 255
     parts = own[:, None, None, None]
@@ -243,7 +267,9 @@ def arguments(case):
 
 
 def watched_step(case):
-    """A step that also hands out its prepared batch, its targets after mixing and the outputs of its network."""
+    """A step that also hands out its prepared batch, its targets after mixing and the outputs of
+    its network.
+    """
     made = recipe(case)
 
     def watched(state, frozen, data, batch):
@@ -266,23 +292,32 @@ def observed(case):
 
 
 def program(case, step, devices):
-    """(the state at step 0 on so many devices, (state, batch) -> what the watched `step` returns, the jitted step)."""
+    """(the state at step 0 on so many devices, (state, batch) -> what the watched `step` returns,
+    the jitted step).
+    """
     there = mesh.make_mesh(jax.devices()[:devices])
     shardings = mesh.state_shardings(fresh(case), there)
     state = jax.device_put(jax.tree.map(np.asarray, fresh(case)), shardings)
     jitted = jax.jit(step, out_shardings=((shardings, mesh.replicated(there)), None))
     fixed = mesh.put_replicated(frozen(case.dtype, case.num_classes, case.network), there)
     table = mesh.put_replicated(data(), there)
-    return state, lambda state, batch: jitted(state, fixed, table, mesh.to_global(batch, there)), jitted
+    return (
+        state,
+        lambda state, batch: jitted(state, fixed, table, mesh.to_global(batch, there)),
+        jitted,
+    )
 
 
 def train(case, count, devices=1, make=resident):
     """(state, scalars of each step) after `count` steps from the initial state, on so many devices."""
     there = mesh.make_mesh(jax.devices()[:devices])
     shardings = mesh.state_shardings(fresh(case), there)
-    state = jax.device_put(jax.tree.map(np.asarray, fresh(case)), shardings)  # through the host: the state is donated
+    # through the host: the state is donated
+    state = jax.device_put(jax.tree.map(np.asarray, fresh(case)), shardings)
     step = jax.jit(
-        steps.make_train_step(recipe(case)), donate_argnums=0, out_shardings=(shardings, mesh.replicated(there))
+        steps.make_train_step(recipe(case)),
+        donate_argnums=0,
+        out_shardings=(shardings, mesh.replicated(there)),
     )
     fixed = mesh.put_replicated(frozen(case.dtype, name=case.network), there)
     table, history = mesh.put_replicated(data(), there), []
@@ -327,6 +362,10 @@ def softmax(logits):
 
 
 def float_leaves(tree):
-    """The floating leaves that have a type of their own: Python numbers take on that of what they meet."""
+    """The floating leaves that have a type of their own: Python numbers take on that of what they
+    meet.
+    """
     leaves = jax.tree.leaves(tree)
-    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating) and not leaf.weak_type]
+    return [
+        leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating) and not leaf.weak_type
+    ]

@@ -21,9 +21,14 @@ PUBLISHED = {  # training and test images, their shape, classes
 
 
 def blank(name):
-    """A data set of the published size and shape without its images: zeros that are never touched take no memory."""
+    """A data set of the published size and shape without its images: zeros that are never touched
+    take no memory.
+    """
     train, test, shape, classes = PUBLISHED[name]
-    halves = [Split(n, shape, np.zeros((n, *shape), np.uint8), np.zeros(n, np.int32)) for n in (train, test)]
+    halves = [
+        Split(n, shape, np.zeros((n, *shape), np.uint8), np.zeros(n, np.int32))
+        for n in (train, test)
+    ]
     return Dataset(*halves, tuple(map(str, range(classes))), (0.5,) * 3, (0.25,) * 3)
 
 
@@ -38,26 +43,33 @@ def sized(settings):
 def untrained(spec):
     """A frozen network known by its shapes alone."""
     init, apply = make_network(spec)
-    return Teacher(lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), "")
+    return Teacher(
+        lambda v, x: apply(v, x, train=False)[0], jax.eval_shape(init, jax.random.key(0)), ""
+    )
 
 
 @lru_cache(None)
 def check_network(model: str, shape: tuple, classes: int):
-    """The network of a config's `model` block, as JSON, trains a batch of these images: once for all that share it."""
+    """The network of a config's `model` block, as JSON, trains a batch of these images: once for
+    all that share it.
+    """
     c = config.default()
     c.model.update(json.loads(model))
     data = Dataset(Split(0, shape), None, tuple(map(str, range(classes))), (0.5,) * 3, (0.25,) * 3)
     init, apply = make_network(network_spec(c, data, data.mean, data.std))
     variables = jax.eval_shape(init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((2, *shape), "float32")
-    outputs, statistics = jax.eval_shape(partial(apply, train=True), variables, image, key=jax.random.key(0))
+    outputs, statistics = jax.eval_shape(
+        partial(apply, train=True), variables, image, key=jax.random.key(0)
+    )
     assert outputs.logits.shape == (2, classes)
     assert outputs.logits.dtype == "float32"
     chex.assert_trees_all_equal_shapes_and_dtypes(statistics, variables["batch_stats"])
 
 
 def built(c):
-    """The experiment of a config, with untrained teachers, data of the published size and the smallest network.
+    """The experiment of a config, with untrained teachers, data of the published size and the
+    smallest network.
 
     The network that it names is built on its own, since a deep one takes seconds to trace.
     """
@@ -80,6 +92,10 @@ def check(c):
     held, count = (data, train.num_examples) if train.images is not None else (batch, size)
     images, labels = ("images", "labels") if held is data else ("image", "label")
     held |= {images: struct((count, *train.shape), "uint8"), labels: struct((count,), "int32")}
-    after, scalars = jax.eval_shape(steps.make_train_step(made.recipe), state, made.frozen, data, batch)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    after, scalars = jax.eval_shape(
+        steps.make_train_step(made.recipe), state, made.frozen, data, batch
+    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
     assert scalars["loss"].shape == ()

@@ -1,4 +1,6 @@
-"""Published data sets in their exact layouts: found, checked, read; what is damaged or hostile is told, not run."""
+"""Published data sets in their exact layouts: found, checked, read; what is damaged or hostile is
+told, not run.
+"""
 
 import hashlib
 import io
@@ -39,19 +41,35 @@ def draw(seed, classes):
 
 
 def as_python_2(entries):
-    """A pickle of protocol 2 as Python 2 wrote the published ones: byte strings, the array by numpy.core."""
+    """A pickle of protocol 2 as Python 2 wrote the published ones: byte strings, the array by
+    numpy.core.
+    """
     out = b"\x80\x02}("
     for name, value in entries.items():
         out += text(name)
         if isinstance(value, np.ndarray):
-            out += b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text("b") + b"\x87R"
-            out += b"(K\x01" + pickled(value.shape) + b"cnumpy\ndtype\n" + text("u1") + b"K\x00K\x01\x87R"
+            out += (
+                b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
+                + text("b")
+                + b"\x87R"
+            )
+            out += (
+                b"(K\x01"
+                + pickled(value.shape)
+                + b"cnumpy\ndtype\n"
+                + text("u1")
+                + b"K\x00K\x01\x87R"
+            )
             out += b"(K\x03" + text("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
             out += b"\x89" + b"T" + struct.pack("<i", value.size) + value.tobytes() + b"tb"
         elif isinstance(value, str):
             out += text(value)
         else:
-            out += b"](" + b"".join(text(v) if isinstance(v, str) else pickled(v) for v in value) + b"e"
+            out += (
+                b"]("
+                + b"".join(text(v) if isinstance(v, str) else pickled(v) for v in value)
+                + b"e"
+            )
     return out + b"u."
 
 
@@ -79,7 +97,9 @@ def cifar10_binary():
     truth = [draw(number, 10) for number in range(6)]
     names = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
     files = {
-        name: b"".join(bytes([y]) + row.tobytes() for y, row in zip(labels, planes(images), strict=True))
+        name: b"".join(
+            bytes([y]) + row.tobytes() for y, row in zip(labels, planes(images), strict=True)
+        )
         for name, (images, labels) in zip(names, truth, strict=True)
     }
     return files, truth
@@ -90,10 +110,14 @@ def cifar100_files():
     truth = [(*draw(50 + number, 100), draw(60 + number, 20)[1]) for number in range(2)]
     python, binary = {}, {}
     for part, (images, fine, coarse) in zip(("train", "test"), truth, strict=True):
-        python[part] = as_python_2({"fine_labels": fine, "coarse_labels": coarse, "data": planes(images)})
+        python[part] = as_python_2(
+            {"fine_labels": fine, "coarse_labels": coarse, "data": planes(images)}
+        )
         rows = zip(coarse, fine, planes(images), strict=True)
         binary[f"{part}.bin"] = b"".join(bytes([c, f]) + row.tobytes() for c, f, row in rows)
-    python["meta"] = as_python_2({"fine_label_names": list(cifar100.FINE), "coarse_label_names": list(cifar100.COARSE)})
+    python["meta"] = as_python_2(
+        {"fine_label_names": list(cifar100.FINE), "coarse_label_names": list(cifar100.COARSE)}
+    )
     return python, binary, truth
 
 
@@ -151,7 +175,9 @@ def test_cifar100_has_both_labels_in_both_forms(tmp_path, labels):
         for split, (images, fine, coarse) in zip((made.train, made.test), truth, strict=True):
             np.testing.assert_array_equal(split.images, images)
             np.testing.assert_array_equal(split.labels, fine if labels == "fine" else coarse)
-    with pytest.raises(ValueError, match=r"config.data.cifar100.labels is 'all'; allowed are 'fine', 'coarse'"):
+    with pytest.raises(
+        ValueError, match=r"config.data.cifar100.labels is 'all'; allowed are 'fine', 'coarse'"
+    ):
         cifar100.make(Request(str(tmp_path / "python"), **LOOSE), labels="all")
 
 
@@ -165,20 +191,33 @@ def test_the_python_version_goes_before_the_binary_and_a_folder_before_its_archi
         write(tmp_path, version, files)
         found = archive.read(str(tmp_path), (cifar100.PYTHON, cifar100.BINARY), verify=False)
         seen.append(found.place.name)
-    assert seen == ["cifar-100-binary.tar.gz", "cifar-100-binary", "cifar-100-python.tar.gz", "cifar-100-python"]
+    assert seen == [
+        "cifar-100-binary.tar.gz",
+        "cifar-100-binary",
+        "cifar-100-python.tar.gz",
+        "cifar-100-python",
+    ]
 
 
 def with_checksums(version, files, packed=None, algorithm="md5"):
     """The version with the checksums of what a test has written."""
     digests = {name: hashlib.new(algorithm, files[name]).hexdigest() for name in version.files}
-    return version._replace(files=digests, md5=hashlib.md5(packed.read_bytes()).hexdigest() if packed else version.md5)
+    return version._replace(
+        files=digests, md5=hashlib.md5(packed.read_bytes()).hexdigest() if packed else version.md5
+    )
 
 
 @pytest.mark.parametrize(("form", "algorithm"), [("PYTHON", "md5"), ("BINARY", "sha1")])
-def test_each_extracted_file_is_checked_and_a_flipped_bit_is_told(tmp_path, monkeypatch, form, algorithm):
+def test_each_extracted_file_is_checked_and_a_flipped_bit_is_told(
+    tmp_path, monkeypatch, form, algorithm
+):
     files, truth = cifar10_python() if form == "PYTHON" else cifar10_binary()
-    assert {len(digest) for digest in getattr(cifar10, form).files.values()} == {{"md5": 32, "sha1": 40}[algorithm]}
-    monkeypatch.setattr(cifar10, form, with_checksums(getattr(cifar10, form), files, algorithm=algorithm))
+    assert {len(digest) for digest in getattr(cifar10, form).files.values()} == {
+        {"md5": 32, "sha1": 40}[algorithm]
+    }
+    monkeypatch.setattr(
+        cifar10, form, with_checksums(getattr(cifar10, form), files, algorithm=algorithm)
+    )
     folder = write_folder(tmp_path, getattr(cifar10, form), files)
     check_cifar10(cifar10.make(Request(str(tmp_path))), truth)
     name = "data_batch_3" if form == "PYTHON" else "data_batch_3.bin"
@@ -199,7 +238,9 @@ def test_an_archive_is_checked_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "PYTHON", with_checksums(cifar10.PYTHON, files, packed))
     check_cifar10(cifar10.make(Request(str(tmp_path))), truth)
     monkeypatch.setattr(cifar10, "PYTHON", cifar10.PYTHON._replace(md5="0" * 32))
-    with pytest.raises(ValueError, match=r"cifar-10-python.tar.gz: has the MD5 \w{32}, but the .* has 0{32};"):
+    with pytest.raises(
+        ValueError, match=r"cifar-10-python.tar.gz: has the MD5 \w{32}, but the .* has 0{32};"
+    ):
         cifar10.make(Request(str(tmp_path)))
 
 
@@ -216,7 +257,10 @@ def test_what_is_missing_is_told_with_its_archive_checksum_and_place(tmp_path):
     files, _ = cifar10_python()
     folder = write_folder(tmp_path, cifar10.PYTHON, files)
     (folder / "data_batch_2").unlink()
-    with pytest.raises(ValueError, match=r"data_batch_2: cannot be read \(No such file.*is a file of cifar-10-python"):
+    with pytest.raises(
+        ValueError,
+        match=r"data_batch_2: cannot be read \(No such file.*is a file of cifar-10-python",
+    ):
         cifar10.make(Request(str(tmp_path), **LOOSE))
 
 
@@ -238,7 +282,9 @@ def test_an_archive_that_is_none_or_another(tmp_path):
     files, _ = cifar10_python()
     del files["test_batch"]
     write_archive(tmp_path, cifar10.PYTHON, files)
-    with pytest.raises(ValueError, match=r"holds no cifar-10-batches-py/test_batch; it is truncated, or another"):
+    with pytest.raises(
+        ValueError, match=r"holds no cifar-10-batches-py/test_batch; it is truncated, or another"
+    ):
         cifar10.make(Request(str(packed), **LOOSE))
 
 
@@ -266,7 +312,9 @@ def test_a_member_that_claims_too_much_is_not_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"data_batch_1 claims 1"):
         cifar10.make(Request(str(tmp_path / "packed"), **LOOSE))
     write_folder(tmp_path / "folder", cifar10.PYTHON, files)
-    with pytest.raises(ValueError, match=r"data_batch_1: has 1.* bytes; no published file has more than 1,000"):
+    with pytest.raises(
+        ValueError, match=r"data_batch_1: has 1.* bytes; no published file has more than 1,000"
+    ):
         cifar10.make(Request(str(tmp_path / "folder"), **LOOSE))
 
 
@@ -289,8 +337,12 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
         (np.frombuffer, (b"abc", "u1"), r"numpy\.frombuffer"),
     ):
         for protocol in (2, 4):
-            (folder / "data_batch_4").write_bytes(pickle.dumps({"data": Hostile(call, *arguments)}, protocol))
-            with pytest.raises(ValueError, match=rf"data_batch_4: .*it asks for ({name}), .*refused") as told:
+            (folder / "data_batch_4").write_bytes(
+                pickle.dumps({"data": Hostile(call, *arguments)}, protocol)
+            )
+            with pytest.raises(
+                ValueError, match=rf"data_batch_4: .*it asks for ({name}), .*refused"
+            ) as told:
                 cifar10.make(Request(str(tmp_path), **LOOSE))
             assert "\n" not in str(told.value)
     assert not mark.exists()
@@ -312,12 +364,30 @@ def bomb():
         (pickle.dumps([1, 2]), "holds a list; allowed is a dict"),
         (pickle.dumps({"labels": [1]}), "has no entry 'data'; there are labels"),
         (pickle.dumps({"labels": [1], "data": bomb()}), "'data' is list; allowed is uint8"),
-        (pickle.dumps({"labels": [1], "data": np.zeros((1, 3072), np.float32)}), "type 'f4'; allowed is uint8"),
-        (pickle.dumps({"labels": [1], "data": np.array([{}], object)}), "type 'O8'; allowed is uint8"),
-        (as_python_2({"labels": [1], "data": np.zeros((1, 3071), np.uint8)}), r"'data' is \[1, 3071\]; allowed is"),
-        (as_python_2({"labels": [1], "data": np.zeros((2, 3072), np.uint8)}), "'labels' is not a list of 2 integers"),
-        (as_python_2({"labels": ["a"], "data": np.zeros((1, 3072), np.uint8)}), "'labels' is not a list of 1 integers"),
-        (as_python_2({"labels": [1], "data": np.zeros((1, 3072), np.uint8)})[:-500], "is no pickle"),
+        (
+            pickle.dumps({"labels": [1], "data": np.zeros((1, 3072), np.float32)}),
+            "type 'f4'; allowed is uint8",
+        ),
+        (
+            pickle.dumps({"labels": [1], "data": np.array([{}], object)}),
+            "type 'O8'; allowed is uint8",
+        ),
+        (
+            as_python_2({"labels": [1], "data": np.zeros((1, 3071), np.uint8)}),
+            r"'data' is \[1, 3071\]; allowed is",
+        ),
+        (
+            as_python_2({"labels": [1], "data": np.zeros((2, 3072), np.uint8)}),
+            "'labels' is not a list of 2 integers",
+        ),
+        (
+            as_python_2({"labels": ["a"], "data": np.zeros((1, 3072), np.uint8)}),
+            "'labels' is not a list of 1 integers",
+        ),
+        (
+            as_python_2({"labels": [1], "data": np.zeros((1, 3072), np.uint8)})[:-500],
+            "is no pickle",
+        ),
         (
             as_python_2({"labels": [10], "data": np.zeros((1, 3072), np.uint8)}),
             "labels range from .* to 10; allowed",
@@ -337,22 +407,31 @@ def test_pickles_of_today_are_read_too():
     data = np.arange(2 * 3072, dtype=np.uint32).astype(np.uint8).reshape(2, 3072)
     for protocol in (2, 3, 4):
         for array in (data, np.asfortranarray(data)):
-            made = archive.unpickle("file", pickle.dumps({"data": array, b"labels": [1, 2]}, protocol))
+            made = archive.unpickle(
+                "file", pickle.dumps({"data": array, b"labels": [1, 2]}, protocol)
+            )
             np.testing.assert_array_equal(made["data"], data)
             assert made["labels"] == [1, 2]
 
 
 def test_a_meta_file_without_its_names(tmp_path):
     files, _ = cifar10_python()
-    write_folder(tmp_path, cifar10.PYTHON, files | {"batches.meta": as_python_2({"label_names": ["a", "b"]})})
+    write_folder(
+        tmp_path, cifar10.PYTHON, files | {"batches.meta": as_python_2({"label_names": ["a", "b"]})}
+    )
     with pytest.raises(ValueError, match=r"batches.meta: 'label_names' is not a list of 10 names"):
         cifar10.make(Request(str(tmp_path), **LOOSE))
 
 
 def test_binary_records_that_do_not_fill_the_file(tmp_path):
     files, _ = cifar10_binary()
-    folder = write_folder(tmp_path, cifar10.BINARY, files | {"test_batch.bin": files["test_batch.bin"][:-1]})
-    with pytest.raises(ValueError, match=r"test_batch.bin: has 12,291 bytes, which is not a number of records of 3,07"):
+    folder = write_folder(
+        tmp_path, cifar10.BINARY, files | {"test_batch.bin": files["test_batch.bin"][:-1]}
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"test_batch.bin: has 12,291 bytes, which is not a number of records of 3,07",
+    ):
         cifar10.make(Request(str(tmp_path), **LOOSE))
     (folder / "test_batch.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"test_batch.bin: has 0 bytes"):
@@ -372,7 +451,10 @@ def stl10_files(train=20, test=8):
         for channel in range(3):
             for column in range(96):
                 flat[:, channel, column * 96 : (column + 1) * 96] = images[:, :, column, channel]
-        files[f"{part}_X.bin"], files[f"{part}_y.bin"] = flat.tobytes(), (labels + 1).astype(np.uint8).tobytes()
+        files[f"{part}_X.bin"], files[f"{part}_y.bin"] = (
+            flat.tobytes(),
+            (labels + 1).astype(np.uint8).tobytes(),
+        )
         truth[part] = images, labels
     folds = [random.permutation(train)[:5] for _ in range(10)]
     files["fold_indices.txt"] = "".join(" ".join(map(str, fold)) + " \n" for fold in folds).encode()
@@ -409,7 +491,10 @@ def test_a_fold_of_stl10_is_what_is_trained_on(tmp_path):
     with pytest.raises(ValueError, match=r"config.data.examples is 6; allowed are at most 5"):
         build.positions(c.data, build.make_dataset(c.data))
     c.data.train_split = "test"
-    with pytest.raises(ValueError, match=r"config.data.train_split is 'test', but the data set's own options choose"):
+    with pytest.raises(
+        ValueError,
+        match=r"config.data.train_split is 'test', but the data set's own options choose",
+    ):
         build.make_dataset(c.data)
 
 
@@ -422,7 +507,11 @@ def test_a_fold_of_stl10_is_what_is_trained_on(tmp_path):
         ("fold_indices.txt", b"1 2 1\n" * 10, "line 8 names an image twice"),
         ("fold_indices.txt", b"\xff\xfe" * 10, "is no plain text"),
         ("class_names.txt", b"cat\ndog\n", "holds 2 names; needed are 10"),
-        ("train_X.bin", b"\0" * 27647, "has 27,647 bytes, which is not a number of images of 27,648"),
+        (
+            "train_X.bin",
+            b"\0" * 27647,
+            "has 27,647 bytes, which is not a number of images of 27,648",
+        ),
         ("train_y.bin", b"\1" * 19, r"labels are int64\[19\]; allowed are integers \[20\]"),
         ("test_y.bin", b"\0" * 8, "labels range from -1 to -1"),
     ],
@@ -437,11 +526,15 @@ def test_a_damaged_stl10_is_told(tmp_path, file, content, sentence):
 def test_stl10_is_checked_and_its_folds_are_ten(tmp_path, monkeypatch):
     files, _, _ = stl10_files()
     write_folder(tmp_path, stl10.BINARY, files)
-    with pytest.raises(ValueError, match=r"train_X.bin: has the MD5 \w+, but the published .* has 918c2871b30a85fa"):
+    with pytest.raises(
+        ValueError, match=r"train_X.bin: has the MD5 \w+, but the published .* has 918c2871b30a85fa"
+    ):
         stl10.make(Request(str(tmp_path)))
     monkeypatch.setattr(stl10, "BINARY", with_checksums(stl10.BINARY, files))
     assert stl10.make(Request(str(tmp_path))).train.num_examples == 20
-    with pytest.raises(ValueError, match=r"config.data.stl10.fold is 10; allowed are 0 to 9, or None"):
+    with pytest.raises(
+        ValueError, match=r"config.data.stl10.fold is 10; allowed are 0 to 9, or None"
+    ):
         stl10.make(Request(str(tmp_path)), fold=10)
 
 
@@ -454,8 +547,14 @@ def real(name):
 
 @pytest.mark.data
 def test_the_two_published_forms_of_cifar100_are_one_set_of_images():
-    python = {labels: cifar100.make(Request(real("cifar-100-python")), labels=labels) for labels in cifar100.CLASSES}
-    binary = {labels: cifar100.make(Request(real("cifar-100-binary")), labels=labels) for labels in cifar100.CLASSES}
+    python = {
+        labels: cifar100.make(Request(real("cifar-100-python")), labels=labels)
+        for labels in cifar100.CLASSES
+    }
+    binary = {
+        labels: cifar100.make(Request(real("cifar-100-binary")), labels=labels)
+        for labels in cifar100.CLASSES
+    }
     for labels in cifar100.CLASSES:
         for part in ("train", "test"):
             one, other = getattr(python[labels], part), getattr(binary[labels], part)
@@ -468,13 +567,17 @@ def test_the_two_published_forms_of_cifar100_are_one_set_of_images():
     assert set(np.bincount(python["coarse"].test.labels)) == {500}
     mean = fine.train.images.mean((0, 1, 2), dtype=np.float64) / 255
     np.testing.assert_allclose(mean, cifar.MEAN, atol=2e-4)
-    np.testing.assert_allclose(fine.train.images.std((0, 1, 2), dtype=np.float64) / 255, cifar.STD, atol=2e-4)
+    np.testing.assert_allclose(
+        fine.train.images.std((0, 1, 2), dtype=np.float64) / 255, cifar.STD, atol=2e-4
+    )
 
 
 @pytest.mark.data
 def test_a_cifar10_with_lossy_copies_is_refused_unless_it_may_differ():
     root = real("cifar-10-batches-bin")
-    with pytest.raises(ValueError, match=r"data_batch_1.bin: has the SHA1 \w{40}, but the published file"):
+    with pytest.raises(
+        ValueError, match=r"data_batch_1.bin: has the SHA1 \w{40}, but the published file"
+    ):
         cifar10.make(Request(root))
     made = cifar10.make(Request(root, verify=False))
     assert (made.train.num_examples, made.test.num_examples) == (50000, 10000)

@@ -34,11 +34,15 @@ def keys(count=COUNT, seed=4):
 def drawn(**options):
     """One image, augmented by 4,000 keys: f32[4000, 5, 6, 2]."""
     images = np.broadcast_to(marked_image(), (COUNT, H, W, 2))
-    return np.asarray(jax.jit(augment.make(MEAN, **options), compiler_options=QUICK)(keys(), images))
+    return np.asarray(
+        jax.jit(augment.make(MEAN, **options), compiler_options=QUICK)(keys(), images)
+    )
 
 
 def which(made, allowed):
-    """Which of the allowed images f[A, H, W, C] each made one is, i[N]; each must be exactly one of them."""
+    """Which of the allowed images f[A, H, W, C] each made one is, i[N]; each must be exactly one of
+    them.
+    """
     same = (made[:, None] == allowed[None]).all((2, 3, 4))
     np.testing.assert_array_equal(same.sum(1), 1)
     return same.argmax(1)
@@ -51,7 +55,9 @@ def cropped(image, pad):
 
 
 def erased(image, side):
-    """The image with a square of the mean colour around each of its pixels, clipped at the edges, in numpy."""
+    """The image with a square of the mean colour around each of its pixels, clipped at the edges,
+    in numpy.
+    """
     made = np.repeat(image[None], H * W, axis=0)
     for number, (y, x) in enumerate(np.ndindex(H, W)):
         top, left = y - side // 2, x - side // 2
@@ -82,7 +88,8 @@ def test_an_image_is_cropped_then_mirrored_then_erased_each_by_a_draw_of_its_own
     names = {image.tobytes(): number for number, image in enumerate(allowed)}
     assert len(names) == len(allowed)
     found = np.array([names[image.tobytes()] for image in drawn(pad=1, flip=True, cutout=1)])
-    assert stats.chisquare(np.bincount(found, minlength=len(allowed))).pvalue > 0.01  # 540 sorts of image, all alike
+    # 540 sorts of image, all alike
+    assert stats.chisquare(np.bincount(found, minlength=len(allowed))).pvalue > 0.01
 
 
 def test_an_image_depends_on_its_own_key_and_not_on_its_batch():
@@ -113,7 +120,9 @@ def test_nothing_is_done_where_all_is_off():
 def test_an_image_keeps_its_shape_and_type(dtype):
     images = jax.ShapeDtypeStruct((3, H, W, 2), dtype)
     for options in ({"pad": 1}, {"flip": True}, {"cutout": 2}, OPTIONS):
-        made = jax.eval_shape(augment.make(MEAN, **options), jax.eval_shape(partial(keys, 3)), images)
+        made = jax.eval_shape(
+            augment.make(MEAN, **options), jax.eval_shape(partial(keys, 3)), images
+        )
         assert (made.shape, made.dtype) == (images.shape, dtype)
 
 
@@ -127,5 +136,7 @@ def test_a_float64_image_loses_no_digit():
 
 @pytest.mark.parametrize("options", [{"pad": -1}, {"cutout": -2}])
 def test_negative_sizes_are_refused(options):
-    with pytest.raises(ValueError, match=r"augment.pad is .* and augment.cutout .*; both are pixels, from 0"):
+    with pytest.raises(
+        ValueError, match=r"augment.pad is .* and augment.cutout .*; both are pixels, from 0"
+    ):
         augment.make(MEAN, **options)

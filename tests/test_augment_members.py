@@ -37,7 +37,9 @@ def test_a_member_keeps_shape_type_and_range_and_takes_each_image_by_its_key(nam
         np.testing.assert_array_equal(one, made[number])
     for dtype in (jnp.bfloat16, jnp.float64):
         shape = jax.ShapeDtypeStruct(SHAPE, dtype)
-        assert jax.eval_shape(member, jax.eval_shape(lambda: jax.random.key(0)), shape).dtype == dtype
+        assert (
+            jax.eval_shape(member, jax.eval_shape(lambda: jax.random.key(0)), shape).dtype == dtype
+        )
 
 
 def test_members_come_between_flip_and_cutout_and_leave_the_bits_of_these():
@@ -61,12 +63,18 @@ def test_members_come_between_flip_and_cutout_and_leave_the_bits_of_these():
 
 def test_members_have_keys_of_their_own():
     def writes(row):
-        return lambda key, image: image.at[row, :2, 0].set(jax.random.key_data(key).astype(image.dtype))
+        return lambda key, image: image.at[row, :2, 0].set(
+            jax.random.key_data(key).astype(image.dtype)
+        )
 
     keys = jax.random.split(jax.random.key(0), 1)
-    image = jax.jit(base.make(MEAN, [writes(0), writes(1)]))(keys, jnp.zeros((1, *SHAPE), jnp.float64))
+    image = jax.jit(base.make(MEAN, [writes(0), writes(1)]))(
+        keys, jnp.zeros((1, *SHAPE), jnp.float64)
+    )
     used = {tuple(np.asarray(image)[0, row, :2, 0].astype(np.uint32).tolist()) for row in (0, 1)}
-    used |= {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in jax.random.split(keys[0], 3)}
+    used |= {
+        tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in jax.random.split(keys[0], 3)
+    }
     assert len(used) == 5
 
 
@@ -80,7 +88,9 @@ def test_random_erasing_erases_one_rectangle_of_the_mean_colour():
         box = np.zeros(SHAPE[:2], bool)
         box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
         np.testing.assert_array_equal(where, box)
-        np.testing.assert_allclose(image[where], np.broadcast_to(MEAN, image[where].shape), rtol=1e-6)
+        np.testing.assert_allclose(
+            image[where], np.broadcast_to(MEAN, image[where].shape), rtol=1e-6
+        )
         assert 0.08 < box.mean() < 0.32
         assert 0.35 < len(rows) / len(columns) < 2.9
 
@@ -94,7 +104,9 @@ def test_random_erasing_reaches_every_pixel_and_none_where_it_does_not_fit():
     np.testing.assert_array_equal(made, images)
 
 
-@pytest.mark.parametrize("options", [{"probability": 1.5}, {"smallest": 0.5, "largest": 0.2}, {"ratio": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"probability": 1.5}, {"smallest": 0.5, "largest": 0.2}, {"ratio": 0.0}]
+)
 def test_random_erasing_refuses(options):
     with pytest.raises(ValueError, match=r"augment\.random_erasing: .*allowed are"):
         plug("augment", "random_erasing").make(base.Pixels(SHAPE, MEAN), **options)

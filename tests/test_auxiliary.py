@@ -29,7 +29,9 @@ def make(name, made=None, **options):
 
 
 def network(*sizes):
-    """Abstract outputs of a network with one stage of maps (height, width, channels) after the other."""
+    """Abstract outputs of a network with one stage of maps (height, width, channels) after the
+    other.
+    """
     stages = tuple(jax.ShapeDtypeStruct((1, B, *size), jnp.float64) for size in sizes)
     return build().outputs._replace(stages=stages)
 
@@ -53,8 +55,12 @@ def convolve(x, kernel, bias, pad, stride):
 
 
 def hint_by_numpy(params, student, teacher, pad, stride, weight):
-    x = convolve(np.maximum(student, 0), params["conv"]["kernel"], params["conv"]["bias"], pad, stride)
-    x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * params["scale"] + params["bias"]
+    x = convolve(
+        np.maximum(student, 0), params["conv"]["kernel"], params["conv"]["bias"], pad, stride
+    )
+    x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * params["scale"] + params[
+        "bias"
+    ]
     errors = ((np.maximum(x, 0) - np.maximum(teacher, 0)) ** 2).mean((1, 2, 3))
     return weight * errors[MASK > 0].mean()
 
@@ -73,7 +79,8 @@ SIZES = {  # of the student's and the teacher's maps, the kernel, the padding, t
 def test_a_hint_is_the_error_of_the_adapted_maps(size):
     mine, theirs, kernel, pad, stride = SIZES[size]
     made = build()._replace(
-        outputs=network((9, 9, 1), mine, mine), teachers=(network((1, 1, 1), theirs), network((3, 3, 1)))
+        outputs=network((9, 9, 1), mine, mine),
+        teachers=(network((1, 1, 1), theirs), network((3, 3, 1))),
     )
     auxiliary = make("hint", made, stage=2, weight=7.0)
     params, state = jax.jit(auxiliary.init)(jax.random.key(0))
@@ -89,10 +96,15 @@ def test_a_hint_is_the_error_of_the_adapted_maps(size):
 
     value, (slope, by_maps) = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, student.stages[1])
     params = jax.tree.map(np.asarray, params)
-    reference = lambda p: hint_by_numpy(p, student.stages[1][0], teacher.stages[1][0], pad, stride, 7.0)  # noqa: E731
+
+    def reference(p):
+        return hint_by_numpy(p, student.stages[1][0], teacher.stages[1][0], pad, stride, 7.0)
+
     np.testing.assert_allclose(value, reference(params), rtol=1e-10)
     way = jax.tree.map(lambda leaf: DRAW.standard_normal(leaf.shape), params)
-    ahead, behind = (reference(jax.tree.map(lambda p, w, h=h: p + h * w, params, way)) for h in (1e-6, -1e-6))
+    ahead, behind = (
+        reference(jax.tree.map(lambda p, w, h=h: p + h * w, params, way)) for h in (1e-6, -1e-6)
+    )
     along = sum(jax.tree.leaves(jax.tree.map(lambda g, w: (g * w).sum(), slope, way)))
     np.testing.assert_allclose(along, (ahead - behind) / 2e-6, rtol=1e-5)
     for leaf in (slope["conv"]["kernel"], slope["scale"], slope["bias"], by_maps):
@@ -111,14 +123,18 @@ def test_maps_that_are_the_teachers_cost_nothing_and_masked_ones_neither():
     made = build()._replace(outputs=network((2, 2, 1)), teachers=(network((2, 2, 1)),))
     auxiliary, maps = make("hint", made, stage=1), DRAW.standard_normal((1, B, 2, 2, 1))
     x = np.maximum(maps, 0)
-    x = np.maximum((x - x.mean()) / np.sqrt(x.var() + 1e-5), 0)  # an adaptor that passes everything on as it is
+    x = np.maximum(
+        (x - x.mean()) / np.sqrt(x.var() + 1e-5), 0
+    )  # an adaptor that passes everything on as it is
     params = {
         "conv": {"kernel": jnp.ones((1, 1, 1, 1)), "bias": jnp.zeros(1)},
         "scale": jnp.ones(1),
         "bias": jnp.zeros(1),
     }
     x[:, MASK == 0] += 5
-    batch = plain_batch([0] * B, mask=jnp.asarray(MASK))._replace(teacher=(Outputs(None, (x,), None),))
+    batch = plain_batch([0] * B, mask=jnp.asarray(MASK))._replace(
+        teacher=(Outputs(None, (x,), None),)
+    )
     loss, state = auxiliary.loss(params, (), batch, Outputs(None, (jnp.asarray(maps),), None), ())
     np.testing.assert_allclose(loss, 0, atol=1e-12)
     assert state == ()
@@ -130,7 +146,9 @@ def test_maps_that_are_the_teachers_cost_nothing_and_masked_ones_neither():
 
 
 def jsd_by_numpy(logits, mask):
-    """Mean over the views of KL(view || clamped mean of the views), mean over the examples that count."""
+    """Mean over the views of KL(view || clamped mean of the views), mean over the examples that
+    count.
+    """
     p = softmax(logits)
     mixture = np.clip(p.mean(0), 1e-7, 1)
     held = p > 0
@@ -149,7 +167,9 @@ def jsd(logits, mask=MASK, **options):
 def test_the_divergence_of_the_views(views, spread):
     logits = spread * DRAW.standard_normal((views, B, 5))
     assert spread == 1 or softmax(logits).mean(0).min() < 1e-7  # the clamp is met
-    np.testing.assert_allclose(jsd(logits, weight=2.5, views=views), 2.5 * jsd_by_numpy(logits, MASK), rtol=1e-10)
+    np.testing.assert_allclose(
+        jsd(logits, weight=2.5, views=views), 2.5 * jsd_by_numpy(logits, MASK), rtol=1e-10
+    )
     changed = logits + 9 * (MASK == 0)[:, None] * DRAW.standard_normal((views, 1, 5))
     assert jsd(changed, views=views) == jsd(logits, views=views)  # masked examples do not count
     np.testing.assert_allclose(jsd(logits[::-1], views=views), jsd(logits, views=views), rtol=1e-12)
@@ -158,7 +178,9 @@ def test_the_divergence_of_the_views(views, spread):
 def test_its_gradient_is_the_slope():
     logits, way = DRAW.standard_normal((2, 3, B, 5))
     along = (jax.jit(jax.grad(jsd))(jnp.asarray(logits)) * way).sum()
-    slope = (jsd_by_numpy(logits + 1e-6 * way, MASK) - jsd_by_numpy(logits - 1e-6 * way, MASK)) / 2e-6
+    slope = (
+        jsd_by_numpy(logits + 1e-6 * way, MASK) - jsd_by_numpy(logits - 1e-6 * way, MASK)
+    ) / 2e-6
     np.testing.assert_allclose(along, 12 * slope, rtol=1e-6)
 
 
@@ -200,10 +222,14 @@ def test_an_auxiliary_takes_a_single_example_and_outputs_without_bound(name):
     def outputs(like, views):
         alike = [jnp.ones((views, 1, *stage.shape[2:])) for stage in like.stages]
         logits = 1e4 * np.eye(5)[np.arange(views) % 5][:, None]
-        return Outputs(jnp.asarray(logits), tuple(alike), jnp.ones((views, 1, *like.embedding.shape[2:])))
+        return Outputs(
+            jnp.asarray(logits), tuple(alike), jnp.ones((views, 1, *like.embedding.shape[2:]))
+        )
 
     views = auxiliary.draws
-    teacher = tuple(outputs(like, views if auxiliary.teacher_views else 1) for like in build().teachers)
+    teacher = tuple(
+        outputs(like, views if auxiliary.teacher_views else 1) for like in build().teachers
+    )
     batch = plain_batch([2])._replace(teacher=teacher)
     look = outputs(build().outputs, views)
     targets = (Target(jnp.asarray(np.eye(5)[[2]])),)
@@ -222,9 +248,27 @@ REFUSED = [
     ("hint", {"stage": 0}, TWO, (TWO,), r"hint\.stage is 0; allowed are 1 to 2"),
     ("hint", {"stage": 3}, TWO, (TWO,), r"hint\.stage is 3; allowed are 1 to 2"),
     ("hint", {"stage": 2}, TWO, (ONE,), r"hint\.stage is 2; allowed are 1 to 1"),
-    ("hint", {}, TWO, (), r"'hint' needs a teacher, but config\.teachers is empty; name a run directory there"),
-    ("hint", {"stage": 1}, ((4, 4, 1),), (((5, 5, 1),),), r"hint\.stage 1: .*\(4, 4\); allowed are .*\(5, 5\)"),
-    ("hint", {"stage": 1}, ((4, 4, 1),), (((2, 5, 1),),), r"hint\.stage 1: .*\(4, 4\); allowed are .*\(2, 5\)"),
+    (
+        "hint",
+        {},
+        TWO,
+        (),
+        r"'hint' needs a teacher, but config\.teachers is empty; name a run directory there",
+    ),
+    (
+        "hint",
+        {"stage": 1},
+        ((4, 4, 1),),
+        (((5, 5, 1),),),
+        r"hint\.stage 1: .*\(4, 4\); allowed are .*\(5, 5\)",
+    ),
+    (
+        "hint",
+        {"stage": 1},
+        ((4, 4, 1),),
+        (((2, 5, 1),),),
+        r"hint\.stage 1: .*\(4, 4\); allowed are .*\(2, 5\)",
+    ),
     ("jsd", {"views": 1}, ONE, (), r"jsd\.views is 1; allowed are whole numbers from 2"),
     ("jsd", {"views": -2}, ONE, (), r"jsd\.views is -2; allowed are whole numbers from 2"),
 ]
@@ -239,5 +283,9 @@ def test_a_wrong_option_is_refused_with_a_sentence(name, options, mine, theirs, 
 
 
 def test_every_auxiliary_that_says_it_raises_is_refused_something():
-    says_so = {n for n in config.plugs("auxiliary") if "Raises ValueError" in plug("auxiliary", n).make.__doc__}
+    says_so = {
+        n
+        for n in config.plugs("auxiliary")
+        if "Raises ValueError" in plug("auxiliary", n).make.__doc__
+    }
     assert says_so == {name for name, *_ in REFUSED}

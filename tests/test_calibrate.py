@@ -26,7 +26,9 @@ def made(way):
 
 
 def drawn(seed=0, count=N, classes=K, factor=2.0, bias=0.7):
-    """Logits f64 of an overconfident model, with labels: softmax(logits / factor - bias of class 0) is the truth."""
+    """Logits f64 of an overconfident model, with labels: softmax(logits / factor - bias of class 0)
+    is the truth.
+    """
     random = np.random.default_rng(seed)
     logits = random.normal(size=(count, classes)) * 3
     shift = bias * (np.arange(classes) == 0)
@@ -39,7 +41,9 @@ def nll(log_p, label):
 
 def slope(logits, label, inverse):
     """The derivative of the NLL in 1/T."""
-    return ((softmax(inverse * logits, axis=1) * logits).sum(1) - logits[np.arange(len(label)), label]).mean()
+    return (
+        (softmax(inverse * logits, axis=1) * logits).sum(1) - logits[np.arange(len(label)), label]
+    ).mean()
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +82,19 @@ def test_order_and_chunks_change_nothing(way, fitted):
     parts = [logits[order[:130]], logits[order[130:]]]
     calibrator = made(way)
     want = calibrator.apply(fitted[str(way)], held)
-    np.testing.assert_allclose(calibrator.apply(calibrator.fit(parts, label[order]), held), want, atol=1e-5)
+    np.testing.assert_allclose(
+        calibrator.apply(calibrator.fit(parts, label[order]), held), want, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", PARAMETRIC)
 def test_a_parametric_fit_lowers_the_nll_where_it_was_fitted(name, fitted):
     logits, label = drawn()
     params = fitted[str((name, {}))]
-    before, after = nll(log_softmax(logits, axis=1), label), nll(made((name, {})).apply(params, logits), label)
+    before, after = (
+        nll(log_softmax(logits, axis=1), label),
+        nll(made((name, {})).apply(params, logits), label),
+    )
     assert after < before - 0.1
     assert params.get("converged", True)
     if name != "temperature":  # a temperature is among what they may choose, penalties aside
@@ -113,7 +122,9 @@ def test_temperature_is_certain_and_follows_the_scale_of_logits(scale):
     logits, label = drawn()
     params = temperature.make().fit(logits * scale, label)
     loss = lambda position: nll(log_softmax(logits / np.exp(position), axis=1), label)  # noqa: E731
-    want = np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-12}).x)
+    want = np.exp(
+        minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-12}).x
+    )
     np.testing.assert_allclose(params["temperature"] / scale, want, rtol=1e-6)
     low, high = params["low"] / scale, params["high"] / scale
     assert 1 < high / low < 1 + 2e-8
@@ -123,17 +134,29 @@ def test_temperature_is_certain_and_follows_the_scale_of_logits(scale):
 def test_temperature_may_depend_on_one_example_in_many():
     logits, label = np.tile([[8.0, 0.0, 0.0, 0.0]], (N, 1)), np.zeros(N, int)
     label[7] = 2
-    params = temperature.make().fit(logits, label)  # 299 of 300 right: 1 / (1 + 3 exp(-8 / T)) = 299 / 300
+    # 299 of 300 right: 1 / (1 + 3 exp(-8 / T)) = 299 / 300
+    params = temperature.make().fit(logits, label)
     np.testing.assert_allclose(params["temperature"], 8 / np.log(3 * 299), rtol=1e-7)
 
 
 @pytest.mark.parametrize(
     ("case", "want"),
-    [("right", 1e-3), ("saturated", 1e-3), ("wrong", 1e3), ("unrelated", 1e3), ("small", 1e-3), ("large", 1e3)],
+    [
+        ("right", 1e-3),
+        ("saturated", 1e-3),
+        ("wrong", 1e3),
+        ("unrelated", 1e3),
+        ("small", 1e-3),
+        ("large", 1e3),
+    ],
 )
 def test_a_temperature_at_a_bound_says_so(case, want):
     logits, label = drawn()
-    label = {"right": logits.argmax(1), "saturated": logits.argmax(1), "wrong": logits.argmin(1)}.get(case, label)
+    label = {
+        "right": logits.argmax(1),
+        "saturated": logits.argmax(1),
+        "wrong": logits.argmin(1),
+    }.get(case, label)
     if case == "unrelated":
         own = np.arange(K) == label[:, None]
         logits = np.where(own, logits.mean(1, keepdims=True, where=~own) - 0.01, logits)
@@ -153,9 +176,13 @@ def test_a_memory_mapped_file_is_read_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "ELEMENTS", N * K)  # 4 chunks, the last of 50 rows
     mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")
     want = temperature.make().fit(logits.astype(np.float32), label)["temperature"]
-    np.testing.assert_allclose(temperature.make().fit(mapped, label)["temperature"], want, rtol=1e-12)
+    np.testing.assert_allclose(
+        temperature.make().fit(mapped, label)["temperature"], want, rtol=1e-12
+    )
     loss = lambda position: nll(log_softmax(logits / np.exp(position), axis=1), label)  # noqa: E731
-    np.testing.assert_allclose(want, np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x), rtol=1e-4)
+    np.testing.assert_allclose(
+        want, np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x), rtol=1e-4
+    )
 
 
 def test_vector_scaling_ends_where_its_gradient_is_zero(fitted):
@@ -163,7 +190,9 @@ def test_vector_scaling_ends_where_its_gradient_is_zero(fitted):
     params = fitted["('vector', {})"]
     scale, bias = params["scale"], params["bias"]
     residual = softmax(logits * scale + bias, axis=1) - np.eye(K)[label]
-    np.testing.assert_allclose((residual * logits).mean(0) + 1e-4 * 2 * (scale - 1) / K, 0, atol=1e-6)
+    np.testing.assert_allclose(
+        (residual * logits).mean(0) + 1e-4 * 2 * (scale - 1) / K, 0, atol=1e-6
+    )
     np.testing.assert_allclose(residual.mean(0) + 1e-4 * 2 * bias / K, 0, atol=1e-6)
     assert bias[0] < bias[1:].min() - 0.3  # what the labels were drawn with
 
@@ -217,14 +246,22 @@ def test_histogram_gives_the_frequencies_of_its_bins(spacing):
     want = np.zeros((N, K))
     for k in range(K):
         column = np.sort(probs[:, k])
-        inner = [0.2, 0.4, 0.6, 0.8] if spacing == "width" else np.quantile(column, [0.2, 0.4, 0.6, 0.8])
+        inner = (
+            [0.2, 0.4, 0.6, 0.8]
+            if spacing == "width"
+            else np.quantile(column, [0.2, 0.4, 0.6, 0.8])
+        )
         ends = np.array([-1, *inner, 2])
         for low, high in pairwise(ends):
             member = (low < probs[:, k]) & (probs[:, k] <= high)
             assert spacing == "width" or member.sum() == N / 5
-            want[(low < held_probs[:, k]) & (held_probs[:, k] <= high), k] = (label[member] == k).mean()
+            want[(low < held_probs[:, k]) & (held_probs[:, k] <= high), k] = (
+                label[member] == k
+            ).mean()
     want = np.maximum(want, 1e-7)
-    np.testing.assert_allclose(np.exp(calibrator.apply(params, held)), want / want.sum(1, keepdims=True), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.exp(calibrator.apply(params, held)), want / want.sum(1, keepdims=True), rtol=1e-12
+    )
 
 
 def test_an_edge_belongs_to_the_bin_below_and_an_empty_bin_gives_its_middle():
@@ -232,7 +269,9 @@ def test_an_edge_belongs_to_the_bin_below_and_an_empty_bin_gives_its_middle():
     logits = np.log([[0.5, 0.5], [0.5, 0.5], [0.4, 0.6]])
     logits[:2] = 0  # softmax is 0.5 exactly
     params = calibrator.fit(logits, np.array([0, 1, 1]))
-    np.testing.assert_array_equal(params["frequency"], [[0.125, 1 / 3, 0.625, 0.875], [0.125, 0.5, 1.0, 0.875]])
+    np.testing.assert_array_equal(
+        params["frequency"], [[0.125, 1 / 3, 0.625, 0.875], [0.125, 0.5, 1.0, 0.875]]
+    )
 
 
 def test_isotonic_one_vs_rest_is_that_of_scikit_learn(fitted):
@@ -240,7 +279,9 @@ def test_isotonic_one_vs_rest_is_that_of_scikit_learn(fitted):
     held, _ = drawn(1)
     probs, held_probs = softmax(logits, axis=1), softmax(held, axis=1)
     columns = [
-        IsotonicRegression(out_of_bounds="clip").fit(probs[:, k], label == k).predict(held_probs[:, k])
+        IsotonicRegression(out_of_bounds="clip")
+        .fit(probs[:, k], label == k)
+        .predict(held_probs[:, k])
         for k in range(K)
     ]
     want = np.maximum(np.stack(columns, 1), 1e-7)
@@ -310,7 +351,8 @@ def test_what_is_not_logits_and_labels_is_refused_in_a_sentence(case):
 def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
     with pytest.raises(ValueError, match="NaN"):
         made(way).apply(fitted[str(way)], np.full((2, K), np.nan))
-    if way != ("isotonic", {"which": "top_label"}) and way[0] != "temperature":  # these know no number of classes
+    # these know no number of classes
+    if way != ("isotonic", {"which": "top_label"}) and way[0] != "temperature":
         with pytest.raises(ValueError, match="5 classes; allowed are 4"):
             made(way).apply(fitted[str(way)], np.zeros((2, 5)))
 
@@ -325,13 +367,17 @@ def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
 )  # fmt: skip
 def test_an_option_out_of_range_is_refused_by_its_name(make, options):
     method = make.__module__.rsplit(".", 1)[1]
-    with pytest.raises(ValueError, match=rf"calibrate\.{method}\.{next(iter(options))} is .*; allowed are"):
+    with pytest.raises(
+        ValueError, match=rf"calibrate\.{method}\.{next(iter(options))} is .*; allowed are"
+    ):
         make(**options)
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "foreign", "list", "number", "version", "binary"])
 def test_a_damaged_or_foreign_file_is_refused(harm, tmp_path):
-    path = base.save(tmp_path / "t.json", "temperature", {}, {"temperature": 1.25, "knots": np.arange(3.0)})
+    path = base.save(
+        tmp_path / "t.json", "temperature", {}, {"temperature": 1.25, "knots": np.arange(3.0)}
+    )
     text = path.read_text()
     content = json.loads(text)
     path.write_bytes(

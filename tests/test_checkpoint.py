@@ -26,19 +26,27 @@ def state(step):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Checkpoints of steps 10, 15 and 17, out of 17 steps with saves at multiples of 5 and a forced one at the end."""
+    """Checkpoints of steps 10, 15 and 17, out of 17 steps with saves at multiples of 5 and a forced
+    one at the end.
+    """
     checkpoints = Checkpoints(tmp_path, every_steps=EVERY, keep=3)
     for step in range(1, 18):
         checkpoints.save(step, state(step), {"step": step}, force=step == 17)
     checkpoints.close()
     assert checkpoints.steps() == [10, 15, 17]
-    assert sorted(path.name for path in tmp_path.glob("*.sha256")) == ["10.sha256", "15.sha256", "17.sha256"]
+    assert sorted(path.name for path in tmp_path.glob("*.sha256")) == [
+        "10.sha256",
+        "15.sha256",
+        "17.sha256",
+    ]
     return tmp_path
 
 
 def restored(folder):
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])),
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        ),
         jax.eval_shape(lambda: state(0)),
     )
     warnings, checkpoints = [], Checkpoints(folder, every_steps=EVERY, keep=3)
@@ -48,7 +56,10 @@ def restored(folder):
 
 
 def largest(folder, step):
-    return max((path for path in (folder / str(step)).rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    return max(
+        (path for path in (folder / str(step)).rglob("*") if path.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
 
 
 def truncate(path):
@@ -96,7 +107,10 @@ def test_with_none_left_nothing_is_overwritten(folder):
     for step in (10, 15, 17):
         flip(largest(folder, step))
     for _ in range(2):  # the second time, all have been set aside
-        with pytest.raises(ValueError, match=r"has no whole checkpoint, only .*damaged-10.*damaged-17; to begin anew"):
+        with pytest.raises(
+            ValueError,
+            match=r"has no whole checkpoint, only .*damaged-10.*damaged-17; to begin anew",
+        ):
             restored(folder)
 
 
@@ -126,7 +140,9 @@ def test_one_without_checksums_that_cannot_be_read_is_named_too(folder):
 
 
 @pytest.mark.parametrize("part", ["notes", "state"])
-def test_one_whose_checksums_match_is_not_set_aside_whatever_its_reader_says(folder, monkeypatch, part):
+def test_one_whose_checksums_match_is_not_set_aside_whatever_its_reader_says(
+    folder, monkeypatch, part
+):
     read = ocp.CheckpointManager.restore
 
     def fails(manager, step, args):
@@ -150,15 +166,20 @@ def test_one_whose_files_cannot_be_read_at_the_moment_is_not_set_aside(folder, m
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "sha256", fails)
-        with pytest.raises(OSError, match=r"17 cannot be read .*error.*; the checkpoints are left as they are"):
+        with pytest.raises(
+            OSError, match=r"17 cannot be read .*error.*; the checkpoints are left as they are"
+        ):
             restored(folder)
     assert restored(folder)[0][1] == {"step": 17}
 
 
 def test_what_another_process_cannot_read_is_raised_here_too(folder, monkeypatch):
-    words = iter([None, None, "cannot be read (RuntimeError)"])  # no file is unreadable, none damaged, but then
+    # no file is unreadable, none damaged, but then
+    words = iter([None, None, "cannot be read (RuntimeError)"])
     monkeypatch.setattr(checkpoint, "_first", lambda fault: fault or next(words))
-    with pytest.raises(OSError, match=r"17 cannot be read \(RuntimeError\), though its files are whole"):
+    with pytest.raises(
+        OSError, match=r"17 cannot be read \(RuntimeError\), though its files are whole"
+    ):
         restored(folder)
     assert not list(folder.glob("damaged-*"))
 
@@ -169,9 +190,13 @@ def test_one_that_was_never_completed_is_not_seen(folder):
 
 
 def test_another_model_is_refused_by_the_leaf_that_differs(folder):
-    abstract = jax.eval_shape(lambda: state(0) | {"labels": {"rows": jnp.zeros((6, 4), jnp.float16)}})
+    abstract = jax.eval_shape(
+        lambda: state(0) | {"labels": {"rows": jnp.zeros((6, 4), jnp.float16)}}
+    )
     checkpoints = Checkpoints(folder, every_steps=EVERY, keep=3)
-    with pytest.raises(ValueError, match=r"labels/rows is float16\[6, 3\] there and float16\[6, 4\] in this config"):
+    with pytest.raises(
+        ValueError, match=r"labels/rows is float16\[6, 3\] there and float16\[6, 4\] in this config"
+    ):
         checkpoints.restore(abstract, print)
     checkpoints.close()
     assert (folder / "17").is_dir()

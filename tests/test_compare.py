@@ -33,7 +33,12 @@ def make(path, seed=0, labels="hard", strength=1.0, temperature=2.0, **fields):
     c.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     files.write(path / run.CONFIG, config.to_json(c))
     files.write_json(path / run.SUMMARY, {})
-    files.write_npz(path / "predictions/test.npz", logits=logits(seed, strength), label=LABEL, index=np.arange(N))
+    files.write_npz(
+        path / "predictions/test.npz",
+        logits=logits(seed, strength),
+        label=LABEL,
+        index=np.arange(N),
+    )
     if temperature:
         params = {"temperature": temperature, "at_bound": labels == "online" and seed == 1}
         calibrators.save(path / run.CALIBRATION, "temperature", {}, params)
@@ -64,7 +69,8 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
     assert "labels=online: in 1 of 3 runs T is a bound" in printed
     for state, temperature in (("raw", 1.0), ("scaled", 2.0)):
         hard, online = (
-            np.array([figures(seed, strength, temperature) for seed in range(3)]) for strength in (1.0, 1.6)
+            np.array([figures(seed, strength, temperature) for seed in range(3)])
+            for strength in (1.0, 1.6)
         )
         for place, name in enumerate(("accuracy", "nll")):
             if name not in FIGURES[state]:
@@ -78,7 +84,9 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
             half = stats.t.ppf(0.975, 2) * apart.std(ddof=1) / np.sqrt(3)
             assert difference[state][name]["mean"] == pytest.approx(apart.mean(), rel=1e-4)
             np.testing.assert_allclose(
-                difference[state][name]["seeds"], [apart.mean() - half, apart.mean() + half], rtol=1e-3
+                difference[state][name]["seeds"],
+                [apart.mean() - half, apart.mean() + half],
+                rtol=1e-3,
             )
             low, high = difference[state][name]["images"]
             assert low < apart.mean() < high
@@ -92,7 +100,9 @@ def test_the_same_numbers_stand_in_csv_markdown_and_latex(six, tmp_path):
     made = compare.compare(runs.groups([runs.read(path) for path in six]))
     rows = list(csv.DictReader(as_csv(figure_tables.comparison_numbers(made)).splitlines()))
     assert len(rows) == 2 * (4 + 3) + (4 + 3)
-    (row,) = [r for r in rows if (r["what"], r["state"], r["figure"]) == ("difference", "raw", "nll")]
+    (row,) = [
+        r for r in rows if (r["what"], r["state"], r["figure"]) == ("difference", "raw", "nll")
+    ]
     assert float(row["mean"]) == made["differences"][0]["raw"]["nll"]["mean"]
     assert float(row["seeds_low"]) < float(row["mean"]) < float(row["seeds_high"])
     cell = figure_tables.comparison(made)[0].rows()[0][2]
@@ -126,9 +136,15 @@ def test_one_seed_has_no_interval_over_seeds(tmp_path):
 
 def test_other_seeds_are_compared_as_independent_ones(tmp_path):
     groups = {"hard": range(3), "online": range(5, 9)}
-    paths = [make(tmp_path / f"{n}{s}", s, n, 1 + s / 10) for n, seeds in groups.items() for s in seeds]
-    found = compare.compare(runs.groups([runs.read(path) for path in paths]))["differences"][0]["raw"]["nll"]
-    one, other = ([figures(s, 1 + s / 10)[1] for s in seeds] for seeds in (groups["online"], groups["hard"]))
+    paths = [
+        make(tmp_path / f"{n}{s}", s, n, 1 + s / 10) for n, seeds in groups.items() for s in seeds
+    ]
+    found = compare.compare(runs.groups([runs.read(path) for path in paths]))["differences"][0][
+        "raw"
+    ]["nll"]
+    one, other = (
+        [figures(s, 1 + s / 10)[1] for s in seeds] for seeds in (groups["online"], groups["hard"])
+    )
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     np.testing.assert_allclose(found["seeds"], expected, rtol=1e-4)
     low, high = found["images"]  # of the difference of the means over all runs of each
@@ -139,7 +155,9 @@ def test_other_seeds_are_compared_as_independent_ones(tmp_path):
 def test_teachers_of_another_seed_leave_runs_in_one_group(tmp_path):
     teachers = [make(tmp_path / f"t{seed}", seed) for seed in range(2)]
     other = make(tmp_path / "other", 7, train__epochs=3.0)
-    students = [make(tmp_path / f"s{s}", s, "teacher", teachers=(str(teachers[s]),)) for s in range(2)]
+    students = [
+        make(tmp_path / f"s{s}", s, "teacher", teachers=(str(teachers[s]),)) for s in range(2)
+    ]
     odd = make(tmp_path / "s3", 2, "teacher", teachers=(str(other),))
     found = runs.groups([runs.read(path) for path in (*students, odd)])
     assert [len(group.runs) for group in found] == [2, 1]
@@ -155,7 +173,9 @@ def test_runs_that_cannot_be_compared_are_named_and_nothing_is_written(tmp_path,
     elif kind == "twice":
         paths[1] = make(tmp_path / "b", 0)
     elif kind == "images":
-        files.write_npz(paths[1] / "predictions/test.npz", logits=logits(1, 1.0)[:50], label=LABEL[:50])
+        files.write_npz(
+            paths[1] / "predictions/test.npz", logits=logits(1, 1.0)[:50], label=LABEL[:50]
+        )
     elif kind == "baseline":
         more = ["--baseline", str(tmp_path / "c")]
     else:

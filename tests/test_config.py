@@ -27,9 +27,14 @@ def test_every_factory_takes_every_option_of_its_block():
         for name in config.plugs(folder):
             factory = importlib.import_module(f"ldl_jax.{folder}.{name}").make
             options = {
-                n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY
+                n: p.default
+                for n, p in inspect.signature(factory).parameters.items()
+                if p.kind is p.KEYWORD_ONLY
             }
-            assert config.default()[section].get(name, ConfigDict()).to_dict() == options, (folder, name)
+            assert config.default()[section].get(name, ConfigDict()).to_dict() == options, (
+                folder,
+                name,
+            )
 
 
 def test_a_config_survives_its_json():
@@ -69,15 +74,21 @@ def test_every_config_builds_and_its_step_has_shapes(path):
     shapes.check(config.read(path))
     assert path.read_text().startswith('"""')
     assert f"--config=configs/{path.name}" in path.read_text()
-    assert "easured" in path.read_text() or "accuracy" in path.read_text()  # what was measured, or that nothing was
+    # what was measured, or that nothing was
+    assert "easured" in path.read_text() or "accuracy" in path.read_text()
 
 
 def test_a_config_takes_the_schedules_it_lists_and_no_other():
     file = CONFIGS[0].parent / "cifar100_online.py"
     assert config.read(file).train.epochs == 240.0
     long = config.read(f"{file}:long")
-    assert (long.train.epochs, tuple(long.optimizer.boundaries)) == (350.0, (150.0, 200.0, 250.0, 300.0))
-    with pytest.raises(ValueError, match=r"is no config: its argument is '100'; allowed are short, long, 300$"):
+    assert (long.train.epochs, tuple(long.optimizer.boundaries)) == (
+        350.0,
+        (150.0, 200.0, 250.0, 300.0),
+    )
+    with pytest.raises(
+        ValueError, match=r"is no config: its argument is '100'; allowed are short, long, 300$"
+    ):
         config.read(f"{file}:100")
     with pytest.raises(ValueError, match=r"is no config: .*takes 0 positional arguments"):
         config.read(f"{CONFIGS[0].parent / 'digits_online.py'}:long")

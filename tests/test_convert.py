@@ -1,6 +1,8 @@
-"""Weights from PyTorch and back: twins of every family predict and learn the same, and misfits are told in a sentence.
+"""Weights from PyTorch and back: twins of every family predict and learn the same, and misfits are
+told in a sentence.
 
-The numbers are PyTorch's, written by tests/vectors/make_networks.py; nothing here but the last test needs PyTorch.
+The numbers are PyTorch's, written by tests/vectors/make_networks.py; nothing here but the last test
+needs PyTorch.
 """
 
 import json
@@ -28,9 +30,17 @@ BASIC, BOTTLENECK = {"depth": 10, "width": 4}, {"depth": 14, "width": 2}
 TWINS = {  # name -> (model, its options, whose names)
     "cifar_resnet": ("cifar_resnet", {"depth": 8, "width": 4}, "torchvision"),
     "resnet_cifar": ("resnet", BASIC, "kuangliu"),
-    "resnet_imagenet": ("resnet", BOTTLENECK | {"stem": "imagenet", "width_factor": 2}, "torchvision"),
+    "resnet_imagenet": (
+        "resnet",
+        BOTTLENECK | {"stem": "imagenet", "width_factor": 2},
+        "torchvision",
+    ),
     "preact_pskd": ("resnet", BASIC | {"preact": True}, "kuangliu"),
-    "preact_bottleneck": ("resnet", BOTTLENECK | {"preact": True, "stem_norm": False, "final_norm": True}, "kuangliu"),
+    "preact_bottleneck": (
+        "resnet",
+        BOTTLENECK | {"preact": True, "stem_norm": False, "final_norm": True},
+        "kuangliu",
+    ),
     "wide_resnet": ("wide_resnet", {"depth": 10, "widen": 1}, "torchvision"),
 }
 
@@ -52,7 +62,10 @@ def vectors():
 def state_of(name):
     """A twin's state_dict, in float64 but for the counts of batches."""
     weights = vectors()[name]["weights"]
-    return {key: value.astype(np.int64 if "tracked" in key else np.float64) for key, value in weights.items()}
+    return {
+        key: value.astype(np.int64 if "tracked" in key else np.float64)
+        for key, value in weights.items()
+    }
 
 
 def images_of(name):
@@ -76,7 +89,9 @@ def imported(folder, name, dtype="float64", **changes):
     """The run directory of a twin."""
     path = files.write_npz(folder / f"{name}.npz", **(state_of(name) | changes))
     shape = images_of(name).shape[1:]
-    return convert.import_run(path, config_of(name, dtype), folder / f"{name}-run", classes=5, shape=shape)
+    return convert.import_run(
+        path, config_of(name, dtype), folder / f"{name}-run", classes=5, shape=shape
+    )
 
 
 # Of these a step takes seconds to compile.
@@ -105,7 +120,9 @@ def test_an_imported_network_predicts_as_pytorch_does(twin):
     np.testing.assert_allclose(found[1], expected["train_logits"], atol=1e-11)
     assert len(found[2]) == len(expected["stages"])
     for number, stage in enumerate(found[2]):
-        np.testing.assert_allclose(stage.mean((0, 1, 2)), expected["stages"][str(number)], atol=1e-11)
+        np.testing.assert_allclose(
+            stage.mean((0, 1, 2)), expected["stages"][str(number)], atol=1e-11
+        )
 
 
 @pytest.mark.parametrize("name", slow_but([], TWINS, ("cifar_resnet", *SLOW)))
@@ -114,7 +131,9 @@ def test_five_steps_from_imported_weights_lose_what_pytorch_s_lose(name, tmp_pat
     data = check_split("twin", images_of(name), vectors()["labels"], 5)
     dataset = Dataset(data, data, tuple("abcde"), spec["mean"], spec["std"])
     recipe = build.make_recipe(config_of(name), spec, [], dataset, data.num_examples)
-    recipe = recipe._replace(build=recipe.build._replace(init=lambda key: jax.tree.map(jnp.asarray, variables)))
+    recipe = recipe._replace(
+        build=recipe.build._replace(init=lambda key: jax.tree.map(jnp.asarray, variables))
+    )
     state = steps.init_state(recipe, jax.random.key(0))
     resident = {"key": jax.random.key(0), "images": data.images, "labels": data.labels}
     step, losses = jax.jit(steps.make_train_step(recipe)), []
@@ -136,7 +155,9 @@ def test_an_export_is_the_state_dict_that_was_imported(twin, tmp_path):
 def test_an_export_has_one_set_of_names_or_the_other(twin, tmp_path):
     _, workdir = twin
     variables = load_weights(workdir)[1]
-    ours, theirs = (convert.to_state_dict(variables, names) for names in ("torchvision", "kuangliu"))
+    ours, theirs = (
+        convert.to_state_dict(variables, names) for names in ("torchvision", "kuangliu")
+    )
     assert not {part for key in ours for part in key.split(".")} & {"shortcut", "linear"}
     assert not {part for key in theirs for part in key.split(".")} & {"downsample", "fc"}
     assert len(ours) == len(theirs)
@@ -146,7 +167,9 @@ def test_a_float32_run_keeps_float32_bits(tmp_path):
     state = {key: value.astype(np.float32) for key, value in state_of("cifar_resnet").items()}
     path = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(state, path)
-    workdir = convert.import_run(path, config_of("cifar_resnet", "float32"), tmp_path / "run", 5, (16, 16, 3))
+    workdir = convert.import_run(
+        path, config_of("cifar_resnet", "float32"), tmp_path / "run", 5, (16, 16, 3)
+    )
     found = safetensors.numpy.load_file(convert.export_run(workdir, tmp_path / "back.safetensors"))
     for key, value in found.items():
         np.testing.assert_array_equal(value, state[key], key, strict=True)
@@ -155,7 +178,10 @@ def test_a_float32_run_keeps_float32_bits(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
 def test_halves_are_widened(dtype):
     state = {"fc.weight": np.ones((2, 3), dtype), "fc.bias": np.full(2, 0.5, dtype)}
-    layer = {"kernel": jax.ShapeDtypeStruct((3, 2), np.float32), "bias": jax.ShapeDtypeStruct((2,), np.float32)}
+    layer = {
+        "kernel": jax.ShapeDtypeStruct((3, 2), np.float32),
+        "bias": jax.ShapeDtypeStruct((2,), np.float32),
+    }
     found = convert.from_state_dict(state, {"params": {"fc": layer}}, "weights")["params"]["fc"]
     np.testing.assert_array_equal(found["kernel"], np.ones((3, 2), np.float32), strict=True)
     np.testing.assert_array_equal(found["bias"], np.full(2, 0.5, np.float32), strict=True)
@@ -164,7 +190,9 @@ def test_halves_are_widened(dtype):
 @pytest.mark.parametrize("prefix", ["module.", "state_dict/module.", "model.", "state_dict/"])
 def test_a_wrapped_state_dict_is_unwrapped(prefix):
     state = state_of("resnet_cifar")
-    wrapped = {prefix + key: value for key, value in state.items()} | ({"epoch": np.ones(())} if "/" in prefix else {})
+    wrapped = {prefix + key: value for key, value in state.items()} | (
+        {"epoch": np.ones(())} if "/" in prefix else {}
+    )
     assert convert.plain(wrapped).keys() == convert.plain(state).keys()
     assert "layer2.0.downsample.1.running_var" in convert.plain(wrapped)
 
@@ -174,10 +202,19 @@ def without(state, *names):
 
 
 MISFITS = {
-    "another shape": (lambda s: s | {"fc.weight": s["fc.weight"][:4]}, r"fc.weight is \[4, 16\], needed is \[5, 16\]"),
+    "another shape": (
+        lambda s: s | {"fc.weight": s["fc.weight"][:4]},
+        r"fc.weight is \[4, 16\], needed is \[5, 16\]",
+    ),
     "missing": (lambda s: without(s, "bn1.bias"), r"bn1.bias \[4\] is missing"),
-    "unknown": (lambda s: s | {"layer1.0.conv3.weight": np.ones((1, 2))}, r"layer1.0.conv3.weight \[1, 2\] is not in"),
-    "whole numbers": (lambda s: s | {"fc.bias": np.arange(5)}, "fc.bias is int64, needed are floating-point numbers"),
+    "unknown": (
+        lambda s: s | {"layer1.0.conv3.weight": np.ones((1, 2))},
+        r"layer1.0.conv3.weight \[1, 2\] is not in",
+    ),
+    "whole numbers": (
+        lambda s: s | {"fc.bias": np.arange(5)},
+        "fc.bias is int64, needed are floating-point numbers",
+    ),
     "nothing": (lambda s: {}, r"is missing; .* is missing; .* is missing; and \d+ more$"),
 }
 
@@ -186,7 +223,9 @@ MISFITS = {
 def test_a_state_dict_that_does_not_fit_is_told_by_its_first_differences(tmp_path, case):
     change, sentence = MISFITS[case]
     path = files.write_npz(tmp_path / "weights.npz", **change(state_of("cifar_resnet")))
-    with pytest.raises(ValueError, match=f"{path} does not fit the network of the config: .*{sentence}") as caught:
+    with pytest.raises(
+        ValueError, match=f"{path} does not fit the network of the config: .*{sentence}"
+    ) as caught:
         convert.import_run(path, config_of("cifar_resnet"), tmp_path / "run", 5, (16, 16, 3))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -199,9 +238,16 @@ def command(*argv):
 
 @pytest.fixture
 def own(tmp_path):
-    """(arguments, folder): a config of a twin on an .npz of images, and the twin's weights, all as files."""
+    """(arguments, folder): a config of a twin on an .npz of images, and the twin's weights, all as
+    files.
+    """
     images, labels = images_of("cifar_resnet"), vectors()["labels"]
-    data = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    data = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images,
+        "test_labels": labels,
+    }
     np.savez(tmp_path / "data.npz", **data, classes=np.array(list("abcde")))
     np.savez(tmp_path / "weights.npz", **state_of("cifar_resnet"))
     (tmp_path / "twin.py").write_text(
@@ -210,7 +256,11 @@ def own(tmp_path):
         "  c.model.cifar_resnet.depth, c.model.cifar_resnet.width = 8, 4\n  return c\n"
     )
     mean, std = (tuple(vectors()[name].tolist()) for name in ("mean", "std"))
-    argv = [f"--config={tmp_path / 'twin.py'}", f"--config.model.mean={mean}", f"--config.model.std={std}"]
+    argv = [
+        f"--config={tmp_path / 'twin.py'}",
+        f"--config.model.mean={mean}",
+        f"--config.model.std={std}",
+    ]
     return argv, tmp_path
 
 
@@ -238,7 +288,10 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     draw, there = np.random.default_rng(0), f"--workdir={folder / 'run'}"
     state = {"bn.weight": 8, "bn.bias": 8, "bn.running_mean": 8, "bn.running_var": 8, "fc.bias": 5}
     state = {name: draw.random(size) + 0.5 for name, size in state.items()}
-    state |= {"conv.weight": draw.standard_normal((8, 3, 3, 3)), "fc.weight": draw.standard_normal((5, 8))}
+    state |= {
+        "conv.weight": draw.standard_normal((8, 3, 3, 3)),
+        "fc.weight": draw.standard_normal((5, 8)),
+    }
     np.savez(folder / "tiny.npz", **state)
     argv = [*argv, "--config.model.name=tests.tiny"]
     assert command("import", folder / "tiny.npz", *argv, there) == 0
@@ -246,25 +299,38 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     assert main([*argv, there, "--mode=eval"]) == 0
     assert "accuracy %" in capsys.readouterr().out
     assert main([*argv, there]) == 2
-    assert "holds imported weights; allowed for training is another directory" in capsys.readouterr().err
+    assert (
+        "holds imported weights; allowed for training is another directory"
+        in capsys.readouterr().err
+    )
     apply, variables = ldl_jax.load(folder / "run")
     with np.load(folder / "run" / "predictions" / "test.npz") as file:
         images = images_of("cifar_resnet")[file["index"]]
         np.testing.assert_allclose(file["logits"], apply(variables, images).logits, atol=1e-4)
-    assert load_weights(folder / "run")[2] == digest  # a student that was begun with this teacher goes on
+    # a student that was begun with this teacher goes on
+    assert load_weights(folder / "run")[2] == digest
 
 
 def test_imported_weights_are_compared_with_the_data_that_they_are_measured_on(own):
     argv, folder = own
     assert command("import", folder / "weights.npz", *argv, f"--workdir={folder / 'run'}") == 0
     words = [*argv, f"--workdir={folder / 'none'}", "--classes=5", "--shape=16,16,3"]
-    assert command("import", folder / "weights.npz", *words) == 0  # of a data set that is not on this disk
+    # of a data set that is not on this disk
+    assert command("import", folder / "weights.npz", *words) == 0
     spec = json.loads((folder / "run" / "network.json").read_text())
     del spec["imported"]
-    for name in ("run", "none"):  # how many images there are to train on, and what was read, is nothing to them
+    # how many images there are to train on, and what was read, is nothing to them
+    for name in ("run", "none"):
         run.check_data(folder / name, spec | {"num_examples": 7}, {"data.root = there": "0" * 64})
-        for field, other in (("mean", [0.5, 0.5, 0.5]), ("std", [1, 1, 1]), ("shape", [8, 8, 3]), ("num_classes", 6)):
-            with pytest.raises(ValueError, match=f"{name} was imported for other data: {field} was "):
+        for field, other in (
+            ("mean", [0.5, 0.5, 0.5]),
+            ("std", [1, 1, 1]),
+            ("shape", [8, 8, 3]),
+            ("num_classes", 6),
+        ):
+            with pytest.raises(
+                ValueError, match=f"{name} was imported for other data: {field} was "
+            ):
                 run.check_data(folder / name, spec | {field: other}, {})
     run.check_data(folder / "none", spec | {"classes": list("edcba")}, {})
     with pytest.raises(ValueError, match="run was imported for other data: classes was "):
@@ -296,10 +362,13 @@ def test_files_that_are_no_state_dict(own, capsys):
     (folder / "broken.safetensors").write_bytes(b"\x07" * 40)
     np.savez(folder / "objects.npz", fc=np.array([{}], dtype=object))
     for name in ("broken.npz", "broken.safetensors", "objects.npz", "none.npz", "none.safetensors"):
-        assert f"{folder / name}: cannot be read as a state_dict" in refused(capsys, "import", folder / name, *argv)
+        assert f"{folder / name}: cannot be read as a state_dict" in refused(
+            capsys, "import", folder / name, *argv
+        )
     said = refused(capsys, "import", folder / "weights.pth", *argv)
     assert (
-        "weights.pth is neither .safetensors nor .npz; in PyTorch, write one with safetensors.torch.save_file" in said
+        "weights.pth is neither .safetensors nor .npz; in PyTorch, write one with safetensors.torch.save_file"
+        in said
     )
     assert not (folder / "run").exists()
 
@@ -312,15 +381,29 @@ def test_command_lines_that_are_not_understood(own, capsys):
     assert "'convert x' is not understood" in refused(capsys, "convert", "x")
     assert "--config is missing; import needs both" in refused(capsys, "import", weights, there)
     assert "--workdir is missing; import needs both" in refused(capsys, "import", weights, *argv)
-    assert "config.model has no field 'nam'" in refused(capsys, "import", weights, *argv, "--config.model.nam=x")
-    for shape, sentence in (("9", "--shape [9]"), ("a,b,c", "--shape is 'a,b,c'"), ("0,1,3", "--shape [0, 1, 3]")):
+    assert "config.model has no field 'nam'" in refused(
+        capsys, "import", weights, *argv, "--config.model.nam=x"
+    )
+    for shape, sentence in (
+        ("9", "--shape [9]"),
+        ("a,b,c", "--shape is 'a,b,c'"),
+        ("0,1,3", "--shape [0, 1, 3]"),
+    ):
         said = refused(capsys, "import", weights, *argv, there, "--classes=5", f"--shape={shape}")
         assert sentence in said
-    assert "--classes and --shape come together" in refused(capsys, "import", weights, *argv, there, "--classes=5")
+    assert "--classes and --shape come together" in refused(
+        capsys, "import", weights, *argv, there, "--classes=5"
+    )
     plain = [argv[0], there, "--classes=5", "--shape=16,16,3"]
-    assert "config.model.mean and config.model.std are needed" in refused(capsys, "import", weights, *plain)
-    assert "is no run directory" in refused(capsys, "export", folder / "none", folder / "x.safetensors")
-    assert "x.pth does not end in .safetensors" in refused(capsys, "export", folder / "none", folder / "x.pth")
+    assert "config.model.mean and config.model.std are needed" in refused(
+        capsys, "import", weights, *plain
+    )
+    assert "is no run directory" in refused(
+        capsys, "export", folder / "none", folder / "x.safetensors"
+    )
+    assert "x.pth does not end in .safetensors" in refused(
+        capsys, "export", folder / "none", folder / "x.pth"
+    )
     assert command("--help") == 0
     assert "--names=kuangliu" in capsys.readouterr().out
 
@@ -331,11 +414,15 @@ def test_pytorch_loads_an_export_strictly_and_predicts_the_same(name, tmp_path):
     from safetensors.torch import load_file
     from vectors import make_networks
 
-    path = convert.export_run(imported(tmp_path, name), tmp_path / "back.safetensors", TWINS[name][2])
+    path = convert.export_run(
+        imported(tmp_path, name), tmp_path / "back.safetensors", TWINS[name][2]
+    )
     side, make = make_networks.TWINS[name]
     module = make().double().eval()
     module.load_state_dict(load_file(path), strict=True)
-    x = ((vectors()["images"][:, :side, :side] / 255 - make_networks.MEAN) / make_networks.STD).transpose(0, 3, 1, 2)
+    x = (
+        (vectors()["images"][:, :side, :side] / 255 - make_networks.MEAN) / make_networks.STD
+    ).transpose(0, 3, 1, 2)
     with torch.no_grad():
         logits = module(torch.from_numpy(x))[0].numpy()
     np.testing.assert_allclose(logits, vectors()[name]["eval_logits"], atol=1e-11)

@@ -1,4 +1,6 @@
-"""Data sets: the digits that come with scikit-learn, the user's own arrays, and splits fed batch by batch."""
+"""Data sets: the digits that come with scikit-learn, the user's own arrays, and splits fed batch by
+batch.
+"""
 
 import numpy as np
 import pytest
@@ -59,7 +61,11 @@ def test_own_arrays_come_back_as_they_were(stored):
     for name, part in (("train", made.train), ("test", made.test)):
         np.testing.assert_array_equal(part.images, own[f"{name}_images"])
         np.testing.assert_array_equal(part.labels, own[f"{name}_labels"])
-        assert (part.labels.dtype, part.num_examples, part.shape) == (np.int32, len(part.labels), (5, 6, 3))
+        assert (part.labels.dtype, part.num_examples, part.shape) == (
+            np.int32,
+            len(part.labels),
+            (5, 6, 3),
+        )
     assert made.classes == ("0", "1", "2")
 
 
@@ -95,13 +101,20 @@ def test_own_arrays_that_do_not_fit_are_refused_in_a_sentence(stored, changes, s
 
 def test_images_of_a_single_class_are_refused(stored):
     c = config.default()
-    c.data.name, c.data.root = "arrays", stored(train_labels=np.zeros(12, int), test_labels=np.zeros(4, int)).root
-    with pytest.raises(ValueError, match=r"data\.root '.*own\.npz' has images of a single class; allowed are two"):
+    c.data.name, c.data.root = (
+        "arrays",
+        stored(train_labels=np.zeros(12, int), test_labels=np.zeros(4, int)).root,
+    )
+    with pytest.raises(
+        ValueError, match=r"data\.root '.*own\.npz' has images of a single class; allowed are two"
+    ):
         make_dataset(c.data)
 
 
 def test_own_arrays_are_known_by_what_the_file_holds(stored):
-    one, same, other = (arrays.make(stored(test_labels=np.array([0, 1, 2, n]))).digest for n in (0, 0, 1))
+    one, same, other = (
+        arrays.make(stored(test_labels=np.array([0, 1, 2, n]))).digest for n in (0, 0, 1)
+    )
     assert one == same != other
 
 
@@ -135,7 +148,9 @@ def test_a_file_that_is_no_archive_is_refused_in_a_sentence(tmp_path, content):
 def test_an_archive_that_was_cut_or_holds_one_bare_array_is_refused(stored, tmp_path):
     request, path = stored(), tmp_path / "own.npz"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"own\.npz: cannot be read as an \.npz file of plain arrays"):
+    with pytest.raises(
+        ValueError, match=r"own\.npz: cannot be read as an \.npz file of plain arrays"
+    ):
         arrays.make(request)
     np.save(tmp_path / "bare.npy", np.arange(3))
     with pytest.raises(ValueError, match=r"bare\.npy"):
@@ -167,7 +182,12 @@ def test_a_streamed_split_gives_the_very_examples_asked_for():
         np.testing.assert_array_equal(batch["image"], resident.images[index])
         np.testing.assert_array_equal(batch["label"], resident.labels[index])
         np.testing.assert_array_equal(batch["mask"], np.ones(len(index)))
-        assert [batch[name].dtype for name in ("image", "label", "index", "mask")] == ["u1", "i4", "i4", "f4"]
+        assert [batch[name].dtype for name in ("image", "label", "index", "mask")] == [
+            "u1",
+            "i4",
+            "i4",
+            "f4",
+        ]
 
 
 def test_a_stream_reads_no_further_than_it_is_asked():
@@ -183,4 +203,9 @@ def test_a_checked_split_is_contiguous_and_of_int32():
     images = np.zeros((4, 6, 5, 1), np.uint8).transpose(0, 2, 1, 3)
     made = check_split("mine", images, np.array([0, 1, 2, 1], np.uint8), 3)
     assert made.images.flags.c_contiguous
-    assert (made.num_examples, made.shape, made.labels.dtype, made.stream) == (4, (5, 6, 1), np.int32, None)
+    assert (made.num_examples, made.shape, made.labels.dtype, made.stream) == (
+        4,
+        (5, 6, 1),
+        np.int32,
+        None,
+    )

@@ -1,4 +1,6 @@
-"""A disk that is full, or may not be written: the run says so, goes on, and saves again when it can."""
+"""A disk that is full, or may not be written: the run says so, goes on, and saves again when it
+can.
+"""
 
 import errno
 import logging
@@ -47,7 +49,10 @@ def test_lines_wait_for_the_disk_and_keep_their_order(tmp_path, monkeypatch, cap
     writer.close()
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3  # once for each outage, and once for what is lost
-    assert "metrics.jsonl cannot be written (No space left on device); its lines are kept until it can be" in said[0]
+    assert (
+        "metrics.jsonl cannot be written (No space left on device); its lines are kept until it can be"
+        in said[0]
+    )
     assert "timing.jsonl could not be written to the end; its last 1 lines are lost" in said[2]
 
 
@@ -65,19 +70,27 @@ def test_a_save_that_fails_is_told_and_the_next_one_is_tried(tmp_path, monkeypat
         checkpoints.save(3, state, {})
         with pytest.raises(OSError, match="the checkpoint of step 3 is not there"):
             checkpoints.confirm(3)
-    assert {path.name for path in tmp_path.iterdir()} == {"2", "1.sha256"}  # the last good one, without checksums
+    # the last good one, without checksums
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "1.sha256"}
     checkpoints.save(4, state, {})
     checkpoints.confirm(4)
     checkpoints.close()
     assert {path.name for path in tmp_path.iterdir()} == {"4", "4.sha256"}
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "2.sha256 cannot be written (No space left on device); the next save tries again" in said[0]
-    assert "checkpoint 3 cannot be written (No space left on device); the run goes on, and" in said[1]
+    assert (
+        "2.sha256 cannot be written (No space left on device); the next save tries again" in said[0]
+    )
+    assert (
+        "checkpoint 3 cannot be written (No space left on device); the run goes on, and" in said[1]
+    )
 
 
 def test_a_fault_that_is_not_the_disks_is_not_taken_for_one(tmp_path):
-    assert disk_fault(ValueError("RESOURCE_EXHAUSTED: no [os_error_code='28']")) == "No space left on device"
+    assert (
+        disk_fault(ValueError("RESOURCE_EXHAUSTED: no [os_error_code='28']"))
+        == "No space left on device"
+    )
     assert disk_fault(TypeError("no")) is None
     checkpoints = Checkpoints(tmp_path, every_steps=1, keep=1)
     checkpoints.save(1, {"w": jnp.arange(8.0)}, {"no JSON": object()})
@@ -89,21 +102,39 @@ def test_what_keeps_tracebacks_out_is_installed_once_and_not_by_an_import(tmp_pa
     code = "import sys; before = sys.unraisablehook; import ldl_jax.checkpoint; assert sys.unraisablehook is before"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     Checkpoints(tmp_path, every_steps=1, keep=1)
-    before = sys.unraisablehook, list(logging.getLogger("absl").filters), list(logging.getLogger("asyncio").filters)
+    before = (
+        sys.unraisablehook,
+        list(logging.getLogger("absl").filters),
+        list(logging.getLogger("asyncio").filters),
+    )
     Checkpoints(tmp_path, every_steps=1, keep=1)
-    after = sys.unraisablehook, logging.getLogger("absl").filters, logging.getLogger("asyncio").filters
+    after = (
+        sys.unraisablehook,
+        logging.getLogger("absl").filters,
+        logging.getLogger("asyncio").filters,
+    )
     assert after == before
 
 
 @pytest.mark.slow
-def test_results_that_cannot_be_written_end_the_command_in_one_sentence(tmp_path, monkeypatch, capsys):
-    command = [*COMMAND[3:8], "--config.train.max_steps=2", "--config.data.batch_size=80", f"--workdir={tmp_path}"]
+def test_results_that_cannot_be_written_end_the_command_in_one_sentence(
+    tmp_path, monkeypatch, capsys
+):
+    command = [
+        *COMMAND[3:8],
+        "--config.train.max_steps=2",
+        "--config.data.batch_size=80",
+        f"--workdir={tmp_path}",
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
         assert main(command) == 1
     said = capsys.readouterr().err
     assert f"warning: {tmp_path / 'best.npz'} cannot be written (No space left on device)" in said
-    assert f"error: {tmp_path / 'model.npz'}: No space left on device; the same command goes on" in said
+    assert (
+        f"error: {tmp_path / 'model.npz'}: No space left on device; the same command goes on"
+        in said
+    )
     assert "Traceback" not in said, said
     assert not list(tmp_path.rglob("*.tmp*"))
     assert main(command) == 0
@@ -137,7 +168,9 @@ def outage(out):
 
 
 def check(process, workdir, out, reason):
-    """The run ended well, told each outage in warnings, and nothing that it had to record is missing."""
+    """The run ended well, told each outage in warnings, and nothing that it had to record is
+    missing.
+    """
     assert process.wait(50) == 0
     said = out.read_text()
     assert f"cannot be written ({reason}); the run goes on, and the next save tries again" in said
@@ -155,7 +188,9 @@ def check(process, workdir, out, reason):
 def test_a_disk_that_fills_up_and_is_cleared(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     try:
         workdir = disk / "run"
@@ -177,7 +212,9 @@ def test_a_disk_that_fills_up_and_is_cleared(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-ORDINARY = (  # root gives up its right to write everywhere (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH) and runs a command
+# root gives up its right to write everywhere (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH) and runs a
+# command
+ORDINARY = (
     "import ctypes, os, sys; [ctypes.CDLL(None).prctl(24, right, 0, 0, 0) for right in (1, 2)]; "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )

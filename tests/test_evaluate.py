@@ -1,4 +1,6 @@
-"""The command on stored predictions: its table, its JSON, its exit status, and the memory that it takes."""
+"""The command on stored predictions: its table, its JSON, its exit status, and the memory that it
+takes.
+"""
 
 import json
 import os
@@ -38,7 +40,9 @@ def folder(tmp_path):
     files.write_npz(tmp_path / "test.npz", **TEST, index=np.arange(N))
     files.write_npz(tmp_path / "holdout.npz", **VAL)
     np.save(tmp_path / "odd.npy", DRAW.standard_normal((N, K)).astype(np.float32))
-    np.save(tmp_path / "votes.npy", DRAW.integers(0, 5, (N, K)) + np.eye(K, dtype=int)[TEST["label"]])
+    np.save(
+        tmp_path / "votes.npy", DRAW.integers(0, 5, (N, K)) + np.eye(K, dtype=int)[TEST["label"]]
+    )
     return tmp_path
 
 
@@ -56,14 +60,25 @@ def measured(name=""):
 
 
 def test_the_command_prints_a_table_and_writes_json(folder, capsys):
-    beside = ("--val", folder / "holdout.npz", "--ood", folder / "odd.npy", "--human", folder / "votes.npy")
+    beside = (
+        "--val",
+        folder / "holdout.npz",
+        "--ood",
+        folder / "odd.npy",
+        "--human",
+        folder / "votes.npy",
+    )
     assert run(folder / "test.npz", *beside) == 0
     said = capsys.readouterr()
     assert said.err == ""
     assert "test: 60 examples, 4 classes; logits by the name logits" in said.out
     accuracy = np.mean(TEST["logits"].argmax(1) == TEST["label"])
-    assert f"{100 * accuracy:.2f}" in next(line for line in said.out.splitlines() if line.startswith("accuracy %"))
-    (found,) = json.loads((folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail)["suites"]
+    assert f"{100 * accuracy:.2f}" in next(
+        line for line in said.out.splitlines() if line.startswith("accuracy %")
+    )
+    (found,) = json.loads(
+        (folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail
+    )["suites"]
     figures = found["raw"]["figures"]
     assert figures["accuracy"]["value"] == pytest.approx(accuracy)
     own = softmax(TEST["logits"])[np.arange(N), TEST["label"]]
@@ -98,27 +113,46 @@ FAULTS = {  # words of the command -> what the sentence says
     "a seed": (["test.npz", "--seed=one"], "invalid int value: 'one'"),
     "another seed": (["test.npz", "--seed=-1"], "--seed is -1; allowed are numbers from 0"),
     "a file twice": (["test.npz", "test.npz"], "test.npz is given twice"),
-    "votes twice": (["test.npz", "--human", "odd.npy", "--human", "odd.npy"], "--human is given twice"),
-    "a file as the folder": (["test.npz", "--out", "odd.npy"], "--out odd.npy is a file; allowed is a folder"),
+    "votes twice": (
+        ["test.npz", "--human", "odd.npy", "--human", "odd.npy"],
+        "--human is given twice",
+    ),
+    "a file as the folder": (
+        ["test.npz", "--out", "odd.npy"],
+        "--out odd.npy is a file; allowed is a folder",
+    ),
     "missing": (["none.npz"], "none.npz: is not there"),
     "a folder": (["."], "allowed are .npz, .npy, .csv"),
-    "not probabilities": (["test.npz", "--kind=probabilities"], "test.npz: its probabilities are from"),
-    "labels of others": (["test.npz", "--labels", "short.npy"], "short.npy: has 59 labels for 60 rows"),
+    "not probabilities": (
+        ["test.npz", "--kind=probabilities"],
+        "test.npz: its probabilities are from",
+    ),
+    "labels of others": (
+        ["test.npz", "--labels", "short.npy"],
+        "short.npy: has 59 labels for 60 rows",
+    ),
     "other classes": (["test.npz", "--val", "wide.npz"], "wide has 5 classes and test 4"),
     "no votes": (["test.npz", "--human", "odd.npy"], "odd.npy: row "),
     "few votes": (["test.npz", "--human", "few.npy"], "few.npy: has 59 rows for 60 predictions"),
-    "votes of others": (["test.npz", "--human", "wide.npz"], "wide.npz: holds logits, label; allowed is one array"),
+    "votes of others": (
+        ["test.npz", "--human", "wide.npz"],
+        "wide.npz: holds logits, label; allowed is one array",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_fault_is_one_sentence_and_nothing_is_written(case, folder, capsys, monkeypatch):
     words, sentence = FAULTS[case]
-    files.write_npz(folder / "wide.npz", logits=np.pad(VAL["logits"], ((0, 0), (0, 1))), label=VAL["label"])
+    files.write_npz(
+        folder / "wide.npz", logits=np.pad(VAL["logits"], ((0, 0), (0, 1))), label=VAL["label"]
+    )
     np.save(folder / "short.npy", TEST["label"][1:])
     np.save(folder / "few.npy", np.ones((N - 1, K)))
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(suite, "_state", lambda *arguments: pytest.fail("measured before all was read"))
+    monkeypatch.setattr(
+        suite, "_state", lambda *arguments: pytest.fail("measured before all was read")
+    )
     before = sorted(folder.rglob("*"))
     assert run(*words) == 2
     said = capsys.readouterr()
@@ -161,9 +195,13 @@ def test_files_are_named_by_what_tells_them_apart():
     assert evaluate.names([Path("a/test.npz"), Path("a/test.csv")]) == ["test.npz", "test.csv"]
 
 
-def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(folder, capsys, monkeypatch):
+def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_taken(
+    folder, capsys, monkeypatch
+):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or measured())
+    monkeypatch.setattr(
+        suite, "measure", lambda given, val, **_: taken.append((given.name, val.name)) or measured()
+    )
     monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "second.npz", **TEST)
@@ -173,18 +211,28 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
     assert capsys.readouterr().err == ""
     assert run(*both, "--val", folder / "holdout.npz") == 0
     assert "is taken for all 2 files" in capsys.readouterr().err
-    assert taken == [("test", "holdout"), ("second", "own"), ("test", "holdout"), ("second", "holdout")]
+    assert taken == [
+        ("test", "holdout"),
+        ("second", "own"),
+        ("test", "holdout"),
+        ("second", "holdout"),
+    ]
     assert run(*both, *["--val", folder / "own.npz"] * 3) == 2
     assert "--val is given 3 times for 2 files" in capsys.readouterr().err
 
 
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
-    monkeypatch.setattr(suite, "measure", lambda given, **_: taken.append(given.classes) or measured())
+    monkeypatch.setattr(
+        suite, "measure", lambda given, **_: taken.append(given.classes) or measured()
+    )
     monkeypatch.setattr("ldl_jax.report.figure_tables.evaluation_text", lambda one: one.name)
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write_npz(folder / "named.npz", **TEST, classes=np.array(list("abcd")))
-    rows = [",".join(map(str, [*row, label])) for row, label in zip(TEST["logits"], TEST["label"], strict=True)]
+    rows = [
+        ",".join(map(str, [*row, label]))
+        for row, label in zip(TEST["logits"], TEST["label"], strict=True)
+    ]
     files.write(folder / "named.csv", "\n".join(["Ant,bee,cat,dog,label", *rows]))
     files.write(folder / "names.txt", "w\nx\ny\nz\n")
     assert run(folder / "named.npz") == run(folder / "named.csv") == 0
@@ -200,7 +248,10 @@ def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch)
 
 
 def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
-    large = {"logits": DRAW.standard_normal((200, K)).astype(np.float32), "label": DRAW.integers(0, K, 200)}
+    large = {
+        "logits": DRAW.standard_normal((200, K)).astype(np.float32),
+        "label": DRAW.integers(0, K, 200),
+    }
     whole = given(values=large["logits"], label=large["label"].astype(np.int32))
     monkeypatch.setattr(suite, "WHOLE", 100)
     monkeypatch.setattr(suite, "SAMPLE", 50 * K)
@@ -221,8 +272,12 @@ def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
     assert run(*words) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    found = json.loads((folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail)["suites"][0]
-    applied = fitting.fit(given(values=VAL["logits"], label=VAL["label"]), name).transform(TEST["logits"])
+    found = json.loads(
+        (folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail
+    )["suites"][0]
+    applied = fitting.fit(given(values=VAL["logits"], label=VAL["label"]), name).transform(
+        TEST["logits"]
+    )
     expected = -log_softmax(np.asarray(applied, np.float64), -1)[np.arange(N), TEST["label"]].mean()
     assert found["scaled"]["figures"]["nll"]["value"] == pytest.approx(expected, rel=1e-5)
     assert ("temperature" in found["scaled"]["curves"]) == (name == "temperature")
@@ -247,7 +302,10 @@ def test_calibrators_are_listed_and_need_predictions_to_be_fitted_on(folder, cap
     error = capsys.readouterr().err
     assert all(name in error for name in ("platt", *fitting.names()))
     assert run(folder / "test.npz", "--calibrator=vector") == 2
-    assert "--calibrator=vector is fitted on the predictions of --val, which is not given" in capsys.readouterr().err
+    assert (
+        "--calibrator=vector is fitted on the predictions of --val, which is not given"
+        in capsys.readouterr().err
+    )
     with pytest.raises(ValueError, match="calibrator is 'platt'; allowed are temperature, "):
         fitting.fit(given(), "platt")
 
@@ -292,17 +350,24 @@ def test_votes_are_paired_by_the_index_of_the_predictions_where_it_fits_them(tmp
     np.testing.assert_array_equal(paired(mixed), share[mixed])
     np.testing.assert_array_equal(paired(mixed[:7]), share[mixed[:7]])
     np.testing.assert_array_equal(paired([N - 1, 3, 3]), share[[N - 1, 3, 3]])
-    np.testing.assert_array_equal(paired(mixed + 1000), share)  # a table of these examples of a longer data set
-    with pytest.raises(ValueError, match=r"votes\.npy: has a row for each of 60 predictions, whose index names some"):
+    # a table of these examples of a longer data set
+    np.testing.assert_array_equal(paired(mixed + 1000), share)
+    with pytest.raises(
+        ValueError,
+        match=r"votes\.npy: has a row for each of 60 predictions, whose index names some",
+    ):
         paired(np.minimum(mixed, N - 2))
-    with pytest.raises(ValueError, match=r"has 60 rows for 7 predictions with an index up to 60; allowed is"):
+    with pytest.raises(
+        ValueError, match=r"has 60 rows for 7 predictions with an index up to 60; allowed is"
+    ):
         paired([*mixed[:6], N])
     np.save(tmp_path / "votes.npy", np.where(np.arange(N)[:, None] == 5, 0, table))
     with pytest.raises(ValueError, match=r"votes\.npy: row 5 has a negative entry, none above 0"):
         paired(mixed)
     np.save(tmp_path / "votes.npy", table[:3])
     share = share[:3]
-    np.testing.assert_array_equal(paired([2, 0, 1, 1, 0]), share[[2, 0, 1, 1, 0]])  # several predictions of each
+    # several predictions of each
+    np.testing.assert_array_equal(paired([2, 0, 1, 1, 0]), share[[2, 0, 1, 1, 0]])
 
 
 def test_the_kl_divergence_is_the_cross_entropy_less_the_entropy_of_the_votes_however_large_the_logits_are():
@@ -330,7 +395,9 @@ def test_curves_are_those_of_the_definitions():
     for p in c:
         pmf = np.convolve(pmf, [1 - p, p])  # of the number correct
     off = np.arange(len(pmf)) - c.sum()
-    assert [classes[name][1] for name in ("variance", "third")] == pytest.approx([pmf @ off**2, pmf @ off**3])
+    assert [classes[name][1] for name in ("variance", "third")] == pytest.approx(
+        [pmf @ off**2, pmf @ off**3]
+    )
     fifths = passes.reduce(given(values=np.full((N, 5), 0.2, np.float32), kind="probabilities"))
     assert curves.reliability(fifths)["count"][2] == N  # (2/15, 3/15]
     risk = curves.risk_coverage(reduced)
@@ -348,7 +415,9 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def peak_megabytes(folder, count):
-    """The most memory, mapped files included, that the command takes for `count` examples of 1,000 classes."""
+    """The most memory, mapped files included, that the command takes for `count` examples of 1,000
+    classes.
+    """
     path = folder / f"of{count}.npy"
     scores = np.lib.format.open_memmap(path, "w+", np.float32, (count, 1000))
     label = DRAW.integers(0, 1000, count)
@@ -359,14 +428,31 @@ def peak_megabytes(folder, count):
     del scores
     np.save(folder / f"{path.stem}_labels.npy", label)
     files.write_npz(folder / "val.npz", logits=part[:1000], label=label[first : first + 1000])
-    settings = {"PYTHONPATH": str(Path(__file__).parent.parent), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    command = [sys.executable, "-c", PEAK, str(path), "--val", str(folder / "val.npz"), "--out", str(folder / "out")]
-    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
+    settings = {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+    }
+    command = [
+        sys.executable,
+        "-c",
+        PEAK,
+        str(path),
+        "--val",
+        str(folder / "val.npz"),
+        "--out",
+        str(folder / "out"),
+    ]
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, capture_output=True, text=True, check=True
+    )
     return int(done.stdout.split()[-1]) / 1024
 
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """2 GB for the 5.1 GB of ImageNet's training images are 160 MB for these 400 MB, beside what the program takes."""
+    """2 GB for the 5.1 GB of ImageNet's training images are 160 MB for these 400 MB, beside what
+    the program takes.
+    """
     assert peak_megabytes(tmp_path, 100_000) - peak_megabytes(tmp_path, 2_000) < 160

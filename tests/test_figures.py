@@ -14,12 +14,22 @@ def some_bins(size=15, count=100):
     draw = np.random.default_rng(0)
     counts = draw.integers(0, count, size).astype(float)
     confidence = counts * (np.arange(size) + 0.5) / size
-    return {"count": counts, "confidence": confidence, "correct": draw.binomial(counts.astype(int), 0.6).astype(float)}
+    return {
+        "count": counts,
+        "confidence": confidence,
+        "correct": draw.binomial(counts.astype(int), 0.6).astype(float),
+    }
 
 
 def some_rows(count=5):
-    rows = [{"step": i, "epoch": i / 2, "train/loss": 2.0 / (i + 1), "train/learning_rate": 0.1} for i in range(count)]
-    rows += [{"step": i, "epoch": i / 2, "test/nll": 1.0, "test/accuracy": 0.5, "test/ece": math.nan} for i in range(3)]
+    rows = [
+        {"step": i, "epoch": i / 2, "train/loss": 2.0 / (i + 1), "train/learning_rate": 0.1}
+        for i in range(count)
+    ]
+    rows += [
+        {"step": i, "epoch": i / 2, "test/nll": 1.0, "test/accuracy": 0.5, "test/ece": math.nan}
+        for i in range(3)
+    ]
     return [*rows, {"step": 4, "epoch": 2, "holdout/accuracy": 0.4, "other/thing": 3.0}]
 
 
@@ -28,7 +38,9 @@ def drawn_texts(monkeypatch):
     texts, save = [], Figure.savefig
 
     def watched(figure, *arguments, **options):
-        texts.extend(text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text")))
+        texts.extend(
+            text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text"))
+        )
         return save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", watched)
@@ -54,9 +66,15 @@ def test_plots_are_written_whole(tmp_path, monkeypatch):
     assert f"ECE {100 * gap / n:.2f} % (noise floor 0.79 %)" in summary
     assert f"n = {n:,.0f}" in summary
     assert is_plot(run_plots.curves(tmp_path / "sub" / "c.png", some_rows(), title="a run"))
-    assert {"a run", "loss and NLL", "accuracy (%)", "learning rate", "test 50", "holdout 40", "test NLL 1"} <= set(
-        texts
-    )
+    assert {
+        "a run",
+        "loss and NLL",
+        "accuracy (%)",
+        "learning rate",
+        "test 50",
+        "holdout 40",
+        "test NLL 1",
+    } <= set(texts)
     assert "ECE (%)" not in texts  # nothing finite to draw
     assert sorted(p.name for p in (tmp_path / "sub").iterdir()) == ["c.png", "r.png"]
 
@@ -97,7 +115,11 @@ def test_the_reliability_diagram_shows_each_bin_in_every_size(size):
     np.testing.assert_allclose([line[0, 1] for line in accuracy], [0.75, 0.8])
     np.testing.assert_allclose([line[0, 1] for line in expected], [0.5, 0.9])
     low, high = plots.band(np.array([40, 60]), np.array([0.5, 0.9]))
-    bands = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in diagram.patches if hasattr(bar, "get_y")]
+    bands = [
+        (bar.get_y(), bar.get_y() + bar.get_height())
+        for bar in diagram.patches
+        if hasattr(bar, "get_y")
+    ]
     np.testing.assert_allclose(bands, np.stack([low, high], 1))
     assert diagram.get_title(loc="left") == "a title"
     assert [text.get_text() for text in histogram.texts] == (["40", "60"] if size.words else [])

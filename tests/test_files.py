@@ -54,7 +54,9 @@ def test_a_writer_that_fails_leaves_what_was_there_and_no_temporary_file(tmp_pat
         (tmp_path / "x.txt").write_text(old)
     with pytest.raises(RuntimeError, match="no more room"):
         files.write_with(tmp_path / "x.txt", writer)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == ([("x.txt", "old")] if old else [])
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == (
+        [("x.txt", "old")] if old else []
+    )
 
 
 def test_a_rename_that_fails_leaves_no_temporary_file(tmp_path, monkeypatch):
@@ -102,7 +104,12 @@ def test_caches_lie_below_the_users_cache_folder(monkeypatch, tmp_path):
     assert files.cache_folder("xla") == tmp_path / ".cache" / "ldl_jax" / "xla"
 
 
-ARRAYS = {"one": np.arange(300), "two": np.eye(9, dtype=np.float32), "text": np.array(["a", "ü"]), "none": np.ones(0)}
+ARRAYS = {
+    "one": np.arange(300),
+    "two": np.eye(9, dtype=np.float32),
+    "text": np.array(["a", "ü"]),
+    "none": np.ones(0),
+}
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -120,7 +127,9 @@ def test_the_arrays_of_an_npz_come_back_all_or_by_name(tmp_path, save, mapped):
     assert list(files.read_npz(path, names=("two", "three"), mapped=mapped)) == ["two"]
 
 
-@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(3)), np.int16(5), np.ones(0)])
+@pytest.mark.parametrize(
+    "array", [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(3)), np.int16(5), np.ones(0)]
+)
 def test_the_array_of_an_npy_comes_back(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     np.testing.assert_array_equal(files.read_npy(tmp_path / "x.npy"), array)
@@ -144,12 +153,16 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_file_that_is_no_such_arrays_is_refused_by_its_name_and_what_it_should_be(tmp_path, reader):
+def test_a_file_that_is_no_such_arrays_is_refused_by_its_name_and_what_it_should_be(
+    tmp_path, reader
+):
     path = tmp_path / "x.bin"
     for content in (None, b"", b"text", b"PK\3\4 no archive"):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(UnreadableFile, match=r"x.bin: cannot be read as what it is \(.+\)$") as caught:
+        with pytest.raises(
+            UnreadableFile, match=r"x.bin: cannot be read as what it is \(.+\)$"
+        ) as caught:
             READERS[reader](path)
         assert "\n" not in str(caught.value)
         assert str(caught.value).endswith(f"({caught.value.reason})")

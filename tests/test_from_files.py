@@ -1,4 +1,6 @@
-"""From JPEG files to the report: real images through the streaming path, on one process and two, killed and resumed."""
+"""From JPEG files to the report: real images through the streaming path, on one process and two,
+killed and resumed.
+"""
 
 import json
 import os
@@ -52,12 +54,17 @@ def imagenet(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    quick = {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"), "XDG_CACHE_HOME": str(cache)}
+    quick = {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"),
+        "XDG_CACHE_HOME": str(cache),
+    }
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, **quick}
 
 
 def run(words, environment, **more):
-    done = subprocess.run(words, cwd=ROOT, env=environment | more, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment | more, capture_output=True, text=True, timeout=500
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -67,12 +74,22 @@ def losses(folder):
     return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
-def test_imagenet_from_files_to_the_report_on_one_process_and_on_two(imagenet, environment, tmp_path):
-    """Six steps, the last in a second epoch: losses alike to 1e-4 (float32), and every image predicted once."""
+def test_imagenet_from_files_to_the_report_on_one_process_and_on_two(
+    imagenet, environment, tmp_path
+):
+    """Six steps, the last in a second epoch: losses alike to 1e-4 (float32), and every image
+    predicted once.
+    """
     words = [*IMAGENET, f"--config.data.root={imagenet}"]
-    said = run([sys.executable, "-m", "ldl_jax.main", *words, f"--workdir={tmp_path / 'one'}"], environment)
+    said = run(
+        [sys.executable, "-m", "ldl_jax.main", *words, f"--workdir={tmp_path / 'one'}"], environment
+    )
     assert "ECE noise floor" in said
-    run(["launch/local.sh", "2", *words, f"--workdir={tmp_path / 'two'}"], environment, LOCAL_DEVICES="1")
+    run(
+        ["launch/local.sh", "2", *words, f"--workdir={tmp_path / 'two'}"],
+        environment,
+        LOCAL_DEVICES="1",
+    )
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 6
     np.testing.assert_allclose(one, two, rtol=1e-4)
@@ -88,11 +105,19 @@ def test_imagenet_from_files_to_the_report_on_one_process_and_on_two(imagenet, e
 
 @pytest.mark.nightly
 def test_a_streamed_run_that_is_killed_goes_on_bitwise(data, environment, tmp_path):
-    words = [sys.executable, "-m", "ldl_jax.main", *TINY, f"--config.data.root={data / 'tiny-imagenet'}"]
+    words = [
+        sys.executable,
+        "-m",
+        "ldl_jax.main",
+        *TINY,
+        f"--config.data.root={data / 'tiny-imagenet'}",
+    ]
     run([*words, f"--workdir={tmp_path / 'calm'}"], environment)
     folder = tmp_path / "killed"
     with open(tmp_path / "log", "w") as out:
-        process = subprocess.Popen([*words, f"--workdir={folder}"], cwd=ROOT, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [*words, f"--workdir={folder}"], cwd=ROOT, env=environment, stdout=out, stderr=out
+        )
         limit = time.monotonic() + 300
         while not (folder / workdir.METRICS).exists() or len(losses(folder)) < 25:
             assert process.poll() is None
@@ -101,7 +126,9 @@ def test_a_streamed_run_that_is_killed_goes_on_bitwise(data, environment, tmp_pa
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert "going on at step" in run([*words, f"--workdir={folder}"], environment)
-    assert (folder / workdir.METRICS).read_text() == (tmp_path / "calm" / workdir.METRICS).read_text()
+    assert (folder / workdir.METRICS).read_text() == (
+        tmp_path / "calm" / workdir.METRICS
+    ).read_text()
     for name in ("model.npz", "predictions/test.npz"):
         with np.load(folder / name) as here, np.load(tmp_path / "calm" / name) as there:
             for entry in there.files:

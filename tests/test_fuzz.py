@@ -1,6 +1,8 @@
-"""Settings that nobody would write: each is refused in one sentence that names the field, or makes a step.
+"""Settings that nobody would write: each is refused in one sentence that names the field, or makes
+a step.
 
-More examples: LDL_FUZZ=20 python -m pytest tests/test_fuzz.py -m "slow or nightly" takes twenty times as many.
+More examples: LDL_FUZZ=20 python -m pytest tests/test_fuzz.py -m "slow or nightly" takes twenty
+times as many.
 """
 
 import contextlib
@@ -35,16 +37,68 @@ NAMES = {
     "optimizer.decay": ("all", "kernels"), "labels.online.write": ("clean", "unmixed"),
 }  # fmt: skip
 WHOLE = st.sampled_from(
-    [-1, 0, 1, 2, 3, 7, 8, 64, 100, 2**31 - 1, 2**31, 2**40, 10**9, 10**30, -(2**40), -(2**63), 2**64]
+    [
+        -1,
+        0,
+        1,
+        2,
+        3,
+        7,
+        8,
+        64,
+        100,
+        2**31 - 1,
+        2**31,
+        2**40,
+        10**9,
+        10**30,
+        -(2**40),
+        -(2**63),
+        2**64,
+    ]
 )
 REAL = st.one_of(
-    st.sampled_from([0.0, -0.0, 0.5, 1.0, 2.0, -1.0, 1e-300, 1e-30, 1e30, 1e300, 1.7e308, np.nan, np.inf, -np.inf]),
+    st.sampled_from(
+        [
+            0.0,
+            -0.0,
+            0.5,
+            1.0,
+            2.0,
+            -1.0,
+            1e-300,
+            1e-30,
+            1e30,
+            1e300,
+            1.7e308,
+            np.nan,
+            np.inf,
+            -np.inf,
+        ]
+    ),
     st.floats(0, 4),
 )
 TEXT = st.sampled_from(
-    ["", "x", "None", "a\0b", "../..", "/", "é", "hard", "online", "float32", "a" * 5000, "a'b", "\n"]
+    [
+        "",
+        "x",
+        "None",
+        "a\0b",
+        "../..",
+        "/",
+        "é",
+        "hard",
+        "online",
+        "float32",
+        "a" * 5000,
+        "a'b",
+        "\n",
+    ]
 )
-LISTS = st.lists(st.one_of(REAL, WHOLE, TEXT, st.sampled_from([*config.plugs("labels"), "jsd", "hint"])), max_size=3)
+LISTS = st.lists(
+    st.one_of(REAL, WHOLE, TEXT, st.sampled_from([*config.plugs("labels"), "jsd", "hint"])),
+    max_size=3,
+)
 ANY = st.one_of(st.none(), st.booleans(), WHOLE, REAL, TEXT, LISTS.map(tuple))
 
 
@@ -70,9 +124,13 @@ def changes(draw, wild=0.3):
     for field in fields:
         made[field] = draw(ANY if draw(st.floats(0, 1)) < wild else likely(field))
     if draw(st.integers(0, 19)) == 0:
-        made[draw(st.sampled_from(["sed", "labels.onlin.alpha", "model", "labels.online", "seed.x", "", "."]))] = draw(
-            ANY
-        )
+        made[
+            draw(
+                st.sampled_from(
+                    ["sed", "labels.onlin.alpha", "model", "labels.online", "seed.x", "", "."]
+                )
+            )
+        ] = draw(ANY)
     return made
 
 
@@ -85,7 +143,9 @@ def often(count):
 
 @contextlib.contextmanager
 def one_sentence(made):
-    """Let through what is refused as it should be: one line, which names one of the fields or its section."""
+    """Let through what is refused as it should be: one line, which names one of the fields or its
+    section.
+    """
     try:
         yield
     except (ValueError, Usage) as error:
@@ -118,7 +178,9 @@ def checked(made):
 
 def by_flags(made):
     with one_sentence(made):
-        parsed = parse([f"--config={FILE}", *(f"--config.{field}={value}" for field, value in made.items())])
+        parsed = parse(
+            [f"--config={FILE}", *(f"--config.{field}={value}" for field, value in made.items())]
+        )
         config.check(read_settings(*parsed)[0])
 
 
@@ -158,7 +220,9 @@ def assert_shapes_kept(made):
     after, scalars = jax.eval_shape(
         steps.make_train_step(experiment.recipe), state, experiment.frozen, data, {"index": index}
     )
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
     assert scalars["loss"].shape == ()
     return experiment
 
@@ -180,7 +244,12 @@ def test_a_step(made):
         if experiment is None:
             return
         train, c = experiment.dataset.train, experiment.config
-        data = {"key": jax.random.key(c.seed), "given": (), "images": train.images, "labels": train.labels}
+        data = {
+            "key": jax.random.key(c.seed),
+            "given": (),
+            "images": train.images,
+            "labels": train.labels,
+        }
         if train.images is None:
             return
         state = jax.jit(partial(steps.init_state, experiment.recipe))(data["key"])

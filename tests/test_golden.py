@@ -1,4 +1,5 @@
-"""Run directories, cards and figures that an earlier version wrote: loaded, resumed, measured and printed the same.
+"""Run directories, cards and figures that an earlier version wrote: loaded, resumed, measured and
+printed the same.
 
 The fixtures are made by golden/make.py, which says when to make them again.
 """
@@ -26,7 +27,9 @@ COMPARED = ("hard-0", "hard-1", "smooth-0")
 
 @pytest.fixture
 def golden(tmp_path, monkeypatch):
-    """A copy of the fixtures, which is the current folder; the configs in it are named as when they were made."""
+    """A copy of the fixtures, which is the current folder; the configs in it are named as when they
+    were made.
+    """
     folder = tmp_path / "golden"
     shutil.copytree(GOLDEN, folder)
     monkeypatch.chdir(folder)
@@ -44,7 +47,8 @@ def unpacked(run):
 def assert_same(here, there, where="", *, more=False):
     """Equal JSON values: keys in their order, texts, and numbers to RELATIVE.
 
-    more: there may be further keys, and they may stand in another order, as the blocks of plugs follow their names.
+    more: there may be further keys, and they may stand in another order, as the blocks of plugs
+    follow their names.
     """
     if isinstance(there, dict):
         assert (set(there) <= set(here)) if more else (list(here) == list(there)), where
@@ -69,7 +73,9 @@ def assert_same_arrays(here, there):
         for name in other.files:
             assert one[name].dtype == other[name].dtype, name
             if one[name].dtype.kind == "f":
-                np.testing.assert_allclose(one[name], other[name], rtol=RELATIVE, atol=1e-10, err_msg=name)
+                np.testing.assert_allclose(
+                    one[name], other[name], rtol=RELATIVE, atol=1e-10, err_msg=name
+                )
             else:
                 np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
@@ -80,7 +86,9 @@ def assert_same_csv(here, there):
         for row, (left, right) in enumerate(zip(csv.reader(one), csv.reader(other), strict=True)):
             for a, b in zip(left, right, strict=True):
                 if a != b:
-                    assert math.isclose(float(a), float(b), rel_tol=SIMULATED if "floor" in left else RELATIVE), row
+                    assert math.isclose(
+                        float(a), float(b), rel_tol=SIMULATED if "floor" in left else RELATIVE
+                    ), row
 
 
 def read(path):
@@ -95,7 +103,8 @@ def assert_same_results(run, name):
     """What a finished run holds, against the fixture of that name."""
     there = GOLDEN / "runs" / name
     assert_same(read(run / "summary.json"), read(there / "summary.json"))
-    assert_same(read(run / "config.json"), read(there / "config.json"), more=True)  # fields may join
+    # fields may join
+    assert_same(read(run / "config.json"), read(there / "config.json"), more=True)
     assert_same(read(run / "network.json"), read(there / "network.json"))
     for path in sorted(there.glob("predictions/*.npz")):
         assert_same_arrays(run / "predictions" / path.name, path)
@@ -113,7 +122,9 @@ def layout(run, step):
 
 @pytest.mark.parametrize(
     ("name", "argument", "saved"),
-    slow_but([], [("online", "online", 22), ("holdout", "classwise", 30)], [("online", "online", 22)]),
+    slow_but(
+        [], [("online", "online", 22), ("holdout", "classwise", 30)], [("online", "online", 22)]
+    ),
 )
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(golden, capsys, name, argument, saved):
     run = unpacked(golden / "runs" / name)
@@ -128,7 +139,8 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(golden, capsys, name,
     assert_same_results(run, name)
     assert_same(lines(run / "metrics.jsonl"), lines(GOLDEN / "runs" / name / "metrics.jsonl"))
     ours = {path.name for path in run.iterdir()} - {"files.txt", "output.txt"}
-    assert ours | {"best.npz"} == {*(run / "files.txt").read_text().split(), "best.npz"}  # kept where it is better
+    # kept where it is better
+    assert ours | {"best.npz"} == {*(run / "files.txt").read_text().split(), "best.npz"}
     assert layout(run, 33) == before
     assert printed.partition("\n\n")[2] == (run / "output.txt").read_text()
 
@@ -166,7 +178,9 @@ def test_a_study_is_collected_from_its_cards(golden, capsys):
     assert capsys.readouterr().out == (golden / "study" / "output.txt").read_text()
     assert_same(read(golden / "study" / "results.json"), read(GOLDEN / "study" / "results.json"))
     assert_same_csv(golden / "study" / "results.csv", GOLDEN / "study" / "results.csv")
-    assert {path.name: path.read_bytes() for path in (golden / "study" / "cards").iterdir()} == cards
+    assert {
+        path.name: path.read_bytes() for path in (golden / "study" / "cards").iterdir()
+    } == cards
     assert study_command.main(["studies/golden.py", "--workdir=study", "--print"]) == 0
     assert capsys.readouterr().out == (golden / "study" / "commands.txt").read_text()
 
@@ -176,7 +190,10 @@ def test_a_study_makes_the_same_card_again(golden):
     card = golden / "study" / "cards" / "hard-0.json"
     before = read(card)
     card.unlink()
-    assert study_command.main(["studies/golden.py", "--workdir=study", "--only=hard/0", "--no-report"]) == 0
+    assert (
+        study_command.main(["studies/golden.py", "--workdir=study", "--only=hard/0", "--no-report"])
+        == 0
+    )
     after = read(card)
     for changes in (before, after):
         del changes["seconds"], changes["versions"]
@@ -187,7 +204,11 @@ def test_a_study_makes_the_same_card_again(golden):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["plain", "beside"])
 def test_predictions_have_the_same_figures(golden, capsys, case):
-    beside = ["--val=inputs/val.npz", "--ood=inputs/ood.npy", "--human=inputs/votes.npy"] if case == "beside" else []
+    beside = (
+        ["--val=inputs/val.npz", "--ood=inputs/ood.npy", "--human=inputs/votes.npy"]
+        if case == "beside"
+        else []
+    )
     (golden / "evaluation" / case / "evaluation.json").unlink()
     words = ["inputs/first.npz", "inputs/second.npz", *beside, f"--out=evaluation/{case}"]
     assert evaluate.main(words) == 0
@@ -219,7 +240,15 @@ def test_runs_are_compared_the_same(golden, capsys, lacking):
     [
         ("help", ["--help"]),
         ("dry_run", ["--config=digits.py:online", "--dry-run"]),
-        ("dry_run_32", ["--config=digits.py:teacher", "--config.labels.name=peer", "--dry-run", "--devices=32"]),
+        (
+            "dry_run_32",
+            [
+                "--config=digits.py:teacher",
+                "--config.labels.name=peer",
+                "--dry-run",
+                "--devices=32",
+            ],
+        ),
     ],
 )
 @pytest.mark.usefixtures("golden")

@@ -1,4 +1,6 @@
-"""The user's own image files: their order, their pixels, their faults, and the cache of what was decoded."""
+"""The user's own image files: their order, their pixels, their faults, and the cache of what was
+decoded.
+"""
 
 import os
 from pathlib import Path
@@ -59,7 +61,13 @@ def test_sorted_classes_and_sorted_paths_are_the_published_order(tmp_path, own, 
     (tmp_path / "images/train/.git").mkdir()
     made = own()
     assert made.classes == ("a", "a-b")
-    expected = ["train/a/10.PNG", "train/a/2.png", "train/a/deep/1.png", "train/a-b/x.png", "train/a-b/y.png"]
+    expected = [
+        "train/a/10.PNG",
+        "train/a/2.png",
+        "train/a/deep/1.png",
+        "train/a-b/x.png",
+        "train/a-b/y.png",
+    ]
     np.testing.assert_array_equal(made.train.images, np.stack([pixels[name] for name in expected]))
     np.testing.assert_array_equal(made.train.labels, [0, 0, 0, 1, 1])
     np.testing.assert_array_equal(made.test.labels, [0, 1, 1])
@@ -83,7 +91,11 @@ def test_every_mode_becomes_rgb(tmp_path, own):
     save(folder / "alpha.png", flat, "RGBA")
     save(folder / "named_wrongly.JPEG", flat, format="PNG")
     made = own()
-    found = dict(zip(("alpha", "cmyk", "grey", "grey16", "named", "palette"), made.train.images, strict=False))
+    found = dict(
+        zip(
+            ("alpha", "cmyk", "grey", "grey16", "named", "palette"), made.train.images, strict=False
+        )
+    )
     for name in ("grey", "grey16"):
         np.testing.assert_array_equal(found[name], np.repeat(grey[..., None], 3, 2))
     for name in ("alpha", "named", "palette"):
@@ -98,10 +110,13 @@ def test_the_middle_square_is_resized_with_antialiasing(tmp_path, own):
     tall = save(tmp_path / "images/train/a-b/1.png", np.zeros((90, 30, 3), np.uint8))
     made = own(size=10)
     assert made.train.shape == made.test.shape == (10, 10, 3)
-    # by 4 both ways: each pixel is a bicubic mean (a = -1/2, widened by 4) of 16 x 16, away from the edges
+    # by 4 both ways: each pixel is a bicubic mean (a = -1/2, widened by 4) of 16 x 16, away from
+    # the edges
     x = (np.arange(16) - 7.5) / 4
     near = np.abs(x)
-    weight = np.where(near < 1, 1.5 * near**3 - 2.5 * near**2 + 1, -0.5 * near**3 + 2.5 * near**2 - 4 * near + 2)
+    weight = np.where(
+        near < 1, 1.5 * near**3 - 2.5 * near**2 + 1, -0.5 * near**3 + 2.5 * near**2 - 4 * near + 2
+    )
     weight /= weight.sum()
     row, column = 4, 5
     top, left = 4 * row + 2 - 8, 20 + 4 * column + 2 - 8
@@ -115,12 +130,17 @@ def test_the_middle_square_is_resized_with_antialiasing(tmp_path, own):
 def test_sizes_that_differ_are_refused_unless_one_is_asked_for(tmp_path, own):
     two_classes(tmp_path / "images")
     save(tmp_path / "images/train/a/5.png", noise(0, 12, 14))
-    with pytest.raises(ValueError, match=r"a/5.png: is 12x14 pixels, but .*a/10.PNG is 12x12 pixels; allowed is"):
+    with pytest.raises(
+        ValueError, match=r"a/5.png: is 12x14 pixels, but .*a/10.PNG is 12x12 pixels; allowed is"
+    ):
         own()
     (tmp_path / "images/train/a/5.png").unlink()
     for name in ("a/1.png", "a-b/2.png", "a-b/3.png"):
         save(tmp_path / "images/val" / name, noise(0, 8, 8))
-    with pytest.raises(ValueError, match=r"val: images are 8x8 pixels, those of .*train 12x12 pixels; allowed is one"):
+    with pytest.raises(
+        ValueError,
+        match=r"val: images are 8x8 pixels, those of .*train 12x12 pixels; allowed is one",
+    ):
         own()
     assert own(size=8).train.shape == (8, 8, 3)
     with pytest.raises(ValueError, match=r"config.data.imagefolder.size is -1"):
@@ -133,7 +153,11 @@ def damage(root):
     cut.write_bytes(cut.read_bytes()[:-500])
     (root / "train/a-b/empty.jpg").write_bytes(b"")
     (root / "train/a-b/text.JPEG").write_text("not an image at all")
-    return {"train/a/cut.jpg": "truncated", "train/a-b/empty.jpg": "no bytes", "train/a-b/text.JPEG": "neither JPEG"}
+    return {
+        "train/a/cut.jpg": "truncated",
+        "train/a-b/empty.jpg": "no bytes",
+        "train/a-b/text.JPEG": "neither JPEG",
+    }
 
 
 @pytest.mark.parametrize("name", ["train/a/cut.jpg", "train/a-b/empty.jpg", "train/a-b/text.JPEG"])
@@ -150,7 +174,9 @@ def test_an_unreadable_image_is_named(tmp_path, own, name, size):
 
 
 @pytest.mark.parametrize("size", [0, 6])
-def test_skipped_images_keep_their_slot_count_for_nothing_and_are_named_once(tmp_path, own, capfd, size):
+def test_skipped_images_keep_their_slot_count_for_nothing_and_are_named_once(
+    tmp_path, own, capfd, size
+):
     root = tmp_path / "images"
     two_classes(root)
     faults = damage(root)
@@ -176,7 +202,9 @@ def test_a_link_that_leads_nowhere_is_an_unreadable_image(tmp_path, own, capfd, 
     two_classes(root)
     link = root / "train/a/0.png"
     link.symlink_to(tmp_path / "gone.png")
-    with pytest.raises(ValueError, match=r"train/a/0.png: is a link to a file that is not there; mend or remove it"):
+    with pytest.raises(
+        ValueError, match=r"train/a/0.png: is a link to a file that is not there; mend or remove it"
+    ):
         own(size=size)
     for _ in range(2):  # decoded, then from the cache
         np.testing.assert_array_equal(own("skip", size=size).train.mask, [0, 1, 1, 1, 1, 1])
@@ -190,13 +218,18 @@ def test_a_split_of_which_nothing_can_be_read(tmp_path, own):
     for path in (tmp_path / "images/val").rglob("*.png"):
         path.write_bytes(b"")
     for size in (0, 6):
-        with pytest.raises(ValueError, match=r"val/a/1.png: holds no bytes; of .*3 images .*none can be read"):
+        with pytest.raises(
+            ValueError, match=r"val/a/1.png: holds no bytes; of .*3 images .*none can be read"
+        ):
             own("skip", size=size)
 
 
 def test_folders_that_do_not_fit(tmp_path, own):
     root = tmp_path / "images"
-    with pytest.raises(ValueError, match=r"config.data.root is .*; for data.name='imagefolder' it names a folder with"):
+    with pytest.raises(
+        ValueError,
+        match=r"config.data.root is .*; for data.name='imagefolder' it names a folder with",
+    ):
         own()
     root.mkdir()
     for name in ("train/a/1.png", "train/b/1.png"):
@@ -207,7 +240,9 @@ def test_folders_that_do_not_fit(tmp_path, own):
     with pytest.raises(ValueError, match=r"val: has 1 class folders; needed are at least two"):
         own()
     save(root / "val/c/1.png", noise(0))
-    with pytest.raises(ValueError, match=r"val: lacks the classes b of .*train; allowed are the same"):
+    with pytest.raises(
+        ValueError, match=r"val: lacks the classes b of .*train; allowed are the same"
+    ):
         own()
     (root / "val/c").rename(root / "val/b")
     save(root / "val/d/1.png", noise(0))
@@ -223,7 +258,9 @@ def test_the_cache_is_used_while_nothing_changed_and_only_then(tmp_path, own, mo
     two_classes(tmp_path / "images")
     decoded = []
     decode = pillow.decode
-    monkeypatch.setattr(pillow, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size))
+    monkeypatch.setattr(
+        pillow, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size)
+    )
     first = own()
     assert set(decoded) == {"2.png", "10.PNG", "1.png", "x.png", "y.png", "3.png"}
     decoded.clear()
@@ -250,7 +287,9 @@ def test_a_damaged_cache_is_warned_about_and_made_again(tmp_path, own, capfd, fa
     for file in files:
         content = bytearray(file.read_bytes())
         content[len(content) // 3] ^= 1
-        file.write_bytes({"flip": content, "cut": content[:-30], "text": b"text", "empty": b""}[fault])
+        file.write_bytes(
+            {"flip": content, "cut": content[:-30], "text": b"text", "empty": b""}[fault]
+        )
     capfd.readouterr()
     again = own()
     assert capfd.readouterr().err.count("is damaged and will be made again") == 2
@@ -259,7 +298,9 @@ def test_a_damaged_cache_is_warned_about_and_made_again(tmp_path, own, capfd, fa
     assert "damaged" not in capfd.readouterr().err
 
 
-def test_a_cache_whose_archive_is_whole_but_says_something_else_is_not_believed(tmp_path, own, capfd):
+def test_a_cache_whose_archive_is_whole_but_says_something_else_is_not_believed(
+    tmp_path, own, capfd
+):
     two_classes(tmp_path / "images")
     first = own()
     for file in (tmp_path / "cache").iterdir():
@@ -290,7 +331,12 @@ def test_what_cannot_be_read_is_not_counted(tmp_path):
     two_classes(root)
     (root / "val/a-b/0.png").write_bytes(b"")
     c = config.default()
-    c.data.name, c.data.root, c.data.on_error, c.data.batch_size = "imagefolder", str(root), "skip", 4
+    c.data.name, c.data.root, c.data.on_error, c.data.batch_size = (
+        "imagefolder",
+        str(root),
+        "skip",
+        4,
+    )
     c.data.imagefolder.cache, c.model.name = str(tmp_path / "cache"), "tests.tiny"
     made = build.make_experiment(c, jax.devices()[:1])
     programs = make_programs(made)
@@ -311,7 +357,9 @@ def test_masks_reach_the_device_and_the_stream(tmp_path):
     damage(root)
     made = imagefolder.make(Request(str(root), on_error="skip"), cache=str(tmp_path / "cache"))
     there = build.mesh.make_mesh(jax.devices()[:1])
-    np.testing.assert_array_equal(device_data(made.train, jax.random.key(0), there)["mask"], made.train.mask)
+    np.testing.assert_array_equal(
+        device_data(made.train, jax.random.key(0), there)["mask"], made.train.mask
+    )
     split = streamed(made.train)
     index = order.epoch_order(np.arange(8), 0, 0)
     (batch,) = split.stream([(0, index)], 0)
@@ -325,7 +373,11 @@ def test_tiny_imagenet_is_read_whole(tmp_path):
     if not root.is_dir():
         pytest.skip("needs tiny-imagenet below LDL_DATA_DIR")
     made = imagefolder.make(Request(str(root)), cache=str(tmp_path))
-    assert (made.train.num_examples, made.test.num_examples, made.train.shape) == (10000, 5000, (64, 64, 3))
+    assert (made.train.num_examples, made.test.num_examples, made.train.shape) == (
+        10000,
+        5000,
+        (64, 64, 3),
+    )
     assert set(np.bincount(made.train.labels)) == {50}
     assert set(np.bincount(made.test.labels)) == {25}
     names = sorted(path.name for path in (root / "train").iterdir())

@@ -1,4 +1,6 @@
-"""Label sources against references written in numpy, over several epochs of several steps, without the step around."""
+"""Label sources against references written in numpy, over several epochs of several steps, without
+the step around.
+"""
 
 from functools import lru_cache, partial
 
@@ -24,7 +26,9 @@ EYE = np.eye(K)
 
 @lru_cache(None)
 def build(**changes):
-    return plain_build(**{"steps_per_epoch": STEPS, "total_steps": STEPS * EPOCHS, "mix_prob": 0.5} | changes)
+    return plain_build(
+        **{"steps_per_epoch": STEPS, "total_steps": STEPS * EPOCHS, "mix_prob": 0.5} | changes
+    )
 
 
 def make(name, made=None, **options):
@@ -40,17 +44,25 @@ def walk(epochs=EPOCHS, mixed=False):
             index = order[place * SIZE : (place + 1) * SIZE]
             logits = 2 * draw.standard_normal((SIZE, K)) + 1.5 * EYE[LABELS[index]]
             mask = (draw.random(SIZE) > 0.15).astype(float)
-            own = np.where(draw.random(SIZE) < 0.5, 1, draw.uniform(0, 1, SIZE)) if mixed else np.ones(SIZE)
+            own = (
+                np.where(draw.random(SIZE) < 0.5, 1, draw.uniform(0, 1, SIZE))
+                if mixed
+                else np.ones(SIZE)
+            )
             share = np.stack([own, 1 - own], 1) if mixed else None
             yield epoch, epoch * STEPS + place, index, logits, mask, share
 
 
 def run(source, steps):
-    """What a source says in each of the steps, and its last state; targets and update are compiled once."""
+    """What a source says in each of the steps, and its last state; targets and update are compiled
+    once.
+    """
     state, said = source.init(jax.random.key(0), None), []
     targets, update = jax.jit(source.targets), jax.jit(source.update)
     for _, step, index, logits, mask, share in steps:
-        batch = plain_batch(LABELS[index], index=index, share=share, mask=jnp.asarray(mask), step=step)
+        batch = plain_batch(
+            LABELS[index], index=index, share=share, mask=jnp.asarray(mask), step=step
+        )
         said.append(jax.device_get(targets(state, batch, says(logits))))
         state = update(state, batch, after(logits, clean=jnp.asarray(logits[::-1])))
     return said, jax.device_get(state)
@@ -67,7 +79,9 @@ CLASSWISE = {
 
 
 def surer(steps):
-    """Class 0 is always recognised, with certainty in the first epochs only; class 4 no more after the third step."""
+    """Class 0 is always recognised, with certainty in the first epochs only; class 4 no more after
+    the third step.
+    """
     for epoch, step, index, logits, mask, share in steps:
         label = LABELS[index]
         logits = np.where(label == 0, 1.0 if epoch < 2 else 0.3, 1)[:, None] * logits
@@ -77,15 +91,20 @@ def surer(steps):
 
 
 def online_smoothing(steps, first, freeze=1.0):
-    """The rows [B, K] that each step learns from: OLS as its paper and its code tell it, example by example."""
+    """The rows [B, K] that each step learns from: OLS as its paper and its code tell it, example by
+    example.
+    """
     table, said = None, []
     sums, count = np.zeros((K, K)), np.zeros(K)
     for _, step, index, logits, mask, share in steps:
         if step and step % STEPS == 0:
             old = np.full((K, K), 1 / K) if table is None else table
-            table = np.array([sums[c] / count[c] if count[c] else np.full(K, 1 / K) for c in range(K)])
+            table = np.array(
+                [sums[c] / count[c] if count[c] else np.full(K, 1 / K) for c in range(K)]
+            )
             for c in range(K):
-                if freeze < 1 and old[c].max() >= freeze and count[c]:  # without a correct example: uniform
+                # without a correct example: uniform
+                if freeze < 1 and old[c].max() >= freeze and count[c]:
                     table[c] = old[c]
             sums, count = np.zeros((K, K)), np.zeros(K)
         for i, label in enumerate(LABELS[index]):
@@ -107,7 +126,9 @@ def test_classwise_rows_are_the_mean_of_the_correct_predictions_of_the_last_epoc
     hard_weight, weight = options.get("hard_weight", 0.5), options.get("weight", 0.5)
     for (_, step, index, *_), (hard, own), rows in zip(steps, said, expected, strict=True):
         np.testing.assert_array_equal(hard.probs, EYE[LABELS[index]])
-        np.testing.assert_allclose(own.probs, np.full((SIZE, K), 1 / K) if rows is None else rows, rtol=1e-12)
+        np.testing.assert_allclose(
+            own.probs, np.full((SIZE, K), 1 / K) if rows is None else rows, rtol=1e-12
+        )
         assert (hard.weight, own.weight) == (hard_weight, 0 if rows is None else weight)
         assert (rows is None) == (options["first"] == "zeros" and step < STEPS)
     assert (state["sums"] == 0).all()
@@ -117,7 +138,9 @@ def test_classwise_rows_are_the_mean_of_the_correct_predictions_of_the_last_epoc
 
 def test_a_sure_row_is_frozen_and_only_that():
     steps = list(surer(walk()))
-    free, frozen = (run(make("classwise", freeze=freeze), steps)[1]["table"] for freeze in (1.0, 0.88))
+    free, frozen = (
+        run(make("classwise", freeze=freeze), steps)[1]["table"] for freeze in (1.0, 0.88)
+    )
     first = run(make("classwise"), steps[:STEPS])[1]["table"]
     assert first[0].max() >= 0.88 > free[0].max()
     np.testing.assert_array_equal(frozen[0], first[0])
@@ -125,11 +148,14 @@ def test_a_sure_row_is_frozen_and_only_that():
 
 
 def test_an_epoch_ends_though_its_last_step_and_the_next_ones_first_are_left_out():
-    """A step that is not finite is skipped: its update does not happen, and the count of steps goes on."""
+    """A step that is not finite is skipped: its update does not happen, and the count of steps goes
+    on.
+    """
     steps = list(surer(walk()))
     gone = [STEPS - 1, STEPS, 3 * STEPS - 1]
     said, state = run(make("classwise"), [one for one in steps if one[1] not in gone])
-    masked = [(*one[:4], np.zeros(SIZE), one[5]) if one[1] in gone else one for one in steps]  # seen, but not written
+    # seen, but not written
+    masked = [(*one[:4], np.zeros(SIZE), one[5]) if one[1] in gone else one for one in steps]
     expected, kept = run(make("classwise"), masked)
     expected = [one for one, (_, step, *_) in zip(expected, steps, strict=True) if step not in gone]
     chex.assert_trees_all_equal(said, expected)
@@ -151,13 +177,24 @@ def test_predictions_of_the_clean_pass_count_where_every_example_is_mixed():
 
 
 def memory(steps, momentum=0.0, clean=False):
-    """What an example's memory holds where it is read, bias corrected; the hard label where unwritten: [B, K]."""
+    """What an example's memory holds where it is read, bias corrected; the hard label where
+    unwritten: [B, K].
+    """
     rows, writes, said = np.zeros((N, K)), np.zeros(N, int), []
     for _, _, index, logits, mask, share in steps:
-        said.append(np.array([rows[i] / (1 - momentum ** writes[i]) if writes[i] else EYE[LABELS[i]] for i in index]))
+        said.append(
+            np.array(
+                [
+                    rows[i] / (1 - momentum ** writes[i]) if writes[i] else EYE[LABELS[i]]
+                    for i in index
+                ]
+            )
+        )
         for place, i in enumerate(index):
             if mask[place] and (clean or share is None or share[place, 0] == 1):
-                rows[i] = momentum * rows[i] + (1 - momentum) * softmax((logits[::-1] if clean else logits)[place])
+                rows[i] = momentum * rows[i] + (1 - momentum) * softmax(
+                    (logits[::-1] if clean else logits)[place]
+                )
                 writes[i] += 1
     return said, rows, writes
 
@@ -168,9 +205,16 @@ def test_ps_kd_learns_from_the_prediction_one_epoch_ago():
     expected, rows, writes = memory(steps)
     for (epoch, _, index, *_), (target,), row in zip(steps, said, expected, strict=True):
         alpha = 0.8 * (epoch + 1) / EPOCHS
-        np.testing.assert_allclose(target.probs, (1 - alpha) * EYE[LABELS[index]] + alpha * row, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(
+            target.probs, (1 - alpha) * EYE[LABELS[index]] + alpha * row, rtol=1e-12, atol=1e-15
+        )
         assert epoch or (target.probs == EYE[LABELS[index]]).all()
-        assert (target.weight, target.temperature, target.soft, target.mixed) == (1, 1, False, False)
+        assert (target.weight, target.temperature, target.soft, target.mixed) == (
+            1,
+            1,
+            False,
+            False,
+        )
     assert len(set(writes)) > 2  # some were skipped, by the order or by the mask
     np.testing.assert_allclose(state["rows"][:N], rows, rtol=1e-12)
     assert (state["rows"][N:] == 0).all()
@@ -179,7 +223,9 @@ def test_ps_kd_learns_from_the_prediction_one_epoch_ago():
 @pytest.mark.parametrize("dtype", ["logits", "float16"])
 def test_temporal_ensembling_averages_and_corrects_whatever_was_skipped(dtype):
     steps = list(walk(mixed=True))
-    said, state = run(make("online", alpha=1.0, schedule="constant", momentum=0.6, dtype=dtype), steps)
+    said, state = run(
+        make("online", alpha=1.0, schedule="constant", momentum=0.6, dtype=dtype), steps
+    )
     expected, rows, writes = memory(steps, 0.6)
     near = {"rtol": 1e-12, "atol": 1e-15} if dtype == "logits" else {"rtol": 0, "atol": 2e-3}
     for (target,), row in zip(said, expected, strict=True):
@@ -198,16 +244,22 @@ def test_an_average_that_was_never_skipped_is_corrected_as_published():
     for epoch, logits in enumerate(np.random.default_rng(3).standard_normal((4, 3, K))):
         state = update(state, plain_batch(label, step=epoch * STEPS), after(logits))
         total = 0.6 * total + 0.4 * softmax(logits)
-        (target,) = source.targets(state, plain_batch(label, step=(epoch + 1) * STEPS), says(logits))
+        (target,) = source.targets(
+            state, plain_batch(label, step=(epoch + 1) * STEPS), says(logits)
+        )
         np.testing.assert_allclose(target.probs, total / (1 - 0.6 ** (epoch + 1)), rtol=1e-12)
 
 
 def test_the_clean_rule_writes_every_example_from_its_own_pass():
     steps = list(walk(mixed=True))
-    said, state = run(make("online", build(mix_prob=1.0), alpha=0.5, schedule="constant", write="clean"), steps)
+    said, state = run(
+        make("online", build(mix_prob=1.0), alpha=0.5, schedule="constant", write="clean"), steps
+    )
     expected, rows, writes = memory(steps, clean=True)
     for (*_, index, _, _, _), (target,), row in zip(steps, said, expected, strict=True):
-        np.testing.assert_allclose(target.probs, 0.5 * EYE[LABELS[index]] + 0.5 * row, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(
+            target.probs, 0.5 * EYE[LABELS[index]] + 0.5 * row, rtol=1e-12, atol=1e-15
+        )
     np.testing.assert_allclose(state["rows"][:N], rows, rtol=1e-12)
     assert writes.sum() == sum(mask.sum() for *_, mask, _ in steps)
     assert make("online", write="clean").clean
@@ -218,13 +270,17 @@ def test_a_row_not_written_yet_is_its_hard_label_and_others_are_divided_by_their
     rows = jnp.zeros((6, 3), jnp.float16).at[2].set(jnp.array([0.25, 0.125, 0.125], jnp.float16))
     read = jax.jit(base.read_rows)(rows, jnp.array([2, 5]), jnp.asarray(np.eye(3)[:2]))
     np.testing.assert_array_equal(read, [[0.5, 0.25, 0.25], [0, 1, 0]])
-    slope = jax.jit(jax.grad(lambda r: base.read_rows(r, jnp.array([5]), jnp.asarray(np.eye(3)[:1])).sum()))(rows)
+    slope = jax.jit(
+        jax.grad(lambda r: base.read_rows(r, jnp.array([5]), jnp.asarray(np.eye(3)[:1])).sum())
+    )(rows)
     assert np.isfinite(slope).all()
 
 
 def test_a_row_is_written_where_it_may_be_and_nowhere_else():
     rows, new = jnp.arange(12.0).reshape(4, 3), jnp.full((3, 3), 2.0)
-    written = base.write_rows(rows, jnp.array([3, 0, 3]), new, momentum=0.25, write=jnp.array([True, False, False]))
+    written = base.write_rows(
+        rows, jnp.array([3, 0, 3]), new, momentum=0.25, write=jnp.array([True, False, False])
+    )
     expected = np.arange(12.0).reshape(4, 3)
     expected[3] = 0.25 * expected[3] + 0.75 * 2
     np.testing.assert_array_equal(written, expected)
@@ -233,10 +289,16 @@ def test_a_row_is_written_where_it_may_be_and_nowhere_else():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_report_counts_the_written_rows_and_their_mean_entropy(dtype):
     probs = np.array([[0.5, 0.5, 0], [1, 0, 0], [0.25, 0.25, 0.5]])
-    rows = jnp.zeros((8, 3), dtype).at[jnp.array([1, 4, 6])].set(jnp.asarray(probs * [[1], [0.5], [0.25]], dtype))
+    rows = (
+        jnp.zeros((8, 3), dtype)
+        .at[jnp.array([1, 4, 6])]
+        .set(jnp.asarray(probs * [[1], [0.5], [0.25]], dtype))
+    )
     found = jax.jit(base.row_report)(rows)
     assert found["rows_written"] == 3
-    np.testing.assert_allclose(found["row_entropy"], (np.log(2) + 0 + 1.5 * np.log(2)) / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        found["row_entropy"], (np.log(2) + 0 + 1.5 * np.log(2)) / 3, rtol=1e-6
+    )
     assert found["row_entropy"].dtype == (np.float64 if dtype == "float64" else np.float32)
     assert {name: float(value) for name, value in base.row_report(jnp.zeros((8, 3))).items()} == {
         "rows_written": 0, "row_entropy": 0,
@@ -247,16 +309,23 @@ def test_a_report_counts_the_written_rows_and_their_mean_entropy(dtype):
 
 
 def linear(variables, image, *, train, key=None):
-    """A network that one can differentiate by hand: (image - mean) w, the mean of the batch or the running one."""
+    """A network that one can differentiate by hand: (image - mean) w, the mean of the batch or the
+    running one.
+    """
     del key
     here, kept = image.mean(0), variables["batch_stats"]["mean"]
     logits = (image - (here if train else kept)) @ variables["params"]["w"]
-    return says(logits)._replace(logits=logits), {"mean": 0.9 * kept + 0.1 * here if train else kept}
+    return says(logits)._replace(logits=logits), {
+        "mean": 0.9 * kept + 0.1 * here if train else kept
+    }
 
 
 def variables(seed):
     draw = np.random.default_rng(seed)
-    return {"params": {"w": draw.standard_normal((3, K))}, "batch_stats": {"mean": draw.standard_normal(3)}}
+    return {
+        "params": {"w": draw.standard_normal((3, K))},
+        "batch_stats": {"mean": draw.standard_normal(3)},
+    }
 
 
 def seen(label, image, **changes):
@@ -269,7 +338,11 @@ def test_a_mean_teacher_is_the_average_of_the_networks_so_far(warm_up, statistic
     options = {"statistics": statistics, "hard_weight": 0.4, "weight": 2.0, "temperature": 3.0}
     source = make("mean_teacher", build(apply=linear), decay=0.7, warm_up=warm_up, **options)
     update = jax.jit(source.update)
-    averaged, image, label = variables(0), np.random.default_rng(9).standard_normal((4, 3)), [0, 1, 2, 4]
+    averaged, image, label = (
+        variables(0),
+        np.random.default_rng(9).standard_normal((4, 3)),
+        [0, 1, 2, 4],
+    )
     state, updates = source.init(jax.random.key(0), jax.tree.map(jnp.asarray, averaged)), 0
     for number, updated in enumerate([True, False, True, True, False, True, True]):
         now = variables(number + 1)
@@ -278,11 +351,17 @@ def test_a_mean_teacher_is_the_average_of_the_networks_so_far(warm_up, statistic
             updates += 1
             decay = min(1 - 1 / (updates + 1), 0.7) if warm_up else 0.7
             averaged = jax.tree.map(lambda a, b, m=decay: m * a + (1 - m) * b, averaged, now)
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), {n: state[n] for n in averaged}, averaged)
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1e-12),
+            {n: state[n] for n in averaged},
+            averaged,
+        )
         assert int(state["updates"]) == updates
     hard, other = source.targets(state, seen(label, image), says(np.zeros((4, K))))
     mean = image.mean(0) if statistics == "batch" else averaged["batch_stats"]["mean"]
-    np.testing.assert_allclose(other.probs, softmax((image - mean) @ averaged["params"]["w"] / 3), rtol=1e-12)
+    np.testing.assert_allclose(
+        other.probs, softmax((image - mean) @ averaged["params"]["w"] / 3), rtol=1e-12
+    )
     np.testing.assert_array_equal(hard.probs, EYE[label])
     assert (hard.weight, hard.temperature, hard.mixed) == (0.4, 1, False)
     assert (other.weight, other.temperature, other.mixed, other.soft) == (2, 3, True, False)
@@ -302,10 +381,15 @@ def test_a_teacher_with_statistics_of_the_batch_has_dropout_of_its_own():
 
 
 def test_with_warm_up_a_long_memory_is_the_plain_mean():
-    source, all_of_them = make("mean_teacher", build(apply=linear), decay=0.999), [variables(n) for n in range(5)]
+    source, all_of_them = (
+        make("mean_teacher", build(apply=linear), decay=0.999),
+        [variables(n) for n in range(5)],
+    )
     state = source.init(jax.random.key(0), jax.tree.map(jnp.asarray, all_of_them[0]))
     for now in all_of_them[1:]:
-        state = source.update(state, None, Forward(None, (), None, **now, updated=jnp.asarray(True)))
+        state = source.update(
+            state, None, Forward(None, (), None, **now, updated=jnp.asarray(True))
+        )
     expected = np.mean([one["params"]["w"] for one in all_of_them], 0)
     np.testing.assert_allclose(state["params"]["w"], expected, rtol=1e-12)
 
@@ -316,11 +400,17 @@ def test_a_peer_takes_the_gradient_step_written_by_hand(mixed):
         "params": {"w": jax.random.normal(key, (3, K))}, "batch_stats": {"mean": jnp.zeros(3)},
     }, optimizer=optax.sgd(0.2, momentum=0.9))  # fmt: skip
     source, label = make("peer", made, hard_weight=0.7, weight=0.4), np.array([0, 1, 2, 4])
-    state, update, targets = source.init(jax.random.key(5), None), jax.jit(source.update), jax.jit(source.targets)
+    state, update, targets = (
+        source.init(jax.random.key(5), None),
+        jax.jit(source.update),
+        jax.jit(source.targets),
+    )
     draw, mask = np.random.default_rng(4), np.array([1, 1, 0, 1.0])
     w, mean, speed = np.array(state["params"]["w"]), np.zeros(3), np.zeros((3, K))
     share = np.array([[0.7, 0.3], [1, 0], [0.5, 0.5], [0.2, 0.8]])
-    hard = share[:, :1] * EYE[label] + share[:, 1:] * EYE[label[[3, 0, 1, 2]]] if mixed else EYE[label]
+    hard = (
+        share[:, :1] * EYE[label] + share[:, 1:] * EYE[label[[3, 0, 1, 2]]] if mixed else EYE[label]
+    )
     for _ in range(3):
         image, logits = draw.standard_normal((4, 3)), draw.standard_normal((4, K))
         batch = seen(label, image, share=share if mixed else None, mask=jnp.asarray(mask))
@@ -329,7 +419,12 @@ def test_a_peer_takes_the_gradient_step_written_by_hand(mixed):
         to_label, to_peer = targets(state, batch, says(logits))
         np.testing.assert_array_equal(to_label.probs, EYE[label])
         np.testing.assert_allclose(to_peer.probs, p, rtol=1e-12)
-        assert (to_label.weight, to_peer.weight, to_label.soft, to_peer.soft) == (0.7, 0.4, False, True)
+        assert (to_label.weight, to_peer.weight, to_label.soft, to_peer.soft) == (
+            0.7,
+            0.4,
+            False,
+            True,
+        )
         assert (to_label.mixed, to_peer.mixed) == (False, True)
         state = update(state, batch, after(logits))
         slope = own.T @ (mask[:, None] * (0.7 * (p - hard) + 0.4 * (p - student))) / 3
@@ -340,7 +435,9 @@ def test_a_peer_takes_the_gradient_step_written_by_hand(mixed):
 
 
 def test_a_peer_starts_from_parameters_of_its_own():
-    source = make("peer", build(init=lambda key: {"params": jax.random.normal(key, (4,)), "batch_stats": {}}))
+    source = make(
+        "peer", build(init=lambda key: {"params": jax.random.normal(key, (4,)), "batch_stats": {}})
+    )
     one, again, other = (source.init(jax.random.key(seed), None)["params"] for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, again)
     assert (one != other).all()
@@ -361,16 +458,25 @@ def test_teachers_are_averaged_at_their_temperature(average, count, temperature)
     each = TEACHERS[:count] / temperature
     expected = softmax(each).mean(0) if average == "probs" else softmax(each.mean(0))
     np.testing.assert_allclose(target.probs, expected, rtol=1e-12)
-    assert (target.weight, target.temperature, target.soft, target.mixed) == (0.3, temperature, True, True)
+    assert (target.weight, target.temperature, target.soft, target.mixed) == (
+        0.3,
+        temperature,
+        True,
+        True,
+    )
     assert not make("teacher").targets((), batch, says(STUDENT))[0].soft
 
 
 def test_one_averaged_term_of_weight_k_pulls_like_k_terms():
     def pull(weight, teachers):
-        (target,) = make("teacher", weight=weight).targets((), plain_batch([0] * 4, teacher=teachers), says(STUDENT))
+        (target,) = make("teacher", weight=weight).targets(
+            (), plain_batch([0] * 4, teacher=teachers), says(STUDENT)
+        )
         return jax.grad(lambda z: term_loss(target, z, cross_entropy).sum())(jnp.asarray(STUDENT))
 
-    np.testing.assert_allclose(pull(3.0, TEACHERS), sum(pull(1.0, [one]) for one in TEACHERS), rtol=1e-10)
+    np.testing.assert_allclose(
+        pull(3.0, TEACHERS), sum(pull(1.0, [one]) for one in TEACHERS), rtol=1e-10
+    )
 
 
 # ---- sums of sources
@@ -388,11 +494,17 @@ def test_hinton_distillation_is_a_blend_of_the_label_and_a_soft_teacher():
     batch = plain_batch([0, 1, 2, 3], teacher=TEACHERS[:1])
     targets = source.targets(((), ()), batch, says(STUDENT))
     p, q, label = softmax(STUDENT / 4), softmax(TEACHERS[0] / 4), np.arange(4)
-    expected = -0.1 * np.log(softmax(STUDENT)[label, label]) + 0.9 * 16 * (q * np.log(q / p)).sum(-1)
+    expected = -0.1 * np.log(softmax(STUDENT)[label, label]) + 0.9 * 16 * (q * np.log(q / p)).sum(
+        -1
+    )
     found = sum(term_loss(target, STUDENT, cross_entropy) for target in targets)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    slope = jax.grad(lambda z: sum(term_loss(target, z, cross_entropy).sum() for target in targets))(STUDENT)
-    np.testing.assert_allclose(slope, 0.1 * (softmax(STUDENT) - EYE[label]) + 0.9 * 4 * (p - q), rtol=1e-10)
+    slope = jax.grad(
+        lambda z: sum(term_loss(target, z, cross_entropy).sum() for target in targets)
+    )(STUDENT)
+    np.testing.assert_allclose(
+        slope, 0.1 * (softmax(STUDENT) - EYE[label]) + 0.9 * 4 * (p - q), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("ramp", [0.0, 0.75, 2.0])
@@ -403,17 +515,25 @@ def test_a_ramp_starts_all_parts_but_the_first_at_nothing(ramp):
         share = min(1, step / (ramp * STEPS)) if ramp else 1
         targets = source.targets(state, plain_batch([0, 1], step=step), says(np.zeros((2, K))))
         np.testing.assert_allclose(
-            [t.weight for t in targets], [0.1, 0.5 * share, 2 * 0.5 * share, 2 * 0.5 * share], rtol=1e-12
+            [t.weight for t in targets],
+            [0.1, 0.5 * share, 2 * 0.5 * share, 2 * 0.5 * share],
+            rtol=1e-12,
         )
 
 
 def test_the_parts_of_a_blend_keep_their_own_memories():
     steps = list(walk(epochs=2, mixed=True))
-    source = blend({"online": {"write": "clean"}}, parts=("smooth", "online", "classwise"), weights=(1.0, 0.5, 2.0))
+    source = blend(
+        {"online": {"write": "clean"}},
+        parts=("smooth", "online", "classwise"),
+        weights=(1.0, 0.5, 2.0),
+    )
     said, state = run(source, steps)
     assert source.clean
     assert not blend(parts=("smooth", "classwise"), weights=(1.0, 1.0)).clean
-    for place, (name, options) in enumerate([("smooth", {}), ("online", {"write": "clean"}), ("classwise", {})]):
+    for place, (name, options) in enumerate(
+        [("smooth", {}), ("online", {"write": "clean"}), ("classwise", {})]
+    ):
         alone, kept = run(make(name, **options), steps)
         jax.tree.map(np.testing.assert_array_equal, state[place], kept)
         for together, own in zip(said, alone, strict=True):
@@ -423,14 +543,20 @@ def test_the_parts_of_a_blend_keep_their_own_memories():
                 np.testing.assert_allclose(one.weight, (1.0, 0.5, 2.0)[place] * other.weight)
     report = jax.device_get(source.report(state))
     assert set(report) == {"online/rows_written", "online/row_entropy", "classwise/row_entropy"}
-    assert report["online/rows_written"] == len({i for *_, index, _, mask, _ in steps for i in index[mask > 0]})
+    assert report["online/rows_written"] == len(
+        {i for *_, index, _, mask, _ in steps for i in index[mask > 0]}
+    )
     table = state[2]["table"]
-    np.testing.assert_allclose(report["classwise/row_entropy"], -(table * np.log(table)).sum(-1).mean(), rtol=1e-12)
+    np.testing.assert_allclose(
+        report["classwise/row_entropy"], -(table * np.log(table)).sum(-1).mean(), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
 def test_smoothing_spreads_its_mass_over_all_classes(epsilon):
-    (target,) = make("smooth", epsilon=epsilon).targets((), plain_batch([3, 1]), says(np.zeros((2, K))))
+    (target,) = make("smooth", epsilon=epsilon).targets(
+        (), plain_batch([3, 1]), says(np.zeros((2, K)))
+    )
     expected = np.full((2, K), epsilon / K)
     expected[[0, 1], [3, 1]] = 1 - epsilon + epsilon / K
     np.testing.assert_allclose(target.probs, expected, rtol=1e-14)
@@ -455,11 +581,15 @@ def test_a_source_takes_a_single_example_and_logits_without_bound(name):
     def step(state, logits, number):
         image = jnp.ones((1, *frame.SHAPE))
         batch = plain_batch([2], teacher=[logits] * 2, step=number)
-        batch = batch._replace(image=image[None], clean=image, given={"table": jnp.asarray(EYE[[2]])})
+        batch = batch._replace(
+            image=image[None], clean=image, given={"table": jnp.asarray(EYE[[2]])}
+        )
         targets = source.targets(state, batch, says(logits))
         return targets, source.update(state, batch, after(logits, clean=logits, **variables))
 
-    for number, logits in enumerate((1e4 * EYE[[1]], -1e4 * EYE[[1]], np.zeros((1, K)), 1e4 * EYE[[2]])):
+    for number, logits in enumerate(
+        (1e4 * EYE[[1]], -1e4 * EYE[[1]], np.zeros((1, K)), 1e4 * EYE[[2]])
+    ):
         targets, state = step(state, logits, STEPS * number)
         for target in targets:
             assert target.probs.shape == (1, K)
@@ -509,7 +639,11 @@ def test_a_wrong_option_is_refused_with_a_sentence(name, options, changes, sente
 
 
 def test_every_source_that_says_it_raises_is_refused_something():
-    says_so = {name for name in config.plugs("labels") if "Raises ValueError" in plug("labels", name).make.__doc__}
+    says_so = {
+        name
+        for name in config.plugs("labels")
+        if "Raises ValueError" in plug("labels", name).make.__doc__
+    }
     assert says_so == {name for name, *_ in REFUSED}
 
 

@@ -1,4 +1,6 @@
-"""What starts a run on many devices: stubs stand for the run, for gcloud and for SLURM; no cloud is reached."""
+"""What starts a run on many devices: stubs stand for the run, for gcloud and for SLURM; no cloud is
+reached.
+"""
 
 import math
 import os
@@ -49,15 +51,21 @@ def place(tmp_path):
 
 def environment(place, **more):
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "CUDA_", "SLURM"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_", "XLA_", "CUDA_", "SLURM"))
     }
     path = f"{place / 'bin'}:{os.environ['PATH']}"
-    return kept | {"PATH": path, "SEEN": str(place), "LOGS": str(place / "logs"), "GRACE": "1"} | more
+    return (
+        kept | {"PATH": path, "SEEN": str(place), "LOGS": str(place / "logs"), "GRACE": "1"} | more
+    )
 
 
 def start(place, script, *words, **more):
     command, space = [LAUNCH / script, *words], environment(place, **more)
-    return subprocess.run(command, env=space, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    return subprocess.run(
+        command, env=space, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60
+    )
 
 
 def calls(place):
@@ -65,12 +73,20 @@ def calls(place):
 
 
 def test_shell_scripts_are_sound():
-    assert {path.name for path in SCRIPTS} >= {"local.sh", "tpu_pod.sh", "attempt.sh", "slurm.sbatch", "run", "full"}
+    assert {path.name for path in SCRIPTS} >= {
+        "local.sh",
+        "tpu_pod.sh",
+        "attempt.sh",
+        "slurm.sbatch",
+        "run",
+        "full",
+    }
     beside = Path(sys.executable).parent / "shellcheck"  # where no environment is activated
     shellcheck = beside if beside.exists() else "shellcheck"
     done = subprocess.run([shellcheck, "-x", *SCRIPTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert all(os.access(path, os.X_OK) for path in SCRIPTS if path.name != "lib")  # which is sourced
+    # which is sourced
+    assert all(os.access(path, os.X_OK) for path in SCRIPTS if path.name != "lib")
 
 
 def test_local_processes_are_told_who_they_are_and_share_the_gpus(place):
@@ -88,7 +104,10 @@ def test_local_processes_are_told_who_they_are_and_share_the_gpus(place):
 
 
 def test_local_processes_may_have_cpu_devices(place):
-    assert start(place, "local.sh", "1", LOCAL_DEVICES="4", CUDA_VISIBLE_DEVICES="0,1,2").returncode == 0
+    assert (
+        start(place, "local.sh", "1", LOCAL_DEVICES="4", CUDA_VISIBLE_DEVICES="0,1,2").returncode
+        == 0
+    )
     assert "[ --xla_force_host_platform_device_count=4]" in (place / "0").read_text()
 
 
@@ -112,7 +131,10 @@ def test_where_a_local_process_fails_the_others_are_ended_and_its_status_is_told
     assert time.monotonic() - began < 20
     assert done.returncode == 7
     log = f"; see {place}/logs/process-1.log" if who else ""
-    assert f"error: process {who} of 3 ended with status 7{log}; the others have 1 seconds to end" in done.stderr
+    assert (
+        f"error: process {who} of 3 ended with status 7{log}; the others have 1 seconds to end"
+        in done.stderr
+    )
     assert ("out of memory" in done.stdout) == (who == 0)
     if who:
         assert (place / "logs" / "process-1.log").read_text() == "out of memory\n"
@@ -122,8 +144,11 @@ def test_where_a_local_process_fails_the_others_are_ended_and_its_status_is_told
 @pytest.mark.parametrize("status", slow_but(["5"], ["0", "5"]))
 def test_signals_go_to_all_local_processes(place, sent, name, status):
     more = {"SECONDS_EACH": "50", "ON_SIGNAL": status}
-    before = signal.signal(sent, lambda *_: None)  # what is ignored here, as below `nohup` or `&`, no shell could trap
-    running = subprocess.Popen([LAUNCH / "local.sh", "2"], env=environment(place, **more), stderr=subprocess.DEVNULL)
+    # what is ignored here, as below `nohup` or `&`, no shell could trap
+    before = signal.signal(sent, lambda *_: None)
+    running = subprocess.Popen(
+        [LAUNCH / "local.sh", "2"], env=environment(place, **more), stderr=subprocess.DEVNULL
+    )
     signal.signal(sent, before)
     until = time.monotonic() + 20
     while not all((place / str(n)).exists() for n in range(2)) and time.monotonic() < until:
@@ -136,10 +161,17 @@ def test_signals_go_to_all_local_processes(place, sent, name, status):
 
 @pytest.mark.parametrize(
     ("more", "status"),
-    [({"FINISHES": "model.npz"}, 0), ({}, 75), ({"FAILS": "0"}, 3), ({"FAILS": "0", "STATUS": "2"}, 2)],
+    [
+        ({"FINISHES": "model.npz"}, 0),
+        ({}, 75),
+        ({"FAILS": "0"}, 3),
+        ({"FAILS": "0", "STATUS": "2"}, 2),
+    ],
 )
 def test_an_attempt_tells_whether_the_run_is_finished(place, more, status):
-    more = {name: str(place / value) if name == "FINISHES" else value for name, value in more.items()}
+    more = {
+        name: str(place / value) if name == "FINISHES" else value for name, value in more.items()
+    }
     done = start(place, "attempt.sh", "--config=a", f"--workdir={place}", PATIENCE="1", **more)
     assert done.returncode == status
     assert "--config=a" in (place / "0").read_text()
@@ -160,7 +192,9 @@ def test_an_attempt_hands_on_the_signal_and_needs_a_folder(place):
 
 
 @pytest.mark.parametrize(("more", "status", "again"), [({}, 0, True), ({"FAILS": "0"}, 3, False)])
-def test_a_slurm_job_is_queued_again_where_it_was_stopped_and_not_where_it_failed(place, more, status, again):
+def test_a_slurm_job_is_queued_again_where_it_was_stopped_and_not_where_it_failed(
+    place, more, status, again
+):
     more = {"SLURM_JOB_ID": "12", "SLURM_SUBMIT_DIR": str(ROOT), "PATIENCE": "1"} | more
     done = start(place, "slurm.sbatch", "--config=a", f"--workdir={place}", **more)
     assert done.returncode == status
@@ -188,8 +222,18 @@ def test_a_pod_is_made_used_and_deleted_step_by_step(place):
         done = start(place, "tpu_pod.sh", *words, NFS="nas:/all", SPOT="1", **TPU)
         assert done.returncode == 0, done.stderr
         assert all(line.startswith("+ ") for line in done.stdout.splitlines())
-    made = [call[4:] if call[:4] == ["gcloud", "compute", "tpus", "tpu-vm"] else call for call in calls(place)]
-    assert made[0] == ["create", "slice", "--accelerator-type=v4-32", "--version=some", "--spot", "--zone=here-a"]
+    made = [
+        call[4:] if call[:4] == ["gcloud", "compute", "tpus", "tpu-vm"] else call
+        for call in calls(place)
+    ]
+    assert made[0] == [
+        "create",
+        "slice",
+        "--accelerator-type=v4-32",
+        "--version=some",
+        "--spot",
+        "--zone=here-a",
+    ]
     assert made[1][0] == "tar"
     assert [call[:2] for call in made[2:-1]] == [
         ["scp", made[1][-2]],
@@ -221,12 +265,16 @@ def test_a_dry_run_of_a_pod_shows_the_steps_and_takes_none(place):
 
 @pytest.mark.parametrize("kind", ["gpu", "tpu"])
 def test_a_kubernetes_job_is_what_the_processes_expect(kind):
-    parts = {part["kind"]: part for part in yaml.safe_load_all((LAUNCH / "k8s" / f"{kind}.yaml").read_text())}
+    parts = {
+        part["kind"]: part
+        for part in yaml.safe_load_all((LAUNCH / "k8s" / f"{kind}.yaml").read_text())
+    }
     service, claim, job = parts["Service"], parts["PersistentVolumeClaim"], parts["Job"]
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["publishNotReadyAddresses"] is True  # they look for each other before they are ready
+    # they look for each other before they are ready
+    assert service["spec"]["publishNotReadyAddresses"] is True
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
     assert pod["subdomain"] == service["metadata"]["name"]
     assert spec["completionMode"] == "Indexed"
@@ -240,9 +288,15 @@ def test_a_kubernetes_job_is_what_the_processes_expect(kind):
     assert {rule["onExitCodes"]["containerName"] for rule in rules[:2]} == {container["name"]}
     assert rules[2]["onPodConditions"] == [{"type": "DisruptionTarget"}]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    claims = {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "emptyDir" not in volume}
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["volumes"]
+        if "emptyDir" not in volume
+    }
     assert claim["metadata"]["name"] in claims
-    assert {m["name"] for m in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert {m["name"] for m in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
     assert container["command"] == ["launch/attempt.sh"]
     config, _, workdir, patience = container["args"]
     assert patience.startswith("--join-seconds=")
@@ -257,7 +311,9 @@ def check_gpus(service, spec, pod, container):
     assert int(told["JAX_NUM_PROCESSES"]["value"]) == spec["completions"]
     host, port = told["JAX_COORDINATOR_ADDRESS"]["value"].split(":")
     assert host == f"{service['spec']['selector']['job-name']}-0.{pod['subdomain']}"
-    assert int(port) == service["spec"]["ports"][0]["port"] == container["ports"][0]["containerPort"]
+    assert (
+        int(port) == service["spec"]["ports"][0]["port"] == container["ports"][0]["containerPort"]
+    )
     index = told["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
     assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     assert container["resources"]["limits"]["nvidia.com/gpu"] > 0

@@ -70,7 +70,9 @@ WRONG = {
 @pytest.mark.parametrize("override", WRONG)
 def test_a_wrong_field_is_named_with_what_is_allowed(capsys, tmp_path, override):
     batch = [] if "batch_size" in override else ["--config.data.batch_size=64"]
-    sentence = refused(capsys, DIGITS, *batch, f"--workdir={tmp_path / 'run'}", f"--config.{override}")
+    sentence = refused(
+        capsys, DIGITS, *batch, f"--workdir={tmp_path / 'run'}", f"--config.{override}"
+    )
     assert re.search(WRONG[override], sentence), sentence
     assert not (tmp_path / "run").exists()
 
@@ -83,7 +85,11 @@ def test_a_batch_that_the_devices_cannot_share(capsys):
 
 def test_what_is_no_config(capsys, tmp_path):
     assert "--config nope.py is not there" in refused(capsys, "--config=nope.py")
-    for words in (["--config", "configs/nope.py"], ["-config", "configs/nope.py"], ["-config=configs/nope.py"]):
+    for words in (
+        ["--config", "configs/nope.py"],
+        ["-config", "configs/nope.py"],
+        ["-config=configs/nope.py"],
+    ):
         assert "--config configs/nope.py is not there" in refused(capsys, *words)
     (tmp_path / "flags").write_text("--config=configs/nope.py\n")
     assert "configs/nope.py" in refused(capsys, f"--flagfile={tmp_path / 'flags'}")
@@ -91,17 +97,25 @@ def test_what_is_no_config(capsys, tmp_path):
     assert "Missing value for flag --config" in refused(capsys, "--config")
     assert "'config.foo'" in refused(capsys, "--config.foo")
     for flag in ("--config.foo", "-config.foo=1"):
-        assert "config has no field 'foo'" in refused(capsys, "--config", "configs/digits_online.py", flag)
+        assert "config has no field 'foo'" in refused(
+            capsys, "--config", "configs/digits_online.py", flag
+        )
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(:\n")
-    assert f"--config {broken} is no config: invalid syntax" in refused(capsys, f"--config={broken}")
+    assert f"--config {broken} is no config: invalid syntax" in refused(
+        capsys, f"--config={broken}"
+    )
     broken.write_text(
         "from ldl_jax.config import default\ndef get_config():\n  c = default()\n  c.data.nam = 'x'\n  return c\n"
     )
     assert f"--config {broken} is no config" in refused(capsys, f"--config={broken}")
     broken.write_text("def get_config():\n  return {}\n")
-    assert "get_config() returns dict; allowed is a ConfigDict" in refused(capsys, f"--config={broken}")
-    broken.write_text("from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({'a': 1})\n")
+    assert "get_config() returns dict; allowed is a ConfigDict" in refused(
+        capsys, f"--config={broken}"
+    )
+    broken.write_text(
+        "from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({'a': 1})\n"
+    )
     said = refused(capsys, f"--config={broken}")
     assert "does not start from ldl_jax.config.default(): it lacks augment.cutout and " in said
 
@@ -116,15 +130,21 @@ def test_what_is_no_option(capsys):
 def test_what_is_no_workdir(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(capsys, DIGITS, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert "holds no run" in refused(capsys, DIGITS, f"--workdir={tmp_path / 'none'}", "--mode=eval")
+    assert "holds no run" in refused(
+        capsys, DIGITS, f"--workdir={tmp_path / 'none'}", "--mode=eval"
+    )
     assert "holds no run" in refused(capsys, f"--workdir={tmp_path / 'none'}", "--mode=eval")
     (tmp_path / "config.json").write_text("{")
-    assert "config.json cannot be read as a config" in refused(capsys, DIGITS, f"--workdir={tmp_path}")
+    assert "config.json cannot be read as a config" in refused(
+        capsys, DIGITS, f"--workdir={tmp_path}"
+    )
 
 
 @pytest.fixture
 def counted(tmp_path):
-    """(file, how often it was executed): a config that writes a line each time, and takes an argument."""
+    """(file, how often it was executed): a config that writes a line each time, and takes an
+    argument.
+    """
     log = tmp_path / "log"
     (tmp_path / "own.py").write_text(
         f"open({str(log)!r}, 'a').write('x\\n')\nfrom ldl_jax.config import default\n"
@@ -133,7 +153,9 @@ def counted(tmp_path):
     return tmp_path / "own.py", lambda: len(log.read_text().splitlines())
 
 
-@pytest.mark.parametrize("form", ["--config={}", "-config={}", "--config {}", "-config {}", "--flagfile={}"])
+@pytest.mark.parametrize(
+    "form", ["--config={}", "-config={}", "--config {}", "-config {}", "--flagfile={}"]
+)
 @pytest.mark.parametrize("argument", ["", ":two"])
 def test_a_config_file_is_executed_once_however_it_is_named(counted, tmp_path, form, argument):
     file, executions = counted
@@ -141,7 +163,9 @@ def test_a_config_file_is_executed_once_however_it_is_named(counted, tmp_path, f
     if form.startswith("--flagfile"):
         (tmp_path / "flags").write_text(f"--config={named}\n--config.seed=3\n")
         named = tmp_path / "flags"
-    c, workdir = settings(*parse([*form.format(named).split(), "--config.seed=3", "--config.data.batch_size", "64"]))
+    c, workdir = settings(
+        *parse([*form.format(named).split(), "--config.seed=3", "--config.data.batch_size", "64"])
+    )
     assert executions() == 1
     assert (c.seed, c.data.batch_size, c.data.root) == (3, 64, argument[1:] or "one")
     assert workdir == Path(f"runs/own{argument.replace(':', '-')}-seed3")
@@ -162,7 +186,11 @@ def raising(error):
         (ValueError("no"), 2, "error: no\n"),
         (Failed("no"), 1, "error: no\n"),
         (Failed("no", 3), 3, "error: no\n"),
-        (OSError(28, "No space left on device", "a.npz"), 1, "error: a.npz: No space left on device\n"),
+        (
+            OSError(28, "No space left on device", "a.npz"),
+            1,
+            "error: a.npz: No space left on device\n",
+        ),
         (OSError("no"), 1, "error: no\n"),
         (BrokenPipeError(32, "Broken pipe"), 1, ""),
     ],
@@ -174,7 +202,12 @@ def test_each_fault_has_its_exit_status(capsys, monkeypatch, error, status, sent
 
 
 def test_seconds_are_shown_as_a_clock_shows_them():
-    assert [cli.clock(seconds) for seconds in (0, 59.6, 3725, 360000)] == ["0:00:00", "0:01:00", "1:02:05", "100:00:00"]
+    assert [cli.clock(seconds) for seconds in (0, 59.6, 3725, 360000)] == [
+        "0:00:00",
+        "0:01:00",
+        "1:02:05",
+        "100:00:00",
+    ]
 
 
 def test_a_closed_pipe_ends_a_command_without_a_word():
@@ -192,7 +225,12 @@ def arrays(path, **changes):
         "test_images": draw.integers(0, 256, (16, 8, 8, 3), np.uint8), "test_labels": np.arange(16) % 4,
     } | changes  # fmt: skip
     np.savez(path, **{name: value for name, value in made.items() if value is not None})
-    return [DIGITS, "--config.data.name=arrays", f"--config.data.root={path}", "--config.data.batch_size=64"]
+    return [
+        DIGITS,
+        "--config.data.name=arrays",
+        f"--config.data.root={path}",
+        "--config.data.batch_size=64",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -220,15 +258,27 @@ def test_arrays_that_are_no_file(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_own_arrays_train(capsys, tmp_path):
-    argv = [*arrays(tmp_path / "own.npz"), "--config.model.name=tests.tiny", "--config.train.epochs=2.0"]
+    argv = [
+        *arrays(tmp_path / "own.npz"),
+        "--config.model.name=tests.tiny",
+        "--config.train.epochs=2.0",
+    ]
     assert main([*argv, "--config.data.holdout=0", f"--workdir={tmp_path / 'run'}"]) == 0
     assert "accuracy %" in capsys.readouterr().out
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(capsys, tmp_path):
-    assert main([DIGITS, "--config.data.batch_size=64", f"--workdir={tmp_path / 'run'}", "--dry-run"]) == 0
+    assert (
+        main([DIGITS, "--config.data.batch_size=64", f"--workdir={tmp_path / 'run'}", "--dry-run"])
+        == 0
+    )
     said = capsys.readouterr().out
-    for name in ("parameters", "label memory, bytes a device", "checkpoint, bytes", "optimizer, bytes a device"):
+    for name in (
+        "parameters",
+        "label memory, bytes a device",
+        "checkpoint, bytes",
+        "optimizer, bytes a device",
+    ):
         assert name in said
     assert not (tmp_path / "run").exists()
 
@@ -240,12 +290,18 @@ def test_help_lists_every_field_with_its_meaning_and_every_plug(capsys):
         assert any(line.strip().startswith(f"{field} = ") for line in said.splitlines()), field
     for section, folder in config.SECTIONS.items():
         for name in config.plugs(folder):
-            assert any(line.startswith(f"{section} {name}: ") and len(line) > 20 for line in said.splitlines()), name
+            assert any(
+                line.startswith(f"{section} {name}: ") and len(line) > 20
+                for line in said.splitlines()
+            ), name
 
 
 def test_the_shell_sees_the_status():
     done = subprocess.run(
-        [sys.executable, "-m", "ldl_jax.main", DIGITS, "--config.seed=x"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ldl_jax.main", DIGITS, "--config.seed=x"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -1,4 +1,6 @@
-"""Where arrays lie and what moves, read off the compiled programs: a memory is never copied and never leaves home."""
+"""Where arrays lie and what moves, read off the compiled programs: a memory is never copied and
+never leaves home.
+"""
 
 import math
 import re
@@ -27,12 +29,24 @@ def compiled(case, devices):
     shardings = mesh.state_shardings(state, there)
 
     def place(tree, sharding):
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
 
-    state = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, shardings)
+    state = jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, shardings
+    )
     everywhere = mesh.replicated(there)
-    step = jax.jit(steps.make_train_step(frame.recipe(case)), donate_argnums=0, out_shardings=(shardings, everywhere))
-    arguments = place(frozen, everywhere), place(data, everywhere), place(batch, mesh.batch_sharding(there))
+    step = jax.jit(
+        steps.make_train_step(frame.recipe(case)),
+        donate_argnums=0,
+        out_shardings=(shardings, everywhere),
+    )
+    arguments = (
+        place(frozen, everywhere),
+        place(data, everywhere),
+        place(batch, mesh.batch_sharding(there)),
+    )
     return step.lower(state, *arguments).compile()
 
 
@@ -65,7 +79,11 @@ def test_a_memory_that_is_read_and_overwritten_whole_would_be_copied():
         return rows.at[index].set(new), read.sum()
 
     struct = jax.ShapeDtypeStruct
-    shapes = struct((ROWS, CLASSES), "float32"), struct((B,), "int32"), struct((B, CLASSES), "float32")
+    shapes = (
+        struct((ROWS, CLASSES), "float32"),
+        struct((B,), "int32"),
+        struct((B, CLASSES), "float32"),
+    )
     trap = jax.jit(update, donate_argnums=0).lower(*shapes).compile().memory_analysis()
     assert trap.temp_size_in_bytes > 100 * MIB
 
@@ -85,9 +103,13 @@ def test_a_memory_stays_on_its_devices(dtype):
 
 @pytest.mark.parametrize("mixing", [pytest.param("none", marks=pytest.mark.slow), "mixup"])
 def test_no_image_moves_between_devices_but_the_neighbour_in_a_mixed_pair(mixing):
-    """With three views; mixing rolls the batch by one, so each device sends its last image's three views on."""
+    """With three views; mixing rolls the batch by one, so each device sends its last image's three
+    views on.
+    """
     views, pixels = 3, math.prod(frame.SHAPE)
-    case = Case("online", mixing, auxiliaries=("jsd",), augment=(("pad", 1),), options=(("write", "clean"),))
+    case = Case(
+        "online", mixing, auxiliaries=("jsd",), augment=(("pad", 1),), options=(("write", "clean"),)
+    )
     sent = [size for _, size in moved(compiled(case, 8)) if size >= pixels]
     assert sum(sent) <= (0 if mixing == "none" else 2 * views * pixels)
     assert (len(sent) > 0) == (mixing != "none")
@@ -95,12 +117,19 @@ def test_no_image_moves_between_devices_but_the_neighbour_in_a_mixed_pair(mixing
 
 @pytest.mark.parametrize("count", [5, 7])
 def test_a_number_of_devices_that_does_not_divide_the_rows_is_refused(count):
-    with pytest.raises(ValueError, match=f"{count} devices: memory rows are padded to a multiple of 3072"):
+    with pytest.raises(
+        ValueError, match=f"{count} devices: memory rows are padded to a multiple of 3072"
+    ):
         mesh.make_mesh(jax.devices()[:count])
 
 
 def test_rows_are_padded_the_same_for_every_number_of_devices():
-    assert [mesh.padded_rows(n) for n in (1, 3072, 3073, 1_281_167)] == [3072, 3072, 6144, 1_284_096]
+    assert [mesh.padded_rows(n) for n in (1, 3072, 3073, 1_281_167)] == [
+        3072,
+        3072,
+        6144,
+        1_284_096,
+    ]
 
 
 def test_only_memories_are_split():
@@ -108,7 +137,9 @@ def test_only_memories_are_split():
     state = frame.arguments(Case("online", ema=0.9))[0]
     split = {
         jax.tree_util.keystr(path)
-        for path, sharding in jax.tree_util.tree_flatten_with_path(mesh.state_shardings(state, there))[0]
+        for path, sharding in jax.tree_util.tree_flatten_with_path(
+            mesh.state_shardings(state, there)
+        )[0]
         if not sharding.is_fully_replicated
     }
     assert split == {".labels['rows']"}
@@ -116,7 +147,10 @@ def test_only_memories_are_split():
 
 def test_a_batch_goes_out_and_predictions_come_back_in_order():
     there = mesh.make_mesh(jax.devices())
-    batch = {"index": np.arange(B, dtype=np.int32), "image": np.random.default_rng(0).random((B, 2, 2, 1))}
+    batch = {
+        "index": np.arange(B, dtype=np.int32),
+        "image": np.random.default_rng(0).random((B, 2, 2, 1)),
+    }
     placed = mesh.to_global(batch, there)
     assert placed["index"].addressable_shards[3].data.tolist() == [6, 7]
     for name, value in mesh.fetch(placed, there).items():
@@ -124,13 +158,20 @@ def test_a_batch_goes_out_and_predictions_come_back_in_order():
 
 
 def test_the_host_reads_nothing_while_steps_are_sent_off():
-    """Under a transfer guard a step is dispatched and its state used again without anything going to the host."""
+    """Under a transfer guard a step is dispatched and its state used again without anything going
+    to the host.
+    """
     case = Case("online")
     there = mesh.make_mesh(jax.devices()[:1])
     shardings = mesh.state_shardings(frame.fresh(case), there)
-    state = jax.jit(partial(steps.init_state, frame.recipe(case)), out_shardings=shardings)(jax.random.key(3))
+    state = jax.jit(partial(steps.init_state, frame.recipe(case)), out_shardings=shardings)(
+        jax.random.key(3)
+    )
     step = jax.jit(steps.make_train_step(frame.recipe(case)), donate_argnums=0)
-    fixed, table = mesh.put_replicated(frame.frozen(), there), mesh.put_replicated(frame.data(), there)
+    fixed, table = (
+        mesh.put_replicated(frame.frozen(), there),
+        mesh.put_replicated(frame.data(), there),
+    )
     batches = [mesh.to_global(frame.resident(number), there) for number in range(3)]
     with jax.transfer_guard("disallow"):
         for batch in batches:

@@ -40,7 +40,8 @@ def adverse_cases():
         "certain and wrong": (1000 * eye[label], wrong),
         "all alike": (np.zeros((300, 6), np.float32), label),
         "ties with the first": (np.tile([3, 3, 1, 1, 1, 0], (300, 1)).astype(np.float32), label),
-        "a third": (np.zeros((9, 3), np.float32), np.arange(9, dtype=np.int32) % 3),  # 1/3 is an edge: 5/15
+        # 1/3 is an edge: 5/15
+        "a third": (np.zeros((9, 3), np.float32), np.arange(9, dtype=np.int32) % 3),
         "a fifth": (np.zeros((9, 5), np.float32), np.arange(9, dtype=np.int32) % 5),
         "a fifteenth": (np.zeros((9, 15), np.float32), np.arange(9, dtype=np.int32)),
         "one example": random_case(7, size=1),
@@ -52,7 +53,9 @@ CASES = adverse_cases()
 
 
 def binned(confidence, correct, bins=15):
-    """(count, confidence, correct) of each bin (lo, hi] of equal width, one example after the other."""
+    """(count, confidence, correct) of each bin (lo, hi] of equal width, one example after the
+    other.
+    """
     table = np.zeros((3, bins))
     for c, right in zip(confidence, correct, strict=True):
         number = next(i for i in range(bins) if c <= (i + 1) / bins + 1e-12 or i == bins - 1)
@@ -63,7 +66,13 @@ def binned(confidence, correct, bins=15):
 def of_classes(probs, label):
     """Class-wise ECE and the parts of the Brier score, class by class and bin by bin."""
     n, classes = probs.shape
-    names = ("classwise_ece", "brier_reliability", "brier_resolution", "brier_uncertainty", "brier_within")
+    names = (
+        "classwise_ece",
+        "brier_reliability",
+        "brier_resolution",
+        "brier_uncertainty",
+        "brier_within",
+    )
     found = dict.fromkeys(names, 0.0)
     for number in range(classes):
         column, hit = probs[:, number], label == number
@@ -83,7 +92,8 @@ def expected_scores(logits, label):
     """Every metric by its definition, in float64."""
     probs, n = softmax(logits), len(label)
     own = probs[np.arange(n), label]
-    ranking = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")  # among equals the lower class first
+    # among equals the lower class first
+    ranking = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")
     table = binned(probs.max(1), ranking[:, 0] == label)
     used = table[:, table[0] > 0]
     gap = abs(used[2] - used[1]) / used[0]
@@ -108,7 +118,8 @@ def expected_scores(logits, label):
     return scores
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is most of the time here
+# compiling is most of the time here
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def jitted_sums(logits, seen):
     return {name: plug("metrics", name).make(logits.shape[1]).sums(logits, seen) for name in NAMES}
 
@@ -116,11 +127,17 @@ def jitted_sums(logits, seen):
 def sums(logits, label, mask=None):
     """The sums of every metric, by name."""
     mask = np.ones(len(label)) if mask is None else mask
-    return jax.device_get(jitted_sums(logits, Seen(np.asarray(label, np.int32), np.asarray(mask, np.float32))))
+    return jax.device_get(
+        jitted_sums(logits, Seen(np.asarray(label, np.int32), np.asarray(mask, np.float32)))
+    )
 
 
 def values(made, classes):
-    return {k: float(v) for name in NAMES for k, v in plug("metrics", name).make(classes).value(made[name]).items()}
+    return {
+        k: float(v)
+        for name in NAMES
+        for k, v in plug("metrics", name).make(classes).value(made[name]).items()
+    }
 
 
 def scores(logits, label, mask=None):
@@ -139,7 +156,9 @@ def test_scores_are_their_definitions(case):
     assert_scores(scores(logits, label), expected_scores(logits, label))
 
 
-@pytest.mark.parametrize("case", ["six classes", "shifted far", "a third", "a fifth", "a fifteenth"])
+@pytest.mark.parametrize(
+    "case", ["six classes", "shifted far", "a third", "a fifth", "a fifteenth"]
+)
 def test_scores_of_float64_are_float64(case):
     logits, label = CASES[case][0].astype(np.float64), CASES[case][1]
     found, expected = scores(logits, label), expected_scores(logits, label)
@@ -161,10 +180,19 @@ def test_scores_known_by_hand():
 @pytest.mark.parametrize("case", ["six classes", "a fifth"])
 def test_the_parts_of_the_brier_score_add_up_to_it_and_those_of_the_ece_too(case):
     found = scores(CASES[case][0].astype(np.float64), CASES[case][1])
-    parts = found["brier_reliability"] - found["brier_resolution"] + found["brier_uncertainty"] + found["brier_within"]
+    parts = (
+        found["brier_reliability"]
+        - found["brier_resolution"]
+        + found["brier_uncertainty"]
+        + found["brier_within"]
+    )
     assert parts == pytest.approx(found["brier"], abs=1e-12)
-    assert found["overconfidence"] + found["underconfidence"] == pytest.approx(found["ece"], abs=1e-12)
-    assert found["overconfidence"] - found["underconfidence"] == pytest.approx(found["signed_ece"], abs=1e-12)
+    assert found["overconfidence"] + found["underconfidence"] == pytest.approx(
+        found["ece"], abs=1e-12
+    )
+    assert found["overconfidence"] - found["underconfidence"] == pytest.approx(
+        found["signed_ece"], abs=1e-12
+    )
     assert found["signed_ece"] == pytest.approx(found["confidence"] - found["accuracy"], abs=1e-7)
     assert found["ece"] <= found["rmsce"] + 1e-12 <= found["mce"] + 2e-12
 
@@ -173,12 +201,16 @@ def test_the_parts_of_the_brier_score_add_up_to_it_and_those_of_the_ece_too(case
 def test_the_number_of_a_bin_is_that_of_comparing_with_every_edge(dtype):
     edges = np.linspace(0, 1, 16).astype(dtype)
     near = np.concatenate([edges, np.nextafter(edges, dtype(0)), np.nextafter(edges, dtype(1))])
-    probs = jnp.asarray(np.concatenate([near, np.random.default_rng(0).uniform(size=400).astype(dtype)]))
+    probs = jnp.asarray(
+        np.concatenate([near, np.random.default_rng(0).uniform(size=400).astype(dtype)])
+    )
     np.testing.assert_array_equal(bin_number(probs), calibration.bin_of(probs).argmax(1))
 
 
 def test_finer_bins_within_the_old_ones_never_lower_the_ece():
-    """Nested bins: the triangle inequality, on predictions near calibration, where it is not an equality."""
+    """Nested bins: the triangle inequality, on predictions near calibration, where it is not an
+    equality.
+    """
     probs = softmax(random_case(6, scale=1.0)[0])
     correct = np.random.default_rng(0).uniform(size=300) < probs.max(1)
     found = []
@@ -191,14 +223,22 @@ def test_finer_bins_within_the_old_ones_never_lower_the_ece():
 
 def test_the_sums_of_a_thousand_classes_stay_under_a_megabyte():
     shapes = jax.eval_shape(
-        jitted_sums, jax.ShapeDtypeStruct((8, 1000), jnp.float32), Seen(jnp.zeros(8, int), jnp.ones(8))
+        jitted_sums,
+        jax.ShapeDtypeStruct((8, 1000), jnp.float32),
+        Seen(jnp.zeros(8, int), jnp.ones(8)),
     )
     assert sum(leaf.size * 4 for leaf in jax.tree.leaves(shapes)) < 2**20
 
 
 def test_certainty_counts_in_the_last_bin():
     found = scores(*CASES["certain and wrong"])
-    assert (found["accuracy"], found["ece"], found["mce"], found["brier"], found["nll"]) == (0, 1, 1, 2, 1000)
+    assert (found["accuracy"], found["ece"], found["mce"], found["brier"], found["nll"]) == (
+        0,
+        1,
+        1,
+        2,
+        1000,
+    )
     table = sums(*CASES["certain and correct"])["calibration"]
     np.testing.assert_array_equal(table["count"], 300 * np.eye(15)[14])
     assert scores(*CASES["certain and correct"])["ece"] == 0
@@ -236,7 +276,11 @@ def test_sums_over_batches_are_the_sums_of_the_whole(case):
     logits, label = CASES[case]
     parts = [sums(logits[i : i + 60], label[i : i + 60]) for i in range(0, 300, 60)]
     added = jax.tree.map(lambda *leaves: sum(leaves), *parts)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), added, sums(logits, label))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6),
+        added,
+        sums(logits, label),
+    )
     assert_scores(values(added, logits.shape[1]), expected_scores(logits, label))
 
 
@@ -257,7 +301,12 @@ def test_the_order_of_examples_and_bounds_between_scores(seed):
     logits, label = random_case(6, scale=1.0 + seed, seed=seed)
     found, order = scores(logits, label), np.random.default_rng(9).permutation(300)
     assert_scores(scores(logits[order], label[order]), found)
-    assert abs(found["accuracy"] - found["confidence"]) - 1e-6 <= found["ece"] <= found["mce"] + 1e-6 <= 1 + 2e-6
+    assert (
+        abs(found["accuracy"] - found["confidence"]) - 1e-6
+        <= found["ece"]
+        <= found["mce"] + 1e-6
+        <= 1 + 2e-6
+    )
     assert 1 / 6 <= found["confidence"] <= 1
     assert found["accuracy"] <= found["top5"] <= 1
     assert 0 <= found["brier"] <= 2
@@ -279,7 +328,9 @@ def test_half_precision_is_summed_in_float32():
 
 def test_a_masked_sum_keeps_further_axes():
     rows, mask = np.arange(12.0).reshape(4, 3), np.array([1.0, 0, 1, 0])
-    np.testing.assert_array_equal(masked_sum(jnp.asarray(rows), Seen(None, jnp.asarray(mask))), rows[0] + rows[2])
+    np.testing.assert_array_equal(
+        masked_sum(jnp.asarray(rows), Seen(None, jnp.asarray(mask))), rows[0] + rows[2]
+    )
 
 
 def given_figures(name):
@@ -293,7 +344,9 @@ def given_figures(name):
         figures |= set(metric.value(metric.sums(jnp.asarray(logits), seen)))
     if name in OF_STORED:
         correct = probs.argmax(1) == label
-        figures |= set(module.of(Stored(probs.max(1), correct, 7, probs, label, table, probs.max(1) / 2)))
+        figures |= set(
+            module.of(Stored(probs.max(1), correct, 7, probs, label, table, probs.max(1) / 2))
+        )
     return figures - {"n"}
 
 

@@ -1,4 +1,6 @@
-"""Mixed images are taken apart again: where each pixel came from says what was mixed, and by which shares."""
+"""Mixed images are taken apart again: where each pixel came from says what was mixed, and by which
+shares.
+"""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -40,12 +42,16 @@ def drawn(name, kind):
     """Many batches of traced images, mixed."""
     options, size = KINDS[kind]
     mix = jax.vmap(plug("mixing", name).make(**options).mix, in_axes=(0, None))
-    made = jax.jit(mix, compiler_options=QUICK)(jax.random.split(jax.random.key(11), COUNT), traced_images(size))
+    made = jax.jit(mix, compiler_options=QUICK)(
+        jax.random.split(jax.random.key(11), COUNT), traced_images(size)
+    )
     return Drawn(*(np.asarray(part) for part in made[:2]), np.asarray(made[2], np.float64))
 
 
 def rolled_by(image):
-    """By how many places of the batch each pixel was moved, i[COUNT, B, H, W]; all views moved it alike."""
+    """By how many places of the batch each pixel was moved, i[COUNT, B, H, W]; all views moved it
+    alike.
+    """
     np.testing.assert_array_equal(image[:, 0, ..., 1:], image[:, 1, ..., 1:])
     assert (image[:, 0, ..., 0] == 0).all()
     assert (image[:, 1, ..., 0] == 1).all()
@@ -58,9 +64,14 @@ def lines(roll):
 
 
 def line_chances(extent, alpha, probability):
-    """How often a line of RICAP lies at 0, 1, ..., extent: Beta(alpha, alpha) rounded, or the whole image."""
+    """How often a line of RICAP lies at 0, 1, ..., extent: Beta(alpha, alpha) rounded, or the whole
+    image.
+    """
     edges = np.clip((np.arange(extent + 2) - 0.5) / extent, 0, 1)
-    return probability * np.diff(stats.beta(alpha, alpha).cdf(edges)) + (1 - probability) * np.eye(extent + 1)[-1]
+    return (
+        probability * np.diff(stats.beta(alpha, alpha).cdf(edges))
+        + (1 - probability) * np.eye(extent + 1)[-1]
+    )
 
 
 def joined(image, split, offset):
@@ -68,7 +79,12 @@ def joined(image, split, offset):
     _, batch, height, width, _ = image.shape
     out, share = np.full_like(image, np.nan), np.zeros((batch, 4))
     for b, (h, w) in enumerate(split):
-        places = [(0, 0, h, w), (0, w, h, width - w), (h, 0, height - h, w), (h, w, height - h, width - w)]
+        places = [
+            (0, 0, h, w),
+            (0, w, h, width - w),
+            (h, 0, height - h, w),
+            (h, w, height - h, width - w),
+        ]
         for m, (top, left, high, wide) in enumerate(places):
             y, x = offset[b, m]
             patch = image[:, (b - m) % batch, y : y + high, x : x + wide]
@@ -78,10 +94,15 @@ def joined(image, split, offset):
     return out, share
 
 
-@pytest.mark.parametrize(("name", "kind"), slow_but([("ricap", "batch")], [(n, k) for n in NAMES for k in KINDS]))
+@pytest.mark.parametrize(
+    ("name", "kind"), slow_but([("ricap", "batch")], [(n, k) for n in NAMES for k in KINDS])
+)
 def test_partners_are_rolls_and_shares_sum_to_one(name, kind):
     made = drawn(name, kind)
-    assert (plug("mixing", name).make().ways, plug("mixing", name).make().probability) == (WAYS[name], 1)
+    assert (plug("mixing", name).make().ways, plug("mixing", name).make().probability) == (
+        WAYS[name],
+        1,
+    )
     expected = np.stack([np.roll(np.arange(B), m) for m in range(WAYS[name])], axis=1)
     np.testing.assert_array_equal(made.partner, np.broadcast_to(expected, (COUNT, B, WAYS[name])))
     np.testing.assert_allclose(made.share.sum(-1), 1, rtol=0, atol=1e-6)
@@ -114,22 +135,38 @@ def test_mixup_is_a_sum_by_shares(kind):
 
 
 def test_a_blend_of_float64_images_is_one_of_float64():
-    image, share = np.random.default_rng(0).random((V, B, 4, 5, 3)), np.linspace(0, 1, B).astype(np.float32)
-    mixed, first = mixing.blend_images(image, jnp.asarray(share)), share.astype(np.float64)[None, :, None, None, None]
-    np.testing.assert_allclose(mixed, first * image + (1 - first) * np.roll(image, 1, axis=1), rtol=0, atol=1e-15)
+    image, share = (
+        np.random.default_rng(0).random((V, B, 4, 5, 3)),
+        np.linspace(0, 1, B).astype(np.float32),
+    )
+    mixed, first = (
+        mixing.blend_images(image, jnp.asarray(share)),
+        share.astype(np.float64)[None, :, None, None, None],
+    )
+    np.testing.assert_allclose(
+        mixed, first * image + (1 - first) * np.roll(image, 1, axis=1), rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
 @pytest.mark.parametrize("name", WAYS)
 def test_an_image_keeps_its_type_and_shares_have_it_too(name, dtype):
     image = jax.ShapeDtypeStruct((V, B, 4, 5, 3), dtype)
-    mixed, partner, share = jax.eval_shape(plug("mixing", name).make().mix, jax.random.key(0), image)
+    mixed, partner, share = jax.eval_shape(
+        plug("mixing", name).make().mix, jax.random.key(0), image
+    )
     assert (mixed.shape, mixed.dtype) == (image.shape, dtype)
     assert (partner.shape, share.shape) == ((B, WAYS[name]), (B, WAYS[name]))
     assert share.dtype == jnp.promote_types(dtype, jnp.float32)
     single = jax.ShapeDtypeStruct((V, 1, 4, 5, 3), dtype)
-    mixed, partner, share = jax.eval_shape(plug("mixing", name).make().mix, jax.random.key(0), single)
-    assert (mixed.shape, partner.shape, share.shape) == (single.shape, (1, WAYS[name]), (1, WAYS[name]))
+    mixed, partner, share = jax.eval_shape(
+        plug("mixing", name).make().mix, jax.random.key(0), single
+    )
+    assert (mixed.shape, partner.shape, share.shape) == (
+        single.shape,
+        (1, WAYS[name]),
+        (1, WAYS[name]),
+    )
 
 
 @pytest.mark.parametrize(("kind", "alpha"), [("batch", 1.0), ("each", 0.5)])
@@ -148,10 +185,13 @@ def test_cutmix_pastes_a_box_in_its_place_and_counts_its_pixels(kind):
     made, size = drawn("cutmix", kind), KINDS[kind][1]
     roll = rolled_by(made.image)
     assert set(np.unique(roll)) == {0, 1}
-    assert not (made.image[..., 2:] - traced_images(size)[..., 2:]).any()  # each pixel stays in its place
+    # each pixel stays in its place
+    assert not (made.image[..., 2:] - traced_images(size)[..., 2:]).any()
     rows, columns = roll.any(-1), roll.any(-2)
     for line in (rows, columns):  # one run each; with the next line: one full rectangle
-        assert (np.abs(np.diff(np.pad(line.astype(int), ((0, 0), (0, 0), (1, 1))))).sum(-1) <= 2).all()
+        assert (
+            np.abs(np.diff(np.pad(line.astype(int), ((0, 0), (0, 0), (1, 1))))).sum(-1) <= 2
+        ).all()
     np.testing.assert_array_equal(roll.sum((-2, -1)), rows.sum(-1) * columns.sum(-1))
     np.testing.assert_allclose(made.share[..., 0], 1 - roll.mean((-2, -1)), rtol=0, atol=1e-6)
     assert (rows.sum(-1) % 2 == 1).any()  # a whole box has even sides: some were clipped at an edge
@@ -191,7 +231,10 @@ def test_ricap_joins_four_crops_and_its_shares_are_their_areas(kind):
     split = np.stack(lines(roll), axis=-1)
     for number in range(12):
         offset = np.zeros((B, 4, 2), int)
-        for b, m in zip(*np.nonzero([[(roll[number, b] == m).any() for m in range(4)] for b in range(B)]), strict=True):
+        for b, m in zip(
+            *np.nonzero([[(roll[number, b] == m).any() for m in range(4)] for b in range(B)]),
+            strict=True,
+        ):
             first = split[number, b] * (m // 2, m % 2)
             offset[b, m] = made.image[number, 0, b, first[0], first[1], 2:]
         expected, areas = joined(traced_images(size), split[number], offset)
@@ -204,10 +247,15 @@ def test_ricap_joins_four_crops_and_its_shares_are_their_areas(kind):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_four_patches_are_numpy_crops_also_where_some_are_empty(dtype):
     image, size = np.random.default_rng(3).random((V, B, 5, 6, 3)).astype(dtype), np.array([5, 6])
-    split = np.array([[0, 0], [5, 6], [0, 3], [5, 2], [2, 0], [3, 6]])  # lines on the edges, every way
-    room = np.stack([size - abs(np.array([m // 2, m % 2]) * size - split) for m in range(4)], axis=1)
+    # lines on the edges, every way
+    split = np.array([[0, 0], [5, 6], [0, 3], [5, 2], [2, 0], [3, 6]])
+    room = np.stack(
+        [size - abs(np.array([m // 2, m % 2]) * size - split) for m in range(4)], axis=1
+    )
     offset = np.random.default_rng(4).integers(0, room + 1)
-    mixed, share = jax.jit(mixing.patch_four, compiler_options=QUICK)(image, jnp.asarray(split), jnp.asarray(offset))
+    mixed, share = jax.jit(mixing.patch_four, compiler_options=QUICK)(
+        image, jnp.asarray(split), jnp.asarray(offset)
+    )
     expected, areas = joined(image, split, offset)
     assert mixed.dtype == dtype
     np.testing.assert_array_equal(mixed, expected)
@@ -216,9 +264,13 @@ def test_four_patches_are_numpy_crops_also_where_some_are_empty(dtype):
 
 
 def test_the_lines_of_a_batch_under_ricap_are_rounded_from_beta():
-    for line, extent in zip(lines(rolled_by(drawn("ricap", "batch").image)), KINDS["batch"][1], strict=True):
+    for line, extent in zip(
+        lines(rolled_by(drawn("ricap", "batch").image)), KINDS["batch"][1], strict=True
+    ):
         expected = COUNT * line_chances(extent, 0.3, 0.6)
-        assert stats.chisquare(np.bincount(line[:, 0], minlength=extent + 1), expected).pvalue > 0.01
+        assert (
+            stats.chisquare(np.bincount(line[:, 0], minlength=extent + 1), expected).pvalue > 0.01
+        )
 
 
 def test_the_two_lines_of_an_example_under_ricap_are_drawn_apart():
@@ -242,7 +294,8 @@ def test_a_crop_of_ricap_is_taken_from_anywhere():
         for axis in range(2):
             room = size[axis] - extent[..., axis]
             seen = (extent.min(-1) > 0) & (room > 0)
-            places = (offset[..., axis] + spread.random(room.shape)) / (room + 1)  # uniform in [0, 1)
+            # uniform in [0, 1)
+            places = (offset[..., axis] + spread.random(room.shape)) / (room + 1)
             assert seen.sum() > 300
             assert stats.kstest(places[seen], "uniform").pvalue > 0.01
 
@@ -254,7 +307,8 @@ def test_so_many_are_touched_as_the_probability_says(name, kind):
     alpha = options.get("alpha", 0.3 if name == "ricap" else 1.0)
     whole = {  # how often a draw that counts leaves the image alone all the same
         "mixup": 0.0,
-        "cutmix": stats.beta(alpha, alpha).sf(1 - (2 / min(size)) ** 2),  # no pixel to either side of the centre
+        # no pixel to either side of the centre
+        "cutmix": stats.beta(alpha, alpha).sf(1 - (2 / min(size)) ** 2),
         "ricap": np.prod([line_chances(extent, alpha, 1)[-1] for extent in size]),
     }[name]
     touched = drawn(name, kind).share[..., 0] < 1 - 1e-6

@@ -25,8 +25,12 @@ def abstract(network, shape=(1, 32, 32, 3), **options):
     """(variables, outputs) of a network, as shapes and types alone."""
     module = cifar_resnet.make(network, **options)
     kind = base.param_dtype(network.dtype)
-    made = jax.eval_shape(lambda key, x: module.init(key, x, False), jax.random.key(0), jnp.zeros(shape, kind))
-    return made, jax.eval_shape(lambda v, x: module.apply(v, x, False), made, jnp.zeros(shape, kind))
+    made = jax.eval_shape(
+        lambda key, x: module.init(key, x, False), jax.random.key(0), jnp.zeros(shape, kind)
+    )
+    return made, jax.eval_shape(
+        lambda v, x: module.apply(v, x, False), made, jnp.zeros(shape, kind)
+    )
 
 
 def size(tree):
@@ -34,7 +38,9 @@ def size(tree):
 
 
 def expected_size(depth, classes, width=16, stem=16, channels=3):
-    """(all parameters, those of the projections): a 3x3 layer from a to b has 9ab + 2b, a projection ab + 2b."""
+    """(all parameters, those of the projections): a 3x3 layer from a to b has 9ab + 2b, a
+    projection ab + 2b.
+    """
     total, projections, come = 9 * channels * stem + 2 * stem, 0, stem
     for go in (width, 2 * width, 4 * width):
         total += 9 * come * go + 9 * go * go + 4 * go  # the first block
@@ -48,7 +54,9 @@ def expected_size(depth, classes, width=16, stem=16, channels=3):
 def initial():
     """The variables of a float64 ResNet-8 for 8x8 images and 100 classes."""
     module = cifar_resnet.make(settings(100, jnp.float64), depth=8)
-    init = jax.jit(lambda key: module.init(key, jnp.zeros((1, 8, 8, 3)), False), compiler_options=QUICK)
+    init = jax.jit(
+        lambda key: module.init(key, jnp.zeros((1, 8, 8, 3)), False), compiler_options=QUICK
+    )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), init(jax.random.key(2)))
 
 
@@ -58,7 +66,9 @@ def images():
 
 @lru_cache(None)
 def passed(train, dtype=jnp.float64):
-    """(outputs, changed collections) of that ResNet-8 with activations of `dtype`, and maps on the way."""
+    """(outputs, changed collections) of that ResNet-8 with activations of `dtype`, and maps on the
+    way.
+    """
     module, kind = cifar_resnet.make(settings(100, dtype), depth=8), base.param_dtype(dtype)
 
     def forward(variables, shown):
@@ -66,11 +76,15 @@ def passed(train, dtype=jnp.float64):
                             capture_intermediates=lambda part, _: part.name in ("conv1", "bn1"))  # fmt: skip
 
     variables = jax.tree.map(lambda leaf: leaf.astype(kind), initial())
-    return jax.device_get(jax.jit(forward, compiler_options=QUICK)(variables, images().astype(kind)))
+    return jax.device_get(
+        jax.jit(forward, compiler_options=QUICK)(variables, images().astype(kind))
+    )
 
 
 def convolved(image, kernel, stride):
-    """PyTorch's conv2d with padding k // 2, by its definition in float64: [B, H, W, C] and [k, k, C, D]."""
+    """PyTorch's conv2d with padding k // 2, by its definition in float64: [B, H, W, C] and [k, k,
+    C, D].
+    """
     k = len(kernel)
     high, wide = ((extent + 2 * (k // 2) - k) // stride + 1 for extent in image.shape[1:3])
     padded = np.pad(image.astype(np.float64), ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
@@ -97,7 +111,8 @@ def test_parameter_counts_are_the_published_ones():
         total, projections = expected_size(depth, 10)
         assert projections == 16 * 32 + 64 + 32 * 64 + 128
         assert round((total - projections) / 1e6, 1 if depth == 110 else 2) == millions
-    # the networks of RepDistiller (github.com/HobbitLong/RepDistiller, models/resnet.py), 100 classes
+    # the networks of RepDistiller (github.com/HobbitLong/RepDistiller, models/resnet.py), 100
+    # classes
     for options, count in (
         ({"depth": 8}, 83_892), ({"depth": 20}, 278_324), ({"depth": 56}, 861_620), ({"depth": 110}, 1_736_564),
         ({"depth": 8, "width": 64, "stem": 32}, 1_233_540), ({"depth": 32, "width": 64, "stem": 32}, 7_433_860),
@@ -137,7 +152,9 @@ def test_shapes_of_what_a_network_returns(side, channels, sides):
 def test_only_activations_may_be_half_precision(dtype, inside, outside):
     variables, outputs = abstract(settings(dtype=dtype))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables["params"])} == {jnp.dtype(outside)}
-    assert all(leaf.dtype in (jnp.float32, outside) for leaf in jax.tree.leaves(variables["batch_stats"]))
+    assert all(
+        leaf.dtype in (jnp.float32, outside) for leaf in jax.tree.leaves(variables["batch_stats"])
+    )
     assert {stage.dtype for stage in outputs.stages} == {jnp.dtype(inside)}
     assert outputs.logits.dtype == outputs.embedding.dtype == outside
 
@@ -156,7 +173,8 @@ def test_convolutions_start_normal_by_fan_out_and_batchnorm_as_the_identity():
             spread = (2 / (leaf.shape[0] * leaf.shape[1] * leaf.shape[3])) ** 0.5
             assert leaf.std() == pytest.approx(spread, rel=4 / (2 * leaf.size) ** 0.5), names
             assert abs(leaf.mean()) < 4 * spread / leaf.size**0.5
-            assert leaf.size < 4000 or np.abs(leaf).max() > 3.2 * spread  # not cut off at two deviations
+            # not cut off at two deviations
+            assert leaf.size < 4000 or np.abs(leaf).max() > 3.2 * spread
         elif names[0] != "fc":
             assert (leaf == (1 if names[-1] == "scale" else 0)).all()
 
@@ -169,11 +187,16 @@ def test_the_head_starts_uniform_within_one_over_the_root_of_its_input():
         assert abs(leaf.mean()) < 4 * leaf.std() / leaf.size**0.5
 
 
-@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 2, 8), (3, 2, 9), (1, 2, 8), (1, 2, 9), (3, 1, 5)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(3, 2, 8), (3, 2, 9), (1, 2, 8), (1, 2, 9), (3, 1, 5)]
+)
 def test_a_convolution_is_padded_on_both_sides_as_pytorch_does(kernel, stride, side):
     layer = base.conv(settings(dtype=jnp.float64), 5, kernel, stride, name="conv")
     draw = np.random.default_rng(0)
-    image, weights = draw.standard_normal((2, side, side, 3)), draw.standard_normal((kernel, kernel, 3, 5))
+    image, weights = (
+        draw.standard_normal((2, side, side, 3)),
+        draw.standard_normal((kernel, kernel, 3, 5)),
+    )
     made = layer.apply({"params": {"kernel": weights}}, image)
     np.testing.assert_allclose(made, convolved(image, weights, stride), rtol=0, atol=1e-12)
 
@@ -181,12 +204,14 @@ def test_a_convolution_is_padded_on_both_sides_as_pytorch_does(kernel, stride, s
 def test_the_first_operation_is_the_normalisation():
     seen = passed(False)[1]["intermediates"]["conv1"]["__call__"][0]
     kernel = initial()["params"]["conv1"]["kernel"]
-    expected = convolved((images() - MEAN) / STD, kernel, 1)  # padded afterwards: with the mean colour
+    # padded afterwards: with the mean colour
+    expected = convolved((images() - MEAN) / STD, kernel, 1)
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-12)
 
 
 def test_a_network_is_its_blocks_as_in_the_paper():
-    params, outputs, scale = initial()["params"], passed(False)[0], (1 + 1e-5) ** -0.5  # BatchNorm still is a scale
+    # BatchNorm still is a scale
+    params, outputs, scale = initial()["params"], passed(False)[0], (1 + 1e-5) ** -0.5
     x = np.maximum(scale * convolved((images() - MEAN) / STD, params["conv1"]["kernel"], 1), 0)
     for stage, stride in ((1, 1), (2, 2), (3, 2)):
         block = params[f"layer{stage}_0"]
@@ -207,7 +232,9 @@ def test_training_moves_the_running_statistics_by_a_tenth():
     assert not start["bn1"]["mean"].any()
     assert (start["bn1"]["var"] == 1).all()
     np.testing.assert_allclose(changed["batch_stats"]["bn1"]["mean"], 0.1 * mean, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(changed["batch_stats"]["bn1"]["var"], 0.9 + 0.1 * variance, rtol=1e-7)
+    np.testing.assert_allclose(
+        changed["batch_stats"]["bn1"]["var"], 0.9 + 0.1 * variance, rtol=1e-7
+    )
     made = changed["intermediates"]["bn1"]["__call__"][0]
     np.testing.assert_allclose(made, (maps - mean) / np.sqrt(variance + 1e-5), rtol=0, atol=1e-6)
     pairs = zip(jax.tree.leaves(start), jax.tree.leaves(changed["batch_stats"]), strict=True)
@@ -215,7 +242,9 @@ def test_training_moves_the_running_statistics_by_a_tenth():
 
 
 def test_evaluation_moves_nothing():
-    jax.tree.map(np.testing.assert_array_equal, passed(False)[1]["batch_stats"], initial()["batch_stats"])
+    jax.tree.map(
+        np.testing.assert_array_equal, passed(False)[1]["batch_stats"], initial()["batch_stats"]
+    )
 
 
 def test_a_fresh_network_says_little_but_something():
@@ -227,7 +256,11 @@ def test_a_fresh_network_says_little_but_something():
         assert all((stage < 0).any() for stage in outputs.stages)  # from before the last ReLU
 
 
-@pytest.mark.parametrize("options", [{"depth": 18}, {"depth": 2}, {"depth": 21}, {"width": 0}, {"stem": -1}])
+@pytest.mark.parametrize(
+    "options", [{"depth": 18}, {"depth": 2}, {"depth": 21}, {"width": 0}, {"stem": -1}]
+)
 def test_depths_and_widths_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=rf"model\.cifar_resnet\.{'depth' if 'depth' in options else 'width'} is "):
+    with pytest.raises(
+        ValueError, match=rf"model\.cifar_resnet\.{'depth' if 'depth' in options else 'width'} is "
+    ):
         cifar_resnet.make(settings(), **options)

@@ -76,7 +76,8 @@ COUNTS = [
 ]
 
 
-QUICK = [row for row in COUNTS if row[1]["depth"] <= 18]  # tracing takes as long as a network is deep
+# tracing takes as long as a network is deep
+QUICK = [row for row in COUNTS if row[1]["depth"] <= 18]
 
 
 @pytest.mark.parametrize(("name", "options", "classes", "published"), slow_but(QUICK, COUNTS, []))
@@ -105,7 +106,9 @@ def test_stages_halve_the_side_and_the_embedding_is_their_end(case, side):
     ("float32", jnp.float32, jnp.float32), ("bfloat16", jnp.bfloat16, jnp.float32),
     ("float64", jnp.float64, jnp.float64),
 ]))  # fmt: skip
-def test_activations_have_the_type_asked_for_and_the_rest_is_never_below_float32(case, dtype, inside, outside):
+def test_activations_have_the_type_asked_for_and_the_rest_is_never_below_float32(
+    case, dtype, inside, outside
+):
     name, options = SMALL[case]
     outputs = look(name, options, 32, dtype=dtype)
     assert {stage.dtype for stage in outputs.stages} == {jnp.dtype(inside)}
@@ -152,14 +155,22 @@ def test_kernels_start_he_normal_by_fan_out_and_norms_as_the_identity(case):
             np.testing.assert_array_equal(leaf, float(name.endswith("scale")), name)
 
 
-@pytest.mark.parametrize("block", [BasicBlock, partial(resnet.Bottleneck, inner=2, stride_in_3x3=True)])
+@pytest.mark.parametrize(
+    "block", [BasicBlock, partial(resnet.Bottleneck, inner=2, stride_in_3x3=True)]
+)
 def test_with_zero_init_a_block_starts_as_its_shortcut(block):
     x = np.random.default_rng(0).standard_normal((2, 4, 4, 8))
     for zero_init in (True, False):
-        module = block(Network(2, (0.0,), (1.0,), jnp.float64), features=8, strides=1, zero_init=zero_init)
+        module = block(
+            Network(2, (0.0,), (1.0,), jnp.float64), features=8, strides=1, zero_init=zero_init
+        )
         y, variables = module.init_with_output(jax.random.key(0, impl="rbg"), x, False)
         assert np.array_equal(y, x) == zero_init
-        zero = [name for name, part in variables["params"].items() if "scale" in part and not np.any(part["scale"])]
+        zero = [
+            name
+            for name, part in variables["params"].items()
+            if "scale" in part and not np.any(part["scale"])
+        ]
         assert zero == (["bn2" if block is BasicBlock else "bn3"] if zero_init else [])
 
 
@@ -191,7 +202,10 @@ def test_a_stride_in_the_first_convolution_looks_at_every_fourth_pixel_alone(blo
     for place in np.ndindex(4, 4):
         changed = x.copy()
         changed[0][place] += 1
-        outputs = [jax.tree.leaves(start(jax.random.key(0, impl="rbg"), image)[0])[0] for image in (x, changed)]
+        outputs = [
+            jax.tree.leaves(start(jax.random.key(0, impl="rbg"), image)[0])[0]
+            for image in (x, changed)
+        ]
         seen[place] = not np.array_equal(*outputs)
     grid = np.zeros((4, 4), bool)
     grid[::2, ::2] = True
@@ -211,7 +225,8 @@ def test_dropout_drops_its_share_of_the_second_convolution_s_input_in_training_a
     module = PreActBlock(Network(2, (0.0,), (1.0,)), 1, 1, dropout=0.25)
     x = np.zeros((1, 64, 64, 1), np.float32)
     variables = jax.tree.map(np.zeros_like, module.init(jax.random.key(0, impl="rbg"), x, False))
-    variables["params"]["bn2"]["bias"] = np.ones(1, np.float32)  # all that reaches the second convolution are ones
+    # all that reaches the second convolution are ones
+    variables["params"]["bn2"]["bias"] = np.ones(1, np.float32)
     variables["params"]["conv2"]["kernel"][1, 1] = 1  # which it hands on
     train = jax.jit(partial(module.apply, train=True, mutable=["batch_stats"]))
     (y, _), _ = train(variables, x, rngs={"dropout": jax.random.key(1, impl="rbg")})

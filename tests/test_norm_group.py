@@ -1,4 +1,6 @@
-"""BatchNorm in groups: the numbers of numpy, the names of plain BatchNorm, and what moves between devices."""
+"""BatchNorm in groups: the numbers of numpy, the names of plain BatchNorm, and what moves between
+devices.
+"""
 
 from functools import lru_cache
 
@@ -31,13 +33,17 @@ def maps():
 
 
 def passed(group, x, dtype=jnp.float64):
-    """(normalised maps, running statistics) after one pass in training, by a scale and bias that are not trivial."""
+    """(normalised maps, running statistics) after one pass in training, by a scale and bias that
+    are not trivial.
+    """
     draw = np.random.default_rng(1)
     variables = {
         "params": {"scale": draw.uniform(0.5, 2, 4), "bias": draw.normal(size=4)},
         "batch_stats": {"mean": draw.normal(size=4), "var": draw.uniform(0.5, 2, 4)},
     }
-    made, changed = norm(network(group, dtype), True, name="bn").apply(variables, x, mutable=["batch_stats"])
+    made, changed = norm(network(group, dtype), True, name="bn").apply(
+        variables, x, mutable=["batch_stats"]
+    )
     return np.asarray(made), changed["batch_stats"], variables
 
 
@@ -51,8 +57,12 @@ def test_each_group_is_normalised_by_itself_and_the_averages_follow_their_mean(g
     expected = expected.reshape(x.shape) * before["params"]["scale"] + before["params"]["bias"]
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-12)
     old = before["batch_stats"]
-    np.testing.assert_allclose(stats["mean"], 0.9 * old["mean"] + 0.1 * mean.mean(0), rtol=0, atol=1e-13)
-    np.testing.assert_allclose(stats["var"], 0.9 * old["var"] + 0.1 * variance.mean(0), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        stats["mean"], 0.9 * old["mean"] + 0.1 * mean.mean(0), rtol=0, atol=1e-13
+    )
+    np.testing.assert_allclose(
+        stats["var"], 0.9 * old["var"] + 0.1 * variance.mean(0), rtol=0, atol=1e-13
+    )
 
 
 def test_one_group_of_all_is_plain_batchnorm():
@@ -64,21 +74,34 @@ def test_one_group_of_all_is_plain_batchnorm():
 
 
 def test_statistics_are_float32_where_activations_are_not():
-    x = (maps() + 100).astype(jnp.bfloat16)  # a square summed in bfloat16 would leave nothing of the variance
+    # a square summed in bfloat16 would leave nothing of the variance
+    x = (maps() + 100).astype(jnp.bfloat16)
     made, stats, _ = passed(4, x, jnp.bfloat16)
     assert made.dtype == jnp.bfloat16
-    assert stats["mean"].dtype == stats["var"].dtype == np.float64  # those of the float64 averages they move
+    # those of the float64 averages they move
+    assert stats["mean"].dtype == stats["var"].dtype == np.float64
     expected = passed(4, x.astype(np.float32), jnp.float32)[0]
     np.testing.assert_allclose(made.astype(np.float32), expected, rtol=0.01, atol=0.02)
 
 
 def test_weights_interchange_and_evaluation_is_the_same():
     options = {"name": "cifar_resnet", "dtype": "float32", "options": {"depth": 8, "width": 4}}
-    spec = {"num_classes": 5, "shape": [8, 8, 3], "mean": [0.5] * 3, "std": [0.25] * 3, "model": options}
-    (init, plain), (other, grouped) = (make_network(s) for s in (spec, spec | {"model": options | {"norm_group": 4}}))
+    spec = {
+        "num_classes": 5,
+        "shape": [8, 8, 3],
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "model": options,
+    }
+    (init, plain), (other, grouped) = (
+        make_network(s) for s in (spec, spec | {"model": options | {"norm_group": 4}})
+    )
     shapes = [jax.eval_shape(make, jax.random.key(0)) for make in (init, other)]
     image = jax.ShapeDtypeStruct((8, 8, 8, 3), jnp.float32)
-    shapes += [jax.eval_shape(lambda v, x, f=f: f(v, x, train=True)[1], shapes[0], image) for f in (plain, grouped)]
+    shapes += [
+        jax.eval_shape(lambda v, x, f=f: f(v, x, train=True)[1], shapes[0], image)
+        for f in (plain, grouped)
+    ]
     sizes = [{n: x.shape for n, x in traverse_util.flatten_dict(tree).items()} for tree in shapes]
     assert sizes[0] == sizes[1]
     assert sizes[2] == sizes[3]  # the averages that come back
@@ -102,12 +125,14 @@ def test_the_field_goes_from_the_config_into_the_network():
     )
     look(64)
     with pytest.raises(
-        ValueError, match=r"config.model.norm_group is 32, which does not divide the 48 images of a pass"
+        ValueError,
+        match=r"config.model.norm_group is 32, which does not divide the 48 images of a pass",
     ):
         look(48)
     c.model.norm_group = 48
     with pytest.raises(
-        ValueError, match=r"config.model.norm_group is 48, which does not divide config.data.batch_size 64"
+        ValueError,
+        match=r"config.model.norm_group is 48, which does not divide config.data.batch_size 64",
     ):
         build.make_experiment(c, jax.devices()[:1])
     assert "norm_group" in network_spec(c, made.dataset, (0.5,), (0.25,))["model"]
@@ -115,32 +140,48 @@ def test_the_field_goes_from_the_config_into_the_network():
 
 def test_views_count_as_images():
     check_group(48, 16, 3)
-    with pytest.raises(ValueError, match=r"is 32, which does not divide the 3 views of config.data.batch_size 16"):
+    with pytest.raises(
+        ValueError, match=r"is 32, which does not divide the 3 views of config.data.batch_size 16"
+    ):
         check_group(32, 16, 3)
 
 
 @lru_cache(None)
 def sent(group, *, gradient):
-    """Elements that each collective of the 8-device program moves, and those of parameters and of one statistic."""
+    """Elements that each collective of the 8-device program moves, and those of parameters and of
+    one statistic.
+    """
     there, module = mesh.make_mesh(jax.devices()), frame.Tiny(network(group))
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *frame.SHAPE)), False))
+    variables = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), jnp.zeros((1, *frame.SHAPE)), False)
+    )
 
     def forward(params, stats, x):
-        outputs, changed = module.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])
+        outputs, changed = module.apply(
+            {"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"]
+        )
         return jax.nn.logsumexp(outputs.logits, -1), changed
 
     def learn(params, stats, x):
-        total = jax.value_and_grad(lambda p: (lambda out: (out[0].sum(), out[1]))(forward(p, stats, x)), has_aux=True)
+        total = jax.value_and_grad(
+            lambda p: (lambda out: (out[0].sum(), out[1]))(forward(p, stats, x)), has_aux=True
+        )
         return total(params)
 
     def place(tree, sharding):
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
 
     split, everywhere = mesh.batch_sharding(there), mesh.replicated(there)
     image = place(jax.ShapeDtypeStruct((BATCH, *frame.SHAPE), jnp.float32), split)
     job = jax.jit(learn) if gradient else jax.jit(lambda *a: forward(*a)[0], out_shardings=split)
-    program = job.lower(place(variables["params"], everywhere), place(variables["batch_stats"], everywhere), image)
-    parameters, stats = (sum(leaf.size for leaf in jax.tree.leaves(variables[n])) for n in ("params", "batch_stats"))
+    program = job.lower(
+        place(variables["params"], everywhere), place(variables["batch_stats"], everywhere), image
+    )
+    parameters, stats = (
+        sum(leaf.size for leaf in jax.tree.leaves(variables[n])) for n in ("params", "batch_stats")
+    )
     return test_mesh.moved(program.compile()), parameters, stats
 
 
@@ -150,7 +191,8 @@ def test_groups_within_a_device_move_no_statistics(group):
     assert moved == []
     moved, parameters, stats = sent(group, gradient=True)
     assert {kind for kind, _ in moved} == {"all-reduce"}
-    assert sum(size for _, size in moved) == parameters + stats + 1  # gradients, running averages, the loss
+    # gradients, running averages, the loss
+    assert sum(size for _, size in moved) == parameters + stats + 1
 
 
 def test_larger_groups_move_statistics_and_never_maps():

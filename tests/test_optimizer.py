@@ -10,7 +10,14 @@ import pytest
 
 from ldl_jax import optimizer
 
-DEFAULTS = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "decay": "all", "clip_norm": 0.0, "accumulate": 1}
+DEFAULTS = {
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "decay": "all",
+    "clip_norm": 0.0,
+    "accumulate": 1,
+}
 
 
 def start():
@@ -20,7 +27,10 @@ def start():
 
 def gradients(count=6):
     draw = np.random.default_rng(1)
-    return [{"kernel": draw.standard_normal((3, 4)), "bias": draw.standard_normal(4)} for _ in range(count)]
+    return [
+        {"kernel": draw.standard_normal((3, 4)), "bias": draw.standard_normal(4)}
+        for _ in range(count)
+    ]
 
 
 def moved(grads, schedule=lambda count: 0.1, **options):
@@ -35,9 +45,16 @@ def moved(grads, schedule=lambda count: 0.1, **options):
 
 
 def torch_sgd(
-    grads, rate=lambda count: 0.1, momentum=0.9, nesterov=False, weight_decay=0.0, decayed=("kernel", "bias")
+    grads,
+    rate=lambda count: 0.1,
+    momentum=0.9,
+    nesterov=False,
+    weight_decay=0.0,
+    decayed=("kernel", "bias"),
 ):
-    """torch.optim.SGD as its documentation writes it down, in numpy: the parameters after each step."""
+    """torch.optim.SGD as its documentation writes it down, in numpy: the parameters after each
+    step.
+    """
     params, buffer, history = start(), None, []
     for count, grad in enumerate(grads):
         grad = {n: g + weight_decay * params[n] * (n in decayed) for n, g in grad.items()}
@@ -67,15 +84,24 @@ def test_a_changing_rate_multiplies_the_buffer_and_is_not_kept_in_it():
     rates = [0.1, 0.1, 0.01, 0.5, 0.2, 0.3]
     schedule = lambda count: jnp.asarray(rates)[count]  # noqa: E731
     options = {"nesterov": True, "weight_decay": 0.05}
-    assert_same(moved(gradients(), schedule, **options), torch_sgd(gradients(), lambda count: rates[count], **options))
+    assert_same(
+        moved(gradients(), schedule, **options),
+        torch_sgd(gradients(), lambda count: rates[count], **options),
+    )
 
 
 def test_decay_of_kernels_leaves_biases_and_scales_alone():
     options = {"weight_decay": 0.05, "nesterov": True}
     history = moved(gradients(), decay="kernels", **options)
     assert_same(history, torch_sgd(gradients(), decayed=("kernel",), **options))
-    tree = {"conv": {"kernel": np.ones((3, 3, 2, 2))}, "bn": {"scale": np.ones(2), "bias": np.ones(2)}}
-    assert optimizer.kernels_only(tree) == {"conv": {"kernel": True}, "bn": {"scale": False, "bias": False}}
+    tree = {
+        "conv": {"kernel": np.ones((3, 3, 2, 2))},
+        "bn": {"scale": np.ones(2), "bias": np.ones(2)},
+    }
+    assert optimizer.kernels_only(tree) == {
+        "conv": {"kernel": True},
+        "bn": {"scale": False, "bias": False},
+    }
 
 
 @pytest.mark.parametrize("limit", [0.5, 100.0])
@@ -95,8 +121,13 @@ def test_accumulated_steps_are_one_step_by_their_mean(accumulate):
     history = moved(grads, lambda count: rates[count], accumulate=accumulate, **options)
     assert [flag for _, flag in history] == [(number + 1) % accumulate == 0 for number in range(6)]
     groups = [grads[i : i + accumulate] for i in range(0, 6, accumulate)]
-    means = [{name: np.mean([grad[name] for grad in group], 0) for name in group[0]} for group in groups]
-    assert_same(history[accumulate - 1 :: accumulate], torch_sgd(means, lambda count: float(rates[count]), **options))
+    means = [
+        {name: np.mean([grad[name] for grad in group], 0) for name in group[0]} for group in groups
+    ]
+    assert_same(
+        history[accumulate - 1 :: accumulate],
+        torch_sgd(means, lambda count: float(rates[count]), **options),
+    )
     for number, (params, flag) in enumerate(history):
         before = history[number - 1][0] if number else start()
         assert all((params[name] == before[name]).all() != flag for name in params)
@@ -109,10 +140,14 @@ def test_every_step_moves_without_accumulation():
 def test_a_float32_optimizer_stays_float32():
     params = jax.tree.map(jnp.float32, start())
     schedule = make_schedule(schedule="cosine", warmup_epochs=1.0)
-    made = optimizer.make(schedule, **DEFAULTS | {"weight_decay": 1e-3, "clip_norm": 1.0, "accumulate": 2})
+    made = optimizer.make(
+        schedule, **DEFAULTS | {"weight_decay": 1e-3, "clip_norm": 1.0, "accumulate": 2}
+    )
     updates, state = made.update(params, made.init(params), params)
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.float32)}
-    assert jax.tree.map(lambda leaf: leaf.dtype, state) == jax.tree.map(lambda leaf: leaf.dtype, made.init(params))
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == jax.tree.map(
+        lambda leaf: leaf.dtype, made.init(params)
+    )
 
 
 def make_schedule(**changes):
@@ -153,7 +188,10 @@ def test_a_cosine_rate_falls_to_zero_over_the_run():
 def test_a_warm_up_multiplies_the_rate(name, warmup_epochs, updates):
     plain = make_schedule(schedule=name, boundaries=(1,))
     warm = make_schedule(schedule=name, boundaries=(1,), warmup_epochs=warmup_epochs)
-    expected = [rate * min(1, (u + 1) / updates if updates else 1) for u, rate in enumerate(rates(plain, range(12)))]
+    expected = [
+        rate * min(1, (u + 1) / updates if updates else 1)
+        for u, rate in enumerate(rates(plain, range(12)))
+    ]
     np.testing.assert_allclose(rates(warm, range(12)), expected, rtol=1e-6)
 
 
@@ -170,6 +208,7 @@ def test_options_out_of_range_are_refused(options):
 
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(
-        ValueError, match=r"optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'"
+        ValueError,
+        match=r"optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'",
     ):
         make_schedule(schedule="step")

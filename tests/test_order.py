@@ -9,11 +9,15 @@ import pytest
 from ldl_jax.data import order
 
 
-@pytest.mark.parametrize(("count", "batch", "accumulate"), [(103, 10, 1), (64, 64, 1), (65, 8, 3), (7, 2, 1)])
+@pytest.mark.parametrize(
+    ("count", "batch", "accumulate"), [(103, 10, 1), (64, 64, 1), (65, 8, 3), (7, 2, 1)]
+)
 def test_an_epoch_takes_each_example_at_most_once_and_others_next_time(count, batch, accumulate):
     per_epoch = count // batch // accumulate * accumulate
     positions = np.arange(1000, 1000 + 3 * count, 3)
-    feed = order.batches(positions, seed=3, batch_size=batch, steps_per_epoch=per_epoch, first_step=0)
+    feed = order.batches(
+        positions, seed=3, batch_size=batch, steps_per_epoch=per_epoch, first_step=0
+    )
     epochs = [list(itertools.islice(feed, per_epoch)) for _ in range(4)]
     seen = []
     for number, parts in enumerate(epochs):
@@ -31,14 +35,18 @@ def test_the_order_from_any_step_is_the_order_of_the_whole():
     settings = {"seed": 1, "batch_size": 8, "steps_per_epoch": 5}
     whole = list(itertools.islice(order.batches(np.arange(45), first_step=0, **settings), 20))
     for first in (1, 4, 5, 13):
-        part = list(itertools.islice(order.batches(np.arange(45), first_step=first, **settings), 20 - first))
+        part = list(
+            itertools.islice(order.batches(np.arange(45), first_step=first, **settings), 20 - first)
+        )
         for (epoch, index), (expected_epoch, expected) in zip(part, whole[first:], strict=True):
             assert epoch == expected_epoch
             np.testing.assert_array_equal(index, expected)
 
 
 def test_another_seed_is_another_order():
-    orders = {tuple(order.epoch_order(np.arange(50), seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    orders = {
+        tuple(order.epoch_order(np.arange(50), seed, epoch)) for seed in (0, 1) for epoch in (0, 1)
+    }
     assert len(orders) == 4
 
 

@@ -1,4 +1,6 @@
-"""The report: what stands in it, that nothing in it is run or loaded, and that it looks right in a browser."""
+"""The report: what stands in it, that nothing in it is run or loaded, and that it looks right in a
+browser.
+"""
 
 import re
 import warnings
@@ -60,11 +62,16 @@ def evaluation(name, classes=4, scaled=True, names=None, seed=0):
 
 def with_classes(evaluation, sums):
     """The same evaluation with other raw sums of its classes."""
-    return evaluation._replace(raw=evaluation.raw._replace(curves={**evaluation.raw.curves, "classes": sums}))
+    return evaluation._replace(
+        raw=evaluation.raw._replace(curves={**evaluation.raw.curves, "classes": sums})
+    )
 
 
 ONE = [evaluation("one", scaled=False)]
-EVALUATIONS = [evaluation(NASTY, names=("ant", NASTY, "cat", "dög")), evaluation("other", seed=1, scaled=False)]
+EVALUATIONS = [
+    evaluation(NASTY, names=("ant", NASTY, "cat", "dög")),
+    evaluation("other", seed=1, scaled=False),
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,9 @@ def test_what_comes_from_files_is_text_and_nothing_is_loaded(written):
     assert "&lt;script&gt;alert(" in written
     assert "http" not in written.replace("http-equiv", "")
     assert not re.search(r"@import|url\((?!#)|\bsrc=|<link|<iframe|\bon\w+=", written)
-    assert set(re.findall(r'href="([^"]*)"', written)) <= {f"#{name}" for name in re.findall(r' id="([^"]+)"', written)}
+    assert set(re.findall(r'href="([^"]*)"', written)) <= {
+        f"#{name}" for name in re.findall(r' id="([^"]+)"', written)
+    }
 
 
 def test_every_plot_of_every_model_is_there_once_in_the_pages_colours(written):
@@ -113,10 +122,18 @@ def said(plot):
 
 
 def test_names_are_neither_altered_nor_left_out():
-    """A name that looks like what a plot is made of, that a legend would hide, or that no file can hold."""
+    """A name that looks like what a plot is made of, that a legend would hide, or that no file can
+    hold.
+    """
     odd = ('_a id="c" href="#q"', "fill: #222222 url(#p)", "二", "a\nb\x00", "no\udcff")
     some = [evaluation(name, 3, names=odd[:3]) for name in odd]
-    sums = {"count": [4] * 3, "confidence": [2] * 3, "correct": [1, 2, 3], "variance": [1] * 3, "third": [0] * 3}
+    sums = {
+        "count": [4] * 3,
+        "confidence": [2] * 3,
+        "correct": [1, 2, 3],
+        "variance": [1] * 3,
+        "third": [0] * 3,
+    }
     some[0] = with_classes(some[0], sums)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -130,7 +147,10 @@ def test_names_are_neither_altered_nor_left_out():
 def test_the_axis_of_temperatures_says_2_and_5_only_where_there_is_room():
     one, wide = evaluation("one"), evaluation("wide")
     wide.scaled.curves["temperature"]["temperature"] = [0.001, 1, 1000]
-    near, far = (html.plot("x", evaluation_plots.temperature(some, "nll", "", 1), "") for some in ([one], [one, wide]))
+    near, far = (
+        html.plot("x", evaluation_plots.temperature(some, "nll", "", 1), "")
+        for some in ([one], [one, wide])
+    )
     assert ">2</text>" in near
     assert ">2</text>" not in far
     assert ">0.01</text>" in far or ">0.001</text>" in far
@@ -146,7 +166,9 @@ def test_of_many_classes_the_ends_are_shown():
         "count": [100] * 60, "confidence": [50] * 60, "correct": list(range(20, 80)), "variance": [25] * 60,
         "third": [0] * 60,
     }  # fmt: skip
-    many = evaluation("one", 60, scaled=False, names=tuple(f"class {number}" for number in range(60)))
+    many = evaluation(
+        "one", 60, scaled=False, names=tuple(f"class {number}" for number in range(60))
+    )
     shown = said(html.plot("x", evaluation_plots.classes(with_classes(many, sums), "raw"), ""))
     assert f"({evaluation_plots.MOST_CLASSES} of 60 classes)" in shown
     assert {name for name in shown if name.startswith("class ")} == {
@@ -156,7 +178,9 @@ def test_of_many_classes_the_ends_are_shown():
 
 @pytest.mark.parametrize(("size", "sharp"), [(1000, 0.3), (100, 0.3), (30, 1)])
 def test_the_band_of_a_class_holds_95_percent_of_calibrated_models(size, sharp):
-    """Not of a binomial of the mean confidence, which held 98 to 99 %; about as many lie above it as below."""
+    """Not of a binomial of the mean confidence, which held 98 to 99 %; about as many lie above it
+    as below.
+    """
     draw, number = np.random.default_rng(0), 3000
     confidence = 0.1 + 0.9 * draw.beta(1.5, sharp, (number, size))
     correct = draw.random((number, size)) < confidence
@@ -197,7 +221,9 @@ def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
         for values in sums.values():
             values[:] = [0] * (len(values) - 1) + values[-1:]
         sums["count"][-1], sums["confidence"][-1], sums["correct"][-1] = 1, 1.0, 1
-        sums |= {moment: [0.0] * len(sums["count"]) for moment in ("variance", "third") if moment in sums}
+        sums |= {
+            moment: [0.0] * len(sums["count"]) for moment in ("variance", "third") if moment in sums
+        }
     made = page.page([one], title="x")
     assert made.count("<svg") == 3
     assert "1 example, 2 classes" in made
@@ -215,7 +241,8 @@ def test_plots_are_written_as_png_and_svg(tmp_path):
     for path in paths:
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")
-            assert (plots.CALIBRATED in path.read_text()) == (path.stem != "coverage")  # what its colours mean
+            # what its colours mean
+            assert (plots.CALIBRATED in path.read_text()) == (path.stem != "coverage")
         else:
             assert np.asarray(Image.open(path).convert("L")).std() > 5
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
@@ -226,13 +253,17 @@ def test_a_table_escapes_its_cells_and_keeps_its_shape():
     assert made.count("<tr") == 3
     assert 'colspan="2">&lt;group&gt;' in made
     assert "1<br><small>&lt;2&gt;</small>" in made
-    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table(simple([""], [["a_long/path_of_a_run<>"]]))
+    assert "a_<wbr>long/<wbr>path_<wbr>of_<wbr>a_<wbr>run&lt;" in html.table(
+        simple([""], [["a_long/path_of_a_run<>"]])
+    )
 
 
 @pytest.mark.slow
 @browser.needed
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_in_a_browser_nothing_sticks_out_and_nothing_is_complained_of(written, tmp_path, width, dark):
+def test_in_a_browser_nothing_sticks_out_and_nothing_is_complained_of(
+    written, tmp_path, width, dark
+):
     """Shown in a frame as wide as a screen or a phone, which says how wide its content is."""
     (tmp_path / "report.html").write_text(written)
     browser.assert_looks_right(tmp_path, width=width, dark=dark)

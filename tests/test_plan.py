@@ -1,4 +1,6 @@
-"""What is told before a run is paid for: bytes on devices that are not here, from data that are not here."""
+"""What is told before a run is paid for: bytes on devices that are not here, from data that are not
+here.
+"""
 
 import re
 
@@ -45,17 +47,22 @@ def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
     assert said.startswith(f"published sizes; no data read at '{absent.data.root}'")
     parameters = number(said, "parameters")
     assert number(said, "label memory, bytes a device") == ROWS * CLASSES * 2 // count
-    assert number(said, "optimizer, bytes a device") == 4 * parameters + 4  # the momentum, and a count
-    assert number(said, "images fed in each step, bytes a device") == BATCH // count * SIDE * SIDE * 3
+    # the momentum, and a count
+    assert number(said, "optimizer, bytes a device") == 4 * parameters + 4
+    assert (
+        number(said, "images fed in each step, bytes a device") == BATCH // count * SIDE * SIDE * 3
+    )
     assert number(said, "resident images, bytes a device") == 0
     assert number(said, "training examples") == IMAGES
     assert f"{IMAGES // BATCH * 100:,} = 100 epochs of {IMAGES // BATCH:,}" in said
     assert f"{BATCH:,}, of which {BATCH // count:,} a device" in said
     state = ROWS * CLASSES * 2 + 8 * parameters
-    assert state < number(said, "checkpoint, bytes in all") < state + 20_000  # and running statistics
+    # and running statistics
+    assert state < number(said, "checkpoint, bytes in all") < state + 20_000
     sent = number(said, "sent in each step, bytes a device")
     at_least = (count - 1) / count * (2 * 4 * parameters + (2 * 2 + 1) * 2 * BATCH * CLASSES)
-    assert at_least <= sent <= 1.01 * at_least  # gradients, rows read and written, and what is small
+    # gradients, rows read and written, and what is small
+    assert at_least <= sent <= 1.01 * at_least
 
 
 def test_the_table_has_the_numbers_of_devices_that_can_share_the_batch(absent):
@@ -80,7 +87,8 @@ def test_data_that_are_there_are_read(absent, tmp_path):
     absent.data.root = str(tmp_path / "there")
     assert dry_run.data_set(absent.data)[1].startswith("published sizes")  # an empty folder
     (tmp_path / "there" / "file").write_text("")
-    for root in (absent.data.root, "gs://bucket/images"):  # a bucket is left to the data set's module
+    # a bucket is left to the data set's module
+    for root in (absent.data.root, "gs://bucket/images"):
         absent.data.root = root
         with pytest.raises(ValueError, match="it names a folder with train/"):
             dry_run.sizes(absent)
@@ -98,8 +106,14 @@ def test_the_flag(capsys):
     assert main([digits, "--dry-run", "--devices=32"]) == 0
     assert number(capsys.readouterr().out, "label memory, bytes a device") == 3072 * 10 * 4 // 32
     for words, sentence in (
-        (["--devices=8"], "--devices is 8 without --dry-run; a run takes the devices that are there"),
-        (["--devices=256", "--dry-run"], "config.data.batch_size is 64, which 256 devices cannot share evenly"),
+        (
+            ["--devices=8"],
+            "--devices is 8 without --dry-run; a run takes the devices that are there",
+        ),
+        (
+            ["--devices=256", "--dry-run"],
+            "config.data.batch_size is 64, which 256 devices cannot share evenly",
+        ),
         (["--devices=0", "--dry-run"], "0 devices: memory rows are padded to a multiple of 3072"),
         (["--devices=x", "--dry-run"], "flag --devices=x"),
     ):

@@ -1,4 +1,6 @@
-"""The command that predicts: any images through a finished run, by its calibrator, to files that others read."""
+"""The command that predicts: any images through a finished run, by its calibrator, to files that
+others read.
+"""
 
 import csv
 import shutil
@@ -92,8 +94,12 @@ def test_raw_leaves_the_temperature_out(model, tmp_path):
         assert "label" not in file.files
 
 
-@pytest.mark.parametrize(("logits", "T", "words"), [(5.0, 0.001, "all but 0 or 1"), (-5.0, 1000.0, "all but equal")])
-def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(model, tmp_path, capsys, logits, T, words):
+@pytest.mark.parametrize(
+    ("logits", "T", "words"), [(5.0, 0.001, "all but 0 or 1"), (-5.0, 1000.0, "all but equal")]
+)
+def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(
+    model, tmp_path, capsys, logits, T, words
+):
     """A holdout without a single error, and one without a single hit."""
     label = np.arange(9) % 3
     fitted = temperature.make().fit(np.float32(logits * np.eye(3)[label]), label)
@@ -101,7 +107,9 @@ def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(model, 
     calibrators.save(own / run.CALIBRATION, "temperature", {}, fitted)
     np.savez(tmp_path / "all.npz", images=PIXELS)
     with np.load(predict.predict(own, tmp_path / "all.npz", out=tmp_path / "out")[0]) as file:
-        np.testing.assert_allclose(file["logits"], log_softmax(said(model) / T, -1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            file["logits"], log_softmax(said(model) / T, -1), rtol=1e-4, atol=1e-5
+        )
     error = capsys.readouterr().err
     for text in (str(own / run.CALIBRATION), f"{T:g} is a bound of the search", words, "--raw"):
         assert text in error
@@ -126,10 +134,16 @@ def test_an_image_that_cannot_be_read_is_named_or_left_out(model, folder, tmp_pa
     ("arrays", "sentence"),
     [
         ({"x": PIXELS}, "it has no images or test_images"),
-        ({"images": PIXELS[:, :4]}, r"images is uint8\[5, 4, 6, 3\]; allowed is uint8 \[N, 6, 6, 3\]"),
+        (
+            {"images": PIXELS[:, :4]},
+            r"images is uint8\[5, 4, 6, 3\]; allowed is uint8 \[N, 6, 6, 3\]",
+        ),
         ({"images": PIXELS[:0]}, "N above 0"),
         ({"images": PIXELS / 255}, "images is float64"),
-        ({"images": PIXELS, "labels": LABEL[:3]}, r"labels are int64\[3\]; allowed are integers \[5\]"),
+        (
+            {"images": PIXELS, "labels": LABEL[:3]},
+            r"labels are int64\[3\]; allowed are integers \[5\]",
+        ),
         ({"images": PIXELS, "labels": LABEL + 1}, "labels range from 1 to 3; allowed are 0 to 2"),
         ({"images": np.array([None])}, "cannot be read as an .npz file of images"),
     ],

@@ -1,4 +1,6 @@
-"""Predictions of any framework: the formats agree, chunks change nothing, and bad files are refused in one sentence."""
+"""Predictions of any framework: the formats agree, chunks change nothing, and bad files are refused
+in one sentence.
+"""
 
 import io
 import zipfile
@@ -61,15 +63,23 @@ GOOD = {
     "run.npz": {"run.npz": npz(logits=LOGITS, label=LABEL, index=np.arange(N))},
     "small.npz": {"small.npz": npz(True, logits=LOGITS, targets=LABEL)},
     "plain.npy": {"plain.npy": npy(LOGITS), "plain_labels.npy": npy(LABEL.astype(np.int64))},
-    "columns.npy": {"columns.npy": npy(np.asfortranarray(LOGITS)), "columns_labels.npy": npy(LABEL)},
-    "swapped.npy": {"swapped.npy": npy(LOGITS.astype(">f4")), "swapped_labels.npy": npy(LABEL.astype(float))},
+    "columns.npy": {
+        "columns.npy": npy(np.asfortranarray(LOGITS)),
+        "columns_labels.npy": npy(LABEL),
+    },
+    "swapped.npy": {
+        "swapped.npy": npy(LOGITS.astype(">f4")),
+        "swapped_labels.npy": npy(LABEL.astype(float)),
+    },
     "header.csv": {"header.csv": text(LOGITS, LABEL, header=f"{NAMES},Label")},
     "first.csv": {"first.csv": text(LABEL, LOGITS)},
     "last.csv": {"last.csv": text(LOGITS, LABEL).replace("\n", "\r\n") + "\n"},
     "beside.csv": {"beside.csv": text(LOGITS), "beside_labels.npy": npy(LABEL)},
     "named.csv": {
         "named.csv": f"\ufefffile,target,{NAMES}\n"
-        + "".join(f'"a, {i}.png",{line}\n' for i, line in enumerate(text(LABEL, LOGITS).splitlines()))
+        + "".join(
+            f'"a, {i}.png",{line}\n' for i, line in enumerate(text(LABEL, LOGITS).splitlines())
+        )
     },
 }
 
@@ -82,7 +92,9 @@ def test_every_format_gives_the_same(name, place):
     np.testing.assert_array_equal(np.asarray(found.values, np.float32), LOGITS)
     np.testing.assert_array_equal(found.label, LABEL)
     assert found.label.dtype == np.int32
-    assert isinstance(found.values, np.memmap) == (name in ("run.npz", "plain.npy", "columns.npy", "swapped.npy"))
+    assert isinstance(found.values, np.memmap) == (
+        name in ("run.npz", "plain.npy", "columns.npy", "swapped.npy")
+    )
     assert (found.index is not None) == (name == "run.npz")
 
 
@@ -117,7 +129,10 @@ def test_the_kind_is_told_by_the_stated_rule(place):
     assert kind(PROBS.astype(np.float16))[0] == "probabilities"
     assert kind(np.log(PROBS))[0] == "logits"
     assert kind(np.where(PROBS.max() == PROBS, PROBS + 2e-4, PROBS))[0] == "probabilities"
-    assert kind(PROBS, "logits") == ("logits", "logits by --kind, though each row is a distribution")
+    assert kind(PROBS, "logits") == (
+        "logits",
+        "logits by --kind, though each row is a distribution",
+    )
     assert kind(PROBS / 2, "logits")[0] == "logits"
     assert kind(None, logits=LOGITS, probs=PROBS)[0] == "logits"
     assert kind(None, "probabilities", logits=LOGITS, probs=PROBS)[0] == "probabilities"
@@ -209,7 +224,9 @@ def test_columns_and_sums_are_those_of_the_definitions_in_chunks_of_any_size(kin
     for rows in (N, 16) if kind == "logits" else (16,):
         found = passes.reduce(given, rows=rows)
         for name, column in expected(LOGITS).items():
-            np.testing.assert_allclose(getattr(found, name), column, rtol=2e-6, atol=1e-7, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(found, name), column, rtol=2e-6, atol=1e-7, err_msg=name
+            )
         assert found.nll.dtype == np.float64
         sums = passes.streamed(given, metrics, rows=rows)
         assert sums["nll"] == pytest.approx(found.nll.mean(), rel=1e-6)
@@ -219,7 +236,9 @@ def test_columns_and_sums_are_those_of_the_definitions_in_chunks_of_any_size(kin
 
 
 def test_probabilities_on_the_edges_of_bins_stay_in_them_for_every_class():
-    """Shares of 15 votes are the edges of 15 bins: k votes are in bin k, (lo, hi], and none in the first."""
+    """Shares of 15 votes are the edges of 15 bins: k votes are in bin k, (lo, hi], and none in the
+    first.
+    """
     draw = np.random.default_rng(3)
     chances = draw.dirichlet(np.full(K, 0.7), 200)
     counts = draw.multinomial(15, chances)
@@ -231,7 +250,12 @@ def test_probabilities_on_the_edges_of_bins_stay_in_them_for_every_class():
     gap = np.zeros((15, K))
     np.add.at(gap, (place, np.arange(K)), counts / 15 - hits)
     assert found["classwise_ece"] == pytest.approx(np.abs(gap).sum() / 200 / K, rel=1e-5)
-    whole = found["brier_reliability"] - found["brier_resolution"] + found["brier_uncertainty"] + found["brier_within"]
+    whole = (
+        found["brier_reliability"]
+        - found["brier_resolution"]
+        + found["brier_uncertainty"]
+        + found["brier_within"]
+    )
     inside = sum(
         np.sum((counts[part, k] / 15 - (counts[part, k] / 15).mean()) * (counts[part, k] / 15 - 2 * hits[part, k]))
         for k in range(K) for part in (place[:, k] == number for number in range(15)) if part.any()
@@ -246,7 +270,9 @@ def test_probabilities_on_the_edges_of_bins_stay_in_them_for_every_class():
 
 
 def test_near_probabilities_rank_as_they_are():
-    """The last of six is above the others by a rounding, which their logarithms in float32 do not tell."""
+    """The last of six is above the others by a rounding, which their logarithms in float32 do not
+    tell.
+    """
     small = np.float32(0.01)
     near = np.array([small] * 5 + [np.nextafter(small, 1, dtype=np.float32)], np.float32)
     rows = np.float32([[*near, 1 - near.sum()]])
@@ -265,9 +291,13 @@ def test_all_probabilities_at_once(monkeypatch):
 
 
 def test_a_transform_comes_after_the_logits():
-    halved = passes.reduce(predictions.Predictions("x", LOGITS, LABEL, "logits"), lambda x: x / 2, rows=N)
+    halved = passes.reduce(
+        predictions.Predictions("x", LOGITS, LABEL, "logits"), lambda x: x / 2, rows=N
+    )
     np.testing.assert_allclose(halved.nll, expected(LOGITS / 2)["nll"], rtol=2e-6)
-    of_probs = passes.reduce(predictions.Predictions("x", PROBS, LABEL, "probabilities"), lambda x: x / 2, rows=N)
+    of_probs = passes.reduce(
+        predictions.Predictions("x", PROBS, LABEL, "probabilities"), lambda x: x / 2, rows=N
+    )
     np.testing.assert_allclose(of_probs.nll, halved.nll, rtol=1e-5)
 
 
@@ -284,7 +314,9 @@ def test_some_examples_are_picked(monkeypatch):
     some = np.array([0, 3, 15, 16, 39])
     given = predictions.Predictions("x", LOGITS, LABEL, "logits")
     halved = [lambda logits: logits, lambda logits: logits / 2]
-    found = passes.one_pass(given, lambda logits: logits / 2, metrics={}, index=some, swept=(some[1:], halved))
+    found = passes.one_pass(
+        given, lambda logits: logits / 2, metrics={}, index=some, swept=(some[1:], halved)
+    )
     whole = [passes.reduce(given, transform) for transform in halved]
     for one, other in zip(found.swept, whole, strict=True):
         for column, every in zip(one, other, strict=True):
@@ -314,5 +346,9 @@ def test_chunks_are_of_one_size_and_padded(place):
     assert [values.shape for values, _ in parts] == [(16, K)] * 3
     used = [seen.mask > 0 for _, seen in parts]
     assert [int(mask.sum()) for mask in used] == [16, 16, 8]
-    np.testing.assert_array_equal(np.concatenate([v[m] for (v, _), m in zip(parts, used, strict=True)]), LOGITS)
-    np.testing.assert_array_equal(np.concatenate([s.label[m] for (_, s), m in zip(parts, used, strict=True)]), LABEL)
+    np.testing.assert_array_equal(
+        np.concatenate([v[m] for (v, _), m in zip(parts, used, strict=True)]), LOGITS
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([s.label[m] for (_, s), m in zip(parts, used, strict=True)]), LABEL
+    )

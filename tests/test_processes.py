@@ -1,4 +1,6 @@
-"""Two real processes: they train as one does, stop together, and none waits forever for one that is gone."""
+"""Two real processes: they train as one does, stop together, and none waits forever for one that is
+gone.
+"""
 
 import json
 import os
@@ -22,8 +24,13 @@ COMMAND = [
     "--config.data.holdout=100", "--config.optimizer.schedule=constant", "--config.optimizer.learning_rate=0.02",
     "--config.mixing.name=cutmix", "--config.labels.online.write=clean", "--config.train.log_every_steps=1",
 ]  # fmt: skip
-LONG = ["--config.train.max_steps=3000", "--config.train.save_every_epochs=1.0", "--config.train.eval_every_epochs=0.0"]
-GIVES_UP = 100  # seconds within which a process leaves when another one is gone: mesh.HEARTBEAT_SECONDS and some
+LONG = [
+    "--config.train.max_steps=3000",
+    "--config.train.save_every_epochs=1.0",
+    "--config.train.eval_every_epochs=0.0",
+]
+# seconds within which a process leaves when another one is gone: mesh.HEARTBEAT_SECONDS and some
+GIVES_UP = 100
 
 
 class Job:
@@ -37,12 +44,18 @@ class Job:
         common = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
         self.folder, self.logs, self.processes = folder, [], []
         for number in range(count) if only is None else only:
-            here = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
+            here = {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(number),
+            }
             self.logs.append(Path(f"{folder}.{number}.{time.monotonic_ns()}.log"))
             words = [*COMMAND, *arguments, f"--workdir={folder}", *(extra if number else ())]
             with open(self.logs[-1], "w") as out:
                 environment = {**common, **(here if count > 1 else {})}
-                self.processes.append(subprocess.Popen(words, cwd=ROOT, env=environment, stdout=out, stderr=out))
+                self.processes.append(
+                    subprocess.Popen(words, cwd=ROOT, env=environment, stdout=out, stderr=out)
+                )
 
     def wait(self, seconds=180):
         """The exit statuses."""
@@ -74,7 +87,11 @@ def rows(folder):
 
 
 def last_step(folder):
-    return max((row["step"] for row in rows(folder)), default=0) if (folder / run.METRICS).exists() else 0
+    return (
+        max((row["step"] for row in rows(folder)), default=0)
+        if (folder / run.METRICS).exists()
+        else 0
+    )
 
 
 def losses(folder):
@@ -99,7 +116,10 @@ def check_alike(folder, one):
     assert list(here) == list(there) == list(range(1, 21))  # each step once: process 0 alone writes
     np.testing.assert_allclose(list(here.values()), list(there.values()), rtol=1e-5)
     for split in ("test", "holdout"):
-        with np.load(folder / f"predictions/{split}.npz") as a, np.load(one / f"predictions/{split}.npz") as b:
+        with (
+            np.load(folder / f"predictions/{split}.npz") as a,
+            np.load(one / f"predictions/{split}.npz") as b,
+        ):
             np.testing.assert_array_equal(a["index"], b["index"])
             np.testing.assert_array_equal(a["label"], b["label"])
             np.testing.assert_allclose(a["logits"], b["logits"], atol=1e-4)
@@ -116,11 +136,21 @@ def test_the_same_run_however_many_devices_and_processes(one, count, devices, tm
     assert all("step" not in job.said(number) for number in range(1, count))
 
 
-@pytest.mark.parametrize(("before", "after"), slow_but([], [((2, 4), (1, 1)), ((1, 1), (2, 2))], []))
+@pytest.mark.parametrize(
+    ("before", "after"), slow_but([], [((2, 4), (1, 1)), ((1, 1), (2, 2))], [])
+)
 def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, tmp_path):
-    """Ten steps here, ten there: the curve of twenty in one place, the memory's part in it included."""
+    """Ten steps here, ten there: the curve of twenty in one place, the memory's part in it
+    included.
+    """
     for steps, (count, devices), more in ((10, before, ()), (20, after, ("--extend",))):
-        job = Job(tmp_path / "run", f"--config.train.max_steps={steps}", *more, count=count, devices=devices)
+        job = Job(
+            tmp_path / "run",
+            f"--config.train.max_steps={steps}",
+            *more,
+            count=count,
+            devices=devices,
+        )
         assert set(job.wait()) == {0}, job.said()
     assert "going on at step 10" in job.said()
     check_alike(tmp_path / "run", one)
@@ -155,8 +185,12 @@ def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, 
     statuses = job.wait(GIVES_UP)
     assert statuses[victim] == -signal.SIGKILL
     assert statuses[1 - victim] not in (0, -signal.SIGKILL)
-    assert "another one does not answer" in job.said(1 - victim) or "JAX distributed service" in job.said(1 - victim)
-    latest = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    assert "another one does not answer" in job.said(
+        1 - victim
+    ) or "JAX distributed service" in job.said(1 - victim)
+    latest = max(
+        int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()
+    )
     again = Job(folder, *LONG, devices=1)
     again.until(lambda: f"going on at step {latest}" in again.said())
     again.reach(latest + 5)

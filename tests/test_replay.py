@@ -1,4 +1,6 @@
-"""Our one step beside PyTorch: every method from the same weights, batches and boxes, step by step in float64."""
+"""Our one step beside PyTorch: every method from the same weights, batches and boxes, step by step
+in float64.
+"""
 
 import os
 from functools import lru_cache, partial
@@ -22,7 +24,11 @@ START = replay.under("start/", VECTORS)
 K, N, B, SIDE, PER_EPOCH = 5, 64, 16, 8, 4
 TINY = replay.Problem(K, N, (SIDE, SIDE, 3), "float64")
 TEACHER = {"labels.name": "teacher"}
-KD = {"labels.name": "blend", "labels.blend.parts": ("hard", "teacher"), "labels.teacher.soft": True}
+KD = {
+    "labels.name": "blend",
+    "labels.blend.parts": ("hard", "teacher"),
+    "labels.teacher.soft": True,
+}
 MEAN_TEACHER = {"labels.name": "mean_teacher", "labels.mean_teacher.decay": 0.8}
 METHODS = {
     "mixup": {},
@@ -75,12 +81,16 @@ def fed(name, step):
 
 
 def four(batch, step):
-    """RICAP's batch, in the order of its first permutation: so that column 0 of the partners is the own one."""
+    """RICAP's batch, in the order of its first permutation: so that column 0 of the partners is the
+    own one.
+    """
     first = VECTORS["partner"][step, 0]
     batch = {name: value[first] for name, value in batch.items()}
-    partner = np.argsort(first)[VECTORS["partner"][step]].T  # where in the new order each example lies
+    # where in the new order each example lies
+    partner = np.argsort(first)[VECTORS["partner"][step]].T
     split, offset = (
-        np.broadcast_to(VECTORS[name][step], (B, *VECTORS[name][step].shape)) for name in ("split", "offset")
+        np.broadcast_to(VECTORS[name][step], (B, *VECTORS[name][step].shape))
+        for name in ("split", "offset")
     )
     mixed, share = patch_four(batch["image"][None], split, offset, partner)
     return batch | {"image": mixed[0], "partner": partner, "share": share}
@@ -122,7 +132,9 @@ def made(name, epochs):
     width = {"model.cifar_resnet.width": 2, "model.cifar_resnet.stem": 2}
     count = 1 if name in ONE_TEACHER else 2 if name == "two_teachers" else 0
     teachers = [
-        replay.teacher(dict.fromkeys(width, (3, 2)[number]), TINY, replay.under(f"teacher{number}/", VECTORS))
+        replay.teacher(
+            dict.fromkeys(width, (3, 2)[number]), TINY, replay.under(f"teacher{number}/", VECTORS)
+        )
         for number in range(count)
     ]
     recipe = replay.make(
@@ -138,7 +150,10 @@ def made(name, epochs):
 def quick():
     """XLA's options that make compiling short and the step slow, as far as this version knows them."""
     options = {}
-    for name, value in (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False)):
+    for name, value in (
+        ("xla_backend_optimization_level", 0),
+        ("xla_cpu_use_fusion_emitters", False),
+    ):
         try:
             jax.jit(lambda x: x + 1, compiler_options={name: value})(0.0)
             options[name] = value
@@ -168,7 +183,9 @@ def kept(what, name, done):
     """What a method keeps beside the network, as its twin recorded it."""
     if what == "memory":
         labels = done.kept[PER_EPOCH - 1 :: PER_EPOCH]
-        return np.stack([one["table"] if name.startswith("ols") else one["rows"][:N] for one in labels])
+        return np.stack(
+            [one["table"] if name.startswith("ols") else one["rows"][:N] for one in labels]
+        )
     if what == "average":
         names = [tensor for tensor in START if name.endswith("averaged") or "running" not in tensor]
         return ours(done.state.labels, 0, biased=True, names=names)
@@ -176,7 +193,9 @@ def kept(what, name, done):
         return ours(done.state.labels, len(done.kept))
     hint = done.state.params["auxiliary"]["hint"]
     kernel = hint["conv"]["kernel"].transpose(3, 2, 0, 1)
-    return np.concatenate([np.ravel(x) for x in (kernel, hint["conv"]["bias"], hint["scale"], hint["bias"])])
+    return np.concatenate(
+        [np.ravel(x) for x in (kernel, hint["conv"]["bias"], hint["scale"], hint["bias"])]
+    )
 
 
 def test_a_batch_fed_mixed_is_the_batch_that_the_step_mixes():
@@ -197,7 +216,9 @@ def test_an_unmixed_batch_is_its_own_clean_batch():
     case = Case("online", "mixup")
     fed = frame.streamed(0) | {"partner": mixing.partners(B, 1), "share": np.ones((B, 1))}
     recipe, state = frame.recipe(case), frame.fresh(case)
-    new = jax.jit(steps.make_train_step(recipe), compiler_options=quick())(state, frame.frozen(), frame.data(), fed)[0]
+    new = jax.jit(steps.make_train_step(recipe), compiler_options=quick())(
+        state, frame.frozen(), frame.data(), fed
+    )[0]
     variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
     said = recipe.build.apply(variables, fed["image"] / np.float32(255), train=True)[0].logits
     np.testing.assert_allclose(new.labels["rows"][fed["index"]], jax.nn.softmax(said), rtol=1e-5)
@@ -208,14 +229,24 @@ def test_an_unmixed_batch_is_its_own_clean_batch():
     [
         (Case("hard"), {"partner": mixing.partners(B, 2)}, "'partner' alone"),
         (Case("hard"), {"share": np.ones((B, 1))}, "'share' alone"),
-        (Case("online", "mixup"), {"partner": mixing.partners(B, 2), "share": np.full((B, 2), 0.5)}, "'clean'"),
-        (Case(auxiliaries=("jsd",)), {"partner": mixing.partners(B, 1), "share": np.ones((B, 1))}, "'jsd' compares 3"),
+        (
+            Case("online", "mixup"),
+            {"partner": mixing.partners(B, 2), "share": np.full((B, 2), 0.5)},
+            "'clean'",
+        ),
+        (
+            Case(auxiliaries=("jsd",)),
+            {"partner": mixing.partners(B, 1), "share": np.ones((B, 1))},
+            "'jsd' compares 3",
+        ),
     ],
 )
 def test_what_a_fed_mixed_batch_lacks_is_told(case, fields, words):
     step = steps.make_train_step(frame.recipe(case))
     with pytest.raises(ValueError, match=words):
-        jax.eval_shape(step, frame.fresh(case), frame.frozen(), frame.data(), frame.streamed(0) | fields)
+        jax.eval_shape(
+            step, frame.fresh(case), frame.frozen(), frame.data(), frame.streamed(0) | fields
+        )
 
 
 def test_partners_not_named_are_the_batch_rolled():
@@ -239,11 +270,21 @@ def test_counts_are_divided_in_float64():
     outputs, batch = frame.says(np.zeros((2, K))), frame.plain_batch([0, 1], step=7)
     ramp = blend.make(build, parts=("hard", "smooth"), weights=(0.5, 0.7), ramp_epochs=5.0)
     state = ramp.init(jax.random.key(0), None)
-    assert float(ramp.targets(state, batch, outputs)[1].weight) == pytest.approx(0.7 * 7 / 15, rel=1e-15)
-    rate = optimizer.make_schedule(
-        0.1, schedule="cosine", boundaries=(), factor=0.1, warmup_epochs=4.0, updates_per_epoch=3, total_updates=21
+    assert float(ramp.targets(state, batch, outputs)[1].weight) == pytest.approx(
+        0.7 * 7 / 15, rel=1e-15
     )
-    assert float(jax.jit(rate)(step)) == pytest.approx(0.05 * (1 + np.cos(np.pi * 7 / 21)) * 8 / 12, rel=1e-15)
+    rate = optimizer.make_schedule(
+        0.1,
+        schedule="cosine",
+        boundaries=(),
+        factor=0.1,
+        warmup_epochs=4.0,
+        updates_per_epoch=3,
+        total_updates=21,
+    )
+    assert float(jax.jit(rate)(step)) == pytest.approx(
+        0.05 * (1 + np.cos(np.pi * 7 / 21)) * 8 / 12, rel=1e-15
+    )
 
 
 @pytest.mark.data
@@ -254,7 +295,9 @@ def test_official_code_computes_the_same_in_float64(method, data_dir):
     assert found["grad_norm"] < 1e-9
     assert found["logits"] < 1e-8  # of each entry, however near to 0
     assert found["first_step"] < 1e-9
-    assert max(found[name] for name in found if name in ("parameters", "statistics", "memory")) < 1e-6
+    assert (
+        max(found[name] for name in found if name in ("parameters", "statistics", "memory")) < 1e-6
+    )
 
 
 @pytest.mark.data

@@ -34,7 +34,9 @@ def recorded(folder, name):
 
 
 def events(folder):
-    """[(step, name, value)] of all event files, in the order of their names; and the steps they purge from."""
+    """[(step, name, value)] of all event files, in the order of their names; and the steps they
+    purge from.
+    """
     found, purged = [], []
     for path in sorted((folder / "tensorboard").iterdir()):
         data, place = path.read_bytes(), 0
@@ -43,7 +45,9 @@ def events(folder):
             event = Event.FromString(data[place + 12 : place + 12 + length])
             place += 16 + length
             found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-            if event.session_log.status == event.session_log.START and event.HasField("session_log"):
+            if event.session_log.status == event.session_log.START and event.HasField(
+                "session_log"
+            ):
                 purged.append(event.step)
     return found, purged
 
@@ -52,11 +56,14 @@ def test_a_record_is_a_line_and_an_event(tmp_path):
     writer = log.Log(tmp_path, total_steps=10)
     writer.scalars(3, {"train/loss": np.float32(0.5), "epoch": 1, "n": np.int64(7)})
     writer.timing(3, {"images_per_second": 1234.5})
-    assert recorded(tmp_path, run.METRICS) == [{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}]  # before the end
+    # before the end
+    assert recorded(tmp_path, run.METRICS) == [{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}]
     writer.close()
     writer.close()
     writer.scalars(4, {"train/loss": 1.0})  # says nothing any more
-    assert (tmp_path / run.METRICS).read_text() == '{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}\n'
+    assert (
+        tmp_path / run.METRICS
+    ).read_text() == '{"step": 3, "train/loss": 0.5, "epoch": 1, "n": 7}\n'
     assert recorded(tmp_path, run.TIMING) == [{"step": 3, "images_per_second": 1234.5}]
     assert events(tmp_path)[0] == [
         (3, "train/loss", 0.5),
@@ -111,7 +118,14 @@ def test_a_resumed_run_goes_on_where_its_records_are_cut(tmp_path):
 
 
 def test_cutting_back_drops_what_is_no_row_and_leaves_the_rest_alone(tmp_path):
-    rows = ['{"step": 1,  "a": 1.50}', "[1, 2]", '{"epoch": 3}', '{"step": 2}', '{"step": 9}', '{"step": 1, "los']
+    rows = [
+        '{"step": 1,  "a": 1.50}',
+        "[1, 2]",
+        '{"epoch": 3}',
+        '{"step": 2}',
+        '{"step": 9}',
+        '{"step": 1, "los',
+    ]
     (tmp_path / run.METRICS).write_text("\n".join(rows))
     run.cut_log_back(tmp_path, 2)
     assert (tmp_path / run.METRICS).read_text() == '{"step": 1,  "a": 1.50}\n{"step": 2}\n'
@@ -162,7 +176,10 @@ def test_the_time_left_counts_hours_from_where_a_run_went_on(tmp_path, capsys, c
     clock[0] += 100
     writer.progress(1011, {})
     writer.close()
-    assert capsys.readouterr().out.splitlines()[1] == "step 1011/5000   20.2 %  0.1 steps/s  11:04:50 left"
+    assert (
+        capsys.readouterr().out.splitlines()[1]
+        == "step 1011/5000   20.2 %  0.1 steps/s  11:04:50 left"
+    )
 
 
 def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch, capsys):

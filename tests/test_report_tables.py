@@ -1,4 +1,6 @@
-"""Tables of results: one kind of table in each format, and the tables of a run's and an evaluation's figures."""
+"""Tables of results: one kind of table in each format, and the tables of a run's and an
+evaluation's figures.
+"""
 
 import csv
 import json
@@ -11,7 +13,11 @@ from ldl_jax.report import figure_tables
 from ldl_jax.report.result import Evaluation, Figure, State
 from ldl_jax.report.tables import Group, Table, as_csv, as_latex, as_markdown, as_text, simple
 
-TABLE = Table(["", "a", "b"], [Group([["x", "1.0", None]]), Group([["long", "2", "30.5"]], "group")], ("a note",))
+TABLE = Table(
+    ["", "a", "b"],
+    [Group([["x", "1.0", None]]), Group([["long", "2", "30.5"]], "group")],
+    ("a note",),
+)
 
 
 def test_a_table_as_text_has_columns_of_one_width_and_rules_between_groups():
@@ -37,7 +43,12 @@ def test_tables_and_the_notes_of_all_stand_apart():
 def test_a_table_as_csv_has_numbers_in_full():
     rows = [['x, "y"\nz', 1 / 3, None, 2]]
     text = as_csv(simple(["name", "mean", "std", "n"], rows))
-    assert list(csv.reader(text.splitlines(keepends=True)))[1] == ['x, "y"\nz', repr(1 / 3), "", "2"]
+    assert list(csv.reader(text.splitlines(keepends=True)))[1] == [
+        'x, "y"\nz',
+        repr(1 / 3),
+        "",
+        "2",
+    ]
 
 
 def test_a_table_as_markdown():
@@ -93,8 +104,18 @@ def test_what_a_format_reads_otherwise_is_escaped():
 
 
 def test_a_table_has_metrics_as_rows_and_splits_as_columns():
-    test = {"n": 10000, "accuracy": 0.91234, "top5": 0.999, "nll": 0.34567, "ece": 0.0425, "odd": 12.34567}
-    columns = {"test": {**test, "ece_floor": 0.0079}, "holdout": {"n": 500, "accuracy": 0.5, "mce": 0.25}}
+    test = {
+        "n": 10000,
+        "accuracy": 0.91234,
+        "top5": 0.999,
+        "nll": 0.34567,
+        "ece": 0.0425,
+        "odd": 12.34567,
+    }
+    columns = {
+        "test": {**test, "ece_floor": 0.0079},
+        "holdout": {"n": 500, "accuracy": 0.5, "mce": 0.25},
+    }
     text = as_text(figure_tables.splits(columns))
     assert text == "\n".join([
         "------------------------------------",
@@ -119,15 +140,23 @@ def test_a_table_shows_nan_and_a_column_with_its_own_floor():
     lines = as_text(
         figure_tables.splits({"test": {"n": math.nan, "accuracy": math.nan, "ece_floor": 0.01}})
     ).splitlines()
-    assert {" ".join(line.split()) for line in lines} >= {"images -", "accuracy % nan", "ECE noise floor % 1.00"}
+    assert {" ".join(line.split()) for line in lines} >= {
+        "images -",
+        "accuracy % nan",
+        "ECE noise floor % 1.00",
+    }
     assert all(line.isascii() for line in lines)
     assert "noise floor" not in as_text(figure_tables.splits({"test": {"accuracy": 0.5}}))
 
 
 def test_metrics_are_shown_in_one_order():
     columns = {"test": dict.fromkeys(reversed(list(shown())), 0.5)}
-    assert [row[0] for row in figure_tables.splits(columns).rows()] == [how.title for how in shown().values()]
-    assert [how.group for how in shown().values()] == sorted((how.group for how in shown().values()), key=GROUPS.index)
+    assert [row[0] for row in figure_tables.splits(columns).rows()] == [
+        how.title for how in shown().values()
+    ]
+    assert [how.group for how in shown().values()] == sorted(
+        (how.group for how in shown().values()), key=GROUPS.index
+    )
 
 
 def evaluation(**changed):
@@ -138,7 +167,14 @@ def evaluation(**changed):
         "own": Figure(3.0),
     }
     scaled = State({name: figures[name] for name in ("accuracy", "ece")}, {})
-    fit = {"name": "val", "examples": 1000, "temperature": 1.5, "low": 0.1, "high": 10, "at_bound": False}
+    fit = {
+        "name": "val",
+        "examples": 1000,
+        "temperature": 1.5,
+        "low": 0.1,
+        "high": 10,
+        "at_bound": False,
+    }
     whole = Evaluation(
         "one", 1234, 4, ("a", "b", "c", "d"), "logits", "logits by name", 0, ("a note",), fit,
         State(figures, {"reliability": {"count": [1.0], "confidence": [0.5], "correct": [1.0]}}), scaled,
@@ -162,7 +198,9 @@ def test_all_figures_of_an_evaluation_as_text():
     assert "temperature" not in raw
 
 
-@pytest.mark.parametrize("changed", [{}, {"scaled": None, "temperature": None, "class_names": None}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"scaled": None, "temperature": None, "class_names": None}]
+)
 def test_an_evaluation_is_read_back_from_its_json(changed):
     whole = evaluation(**changed)
     assert Evaluation.from_json(json.loads(json.dumps(whole.to_json()))) == whole

@@ -30,13 +30,21 @@ TOTAL = 100  # steps
 @pytest.fixture(scope="module")
 def environment():
     """One device; flags and compiled programs are those of all tests."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1")}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"),
+    }
 
 
 def start(workdir, environment):
     with open(f"{workdir}.log", "a") as log_file:
         return subprocess.Popen(
-            [*COMMAND, f"--workdir={workdir}"], cwd=ROOT, env=environment, stdout=log_file, stderr=log_file
+            [*COMMAND, f"--workdir={workdir}"],
+            cwd=ROOT,
+            env=environment,
+            stdout=log_file,
+            stderr=log_file,
         )
 
 
@@ -68,7 +76,9 @@ def everything(workdir):
         with np.load(workdir / path, allow_pickle=False) as file:
             found |= {f"{path}:{name}": file[name] for name in file.files}
     assert Checksums(workdir / "checkpoints").fault(TOTAL) is None
-    state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(TOTAL) / "state").absolute())
+    state = ocp.StandardCheckpointer().restore(
+        (workdir / "checkpoints" / str(TOTAL) / "state").absolute()
+    )
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         found[jax.tree_util.keystr(path)] = np.asarray(leaf)
     assert any("rows" in name for name in found)
@@ -85,12 +95,15 @@ def check_equal(workdir, calm):
 
 
 def assert_survives_kills(workdir, calm, environment, kills, seed):
-    """Kill at random steps, rising; every second time as soon as the files of a save begin to appear."""
+    """Kill at random steps, rising; every second time as soon as the files of a save begin to
+    appear.
+    """
     draw, killed = random.Random(seed), 0
     checkpoints = workdir / "checkpoints"
     while killed < kills:
         process = start(workdir, environment)
-        part = (TOTAL - TOTAL // 8) / kills  # a random step of each part, so that all kills find their place
+        # a random step of each part, so that all kills find their place
+        part = (TOTAL - TOTAL // 8) / kills
         goal = max(last_step(workdir), int(part * (killed + draw.random())))
         wait_for(process, lambda goal=goal: last_step(workdir) > goal)
         if killed % 2:
@@ -117,7 +130,9 @@ def test_killed_twice(calm, tmp_path, environment):
 def test_killed_twenty_times(calm, tmp_path, environment):
     done, part = 0, 0
     while done < 20:
-        done += assert_survives_kills(tmp_path / f"killed{part}", calm, environment, 20 - done, seed=part)
+        done += assert_survives_kills(
+            tmp_path / f"killed{part}", calm, environment, 20 - done, seed=part
+        )
         part += 1
 
 

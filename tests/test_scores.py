@@ -1,4 +1,6 @@
-"""The ECE under other programs' conventions, and distances from distributions of votes, held to peers and to loops."""
+"""The ECE under other programs' conventions, and distances from distributions of votes, held to
+peers and to loops.
+"""
 
 import math
 from pathlib import Path
@@ -44,12 +46,16 @@ def loop(name, confidence, correct):
             own = math.ceil(10 * double - 1)
             if own < 0:
                 return None
-        there = sum(double >= edge for edge in np.linspace(0, 1, 11)) - 1 if name == "netcal10" else own
+        there = (
+            sum(double >= edge for edge in np.linspace(0, 1, 11)) - 1 if name == "netcal10" else own
+        )
         if own is not None:
             averaged.setdefault(own, []).append((double, right))
             counted[there] = counted.get(there, 0) + 1
     pairs = {own: np.mean(np.array(values, float), axis=0) for own, values in averaged.items()}
-    return sum(counted.get(own, 0) * abs(c - right) for own, (c, right) in pairs.items()) / len(confidence)
+    return sum(counted.get(own, 0) * abs(c - right) for own, (c, right) in pairs.items()) / len(
+        confidence
+    )
 
 
 def near_edges(dtype):
@@ -58,7 +64,9 @@ def near_edges(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("case", ["drawn", "edges", "all right", "all wrong", "saturated", "two classes", "one"])
+@pytest.mark.parametrize(
+    "case", ["drawn", "edges", "all right", "all wrong", "saturated", "two classes", "one"]
+)
 @pytest.mark.parametrize("name", conventions.CONVENTIONS)
 def test_each_convention_is_its_loop(name, case, dtype):
     draw = np.random.default_rng(3)
@@ -90,12 +98,22 @@ def test_the_default_has_the_bins_of_scikit_learn():
     probs, label = VECTORS["spread/probs"], VECTORS["spread/label"]
     confidence, correct = probs.max(1), probs.argmax(1) == label
     place = conventions.guo15(confidence).place
-    found = [(correct[place == own].mean(), confidence[place == own].mean()) for own in np.unique(place)]
+    found = [
+        (correct[place == own].mean(), confidence[place == own].mean()) for own in np.unique(place)
+    ]
     np.testing.assert_allclose(np.transpose(found), VECTORS["spread/curve"], atol=1e-6)
 
 
 def test_the_vectors_tell_the_conventions_apart():
-    assert len({round(float(VECTORS[f"edges/{name}"]), 6) for name in ("torchmetrics15", "netcal10", "ub15")}) == 3
+    assert (
+        len(
+            {
+                round(float(VECTORS[f"edges/{name}"]), 6)
+                for name in ("torchmetrics15", "netcal10", "ub15")
+            }
+        )
+        == 3
+    )
     assert any("torchmetrics" in version for version in VECTORS["versions"])
 
 
@@ -104,12 +122,16 @@ def test_the_default_is_the_ece_of_the_rest_of_the_package():
     correct = np.random.default_rng(1).uniform(size=len(confidence)) < 0.7
     found = conventions.ece(confidence, correct)
     place = conventions.guo15(confidence).place
-    np.testing.assert_array_equal(place, np.argmax(calibration.bin_of(jax.numpy.asarray(confidence)), 1))
+    np.testing.assert_array_equal(
+        place, np.argmax(calibration.bin_of(jax.numpy.asarray(confidence)), 1)
+    )
     np.testing.assert_array_equal(place, bootstrap.bin_number(confidence))
     assert bootstrap.figures(confidence, correct)["ece"] == pytest.approx(found)
     wide = confidence.astype(np.float64)
     bins = curves.reliability(Reduced(wide, correct, *[None] * 5))
-    assert np.abs(np.subtract(bins["confidence"], bins["correct"])).sum() / len(wide) == pytest.approx(found)
+    assert np.abs(np.subtract(bins["confidence"], bins["correct"])).sum() / len(
+        wide
+    ) == pytest.approx(found)
     assert conventions.ece(wide, correct) == pytest.approx(found)
 
 
@@ -121,9 +143,15 @@ def test_one_has_its_own_bin_in_torchmetrics_alone_and_zero_none_in_pskd():
         expected = apart if name == "torchmetrics15" else abs(3 / 4 - confidence.mean())
         assert conventions.ece(confidence, correct, name) == pytest.approx(expected, abs=1e-6), name
     zero = np.array([0.0, 0.5])
-    found = {name: conventions.ece(zero, [True, True], name) for name in conventions.CONVENTIONS if name != "focal10"}
+    found = {
+        name: conventions.ece(zero, [True, True], name)
+        for name in conventions.CONVENTIONS
+        if name != "focal10"
+    }
     assert found.pop("pskd10") == 0.25
-    assert set(found.values()) == {0.75} or max(abs(value - 0.75) for value in found.values()) < 1e-6
+    assert (
+        set(found.values()) == {0.75} or max(abs(value - 0.75) for value in found.values()) < 1e-6
+    )
 
 
 def test_pskd_drops_the_double_between_its_edges():
@@ -133,7 +161,10 @@ def test_pskd_drops_the_double_between_its_edges():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0.0625, 1, width=32), min_size=1, max_size=40), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.floats(0.0625, 1, width=32), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
 def test_conventions_agree_on_gaps_of_one_sign_and_order_changes_nothing(values, order):
     confidence = np.array(values, np.float32)
     mean, correct = confidence.astype(np.float64).mean(), np.arange(len(values)) % 3 > 0
@@ -141,10 +172,14 @@ def test_conventions_agree_on_gaps_of_one_sign_and_order_changes_nothing(values,
     order.shuffle(places)
     for name in conventions.CONVENTIONS:
         found = conventions.ece(confidence, correct, name)
-        assert conventions.ece(confidence[places], correct[places], name) == pytest.approx(found, abs=1e-12)
+        assert conventions.ece(confidence[places], correct[places], name) == pytest.approx(
+            found, abs=1e-12
+        )
         assert 0 <= found <= 1
         if name != "netcal10":  # which counts 0.7 and 0.9 in other bins than it averages them in
-            assert conventions.ece(confidence, np.zeros(len(values)), name) == pytest.approx(mean, abs=1e-12)
+            assert conventions.ece(confidence, np.zeros(len(values)), name) == pytest.approx(
+                mean, abs=1e-12
+            )
             assert found >= abs(correct.mean() - mean) - 1e-12
 
 
@@ -206,7 +241,12 @@ def test_distances_of_the_same_and_of_the_farthest_and_zeros():
     far = distribution.columns(np.float32([[1, 0]]), [[0, 1]])
     assert far["kl"] == pytest.approx(-math.log(np.finfo(np.float32).tiny))
     assert far["js"] == pytest.approx(math.log(2))
-    assert [far[name][0] for name in ("chebyshev", "canberra", "cosine", "intersection")] == [1, 2, 0, 0]
+    assert [far[name][0] for name in ("chebyshev", "canberra", "cosine", "intersection")] == [
+        1,
+        2,
+        0,
+        0,
+    ]
     assert far["clark"] == pytest.approx(math.sqrt(2))
 
 
@@ -227,7 +267,9 @@ def test_figures_of_all_are_means_and_correlations_of_chunks(monkeypatch):
 
 def test_entropies_that_do_not_vary_have_no_correlation():
     for probs in ([[0.5, 0.5]], [[0.5, 0.5]] * 3):
-        found = distribution.measure(np.array(probs), np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]][: len(probs)]))
+        found = distribution.measure(
+            np.array(probs), np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]][: len(probs)])
+        )
         assert math.isnan(found["entropy_pearson"])
         assert math.isnan(found["entropy_spearman"])
 

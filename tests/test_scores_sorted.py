@@ -1,4 +1,6 @@
-"""Scores of sorted predictions: loops in float64, adversarial inputs, and what the peers themselves computed."""
+"""Scores of sorted predictions: loops in float64, adversarial inputs, and what the peers themselves
+computed.
+"""
 
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +27,9 @@ def case(peers, name):
 
 
 def parts(prob, hits, bins=15):
-    """(n, mean probability, share of hits) of bins of equal mass with ties together, by a loop over sorted examples."""
+    """(n, mean probability, share of hits) of bins of equal mass with ties together, by a loop over
+    sorted examples.
+    """
     order = sorted(range(len(prob)), key=lambda i: prob[i])
     groups, first = [], 0
     for size in (len(part) for part in np.array_split(order, min(bins, len(order)))):
@@ -36,7 +40,13 @@ def parts(prob, hits, bins=15):
     for high in upper:
         inside = [i for i in order if low < prob[i] <= high]
         if inside:
-            found.append((len(inside), np.mean([prob[i] for i in inside]), np.mean([hits[i] for i in inside])))
+            found.append(
+                (
+                    len(inside),
+                    np.mean([prob[i] for i in inside]),
+                    np.mean([hits[i] for i in inside]),
+                )
+            )
         low = high
     return found
 
@@ -47,17 +57,24 @@ def test_scores_are_those_that_the_peers_computed(peers, name):
     found = marginal.every_class(probs, label)
     assert mass.ece(confidence, correct) == pytest.approx(peers[f"{name}/mass_ece"], abs=1e-6)
     assert mass.debiased(confidence, correct)["l2"] == pytest.approx(peers[f"{name}/l2"], abs=1e-6)
-    cut = np.sqrt(np.maximum(base.debiased(found), 0) @ np.ones(len(found.count)) / len(found.count))
+    cut = np.sqrt(
+        np.maximum(base.debiased(found), 0) @ np.ones(len(found.count)) / len(found.count)
+    )
     assert cut == pytest.approx(peers[f"{name}/marginal"], abs=1e-6)  # they cut each class off at 0
     assert marginal.debiased(found)["marginal"] <= cut
-    assert selective.errors(confidence, correct)["error_auroc"] == pytest.approx(peers[f"{name}/error_auroc"], abs=1e-9)
-    assert selective.unknown(confidence[correct], confidence[~correct])["ood_aupr"] == pytest.approx(
-        peers[f"{name}/error_aupr"], abs=1e-9
+    assert selective.errors(confidence, correct)["error_auroc"] == pytest.approx(
+        peers[f"{name}/error_auroc"], abs=1e-9
     )
-    # relplot integrates over 200 points with both ends in full, and halves the bandwidth's interval ten times.
+    assert selective.unknown(confidence[correct], confidence[~correct])[
+        "ood_aupr"
+    ] == pytest.approx(peers[f"{name}/error_aupr"], abs=1e-9)
+    # relplot integrates over 200 points with both ends in full, and halves the bandwidth's interval
+    # ten times.
     assert smooth.ece(confidence, correct) == pytest.approx(peers[f"{name}/smooth_ece"], abs=6e-4)
     for width in (0.02, 0.1, 0.3):
-        assert smooth.at(confidence, correct, width) == pytest.approx(peers[f"{name}/smooth_ece_{width}"], abs=6e-4)
+        assert smooth.at(confidence, correct, width) == pytest.approx(
+            peers[f"{name}/smooth_ece_{width}"], abs=6e-4
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -65,15 +82,21 @@ def test_bins_of_equal_mass_are_those_of_a_loop(peers, name):
     probs, label, confidence, correct = case(peers, name)
     own = parts(confidence.astype(np.float64), correct)
     squares = [n * ((p - h) ** 2 - h * (1 - h) / (n - 1)) if n > 1 else 0.0 for n, p, h in own]
-    assert mass.ece(confidence, correct) == pytest.approx(sum(n * abs(p - h) for n, p, h in own) / len(label))
-    assert mass.debiased(confidence, correct)["l2_squared"] == pytest.approx(sum(squares) / len(label))
+    assert mass.ece(confidence, correct) == pytest.approx(
+        sum(n * abs(p - h) for n, p, h in own) / len(label)
+    )
+    assert mass.debiased(confidence, correct)["l2_squared"] == pytest.approx(
+        sum(squares) / len(label)
+    )
     for above in (-1.0, 0.05):
         each = []
         for number in range(probs.shape[1]):
             used = probs[:, number] > above
             some = parts(probs[used, number].astype(np.float64), (label == number)[used])
             each.append(np.mean([abs(p - h) for _, p, h in some]))
-        assert marginal.ace(marginal.every_class(probs, label, above=above)) == pytest.approx(np.mean(each))
+        assert marginal.ace(marginal.every_class(probs, label, above=above)) == pytest.approx(
+            np.mean(each)
+        )
 
 
 def test_blocks_of_classes_change_nothing(peers, monkeypatch):
@@ -91,7 +114,9 @@ def test_the_smooth_error_is_the_integral_with_reflected_kernels():
     grid = (np.arange(4000) + 0.5) / 4000
     for width in (0.02, 0.4):
         kernel = sum(
-            norm.pdf(grid[:, None], 2 * turn + sign * confidence, width) for turn in (-1, 0, 1) for sign in (1, -1)
+            norm.pdf(grid[:, None], 2 * turn + sign * confidence, width)
+            for turn in (-1, 0, 1)
+            for sign in (1, -1)
         )
         expected = np.abs(kernel @ (confidence - correct)).mean() / 200
         assert smooth.at(confidence, correct, width) == pytest.approx(expected, abs=1e-5)
@@ -102,7 +127,10 @@ def test_the_smooth_error_is_the_integral_with_reflected_kernels():
 @pytest.mark.parametrize("name", CASES)
 def test_the_largest_sum_of_gaps_is_that_of_a_loop(peers, name):
     _, _, confidence, correct = case(peers, name)
-    gaps = [(confidence[confidence <= c].astype(float) - correct[confidence <= c]).sum() for c in set(confidence)]
+    gaps = [
+        (confidence[confidence <= c].astype(float) - correct[confidence <= c]).sum()
+        for c in set(confidence)
+    ]
     assert ks.ks(confidence, correct) == pytest.approx(np.max(np.abs(gaps)) / len(correct))
 
 
@@ -114,7 +142,9 @@ def test_ties_in_the_risk_are_the_mean_over_all_orders():
         order = sorted(range(5), key=lambda i: (-confidence[i], draw.random()))
         curves.append(np.cumsum(~correct[order]) / np.arange(1, 6))
     np.testing.assert_allclose(selective.risk(confidence, correct), np.mean(curves, 0), atol=0.01)
-    assert selective.errors(confidence, correct)["aurc"] == pytest.approx(np.mean(curves), abs=0.005)
+    assert selective.errors(confidence, correct)["aurc"] == pytest.approx(
+        np.mean(curves), abs=0.005
+    )
 
 
 def test_the_best_ranking_has_no_excess_and_the_area_is_that_of_pairs():
@@ -130,7 +160,9 @@ def test_the_best_ranking_has_no_excess_and_the_area_is_that_of_pairs():
     pairs = np.mean(right > wrong) + np.mean(right == wrong) / 2
     assert selective.errors(confidence, correct)["error_auroc"] == pytest.approx(pairs)
     threshold = max(c for c in set(confidence) if np.mean(right >= c) >= 0.95)
-    assert selective.errors(confidence, correct)["error_fpr95"] == pytest.approx(np.mean(wrong >= threshold))
+    assert selective.errors(confidence, correct)["error_fpr95"] == pytest.approx(
+        np.mean(wrong >= threshold)
+    )
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -140,7 +172,9 @@ def test_all_right_or_all_wrong_and_saturated(right, count):
     gap = 0.0 if right else 1.0
     assert mass.ece(confidence, correct) == gap
     expected = gap if count > 1 else np.nan  # of one example no noise can be estimated
-    np.testing.assert_equal(mass.debiased(confidence, correct), {"l2_squared": expected, "l2": expected})
+    np.testing.assert_equal(
+        mass.debiased(confidence, correct), {"l2_squared": expected, "l2": expected}
+    )
     assert smooth.ece(confidence, correct) == pytest.approx(gap, abs=1e-4)
     assert ks.ks(confidence, correct) == gap
     found = selective.errors(confidence, correct)
@@ -152,11 +186,17 @@ def test_the_order_of_examples_changes_nothing(peers):
     probs, label, confidence, correct = case(peers, "tied")
     order = np.random.default_rng(3).permutation(len(label))
     for function in (mass.ece, smooth.ece, ks.ks):
-        assert function(confidence[order], correct[order]) == pytest.approx(function(confidence, correct), abs=1e-9)
+        assert function(confidence[order], correct[order]) == pytest.approx(
+            function(confidence, correct), abs=1e-9
+        )
     for name, value in selective.errors(confidence, correct).items():
-        assert selective.errors(confidence[order], correct[order])[name] == pytest.approx(value, abs=1e-12), name
+        assert selective.errors(confidence[order], correct[order])[name] == pytest.approx(
+            value, abs=1e-12
+        ), name
     for one, other in zip(
-        marginal.every_class(probs[order], label[order]), marginal.every_class(probs, label), strict=True
+        marginal.every_class(probs[order], label[order]),
+        marginal.every_class(probs, label),
+        strict=True,
     ):
         np.testing.assert_allclose(one, other, atol=1e-12)
 
@@ -177,7 +217,9 @@ def test_without_bias_a_calibrated_network_scores_zero_on_average():
         assert min(values) < 0
 
 
-@pytest.mark.parametrize("function", [mass.ece, mass.debiased, smooth.ece, ks.ks, selective.errors, selective.risk])
+@pytest.mark.parametrize(
+    "function", [mass.ece, mass.debiased, smooth.ece, ks.ks, selective.errors, selective.risk]
+)
 def test_what_is_no_probability_is_refused(function):
     for confidence, correct, sentence in (
         ([0.5, np.nan], [True, True], "outside 0 to 1"),

@@ -1,4 +1,6 @@
-"""A step that is not finite, where it is skipped: the state is what it was, and all else is as without the option."""
+"""A step that is not finite, where it is skipped: the state is what it was, and all else is as
+without the option.
+"""
 
 from functools import lru_cache
 
@@ -40,7 +42,9 @@ def after(case, state, batch):
 
 
 @pytest.mark.parametrize(("name", "mixing"), frame.slow_but([("online", "none")], MEETINGS, SLOW))
-def test_a_poisoned_batch_changes_nothing_but_the_count_and_the_others_are_as_without_the_option(name, mixing):
+def test_a_poisoned_batch_changes_nothing_but_the_count_and_the_others_are_as_without_the_option(
+    name, mixing
+):
     case = Case(name, mixing, accumulate=2, ema=0.9, skip=True, network="linear")
     state = other = frame.fresh(case)
     for number in range(3):  # in the middle of an update
@@ -58,7 +62,9 @@ def test_a_poisoned_batch_changes_nothing_but_the_count_and_the_others_are_as_wi
 
 
 def test_a_part_that_breaks_alone_leaves_the_memory_beside_it_as_it_was():
-    """The student's loss is finite, the peer's step is not: the row that `online` would write is not written."""
+    """The student's loss is finite, the peer's step is not: the row that `online` would write is
+    not written.
+    """
     options = (("parts", ("online", "peer")), ("weights", (1.0, 0.0)))
     case = Case("blend", options=options, skip=True, network="linear")
     state = frame.fresh(case)
@@ -83,10 +89,13 @@ def test_the_rate_that_is_logged_is_the_one_in_use():
 
 
 @pytest.mark.parametrize(
-    ("momentum", "devices"), [(0.0, 1), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((0.6, 1), (0.6, 8)))]
+    ("momentum", "devices"),
+    [(0.0, 1), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((0.6, 1), (0.6, 8)))],
 )
 def test_a_memory_is_not_copied(momentum, devices):
-    case = Case("online", options=(("momentum", momentum),), num_classes=CLASSES, examples=ROWS, skip=True)
+    case = Case(
+        "online", options=(("momentum", momentum),), num_classes=CLASSES, examples=ROWS, skip=True
+    )
     memory = compiled(case, devices).memory_analysis()
     assert memory.alias_size_in_bytes > mesh.padded_rows(ROWS) * CLASSES * 4 / devices
     assert memory.temp_size_in_bytes < 4 * MIB
@@ -94,7 +103,9 @@ def test_a_memory_is_not_copied(momentum, devices):
 
 @pytest.mark.slow
 def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_many(tmp_path, capsys):
-    """From step 14 on the learning rate is beyond all numbers: 11 steps are skipped, and in a longer run 100."""
+    """From step 14 on the learning rate is beyond all numbers: 11 steps are skipped, and in a
+    longer run 100.
+    """
 
     def settings(steps):
         c = config.default()
@@ -117,5 +128,8 @@ def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_man
     assert [(row["step"], row["train/skipped"]) for row in rows] == [(10, 0), (20, 7), (24, 4)]
     assert np.isfinite(rows[1]["train/loss"])
     assert "train/loss" not in rows[2]
-    with pytest.raises(train.NonFinite, match=r"step 113: loss .*; it is the last of 100 in a row that were skipped"):
+    with pytest.raises(
+        train.NonFinite,
+        match=r"step 113: loss .*; it is the last of 100 in a row that were skipped",
+    ):
         train.train(settings(130), tmp_path / "long", devices=there)

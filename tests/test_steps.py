@@ -22,7 +22,8 @@ MEETINGS = [
     for number, name in enumerate(SOURCES)
     for mixing in ("none", ("mixup", "cutmix")[number % 2], "ricap")
 ]
-SLOW = [("online", "ricap"), ("mean_teacher", "cutmix"), ("blend", "mixup")]  # the linear network meets all members
+# the linear network meets all members
+SLOW = [("online", "ricap"), ("mean_teacher", "cutmix"), ("blend", "mixup")]
 
 
 FOLDERS = ("labels", "losses", "auxiliary", "mixing")
@@ -38,12 +39,16 @@ def member(folder, name):
         return plain._replace(criterion=name), frame.streamed
     if folder == "mixing":
         return plain._replace(mixing=name), frame.streamed
-    return plain._replace(labels="online", auxiliaries=(name,), augment=(("flip", True),)), frame.streamed
+    return plain._replace(
+        labels="online", auxiliaries=(name,), augment=(("flip", True),)
+    ), frame.streamed
 
 
 @pytest.mark.parametrize(("folder", "name"), MEMBERS)
 def test_a_member_keeps_the_contract(folder, name):
-    """One step of a linear network, compiled once, on eight devices: a new member costs about a second."""
+    """One step of a linear network, compiled once, on eight devices: a new member costs about a
+    second.
+    """
     case, make = member(folder, name)
     state, run, jitted = frame.program(case, frame.watched_step(case), 8)
     first = make(0, masked=(5,))
@@ -54,7 +59,8 @@ def test_a_member_keeps_the_contract(folder, name):
     other = {name: np.array(value) for name, value in first.items()}
     other["label"][5] = (first["label"][5] + 1) % K
     if not case.augment:  # which draws by the index, and a network's averages count masked images
-        other["index"][5] = first["index"][2]  # another slot's row: its memory must not be written twice
+        # another slot's row: its memory must not be written twice
+        other["index"][5] = first["index"][2]
     chex.assert_trees_all_equal(run(state, other)[0], (after, scalars))
     # In the second epoch memories are read.
     losses = {float(scalars["loss"])}
@@ -92,7 +98,9 @@ def assert_written_only(before, after, batch):
             assert len(changed) > 0
 
 
-@pytest.mark.parametrize(("folder", "name"), frame.slow_but([("labels", "online")], MEMBERS, MEMBERS))
+@pytest.mark.parametrize(
+    ("folder", "name"), frame.slow_but([("labels", "online")], MEMBERS, MEMBERS)
+)
 def test_a_member_on_eight_devices_is_that_on_one(folder, name):
     case, make = member(folder, name)
     step, ends = frame.watched_step(case), []
@@ -133,8 +141,12 @@ def test_a_masked_slot_changes_no_term_and_no_memory(name, mixing):
     batch = frame.streamed(0, masked=(5,))
     other = {name: np.array(value) for name, value in batch.items()}
     other["label"][5] = (batch["label"][5] + 1) % K
-    other["index"][5] = batch["index"][2]  # another slot's row: its memory must not be written twice
-    one, two = (frame.observed(case)(frame.fresh(case), frame.frozen(), frame.data(), b)[0] for b in (batch, other))
+    # another slot's row: its memory must not be written twice
+    other["index"][5] = batch["index"][2]
+    one, two = (
+        frame.observed(case)(frame.fresh(case), frame.frozen(), frame.data(), b)[0]
+        for b in (batch, other)
+    )
     chex.assert_trees_all_equal(one, two)
 
 
@@ -143,7 +155,9 @@ def test_a_slot_that_counts_changes_the_loss(name):
     case, batch = Case(name, network="linear"), frame.streamed(0)
     other = batch | {"label": np.where(np.arange(B) == 5, (batch["label"] + 1) % K, batch["label"])}
     step, frozen = frame.observed(case), frame.frozen(name="linear")
-    one, two = (step(frame.fresh(case), frozen, frame.data(), b)[0][1]["loss"] for b in (batch, other))
+    one, two = (
+        step(frame.fresh(case), frozen, frame.data(), b)[0][1]["loss"] for b in (batch, other)
+    )
     assert abs(one - two) > 1e-3
 
 
@@ -155,7 +169,9 @@ def test_an_example_mixed_with_a_masked_one_counts_for_nothing():
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(seen.mask) == 0), [5, 6])
 
 
-@pytest.mark.parametrize("dtype", frame.slow_but(["bfloat16"], ["float32", "bfloat16", "float64"], []))
+@pytest.mark.parametrize(
+    "dtype", frame.slow_but(["bfloat16"], ["float32", "bfloat16", "float64"], [])
+)
 @pytest.mark.parametrize("name", SOURCES + AUXILIARIES)
 def test_types_of_a_whole_step(name, dtype):
     labels, auxiliaries = ("hard", (name,)) if name in AUXILIARIES else (name, ())
@@ -168,23 +184,36 @@ def test_types_of_a_whole_step(name, dtype):
         leaves = frame.float_leaves((made, targets, outputs.logits, outputs.embedding, seen.image))
         assert {leaf.dtype for leaf in leaves} == {jnp.dtype(wide)}
         assert {stage.dtype for stage in outputs.stages} == {jnp.dtype(frame.DTYPES[dtype])}
-        assert jax.tree.leaves(jax.eval_shape(frame.recipe(case).source.report, given[0].labels)) is not None
+        assert (
+            jax.tree.leaves(jax.eval_shape(frame.recipe(case).source.report, given[0].labels))
+            is not None
+        )
 
 
-@pytest.mark.parametrize(("number", "name"), frame.slow_but([(4, "online")], enumerate(SOURCES), [(5, "peer")]))
+@pytest.mark.parametrize(
+    ("number", "name"), frame.slow_but([(4, "online")], enumerate(SOURCES), [(5, "peer")])
+)
 def test_eight_devices_are_one_device(number, name):
     mixing = frame.MIXINGS[number % 4]
-    assert_same_on_eight(Case(name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()))
+    assert_same_on_eight(
+        Case(
+            name, mixing, "float64", mix_options=(("probability", 0.5),) if number % 8 == 5 else ()
+        )
+    )
 
 
 @pytest.mark.parametrize("name", frame.slow_but([], AUXILIARIES, ["hint"]))
 def test_eight_devices_are_one_device_with_an_auxiliary(name):
-    assert_same_on_eight(Case("online", dtype="float64", auxiliaries=(name,), augment=(("pad", 1), ("flip", True))))
+    assert_same_on_eight(
+        Case("online", dtype="float64", auxiliaries=(name,), augment=(("pad", 1), ("flip", True)))
+    )
 
 
 def assert_same_on_eight(case, count=5):
     (one, before), (eight, after) = (frame.train(case, count, devices) for devices in (1, 8))
-    np.testing.assert_allclose([s["loss"] for s in after], [s["loss"] for s in before], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        [s["loss"] for s in after], [s["loss"] for s in before], rtol=0, atol=1e-10
+    )
     assert len({float(s["loss"]) for s in before}) == count
     chex.assert_trees_all_close(one.labels, eight.labels, rtol=0, atol=1e-10)
     chex.assert_trees_all_close(one.params, eight.params, rtol=0, atol=1e-10)
@@ -197,17 +226,25 @@ def test_a_memory_lies_split_over_the_devices():
     shardings = mesh.state_shardings(frame.fresh(case), there)
     placed = jax.device_put(frame.fresh(case).labels["rows"], shardings.labels["rows"])
     assert {shard.data.shape for shard in placed.addressable_shards} == {(3072 // 8, K)}
-    assert all(s.is_fully_replicated for s in jax.tree.leaves((shardings.params, shardings.opt_state)))
+    assert all(
+        s.is_fully_replicated for s in jax.tree.leaves((shardings.params, shardings.opt_state))
+    )
 
 
 def test_a_chunk_is_its_steps():
     case = Case("online", dtype="float64", network="linear")
     single, scalars = frame.train(case, 4)
-    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(frame.resident(number) for number in range(4)))
+    batches = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(frame.resident(number) for number in range(4))
+    )
     chunk = jax.jit(steps.make_chunk(steps.make_train_step(frame.recipe(case))))
-    state, stacked = chunk(frame.fresh(case), frame.frozen("float64", name="linear"), frame.data(), batches)
+    state, stacked = chunk(
+        frame.fresh(case), frame.frozen("float64", name="linear"), frame.data(), batches
+    )
     chex.assert_trees_all_close(state, single, rtol=0, atol=1e-12)
-    chex.assert_trees_all_close(stacked, jax.tree.map(lambda *leaves: np.stack(leaves), *scalars), rtol=0, atol=1e-12)
+    chex.assert_trees_all_close(
+        stacked, jax.tree.map(lambda *leaves: np.stack(leaves), *scalars), rtol=0, atol=1e-12
+    )
 
 
 def test_averages_move_only_where_parameters_move():
@@ -217,25 +254,36 @@ def test_averages_move_only_where_parameters_move():
         chex.assert_trees_all_equal(getattr(one, name), getattr(start, name))
     chex.assert_trees_all_equal(one.labels["params"], start.labels["params"])
     assert [int(s.labels["updates"]) for s in (one, two)] == [0, 1]
-    kernel = [s["conv"]["kernel"] for s in (start.params["model"], two.params["model"], two.ema["params"])]
+    kernel = [
+        s["conv"]["kernel"] for s in (start.params["model"], two.params["model"], two.ema["params"])
+    ]
     assert np.abs(kernel[1] - kernel[0]).max() > 1e-5
     np.testing.assert_allclose(kernel[2], 0.9 * kernel[0] + 0.1 * kernel[1], rtol=0, atol=1e-7)
-    statistics = [s["bn"]["var"] for s in (start.batch_stats, two.batch_stats, two.ema["batch_stats"])]
-    np.testing.assert_allclose(statistics[2], 0.9 * statistics[0] + 0.1 * statistics[1], rtol=0, atol=1e-7)
+    statistics = [
+        s["bn"]["var"] for s in (start.batch_stats, two.batch_stats, two.ema["batch_stats"])
+    ]
+    np.testing.assert_allclose(
+        statistics[2], 0.9 * statistics[0] + 0.1 * statistics[1], rtol=0, atol=1e-7
+    )
 
 
 def test_streamed_and_resident_batches_train_alike():
     case = Case("online", network="linear")
-    (one, a), (two, b) = (frame.train(case, 3, make=make) for make in (frame.resident, frame.streamed))
+    (one, a), (two, b) = (
+        frame.train(case, 3, make=make) for make in (frame.resident, frame.streamed)
+    )
     np.testing.assert_allclose([s["loss"] for s in a], [s["loss"] for s in b], rtol=1e-6)
     chex.assert_trees_all_close(one.labels, two.labels, rtol=0, atol=1e-6)
 
 
 def test_the_initial_state_is_a_function_of_the_key():
     made = partial(steps.init_state, frame.recipe(Case("peer")))
-    chex.assert_trees_all_close(jax.jit(made)(jax.random.key(3)), frame.fresh(Case("peer")), rtol=1e-6)
+    chex.assert_trees_all_close(
+        jax.jit(made)(jax.random.key(3)), frame.fresh(Case("peer")), rtol=1e-6
+    )
     assert np.any(
-        frame.fresh(Case("peer")).labels["params"]["fc"]["bias"] != frame.fresh(Case()).params["model"]["fc"]["bias"]
+        frame.fresh(Case("peer")).labels["params"]["fc"]["bias"]
+        != frame.fresh(Case()).params["model"]["fc"]["bias"]
     )
 
 
@@ -262,7 +310,9 @@ def test_an_evaluation_counts_each_example_once():
     wrong = frame.data() | {"images": frame.data()["images"].copy()}
     wrong["images"][11:B] = 255
     one, said = step(variables, frame.data(), {"index": index, "mask": mask})
-    two, _ = step(variables, wrong, {"index": np.where(mask > 0, index, 0).astype(np.int32), "mask": mask})
+    two, _ = step(
+        variables, wrong, {"index": np.where(mask > 0, index, 0).astype(np.int32), "mask": mask}
+    )
     chex.assert_trees_all_equal(one, two)
     assert float(one["accuracy"]["n"]) == 11
     hits = np.argmax(said["logits"][:11], -1) == frame.data()["labels"][:11]

@@ -1,4 +1,6 @@
-"""Streamed images: the very examples asked for, their crops, faults on disk, and resuming in the middle."""
+"""Streamed images: the very examples asked for, their crops, faults on disk, and resuming in the
+middle.
+"""
 
 import math
 import os
@@ -39,7 +41,9 @@ def images(tmp_path_factory):
         for name in CLASSES:
             (root / part / name).mkdir(parents=True)
             for k in range(count):
-                Image.fromarray(photo(number, *sizes(number))).save(root / part / name / f"{k}.JPEG", quality=92)
+                Image.fromarray(photo(number, *sizes(number))).save(
+                    root / part / name / f"{k}.JPEG", quality=92
+                )
                 number += 1
     return root
 
@@ -53,7 +57,9 @@ def copied(images, tmp_path):
 
 def opened(root, tmp_path, on_error="raise", **options):
     request = Request(str(root), resident=False, on_error=on_error)
-    return imagenet.make(request, **{"cache": str(tmp_path / "cache"), "size": 16, "eval_resize": 20, **options})
+    return imagenet.make(
+        request, **{"cache": str(tmp_path / "cache"), "size": 16, "eval_resize": 20, **options}
+    )
 
 
 def plan(number, size=5, examples=15):
@@ -77,7 +83,11 @@ def same(one, other):
 
 def test_the_examples_asked_for_come_in_their_order_at_any_batch_size(images, tmp_path):
     made = opened(images, tmp_path)
-    assert (made.train.num_examples, made.test.num_examples, made.train.shape) == (15, 6, (16, 16, 3))
+    assert (made.train.num_examples, made.test.num_examples, made.train.shape) == (
+        15,
+        6,
+        (16, 16, 3),
+    )
     assert made.classes == CLASSES
     whole = joined(made.train.stream([plan(k) for k in range(6)], 3))
     kinds = {"image": np.uint8, "label": np.int32, "index": np.int32, "mask": np.float32}
@@ -86,21 +96,32 @@ def test_the_examples_asked_for_come_in_their_order_at_any_batch_size(images, tm
     np.testing.assert_array_equal(whole["label"], whole["index"] // 5)
     assert whole["mask"].all()
     uneven = [(k // 3, part) for k in range(6) for part in np.split(plan(k)[1], [k % 4])]
-    same(joined(made.train.stream([(epoch, part) for epoch, part in uneven if len(part)], 3)), whole)
+    same(
+        joined(made.train.stream([(epoch, part) for epoch, part in uneven if len(part)], 3)), whole
+    )
     other_seed = joined(made.train.stream([plan(k) for k in range(3)], 4))
     assert (other_seed["image"] != whole["image"][:15]).any((1, 2, 3)).all()
-    by_epoch = [whole["image"][half][np.argsort(whole["index"][half])] for half in (slice(15), slice(15, 30))]
+    by_epoch = [
+        whole["image"][half][np.argsort(whole["index"][half])]
+        for half in (slice(15), slice(15, 30))
+    ]
     assert (by_epoch[0] != by_epoch[1]).any((1, 2, 3)).all()
 
 
-def test_a_stream_begun_at_any_batch_and_the_slices_of_processes_are_the_same_bytes(images, tmp_path):
+def test_a_stream_begun_at_any_batch_and_the_slices_of_processes_are_the_same_bytes(
+    images, tmp_path
+):
     made = opened(images, tmp_path)
     whole = list(made.train.stream((plan(k) for k in range(6)), 3))
     assert len(whole) == 6
-    for one, other in zip(made.train.stream((plan(k) for k in range(4, 6)), 3), whole[4:], strict=True):
+    for one, other in zip(
+        made.train.stream((plan(k) for k in range(4, 6)), 3), whole[4:], strict=True
+    ):
         same(one, other)
     parts = (slice(0, 3), slice(3, 5))
-    slices = [list(made.train.stream(((e, i[part]) for e, i in map(plan, range(6))), 3)) for part in parts]
+    slices = [
+        list(made.train.stream(((e, i[part]) for e, i in map(plan, range(6))), 3)) for part in parts
+    ]
     for number, pair in enumerate(zip(*slices, strict=True)):
         same(joined(pair), whole[number])
 
@@ -150,15 +171,25 @@ def test_random_boxes_are_those_of_torchvisions_algorithm():
     tf = base.tensorflow()
     draw = np.random.default_rng(0)
     shapes = [(375, 500), (500, 333), (64, 64), (30, 900), (900, 30), (1, 7), (20, 20)]
-    options = [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (1.0, 1.0))]
+    options = [
+        ((0.08, 1.0), (3 / 4, 4 / 3)),
+        ((0.9, 1.0), (3 / 4, 4 / 3)),
+        ((0.5, 0.6), (1.0, 1.0)),
+    ]
     for scale, ratio in options:
         box = tf.function(lambda *tried, r=ratio: crops.random_box(*tried, r), autograph=False)
         for height, width in shapes:
             for _ in range(20):
                 u = draw.random((crops.ATTEMPTS, 4))
                 sides, places = crops.attempts(u[None], scale, ratio)
-                found = box(tf.constant(sides[0]), tf.constant(places[0]), tf.constant([height, width])).numpy()
-                assert tuple(found) == reference_box(u, height, width, scale, ratio), (height, width, scale)
+                found = box(
+                    tf.constant(sides[0]), tf.constant(places[0]), tf.constant([height, width])
+                ).numpy()
+                assert tuple(found) == reference_box(u, height, width, scale, ratio), (
+                    height,
+                    width,
+                    scale,
+                )
 
 
 def crop_of(path, box, size, antialias=True):
@@ -169,7 +200,9 @@ def crop_of(path, box, size, antialias=True):
     return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
 
 
-def test_training_crops_are_drawn_from_seed_epoch_and_index_and_are_pillows_pixels(images, tmp_path):
+def test_training_crops_are_drawn_from_seed_epoch_and_index_and_are_pillows_pixels(
+    images, tmp_path
+):
     made = opened(images, tmp_path)
     epoch, index = plan(4)
     (batch,) = made.train.stream([(epoch, index)], 2**32 - 1)
@@ -178,7 +211,8 @@ def test_training_crops_are_drawn_from_seed_epoch_and_index_and_are_pillows_pixe
         (u,) = crops.uniform(2**32 - 1, epoch, [position])
         box = reference_box(u, *sizes(position), (0.08, 1.0), (3 / 4, 4 / 3))
         difference = np.abs(image - crop_of(path, box, 16))
-        # a JPEG decoded in part has colours at the edges of the part that are made up from fewer neighbours
+        # a JPEG decoded in part has colours at the edges of the part that are made up from fewer
+        # neighbours
         assert difference.max() <= 16, (position, box)
         assert difference[1:-1, 1:-1].max() <= 6
         assert difference.mean() < 1
@@ -186,13 +220,19 @@ def test_training_crops_are_drawn_from_seed_epoch_and_index_and_are_pillows_pixe
 
 def test_evaluation_crops_are_torchvisions(images, tmp_path):
     made = opened(images, tmp_path)
-    whole = joined(made.test.stream([(0, np.arange(4, dtype=np.int32)), (0, np.array([4, 5, 0], np.int32))], None))
+    whole = joined(
+        made.test.stream(
+            [(0, np.arange(4, dtype=np.int32)), (0, np.array([4, 5, 0], np.int32))], None
+        )
+    )
     for position, image in zip(whole["index"], whole["image"], strict=True):
         path = images / "val" / CLASSES[position // 2] / f"{position % 2}.JPEG"
         with Image.open(path) as stored:
             width, height = stored.size
             short = min(width, height)
-            resized = stored.resize((20 * width // short, 20 * height // short), Image.Resampling.BILINEAR)
+            resized = stored.resize(
+                (20 * width // short, 20 * height // short), Image.Resampling.BILINEAR
+            )
         left, top = (round((length - 16) / 2) for length in resized.size)
         expected = np.asarray(resized.crop((left, top, left + 16, top + 16))).astype(int)
         assert np.abs(image - expected).max() <= 1
@@ -207,10 +247,14 @@ def test_streamed_and_resident_folders_are_the_same(tmp_path, size):
                 (root / part / name).mkdir(parents=True, exist_ok=True)
                 height, width = sizes(number) if size else (32, 32)
                 kind, options = ("jpg", {"quality": 90}) if k else ("png", {})
-                Image.fromarray(photo(number, height, width)).save(root / part / name / f"{k}.{kind}", **options)
+                Image.fromarray(photo(number, height, width)).save(
+                    root / part / name / f"{k}.{kind}", **options
+                )
                 number += 1
     held, fed = (
-        imagefolder.make(Request(str(root), resident=resident), size=size, cache=str(tmp_path / "cache"))
+        imagefolder.make(
+            Request(str(root), resident=resident), size=size, cache=str(tmp_path / "cache")
+        )
         for resident in (True, False)
     )
     assert held.digest == fed.digest
@@ -224,7 +268,10 @@ def test_streamed_and_resident_folders_are_the_same(tmp_path, size):
             difference = np.abs(batch["image"].astype(int) - one.images[index])
             assert difference.max() <= (2 if size else 0)  # Pillow rounds between rows and columns
     (root / "train/a/0.png").rename(root / "train/a/9.png")
-    assert imagefolder.make(Request(str(root)), size=size, cache=str(tmp_path / "cache")).digest != held.digest
+    assert (
+        imagefolder.make(Request(str(root)), size=size, cache=str(tmp_path / "cache")).digest
+        != held.digest
+    )
 
 
 def faults(root):
@@ -246,7 +293,9 @@ def test_an_image_that_cannot_be_read_is_named(copied, tmp_path):
     bad = faults(copied)
     made, good = opened(copied, tmp_path), (0, np.array([1, 2, 4], np.int32))
     for place, (path, reason) in bad.items():
-        stream = made.train.stream([good, good, (0, np.array([6, place, 8], np.int32)), good], place)
+        stream = made.train.stream(
+            [good, good, (0, np.array([6, place, 8], np.int32)), good], place
+        )
         assert next(stream)["mask"].all()
         assert next(stream)["mask"].all()
         with pytest.raises(ValueError, match=f"{path}: .*{reason}.*; mend or remove it") as told:
@@ -277,12 +326,16 @@ def test_skipped_images_keep_their_slot_and_change_nothing_else(images, copied, 
     assert "4 so far" in said
     ours = " ".join(line for line in said.splitlines() if line.startswith("warning: "))
     assert not any(word in ours for word in ("Detected at node", "function_node", "[Op:"))
-    for one, other in zip(made.train.stream((plan(k) for k in range(5, 9)), 3), found[5:], strict=True):
+    for one, other in zip(
+        made.train.stream((plan(k) for k in range(5, 9)), 3), found[5:], strict=True
+    ):
         same(one, other)
     assert "warning" not in capfd.readouterr().err
 
 
-def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_training(copied, tmp_path, monkeypatch):
+def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_training(
+    copied, tmp_path, monkeypatch
+):
     """Such as the last batch of an evaluation, which may be one bad image and its copies."""
     bad = np.array(sorted(faults(copied)), np.int32)
     made = opened(copied, tmp_path, "skip")
@@ -296,7 +349,9 @@ def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_
     found = made.train.stream(((0, good if n == 2 else bad) for n in range(10**9)), None)
     for _ in range(3 + tfdata.LOST - 1):
         next(found)
-    with pytest.raises(ValueError, match=rf"n0./.*; in {tfdata.LOST} batches in a row no image can be read"):
+    with pytest.raises(
+        ValueError, match=rf"n0./.*; in {tfdata.LOST} batches in a row no image can be read"
+    ):
         next(found)
     found = made.train.stream([(0, good), (0, bad)], 0)
     next(found)
@@ -322,7 +377,11 @@ def test_a_fault_that_passes_is_healed_to_the_bit(copied, tmp_path, monkeypatch)
     expected = joined(made.train.stream((plan(k) for k in range(3)), 3))
     path.unlink()
     read = folder.Files.content
-    monkeypatch.setattr(folder.Files, "content", lambda self, index: (path.write_bytes(content), read(self, index))[1])
+    monkeypatch.setattr(
+        folder.Files,
+        "content",
+        lambda self, index: (path.write_bytes(content), read(self, index))[1],
+    )
     same(joined(made.train.stream((plan(k) for k in range(3)), 3)), expected)
     assert path.exists()
 
@@ -354,14 +413,19 @@ def write_prepared(root, source, shard=4, ids=None, encoding="jpeg"):
         "label": tf_datasets.features.ClassLabel(names=list(CLASSES)),
     } | ({"id": tf_datasets.features.Text()} if ids else {})
     identity = tf_datasets.core.DatasetIdentity("own", "1.0.0", str(root), "own")
-    info = tf_datasets.core.DatasetInfo(builder=identity, features=tf_datasets.features.FeaturesDict(features))
+    info = tf_datasets.core.DatasetInfo(
+        builder=identity, features=tf_datasets.features.FeaturesDict(features)
+    )
     writer = tf_datasets.core.SequentialWriter(info, max_examples_per_shard=shard)
     writer.initialize_splits(["train", "validation"])
     for split, part in (("train", "train"), ("validation", "val")):
         paths = sorted((source / part).glob("*/*"))
         order = ids if ids and split == "train" else range(len(paths))
         examples = [{"image": str(paths[k]), "label": paths[k].parent.name} for k in order]
-        named = [one | ({"id": f"{split}_{k:05d}"} if ids else {}) for one, k in zip(examples, order, strict=True)]
+        named = [
+            one | ({"id": f"{split}_{k:05d}"} if ids else {})
+            for one, k in zip(examples, order, strict=True)
+        ]
         writer.add_examples({split: named})
     writer.close_all()
     return root
@@ -380,7 +444,10 @@ def test_a_tfds_directory_streams_the_folders_images(images, stored, tmp_path):
     assert one.digest != other.digest == opened(stored, tmp_path).digest
     batches = [plan(k) for k in range(4)]
     same(joined(other.train.stream(batches, 5)), joined(one.train.stream(batches, 5)))
-    same(joined(other.test.stream([(0, np.arange(6))], None)), joined(one.test.stream([(0, np.arange(6))], None)))
+    same(
+        joined(other.test.stream([(0, np.arange(6))], None)),
+        joined(one.test.stream([(0, np.arange(6))], None)),
+    )
 
 
 def test_records_are_found_in_the_order_of_their_ids_by_option(images, tmp_path):
@@ -388,7 +455,9 @@ def test_records_are_found_in_the_order_of_their_ids_by_option(images, tmp_path)
     root = write_prepared(tmp_path / "own" / "1.0.0", images, shard=6, ids=ids)
     options = {"test": "validation", "size": 16, "cache": str(tmp_path / "cache")}
     folders = opened(images, tmp_path)
-    straight = imagefolder.make(Request(str(images), resident=False), size=16, cache=str(tmp_path / "cache"))
+    straight = imagefolder.make(
+        Request(str(images), resident=False), size=16, cache=str(tmp_path / "cache")
+    )
     expected = joined(straight.train.stream([(0, np.arange(15))], None))
     for order, places in (("stored", ids), ("id", np.arange(15))):
         for resident in (True, False) if order == "id" else (True,):
@@ -402,7 +471,9 @@ def test_records_are_found_in_the_order_of_their_ids_by_option(images, tmp_path)
             np.testing.assert_array_equal(images_, expected["image"][places])
             np.testing.assert_array_equal(labels, expected["label"][places])
     assert folders.classes == made.classes
-    with pytest.raises(ValueError, match=r"config.data.tfds.test is 'test'; .* has train, validation"):
+    with pytest.raises(
+        ValueError, match=r"config.data.tfds.test is 'test'; .* has train, validation"
+    ):
         tfds.make(Request(str(root)), size=16)
     with pytest.raises(ValueError, match=r"config.data.tfds.order is 'rank'; allowed are"):
         tfds.make(Request(str(root)), order="rank")
@@ -410,9 +481,18 @@ def test_records_are_found_in_the_order_of_their_ids_by_option(images, tmp_path)
 
 def test_ids_that_are_no_permutation_are_refused(images, stored, tmp_path):
     doubled = write_prepared(tmp_path / "own" / "1.0.0", images, ids=[0, 0, *range(1, 14)])
-    for root, says in ((doubled, "do not end in the numbers 0 to 14"), (stored, "has no text feature 'id'")):
+    for root, says in (
+        (doubled, "do not end in the numbers 0 to 14"),
+        (stored, "has no text feature 'id'"),
+    ):
         with pytest.raises(ValueError, match=says):
-            tfds.make(Request(str(root)), order="id", test="validation", size=16, cache=str(tmp_path / "cache"))
+            tfds.make(
+                Request(str(root)),
+                order="id",
+                test="validation",
+                size=16,
+                cache=str(tmp_path / "cache"),
+            )
 
 
 def test_grey_images_of_one_size_are_resident_as_they_are_stored(tmp_path):
@@ -423,7 +503,9 @@ def test_grey_images_of_one_size_are_resident_as_they_are_stored(tmp_path):
         "image": tf_datasets.features.Image(shape=(40, 56, 1)), "label": tf_datasets.features.ClassLabel(num_classes=2)
     }  # fmt: skip
     identity = tf_datasets.core.DatasetIdentity("own", "1.0.0", str(root), "own")
-    info = tf_datasets.core.DatasetInfo(builder=identity, features=tf_datasets.features.FeaturesDict(features))
+    info = tf_datasets.core.DatasetInfo(
+        builder=identity, features=tf_datasets.features.FeaturesDict(features)
+    )
     writer = tf_datasets.core.SequentialWriter(info, max_examples_per_shard=100)
     writer.initialize_splits(["train", "test"])
     examples = [{"image": image, "label": k % 2} for k, image in enumerate(grey)]
@@ -450,7 +532,11 @@ def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp
         "cut": (content[:-5], "is cut off or damaged after 3 records", [7]),
         "gone": (None, "is not there", [4, 5, 6, 7]),
         "longer": (content + content[:size], "holds 5 records", []),
-        "length": (content[:size] + b"\xff" * 8 + content[size + 8 :], "is cut off or damaged after 1", [5, 6, 7]),
+        "length": (
+            content[:size] + b"\xff" * 8 + content[size + 8 :],
+            "is cut off or damaged after 1",
+            [5, 6, 7],
+        ),
     }[kind]
     shard.unlink() if damaged is None else shard.write_bytes(damaged)
     made = tfrecord.prepared(str(shard.parent), "imagenet")
@@ -469,13 +555,17 @@ def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp
     assert (tfrecord.source(made, "train", on_error="raise", **common).shards.offset >= 0).all()
 
 
-def test_a_record_that_holds_no_image_is_named_and_a_shard_that_changes_is_noticed(shards, tmp_path):
+def test_a_record_that_holds_no_image_is_named_and_a_shard_that_changes_is_noticed(
+    shards, tmp_path
+):
     made = opened(shards[0].parent, tmp_path)
     content = bytearray(shards[2].read_bytes())
     size = int.from_bytes(content[:8], "little")
     content[12 : 12 + size] = b"\xff" * size
     shards[2].write_bytes(content)
-    with pytest.raises(ValueError, match=r"own-train.tfrecord-00002, record 0: is damaged: it holds no example"):
+    with pytest.raises(
+        ValueError, match=r"own-train.tfrecord-00002, record 0: is damaged: it holds no example"
+    ):
         next(made.train.stream([(0, np.arange(7, 11))], 0))
     shards[2].write_bytes(content[4:])
     with pytest.raises(ValueError, match=r"record 3: has changed since its shard was indexed"):
@@ -500,7 +590,11 @@ def test_indices_are_kept_and_used_while_nothing_has_changed(copied, tmp_path, m
     walked.clear()
     again = opened(copied, tmp_path)
     assert walked == []
-    assert (again.digest, again.classes, again.train.num_examples) == (first.digest, first.classes, 15)
+    assert (again.digest, again.classes, again.train.num_examples) == (
+        first.digest,
+        first.classes,
+        15,
+    )
     (copied / "train/n02/1.JPEG").rename(copied / "train/n02/7.JPEG")
     assert opened(copied, tmp_path).digest != first.digest
     settle(copied)
@@ -528,7 +622,9 @@ def test_tiny_imagenets_own_folders_are_read(tmp_path):
     for number, name in enumerate(("n2", "n1")):
         (root / "train" / name / "images").mkdir(parents=True)
         (root / "train" / name / f"{name}_boxes.txt").write_text("")
-        Image.fromarray(photo(number, 8, 8)).save(root / "train" / name / "images" / f"{name}_0.JPEG")
+        Image.fromarray(photo(number, 8, 8)).save(
+            root / "train" / name / "images" / f"{name}_0.JPEG"
+        )
     (root / "val/images").mkdir(parents=True)
     for number, name in enumerate(("n1", "n2", "n1")):
         Image.fromarray(photo(10 + number, 8, 8)).save(root / "val/images" / f"val_{number}.JPEG")
@@ -566,14 +662,19 @@ def test_what_is_not_there_is_named(images, tmp_path):
         imagenet.make(Request(str(images)))
     with pytest.raises(ValueError, match=r"names a prepared TFDS directory, .*; found is nothing"):
         imagenet.make(Request(str(tmp_path), resident=False))
-    with pytest.raises(ValueError, match=r"imagefolder.crop is True .* with config.data.resident=True"):
+    with pytest.raises(
+        ValueError, match=r"imagefolder.crop is True .* with config.data.resident=True"
+    ):
         imagefolder.make(Request(str(images)), size=8, crop=True)
     with pytest.raises(
-        ValueError, match=r"val: images are 30x67 pixels, those of .*train 30x34 pixels; allowed is one"
+        ValueError,
+        match=r"val: images are 30x67 pixels, those of .*train 30x34 pixels; allowed is one",
     ):
         imagefolder.make(Request(str(images), resident=False), cache=str(tmp_path))
     split = tfdata.split(folder.Files(folder.listing(images / "train")), crops.View(), "raise")
-    with pytest.raises(ValueError, match=r"/n01/1.JPEG: is 37x45 pixels; allowed is one size, here 30x34"):
+    with pytest.raises(
+        ValueError, match=r"/n01/1.JPEG: is 37x45 pixels; allowed is one size, here 30x34"
+    ):
         next(split.stream([(0, np.arange(15))], 0))
 
 
@@ -584,7 +685,10 @@ def test_published_sizes_need_no_files():
         (cifar100.published(labels="coarse"), (50_000, 10_000), (32, 32, 3), 20),
         (stl10.published(fold=3), (5000, 8000), (96, 96, 3), 10),
     ):
-        assert (made.train.num_examples, made.test.num_examples, len(made.classes)) == (*counts, classes)
+        assert (made.train.num_examples, made.test.num_examples, len(made.classes)) == (
+            *counts,
+            classes,
+        )
         assert made.train.shape == made.test.shape == shape
         if made.train.images is not None:
             assert made.train.images.nbytes == np.prod([counts[0], *shape])
@@ -653,8 +757,15 @@ def test_real_jpegs_are_those_that_pillow_decodes(tmp_path):
                 (256 * width // short, 256 * height // short), Image.Resampling.BILINEAR
             )
         left, top = (round((length - 224) / 2) for length in resized.size)
-        assert np.abs(image - np.asarray(resized.crop((left, top, left + 224, top + 224))).astype(int)).max() <= 1
-    fed = imagefolder.make(Request(str(DATA / "tiny-imagenet"), resident=False), cache=str(tmp_path / "cache"))
+        assert (
+            np.abs(
+                image - np.asarray(resized.crop((left, top, left + 224, top + 224))).astype(int)
+            ).max()
+            <= 1
+        )
+    fed = imagefolder.make(
+        Request(str(DATA / "tiny-imagenet"), resident=False), cache=str(tmp_path / "cache")
+    )
     found = folder.listing(DATA / "tiny-imagenet" / "train")
     index = np.arange(0, 10_000, 25, dtype=np.int32)
     (batch,) = fed.train.stream([(0, index)], 0)

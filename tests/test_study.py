@@ -21,7 +21,17 @@ import shapes
 from scipy import stats
 
 from ldl_jax import config, files, workdir
-from ldl_jax.config.study import Cell, Finding, Planned, Study, identity, load, needs, order, shared_teacher
+from ldl_jax.config.study import (
+    Cell,
+    Finding,
+    Planned,
+    Study,
+    identity,
+    load,
+    needs,
+    order,
+    shared_teacher,
+)
 from ldl_jax.errors import Busy
 from ldl_jax.study import __main__ as command
 from ldl_jax.study import cards, directory, hypotheses, page, plan, run, runner, tables, workers
@@ -78,7 +88,12 @@ def card(one, draw, shift=0.0, scaled=True):
     for state in cards.STATES:
         confidence = draw.uniform(0.5, 1, 200)
         correct = draw.uniform(size=200) < confidence - shift
-        own = {"confidence": confidence, "correct": correct, "nll": -np.log(confidence), "brier": confidence / 2}
+        own = {
+            "confidence": confidence,
+            "correct": correct,
+            "nll": -np.log(confidence),
+            "brier": confidence / 2,
+        }
         columns[state] = own
         gap = float(confidence.mean() - correct.mean())
         figures = {"accuracy": float(correct.mean()), "nll": 1.0, "brier": 0.5, "ece": abs(gap)}
@@ -99,7 +114,13 @@ def card(one, draw, shift=0.0, scaled=True):
 
 def test_teachers_come_first_and_seeds_count_from_the_config_s_own(file):
     found = planned(file)
-    assert [one.name for one in found] == ["teacher/0", "student/0", "student/1", "plain/0", "plain/1"]
+    assert [one.name for one in found] == [
+        "teacher/0",
+        "student/0",
+        "student/1",
+        "plain/0",
+        "plain/1",
+    ]
     assert [one.config.seed for one in found] == [7, 0, 1, 0, 1]
     assert found[2].needs == (("teacher", 0),)  # one teacher for both seeds
     assert len({one.identity for one in found}) == 5
@@ -109,17 +130,24 @@ def test_a_student_is_another_one_where_its_teacher_is(file):
     before = {one.key: one.identity for one in planned(file)}
     file.write_text(file.read_text().replace('"seed": 7', '"seed": 8'))
     after = {one.key: one.identity for one in planned(file)}
-    assert [key for key in before if before[key] != after[key]] == [("teacher", 0), ("student", 0), ("student", 1)]
+    assert [key for key in before if before[key] != after[key]] == [
+        ("teacher", 0),
+        ("student", 0),
+        ("student", 1),
+    ]
 
 
 def test_fields_for_all_cells_are_read_by_their_types(file):
-    found = planned(file, {"data.root": "there", "optimizer.boundaries": "(1.0, 2.0)", "data.resident": "True"})
+    found = planned(
+        file, {"data.root": "there", "optimizer.boundaries": "(1.0, 2.0)", "data.resident": "True"}
+    )
     assert all(one.config.data.root == "there" for one in found)
     assert found[0].config.optimizer.boundaries == (1.0, 2.0)
 
 
 KEPT = Path(__file__).parent.parent / "docs" / "results" / "cifar10_small" / "cards"
-ADDED = {"augment.names": ("mine.blur",)}  # fields of config.identity.ADDED -> a value that is not the default
+# fields of config.identity.ADDED -> a value that is not the default
+ADDED = {"augment.names": ("mine.blur",)}
 
 
 def test_cards_that_were_kept_are_those_of_today_s_plan():
@@ -145,7 +173,8 @@ def test_a_field_that_was_added_counts_only_where_it_differs_from_its_default(fi
     assert config.decisive(other) == {**settings, field: config.flatten(other)[field]}
     assert identity(config.decisive(other), []) != identity(settings, [])
 
-    # A run whose config.json was written before the field was there is the same run at its default alone.
+    # A run whose config.json was written before the field was there is the same run at its default
+    # alone.
     before = block_before = json.loads(config.to_json(usual))
     for block_name in blocks:
         block_before = block_before[block_name]
@@ -209,7 +238,9 @@ def test_a_card_comes_back_as_it_was_and_damage_is_named(file, tmp_path):
     cards.write(tmp_path, one, made)
     found = cards.read(tmp_path, one)
     assert {**found.facts, "format": 0, "version": 0} == {**made.facts, "format": 0, "version": 0}
-    np.testing.assert_array_equal(found.columns["scaled"]["correct"], made.columns["scaled"]["correct"])
+    np.testing.assert_array_equal(
+        found.columns["scaled"]["correct"], made.columns["scaled"]["correct"]
+    )
     assert cards.read(tmp_path / "none", one) is None
     facts, columns = cards.paths(tmp_path, one)
     columns.write_bytes(columns.read_bytes()[:50])
@@ -224,7 +255,10 @@ def test_a_cell_whose_config_changed_is_refused_by_name(file, tmp_path):
     one = planned(file)[-1]
     cards.write(tmp_path, one, card(one, np.random.default_rng(0)))
     file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 2.0"))
-    with pytest.raises(ValueError, match=r"cell 'plain' was run with another config \(train.epochs was 1.0, is 2.0\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"cell 'plain' was run with another config \(train.epochs was 1.0, is 2.0\)",
+    ):
         cards.read(tmp_path, planned(file)[-1])
 
 
@@ -265,13 +299,24 @@ def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsy
         write(file, changed)
         assert command.main(words) == 2
         said = capsys.readouterr().err
-        assert f"its findings were a has lower ece than b (6 and 6 seeds); the study's are now {now}" in said
+        assert (
+            f"its findings were a has lower ece than b (6 and 6 seeds); the study's are now {now}"
+            in said
+        )
 
 
 def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
-    assert command.main([str(file), "--print", "--only=student/1", "--workdir=w", "--set", "data.root=a b"]) == 0
+    assert (
+        command.main(
+            [str(file), "--print", "--only=student/1", "--workdir=w", "--set", "data.root=a b"]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
-    assert [line.rpartition("--only=")[2] for line in lines] == ["teacher/0 --no-report", "student/1 --no-report"]
+    assert [line.rpartition("--only=")[2] for line in lines] == [
+        "teacher/0 --no-report",
+        "student/1 --no-report",
+    ]
     assert "--set 'data.root=a b'" in lines[0]
     assert command.main([str(file), "--print", "--only=tutor"]) == 2
     assert "--only names 'tutor'; allowed are teacher, student, plain" in capsys.readouterr().err
@@ -325,7 +370,8 @@ def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_p
     files.write(teacher / workdir.WEIGHTS, "weights")
     digest = files.sha256(teacher / workdir.WEIGHTS)
     files.write_json(
-        place / workdir.VERSIONS, {"starts": [{"inputs": {"teachers[0] = x": digest, "data.root = y": "z"}}]}
+        place / workdir.VERSIONS,
+        {"starts": [{"inputs": {"teachers[0] = x": digest, "data.root = y": "z"}}]},
     )
     assert run._is_finished(student, tmp_path, place)
     files.write(teacher / workdir.WEIGHTS, "other weights")
@@ -389,7 +435,9 @@ def six(shift):
     for cell in row:
         for place in range(6):
             one = Planned(cell, place, None, (), "i", {})
-            found.setdefault(cell.name, {})[place] = card(one, draw, shift if cell.name == "bad" else 0.0)
+            found.setdefault(cell.name, {})[place] = card(
+                one, draw, shift if cell.name == "bad" else 0.0
+            )
     return asked, found
 
 
@@ -397,11 +445,18 @@ def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
     asked, found = six(0.2)
     made = hypotheses.answers(asked, found)
     assert [one["raw"]["verdict"] for one in made] == ["supported", "refuted", "undecided"]
-    ece = {name: [found[name][k].facts["raw"]["figures"]["ece"] for k in range(6)] for name in found}
+    ece = {
+        name: [found[name][k].facts["raw"]["figures"]["ece"] for k in range(6)] for name in found
+    }
     apart = np.subtract(ece["good"], ece["bad"])
-    p = [stats.ttest_rel(ece[a], ece[b]).pvalue for a, b in (("good", "bad"), ("bad", "good"), ("good", "same"))]
+    p = [
+        stats.ttest_rel(ece[a], ece[b]).pvalue
+        for a, b in (("good", "bad"), ("bad", "good"), ("good", "same"))
+    ]
     assert made[0]["raw"]["mean"] == pytest.approx(apart.mean())
-    np.testing.assert_allclose(made[0]["raw"]["seeds"], stats.t.interval(0.95, 5, apart.mean(), stats.sem(apart)))
+    np.testing.assert_allclose(
+        made[0]["raw"]["seeds"], stats.t.interval(0.95, 5, apart.mean(), stats.sem(apart))
+    )
     assert [one["raw"]["p"] for one in made] == pytest.approx(p)
     assert [one["raw"]["holm"] for one in made[:2]] == pytest.approx(
         hypotheses.holm([*p[:2], 1])[:2]
@@ -423,22 +478,28 @@ def test_nothing_is_decided_before_every_seed_and_finding_is_there():
     found["bad"] = six(0.2)[1]["bad"]
     early = hypotheses.answers(asked, found)
     assert [one["raw"]["verdict"] for one in early] == ["supported", "refuted", "undecided"]
-    assert early[0]["raw"]["holm"] == pytest.approx(3 * early[0]["raw"]["p"])  # the third, not whole yet, counts as 1
+    # the third, not whole yet, counts as 1
+    assert early[0]["raw"]["holm"] == pytest.approx(3 * early[0]["raw"]["p"])
     assert [one["raw"]["verdict"] for one in made] == ["undecided"] * 3
     asked, found = six(0.2)
     del found["same"]
     made = hypotheses.answers(asked, found)
     assert made[2]["raw"] is None
-    assert made[0]["raw"]["holm"] == pytest.approx(3 * whole["p"])  # the third finding counts all the same
+    # the third finding counts all the same
+    assert made[0]["raw"]["holm"] == pytest.approx(3 * whole["p"])
 
 
 def test_noise_floors_alone_decide_nothing():
-    """Two calibrated networks, the second less sure: its ECE is the higher one with every seed, by chance alone."""
+    """Two calibrated networks, the second less sure: its ECE is the higher one with every seed, by
+    chance alone.
+    """
     asked, found = six(0.0)
     for name, ece in (("good", 0.010), ("bad", 0.020)):
         for place, one in found[name].items():
             for state in cards.STATES:
-                one.facts[state]["figures"]["ece"] = ece + 0.001 * (place % 3) * (1 + (name == "bad"))
+                one.facts[state]["figures"]["ece"] = ece + 0.001 * (place % 3) * (
+                    1 + (name == "bad")
+                )
                 one.facts[state]["floor"] = ece + 0.001
     own = hypotheses.answers(asked, found)[0]["raw"]
     assert own["p"] < 0.001
@@ -472,7 +533,9 @@ def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
     assert made[0]["raw"]["verdict"] == "undecided"
     assert (made[0]["raw"]["n"], made[0]["raw"]["seeds"]) == (1, None)
     assert made[2]["raw"] is None
-    found["good"][0] = card(Planned(asked.cells[0], 0, None, (), "i", {}), np.random.default_rng(0), scaled=False)
+    found["good"][0] = card(
+        Planned(asked.cells[0], 0, None, (), "i", {}), np.random.default_rng(0), scaled=False
+    )
     assert hypotheses.answers(asked, found)[0]["scaled"] is None
 
 
@@ -480,7 +543,8 @@ def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
 def test_the_page_the_text_and_the_csv_say_the_same():
     asked, found = six(0.2)
     asked = asked._replace(
-        title="<b>", cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:])
+        title="<b>",
+        cells=(asked.cells[0]._replace(published={"accuracy": 0.8123}), *asked.cells[1:]),
     )
     results = {
         "cells": tables.rows(asked, found), "findings": hypotheses.answers(asked, found),
@@ -488,7 +552,11 @@ def test_the_page_the_text_and_the_csv_say_the_same():
     }  # fmt: skip
     whole, text = page.page(asked, results, found, "x.py"), tables.text(results)
     rows = list(csv.DictReader(tables.numbers(results).splitlines()))
-    (row,) = [r for r in rows if (r["what"], r["name"], r["than"], r["state"]) == ("finding", "good", "bad", "raw")]
+    (row,) = [
+        r
+        for r in rows
+        if (r["what"], r["name"], r["than"], r["state"]) == ("finding", "good", "bad", "raw")
+    ]
     assert row["verdict"] == "supported"
     shown = f"{100 * float(row['mean']):+.2f}"
     for said in (whole, text):
@@ -514,10 +582,18 @@ def test_the_page_looks_right_in_a_browser(tmp_path, width, dark):
 
 
 def by_size(quick=()):
-    """The study files as parameters: large ones for the nightly run, others but the quick ones slow."""
+    """The study files as parameters: large ones for the nightly run, others but the quick ones
+    slow.
+    """
     parameters = []
     for file in CONFIGS:
-        marks = pytest.mark.nightly if file.stem in LARGE else () if file.stem in quick else pytest.mark.slow
+        marks = (
+            pytest.mark.nightly
+            if file.stem in LARGE
+            else ()
+            if file.stem in quick
+            else pytest.mark.slow
+        )
         parameters.append(pytest.param(file, id=file.stem, marks=marks))
     return parameters
 
@@ -525,13 +601,23 @@ def by_size(quick=()):
 @pytest.mark.parametrize("path", by_size(quick=("digits",)))
 def test_every_cell_of_every_study_is_planned(path):
     made = planned(path)
-    assert len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in load(path).cells)
+    assert (
+        len({one.key for one in made}) == len(made) == sum(cell.seeds for cell in load(path).cells)
+    )
 
 
 @pytest.mark.parametrize("path", by_size())
 def test_every_cell_of_every_study_builds(path):
-    """Label source, mixing, losses and network of each cell fit together; cells that differ in size alone are one."""
-    size = ("seed", "train.epochs", "optimizer.boundaries", "model.cifar_resnet.depth", "model.resnet.depth")
+    """Label source, mixing, losses and network of each cell fit together; cells that differ in size
+    alone are one.
+    """
+    size = (
+        "seed",
+        "train.epochs",
+        "optimizer.boundaries",
+        "model.cifar_resnet.depth",
+        "model.resnet.depth",
+    )
     apart = {str({**one.settings, **dict.fromkeys(size)}): one.config for one in planned(path)}
     assert apart
     for c in apart.values():
@@ -554,18 +640,22 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     assert [row["cell"] for row in results["cells"]] == ["student", "teacher", "plain"]
     assert results["comparisons"][0]["raw"]["n"] == 2
     assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
-    made = [json.loads(file.read_text())["tested_on"] for file in (tmp_path / "w/cards").glob("*.json")]
+    made = [
+        json.loads(file.read_text())["tested_on"] for file in (tmp_path / "w/cards").glob("*.json")
+    ]
     assert len(made) == 5
     assert re.fullmatch("[0-9a-f]{16}", made[0])
     assert set(made) == {made[0]}
     card = tmp_path / "w/cards/plain-0.json"
     before = card.read_text()
     card.unlink()
-    monkeypatch.setattr("ldl_jax.training.loop.train", None)  # of a finished run, the card alone is made again
+    # of a finished run, the card alone is made again
+    monkeypatch.setattr("ldl_jax.training.loop.train", None)
     assert command.main(words) == 0
     assert card.read_text() == before
     card.unlink()
-    (tmp_path / "w/runs/plain-0/predictions/test.npz").unlink()  # and where its predictions are gone, it is measured
+    # and where its predictions are gone, it is measured
+    (tmp_path / "w/runs/plain-0/predictions/test.npz").unlink()
     assert command.main(words) == 0
     own, other = json.loads(card.read_text()), json.loads(before)
     assert {**own, "seconds": other["seconds"]} == other
@@ -578,7 +668,9 @@ def test_cells_that_were_measured_on_other_images_are_not_compared():
     found[name][2].facts["tested_on"] = "0123456789abcdef"
     assert hypotheses.answers(asked, found)  # the others' cards are of before this was kept
     found[asked.findings[0].than][2].facts["tested_on"] = "fedcba9876543210"
-    with pytest.raises(ValueError, match=f"{name}/2 and .*/2 were measured on different test images"):
+    with pytest.raises(
+        ValueError, match=f"{name}/2 and .*/2 were measured on different test images"
+    ):
         hypotheses.answers(asked, found)
 
 
@@ -597,7 +689,9 @@ class Told:
 
 def board(*cells_of, seeds=3):
     """A board of cells named by (name, teachers)."""
-    made = Study("x", tuple(Cell(name, "base.py", {}, seeds, teachers) for name, teachers in cells_of))
+    made = Study(
+        "x", tuple(Cell(name, "base.py", {}, seeds, teachers) for name, teachers in cells_of)
+    )
     todo = [
         Planned(cell, place, None, needs(cell, place, made), "", {})
         for cell in order(made) for place in range(cell.seeds)
@@ -624,10 +718,16 @@ def test_the_time_left_is_the_most_similar_cell_s_for_as_many_images(file):
 
 
 def test_runs_are_handed_out_so_that_no_process_is_idle():
-    """Slots take cells of their own while there are some and share them then; a student waits for its own teacher."""
+    """Slots take cells of their own while there are some and share them then; a student waits for
+    its own teacher.
+    """
     some = board(("taught", ("teacher",)), ("teacher", ()), ("plain", ()))
     teacher, plain, other = (some.take(slot) for slot in range(3))
-    assert [one.key for one in (teacher, plain, other)] == [("teacher", 0), ("plain", 0), ("teacher", 1)]
+    assert [one.key for one in (teacher, plain, other)] == [
+        ("teacher", 0),
+        ("plain", 0),
+        ("teacher", 1),
+    ]
     some.done(teacher)
     last = some.take(0)
     assert last.key == ("teacher", 2)  # it has compiled that cell
@@ -646,7 +746,10 @@ def test_a_run_that_is_given_up_takes_those_it_teaches_with_it():
     assert some.failed == {
         "teacher/0": "no numbers", "near/0": "its teacher teacher/0 failed", "far/0": "its teacher near/0 failed",
     }  # fmt: skip
-    assert [some.take(0).key, some.progress.lost] == [("teacher", 1), {("teacher", 0), ("near", 0), ("far", 0)}]
+    assert [some.take(0).key, some.progress.lost] == [
+        ("teacher", 1),
+        {("teacher", 0), ("near", 0), ("far", 0)},
+    ]
     some.stopping.set()
     assert some.take(0) is None
 
@@ -671,7 +774,11 @@ def test_what_a_process_answers(tmp_path, code, answer):
 
 
 def test_a_process_that_was_given_bad_input_is_not_tried_again(tmp_path):
-    words = [sys.executable, "-c", "import sys; print('error: no such field', file=sys.stderr); sys.exit(2)"]
+    words = [
+        sys.executable,
+        "-c",
+        "import sys; print('error: no such field', file=sys.stderr); sys.exit(2)",
+    ]
     process = workers.Process(words, dict(os.environ), tmp_path)
     with pytest.raises(runner.Permanent, match=r"ended with status 2 \(error: no such field\)"):
         process.run(board(("plain", ())).take(0))
@@ -803,7 +910,9 @@ def test_what_breaks_a_slot_ends_the_study_and_stops_the_other_workers():
     assert started.closed
 
 
-def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(file, tmp_path, monkeypatch):
+def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(
+    file, tmp_path, monkeypatch
+):
     first, second = planned(file)[-2:]
     asked, answers = [], []
 
@@ -825,8 +934,12 @@ def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(fil
 
 @pytest.mark.slow
 def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
-    """Two processes; the teacher's weights are no numbers after a step, and nothing else depends on it."""
-    file.write_text(file.read_text().replace('"seed": 7', '"seed": 7, "optimizer.learning_rate": 1e30'))
+    """Two processes; the teacher's weights are no numbers after a step, and nothing else depends on
+    it.
+    """
+    file.write_text(
+        file.read_text().replace('"seed": 7', '"seed": 7, "optimizer.learning_rate": 1e30')
+    )
     assert command.main([str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]) == 1
     said = capsys.readouterr().err
     assert "teacher/0: tried again: step 2: loss nan" in said
@@ -841,9 +954,17 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
 @pytest.mark.nightly
 def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_path):
     """SIGTERM to two cells side by side, each of which saves."""
-    long = "'train.epochs': 4000.0, 'train.save_every_epochs': 0.0"  # what is saved is saved by the signal
+    # what is saved is saved by the signal
+    long = "'train.epochs': 4000.0, 'train.save_every_epochs': 0.0"
     file.write_text(file.read_text().replace("'train.epochs': 1.0", long))
-    words = [sys.executable, "-m", "ldl_jax.study", str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]
+    words = [
+        sys.executable,
+        "-m",
+        "ldl_jax.study",
+        str(file),
+        f"--workdir={tmp_path / 'w'}",
+        "--jobs=2",
+    ]
     place = tmp_path / "w/runs"
     running = subprocess.Popen([*words, "--only=plain,teacher"], stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 100

@@ -1,4 +1,6 @@
-"""Labels of the user's own beside the published ones, tables of distributions, and cross-validation."""
+"""Labels of the user's own beside the published ones, tables of distributions, and
+cross-validation.
+"""
 
 import json
 import os
@@ -37,7 +39,12 @@ def own(tmp_path):
         test_images=random.integers(0, 256, (T, 8, 8, 3)).astype(np.uint8), test_labels=np.arange(T) % K,
     )  # fmt: skip
     c = config.default()
-    c.data.name, c.data.root, c.data.batch_size, c.data.eval_batch_size = "arrays", str(tmp_path / "own.npz"), 8, 16
+    c.data.name, c.data.root, c.data.batch_size, c.data.eval_batch_size = (
+        "arrays",
+        str(tmp_path / "own.npz"),
+        8,
+        16,
+    )
     c.model.name, c.optimizer.learning_rate, c.train.max_steps = "tests.tiny", 0.01, 3
 
     def write(name, array):
@@ -54,9 +61,15 @@ def rows(count, seed=1):
 
 def prepared(made, index):
     """The batch that the step works on."""
-    data = {"images": made.dataset.train.images, "labels": made.dataset.train.labels, "given": made.dataset.train.given}
+    data = {
+        "images": made.dataset.train.images,
+        "labels": made.dataset.train.labels,
+        "given": made.dataset.train.given,
+    }
     data |= {"key": jax.random.key(0)}
-    return steps.prepare(made.recipe, (), data, {"index": np.asarray(index, np.int32)}, jnp.zeros((), jnp.int32))
+    return steps.prepare(
+        made.recipe, (), data, {"index": np.asarray(index, np.int32)}, jnp.zeros((), jnp.int32)
+    )
 
 
 @pytest.mark.slow
@@ -78,7 +91,9 @@ def test_noisy_labels_are_trained_on_and_the_published_ones_are_measured(own, tm
             np.testing.assert_array_equal(said["label"], said["index"] % K)
     share = (noisy != np.arange(N) % K)[made.train].mean()
     assert (
-        summary["labels_changed"] == json.loads((tmp_path / "run/summary.json").read_text())["labels_changed"] == share
+        summary["labels_changed"]
+        == json.loads((tmp_path / "run/summary.json").read_text())["labels_changed"]
+        == share
     )
 
 
@@ -86,7 +101,11 @@ def test_noisy_labels_are_trained_on_and_the_published_ones_are_measured(own, tm
 def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident):
     c, write = own
     noisy, table = (np.arange(N) + 1) % K, rows(N)
-    c.data.labels_file, c.data.train_table, c.data.resident = write("l.npy", noisy), write("t.npy", table), resident
+    c.data.labels_file, c.data.train_table, c.data.resident = (
+        write("l.npy", noisy),
+        write("t.npy", table),
+        resident,
+    )
     made = build.make_experiment(c, jax.devices()[:1])
     data = device_data(made.dataset.train, jax.random.key(0), made.mesh)
     assert ("images" in data) is resident
@@ -100,9 +119,15 @@ def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident)
 def test_a_table_is_the_target_and_follows_its_split(own):
     c, write = own
     train_rows, test_rows = rows(N), rows(T, 2)
-    c.data.train_table, c.data.test_table = write("train.npy", train_rows), write("test.npy", test_rows)
+    c.data.train_table, c.data.test_table = (
+        write("train.npy", train_rows),
+        write("test.npy", test_rows),
+    )
     c.labels.name = "table"
-    for name, expected, other in (("train", train_rows, test_rows), ("test", test_rows, train_rows)):
+    for name, expected, other in (
+        ("train", train_rows, test_rows),
+        ("test", test_rows, train_rows),
+    ):
         c.data.train_split = name
         made = build.make_experiment(c, jax.devices()[:1])
         index = np.arange(8) * 2
@@ -118,7 +143,10 @@ def test_a_table_is_the_target_and_follows_its_split(own):
 def test_the_source_needs_a_table_on_the_split_that_is_trained_on(own):
     c, write = own
     c.labels.name, c.data.test_table = "table", write("test.npy", rows(T))
-    with pytest.raises(ValueError, match=r"labels 'table' needs a distribution for each example, .* has none; name a"):
+    with pytest.raises(
+        ValueError,
+        match=r"labels 'table' needs a distribution for each example, .* has none; name a",
+    ):
         build.make_experiment(c, jax.devices()[:1])
     c.data.train_split = "test"
     build.make_experiment(c, jax.devices()[:1])
@@ -130,7 +158,9 @@ def test_the_source_needs_a_table_on_the_split_that_is_trained_on(own):
 
 def test_the_target_of_a_mixed_image_mixes_the_rows():
     given = rows(4).astype(np.float32)
-    batch = frame.plain_batch([0, 1, 2, 3], share=np.tile([0.7, 0.3], (4, 1)))._replace(given={"table": given})
+    batch = frame.plain_batch([0, 1, 2, 3], share=np.tile([0.7, 0.3], (4, 1)))._replace(
+        given={"table": given}
+    )
     source = table_source.make(frame.plain_build(num_classes=K, tables=("table",)))
     (target,) = source.targets((), batch, frame.says(jnp.zeros((4, K))))
     assert target.probs.dtype == jnp.float64  # the step's type, not the file's
@@ -145,7 +175,9 @@ def test_cross_entropy_and_kl_are_those_of_numpy():
     given[0], given[1] = [1, 0, 0, 0], [0, 0.5, 0.5, 0]
     mask = np.array([1, 1, 0, 1, 1, 0, 1])
     metric = table_metric.make(K)
-    seen = Seen(jnp.zeros(7, jnp.int32), jnp.asarray(mask, jnp.float32), {"table": jnp.asarray(given)})
+    seen = Seen(
+        jnp.zeros(7, jnp.int32), jnp.asarray(mask, jnp.float32), {"table": jnp.asarray(given)}
+    )
     found = metric.value(metric.sums(jnp.asarray(logits), seen))
     log = np.log(frame.softmax(logits))
     cross = -(given * log).sum(1)
@@ -153,7 +185,9 @@ def test_cross_entropy_and_kl_are_those_of_numpy():
     assert float(found["table_cross_entropy"]) == pytest.approx(cross[mask > 0].mean(), abs=1e-12)
     assert float(found["table_kl"]) == pytest.approx((cross - entropy)[mask > 0].mean(), abs=1e-12)
     own = Seen(seen.label, seen.mask, {"table": jnp.asarray(frame.softmax(logits))})
-    assert float(metric.value(metric.sums(jnp.asarray(logits), own))["table_kl"]) == pytest.approx(0, abs=1e-12)
+    assert float(metric.value(metric.sums(jnp.asarray(logits), own))["table_kl"]) == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_a_class_ruled_out_by_network_and_table_alike_counts_for_nothing():
@@ -260,7 +294,10 @@ def broken(value, row=5, column=1):
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (rows(N + 1), r"holds float64\[61, 4\]; allowed are numbers \[60, 4\], one row for each image"),
+        (
+            rows(N + 1),
+            r"holds float64\[61, 4\]; allowed are numbers \[60, 4\], one row for each image",
+        ),
         (np.full((N, K + 1), 0.2), r"holds float64\[60, 5\]; allowed are numbers \[60, 4\]"),
         (np.arange(N) % K, r"holds int64\[60\]; allowed"),
         (np.full((N, K), "x"), r"holds <U1\[60, 4\]; allowed"),
@@ -268,14 +305,19 @@ def broken(value, row=5, column=1):
         (broken(-0.1), r"row 5 has an entry that is negative or no number"),
         (broken(np.inf), r"row 5 does not sum to 1 within 0.001 \(its sum is inf\)"),
         (rows(N) * 50, r"row 0 does not sum to 1 within 0.001 \(its sum is 50\)"),
-        (rows(N) * np.where(np.arange(N) == 7, 1.002, 1)[:, None], r"row 7 does not sum to 1 within 0.001"),
+        (
+            rows(N) * np.where(np.arange(N) == 7, 1.002, 1)[:, None],
+            r"row 7 does not sum to 1 within 0.001",
+        ),
         (np.zeros((N, K)), r"row 0 does not sum to 1"),
     ],
 )
 def test_a_table_that_does_not_fit_is_named(own, table, sentence):
     c, write = own
     c.data.train_table = write("mine.npy", table)
-    with pytest.raises(ValueError, match=rf"config.data.train_table: .*mine.npy.*{sentence}") as told:
+    with pytest.raises(
+        ValueError, match=rf"config.data.train_table: .*mine.npy.*{sentence}"
+    ) as told:
         build.make_dataset(c.data)
     assert "\n" not in str(told.value)
 
@@ -289,13 +331,18 @@ def test_a_table_of_half_precision_is_made_to_sum_to_one(own):
     found = build.make_dataset(c.data).train.given["table"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.astype(np.float64).sum(1), 1, atol=1e-7)
-    np.testing.assert_allclose(found, half.astype(np.float64) / half.astype(np.float64).sum(1)[:, None], atol=1e-7)
+    np.testing.assert_allclose(
+        found, half.astype(np.float64) / half.astype(np.float64).sum(1)[:, None], atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (np.arange(N - 1) % K, r"holds int64\[59\]; allowed are integers \[60\], one for each image of the split"),
+        (
+            np.arange(N - 1) % K,
+            r"holds int64\[59\]; allowed are integers \[60\], one for each image of the split",
+        ),
         (np.arange(N).astype(float) % K, r"holds float64\[60\]"),
         (np.arange(N) % (K + 1), r"has labels from 0 to 4; allowed are 0 to 3"),
         (np.arange(N) % K - 1, r"has labels from -1 to 2"),
@@ -315,13 +362,22 @@ def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):
     np.savez(tmp_path / "two.npz", worst=labels, best=labels[::-1])
     np.save(tmp_path / "plain.npy", labels)
     read = partial(own_labels.read_labels, num_examples=6, num_classes=K)
-    for file, name in (("one.npz", ""), ("one.npz", "worst"), ("two.npz", "worst"), ("plain.npy", "")):
+    for file, name in (
+        ("one.npz", ""),
+        ("one.npz", "worst"),
+        ("two.npz", "worst"),
+        ("plain.npy", ""),
+    ):
         np.testing.assert_array_equal(read(str(tmp_path / file), name), labels)
     np.testing.assert_array_equal(read(str(tmp_path / "two.npz"), "best"), labels[::-1])
     for name in ("", "mean"):
-        with pytest.raises(ValueError, match=rf"config.data.labels_name is '{name}'; .*two.npz has worst, best"):
+        with pytest.raises(
+            ValueError, match=rf"config.data.labels_name is '{name}'; .*two.npz has worst, best"
+        ):
             read(str(tmp_path / "two.npz"), name)
-    with pytest.raises(ValueError, match=r"config.data.labels_file is .*none.npy', which is not there"):
+    with pytest.raises(
+        ValueError, match=r"config.data.labels_file is .*none.npy', which is not there"
+    ):
         read(str(tmp_path / "none.npy"), "")
     for content in (
         b"",
@@ -330,7 +386,9 @@ def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):
         (tmp_path / "plain.npy").read_bytes()[:-9],
     ):
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"config.data.labels_file: .*bad.npz cannot be read as") as told:
+        with pytest.raises(
+            ValueError, match=r"config.data.labels_file: .*bad.npz cannot be read as"
+        ) as told:
             read(str(tmp_path / "bad.npz"), "")
         assert "\n" not in str(told.value)
 

@@ -30,8 +30,12 @@ CASES = {
 
 def expected(case, devices):
     state = frame.arguments(case)[0]
-    split = Split(case.examples, frame.SHAPE, given={"table": np.zeros((1, case.num_classes), np.float32)})
-    return traffic.moves(frame.recipe(case), state, split, norm_group=case.norm_group, devices=devices)
+    split = Split(
+        case.examples, frame.SHAPE, given={"table": np.zeros((1, case.num_classes), np.float32)}
+    )
+    return traffic.moves(
+        frame.recipe(case), state, split, norm_group=case.norm_group, devices=devices
+    )
 
 
 @pytest.mark.parametrize("name", frame.slow_but([], CASES))
@@ -51,7 +55,9 @@ def test_the_formula_is_what_the_compiled_program_moves(name):
 
 @pytest.mark.slow
 def test_nothing_moves_on_one_device_and_rings_are_bounded():
-    case = CASES["a float16 memory under CutMix"]._replace(num_classes=CLASSES, batch=SIZE, examples=EXAMPLES)
+    case = CASES["a float16 memory under CutMix"]._replace(
+        num_classes=CLASSES, batch=SIZE, examples=EXAMPLES
+    )
     assert sum(move.sent() for move in expected(case, 1)) == 0
     sent = [sum(move.sent() for move in expected(case, n)) for n in (2, 8, 32, 64)]
     assert sent == sorted(sent)

@@ -1,4 +1,6 @@
-"""The loop from the outside: what a run writes, and that other ways to the same run are the same run."""
+"""The loop from the outside: what a run writes, and that other ways to the same run are the same
+run.
+"""
 
 import contextlib
 import json
@@ -73,7 +75,12 @@ def test_a_run_leaves_every_file(calm):
         "calibration.json",
     } <= names  # fmt: skip
     assert any(name.startswith("tensorboard/events") for name in names)
-    assert {path.name for path in (calm / "checkpoints").iterdir()} == {"26", "39", "26.sha256", "39.sha256"}
+    assert {path.name for path in (calm / "checkpoints").iterdir()} == {
+        "26",
+        "39",
+        "26.sha256",
+        "39.sha256",
+    }
     assert not [name for name in names if ".tmp" in name]
     assert (calm / "reliability.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -139,11 +146,17 @@ def test_a_loaded_run_says_what_was_predicted(calm):
 def test_the_best_weights_can_be_loaded_where_images_were_held_out(calm, tmp_path):
     apply, variables = ldl_jax.load(calm, best=True)
     held = predictions(calm, "holdout")
-    logits = jax.jit(apply)(variables, build.make_dataset(settings().data).train.images[held["index"]]).logits
+    logits = jax.jit(apply)(
+        variables, build.make_dataset(settings().data).train.images[held["index"]]
+    ).logits
     nll = -np.mean(np.take_along_axis(jax.nn.log_softmax(logits), held["label"][:, None], axis=1))
     assert nll == pytest.approx(run.read_weights(calm / "best.npz")[1]["nll"], rel=1e-5)
-    shutil.copytree(calm, tmp_path / "none", ignore=shutil.ignore_patterns("best.npz", "checkpoints"))
-    with pytest.raises(ValueError, match=r"none has no best\.npz, which runs with config.data.holdout above 0 keep"):
+    shutil.copytree(
+        calm, tmp_path / "none", ignore=shutil.ignore_patterns("best.npz", "checkpoints")
+    )
+    with pytest.raises(
+        ValueError, match=r"none has no best\.npz, which runs with config.data.holdout above 0 keep"
+    ):
         ldl_jax.load(tmp_path / "none", best=True)
 
 
@@ -159,7 +172,11 @@ def test_a_run_has_its_scores_before_and_after_a_temperature_fitted_on_its_holdo
     fitted, scaled = summary["temperature"], summary["scaled"]["test"]
     said, held = predictions(calm), predictions(calm, "holdout")
     z = said["logits"].astype(np.float64) / fitted["temperature"]
-    log_p = z - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)) - z.max(1, keepdims=True)
+    log_p = (
+        z
+        - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True))
+        - z.max(1, keepdims=True)
+    )
     assert scaled["nll"] == pytest.approx(-log_p[np.arange(len(z)), said["label"]].mean(), rel=1e-5)
     assert set(scaled) == set(summary["splits"]["test"])
     assert "holdout" not in summary["scaled"]  # it was fitted there
@@ -183,8 +200,12 @@ def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
     assert f"{again / 'report.html'}" in said
     (found,) = json.loads((again / "evaluation.json").read_text())["suites"]
     before = json.loads((calm / "summary.json").read_text())
-    assert found["raw"]["figures"]["ece"]["value"] == pytest.approx(before["splits"]["test"]["ece"], abs=2e-6)
-    assert found["scaled"]["figures"]["nll"]["value"] == pytest.approx(before["scaled"]["test"]["nll"], abs=2e-6)
+    assert found["raw"]["figures"]["ece"]["value"] == pytest.approx(
+        before["splits"]["test"]["ece"], abs=2e-6
+    )
+    assert found["scaled"]["figures"]["nll"]["value"] == pytest.approx(
+        before["scaled"]["test"]["nll"], abs=2e-6
+    )
     assert found["class_names"] == list("0123456789")
     page = (again / "report.html").read_text()
     assert f"{100 * before['splits']['test']['ece']:.2f}" in page
@@ -200,14 +221,20 @@ def test_another_evaluation_says_the_same_and_another_average_something_else(cal
     assert np.abs(predictions(again)["logits"] - predictions(calm)["logits"]).max() > 1e-3
 
 
-def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_the_way_in(calm, tmp_path, monkeypatch):
+def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_the_way_in(
+    calm, tmp_path, monkeypatch
+):
     """Streamed instead of resident, and stopped in the middle of an epoch and of a line of the log."""
     c = settings(optimizer__ema=0.9, data__resident=False)
     with monkeypatch.context() as patch:
         calls = iter(range(100))
-        patch.setattr(train, "terminated", lambda: contextlib.nullcontext(lambda steps: next(calls) == 16))
+        patch.setattr(
+            train, "terminated", lambda: contextlib.nullcontext(lambda steps: next(calls) == 16)
+        )
         assert go(tmp_path, c) is None
-    assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
+    assert (
+        max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
+    )
     assert not (tmp_path / "summary.json").exists()
     go(tmp_path, c)
     assert (tmp_path / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
@@ -256,7 +283,10 @@ def test_another_model_behind_the_same_config_is_refused_by_the_leaf_that_differ
     (other / "config.json").write_text(json.dumps(text))
     c = settings(optimizer__ema=0.9)
     c.model.options.channels = 6
-    with pytest.raises(ValueError, match=r"checkpoints/39 is of another model: params/model/bn/bias is float32\[8\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoints/39 is of another model: params/model/bn/bias is float32\[8\]",
+    ):
         go(other, c)
     assert (other / "checkpoints" / "39").is_dir()
 
@@ -272,7 +302,11 @@ def test_chunks_of_steps_are_the_same_steps(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
-    constant = {"optimizer__schedule": "constant", "labels__online__schedule": "constant", "model__dtype": "float64"}
+    constant = {
+        "optimizer__schedule": "constant",
+        "labels__online__schedule": "constant",
+        "model__dtype": "float64",
+    }
     go(tmp_path / "one", settings(**constant))
     for devices, epochs in ((1, 1.0), (8, 2.0), (1, 3.0)):
         go(tmp_path / "moved", settings(train__epochs=epochs, **constant), devices, extend=True)
@@ -282,7 +316,9 @@ def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_no_checkpoint_holds_it(tmp_path):
-    c = settings(optimizer__learning_rate=1e38, train__save_every_epochs=0.08, optimizer__schedule="constant")
+    c = settings(
+        optimizer__learning_rate=1e38, train__save_every_epochs=0.08, optimizer__schedule="constant"
+    )
     with pytest.raises(train.NonFinite, match=r"step \d+: loss .* at learning rate 1e\+38"):
         go(tmp_path, c)
     checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1, keep=2)
@@ -302,22 +338,46 @@ def test_a_finished_run_teaches_and_is_remembered_by_its_weights(calm, tmp_path)
     variables, _ = run.read_weights(calm / "model.npz")
     run.save_weights(other / "model.npz", jax.tree.map(lambda x: x + 1, variables), step=39)
     with pytest.raises(ValueError, match=r"begun with .*calm.* hold something else"):
-        go(tmp_path / "student", settings(labels__name="teacher", teachers=(str(other),), train__epochs=1.0))
+        go(
+            tmp_path / "student",
+            settings(labels__name="teacher", teachers=(str(other),), train__epochs=1.0),
+        )
 
 
 def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"):
-        build.make_experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
-    (tmp_path / "unfinished" / "versions.json").write_text(
-        json.dumps({"starts": [{"command": ["/there/ldl_jax/main.py", "--config=a b.py", "--workdir=runs/t"]}]})
-    )
-    with pytest.raises(ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"):
-        build.make_experiment(settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),)))
-    with pytest.raises(ValueError, match=r"ldl_jax.main --config=x.py --config.data.root=d --workdir=runs/none$"):
+    with pytest.raises(
+        ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"
+    ):
         build.make_experiment(
-            settings(labels__name="teacher", teachers=("runs/none",), teachers_from="--config=x.py", data__root="d")
+            settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),))
+        )
+    (tmp_path / "unfinished" / "versions.json").write_text(
+        json.dumps(
+            {
+                "starts": [
+                    {"command": ["/there/ldl_jax/main.py", "--config=a b.py", "--workdir=runs/t"]}
+                ]
+            }
+        )
+    )
+    with pytest.raises(
+        ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"
+    ):
+        build.make_experiment(
+            settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),))
+        )
+    with pytest.raises(
+        ValueError, match=r"ldl_jax.main --config=x.py --config.data.root=d --workdir=runs/none$"
+    ):
+        build.make_experiment(
+            settings(
+                labels__name="teacher",
+                teachers=("runs/none",),
+                teachers_from="--config=x.py",
+                data__root="d",
+            )
         )
     other = shutil.copytree(calm, tmp_path / "other")
     spec = json.loads((other / "network.json").read_text())
@@ -334,7 +394,8 @@ def test_sizes_are_told_before_anything_starts():
     assert "39 = 3 epochs of 13" in text
     assert f"{3072 * 10 * 4:,}" in text
     assert ".0\n" not in text  # bytes are whole numbers
-    assert f"{1797 * 64:,}" in text  # images of both splits  # the label memory: 1,437 rows padded to 3,072, f32
+    # images of both splits  # the label memory: 1,437 rows padded to 3,072, f32
+    assert f"{1797 * 64:,}" in text
     eighth = dry_run.sizes(settings(), 8)
     assert f"{3072 * 10 * 4 // 8:,}" in eighth
 
@@ -371,20 +432,36 @@ def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_tol
 def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritten(tmp_path):
     def arrays(classes, images=128, seed=0, first=0):
         draw = np.random.default_rng(seed)
-        parts = {f"{part}_images": draw.integers(0, 256, (images, 8, 8, 3), np.uint8) for part in ("train", "test")}
-        labels = {f"{part}_labels": (np.arange(images) + first) % classes for part in ("train", "test")}
+        parts = {
+            f"{part}_images": draw.integers(0, 256, (images, 8, 8, 3), np.uint8)
+            for part in ("train", "test")
+        }
+        labels = {
+            f"{part}_labels": (np.arange(images) + first) % classes for part in ("train", "test")
+        }
         np.savez(tmp_path / "own.npz", **parts, **labels)
 
-    c = settings(data__name="arrays", data__root=str(tmp_path / "own.npz"), data__holdout=0, train__max_steps=2)
+    c = settings(
+        data__name="arrays",
+        data__root=str(tmp_path / "own.npz"),
+        data__holdout=0,
+        train__max_steps=2,
+    )
     arrays(4)
     go(tmp_path / "run", c)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
-    for work, name, *others in ((go, "num_classes", 5), (measured, "num_examples", 4, 160), (go, "mean", 4, 128, 1)):
+    for work, name, *others in (
+        (go, "num_classes", 5),
+        (measured, "num_examples", 4, 160),
+        (go, "mean", 4, 128, 1),
+    ):
         arrays(*others)
         with pytest.raises(ValueError, match=f"begun with other data: {name} was "):
             work(tmp_path / "run", c)
     arrays(4, first=1)  # other labels of the same images
-    with pytest.raises(ValueError, match=r"begun with \['data.root = .*own.npz'\] and what they held then"):
+    with pytest.raises(
+        ValueError, match=r"begun with \['data.root = .*own.npz'\] and what they held then"
+    ):
         go(tmp_path / "run", c)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
     made, versions = build.make_experiment(c), json.loads(before["versions.json"])
@@ -396,11 +473,16 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
 def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tmp_path):
     other = shutil.copytree(calm, tmp_path / "other")
     made = json.loads((other / "versions.json").read_text())
-    made["starts"].append({**made["starts"][0], "inputs": {"data.labels_file = noisy.npy": "0" * 64}})
+    made["starts"].append(
+        {**made["starts"][0], "inputs": {"data.labels_file = noisy.npy": "0" * 64}}
+    )
     (other / "versions.json").write_text(json.dumps(made))
     before = contents(other)
     for work in (go, measured):
-        with pytest.raises(ValueError, match=r"begun with \['data.labels_file = noisy.npy'\] and what they held then"):
+        with pytest.raises(
+            ValueError,
+            match=r"begun with \['data.labels_file = noisy.npy'\] and what they held then",
+        ):
             work(other, settings(optimizer__ema=0.9))
     assert contents(other) == before
 
@@ -409,16 +491,22 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
     kept = shutil.copytree(calm, tmp_path / "kept", ignore=shutil.ignore_patterns("checkpoints"))
     before = contents(kept)
     for epochs, extend in ((3.0, False), (4.0, True)):
-        with pytest.raises(ValueError, match=r"kept holds a run that is finished at step 39, and its checkpoints are"):
+        with pytest.raises(
+            ValueError,
+            match=r"kept holds a run that is finished at step 39, and its checkpoints are",
+        ):
             go(kept, settings(optimizer__ema=0.9, train__epochs=epochs), extend=extend)
-    with pytest.raises(ValueError, match=r"weights is 'ema'; .* allowed is what its model.npz holds, 'raw'"):
+    with pytest.raises(
+        ValueError, match=r"weights is 'ema'; .* allowed is what its model.npz holds, 'raw'"
+    ):
         measured(kept, settings(optimizer__ema=0.9, eval__weights="ema"))
     assert contents(kept) == before
     summary = measured(kept, settings(optimizer__ema=0.9))
     assert (summary["step"], summary["epochs"], summary["finished"]) == (39, 3.0, True)
     chex.assert_trees_all_equal(predictions(kept), predictions(calm))
     assert (kept / "metrics.jsonl").read_bytes() == before[kept / "metrics.jsonl"]
-    assert load_weights(kept)[2] == load_weights(calm)[2]  # a student that has it for a teacher goes on
+    # a student that has it for a teacher goes on
+    assert load_weights(kept)[2] == load_weights(calm)[2]
 
 
 @pytest.mark.slow
@@ -467,7 +555,9 @@ def test_checkpoints_that_cannot_be_seen_are_not_taken_for_none(calm, tmp_path):
 
 
 def test_a_run_is_not_extended_to_less(calm):
-    with pytest.raises(ValueError, match=r"--extend: config.train.epochs was 3.0, is 1.0; allowed is more"):
+    with pytest.raises(
+        ValueError, match=r"--extend: config.train.epochs was 3.0, is 1.0; allowed is more"
+    ):
         go(calm, settings(optimizer__ema=0.9, train__epochs=1.0), extend=True)
 
 
@@ -475,7 +565,11 @@ def test_a_run_is_not_extended_to_less(calm):
 def test_a_second_network_that_is_no_number_ends_the_run_too(name):
     made = build.make_experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
     device, state = make_programs(made), plan.fresh_state(made)
-    broken = jax.tree.map(lambda x: x * np.nan, state.labels["params"]) if name == "peer" else state.labels["params"]
+    broken = (
+        jax.tree.map(lambda x: x * np.nan, state.labels["params"])
+        if name == "peer"
+        else state.labels["params"]
+    )
     if name == "mean_teacher":
         broken = {**broken, "fc": jax.tree.map(lambda x: x + np.inf, broken["fc"])}
     state = state.replace(labels={**state.labels, "params": broken})
@@ -493,7 +587,9 @@ def test_batches_are_ahead_of_their_steps_and_the_wait_for_them_is_known():
             read.append(batch["index"])
             yield batch
 
-    made = made._replace(dataset=made.dataset._replace(train=made.dataset.train._replace(stream=slow)))
+    made = made._replace(
+        dataset=made.dataset._replace(train=made.dataset.train._replace(stream=slow))
+    )
     feed = Feed(made, plan.make_plan(made), 36)  # of 39 steps
     assert not read
     (count, batch), *rest = next(feed), len(read)

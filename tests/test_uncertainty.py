@@ -77,10 +77,14 @@ def test_resamples_in_parts_are_those_in_one(monkeypatch):
 
 @pytest.mark.parametrize("count", [40, 3])
 def test_every_example_is_as_likely_in_every_block(count, monkeypatch):
-    """Counts of a resample are multinomial: of mean 1, variance 1 - 1/N, covariance -1/N, in and across blocks."""
+    """Counts of a resample are multinomial: of mean 1, variance 1 - 1/N, covariance -1/N, in and
+    across blocks.
+    """
     monkeypatch.setattr(bootstrap, "_BLOCK", 16)
     means = {str(number): np.arange(count) == number for number in range(count)}
-    (drawn,) = bootstrap._resampled(0, [bootstrap.Answers(np.ones(count), np.ones(count), means)], 8000)
+    (drawn,) = bootstrap._resampled(
+        0, [bootstrap.Answers(np.ones(count), np.ones(count), means)], 8000
+    )
     counts = count * np.stack([drawn[name] for name in means])
     np.testing.assert_allclose(counts.sum(0), count)
     np.testing.assert_allclose(counts.mean(1), 1, atol=0.06)
@@ -89,7 +93,9 @@ def test_every_example_is_as_likely_in_every_block(count, monkeypatch):
 
 @pytest.mark.slow
 def test_differences_of_the_ece_hold_the_true_one_where_percentiles_do_not():
-    """Between an overconfident network, by 0.05, and a calibrated one, whose ECE is all noise, on the same images."""
+    """Between an overconfident network, by 0.05, and a calibrated one, whose ECE is all noise, on
+    the same images.
+    """
     draw, inside, percentiles = np.random.default_rng(5), 0, 0
     for trial in range(60):
         confidence = draw.uniform(0.4, 1, 5000)
@@ -106,13 +112,17 @@ def test_differences_of_the_ece_hold_the_true_one_where_percentiles_do_not():
 
 @pytest.mark.parametrize("gap", slow_but([], [0.0, 0.005, 0.06], [0.0]))
 def test_intervals_of_the_ece_mostly_hold_the_true_one(gap):
-    """Of networks overconfident by `gap` everywhere, by simulation; near calibration percentiles do not."""
+    """Of networks overconfident by `gap` everywhere, by simulation; near calibration percentiles do
+    not.
+    """
     draw, inside, percentiles = np.random.default_rng(5), 0, 0
     for trial in range(100):
         confidence = draw.uniform(0.4, 1, 1000)
         correct = draw.uniform(size=1000) < confidence - gap
         chance = simulation.noise_floor(jax.random.key(0), confidence)[1]
-        low, high = bootstrap.bootstrap(trial, confidence, correct, chance=chance, resamples=300)["ece"]
+        low, high = bootstrap.bootstrap(trial, confidence, correct, chance=chance, resamples=300)[
+            "ece"
+        ]
         inside += low <= gap <= high
         value = bootstrap.figures(confidence, correct)["ece"]
         percentiles += 2 * value - high <= gap <= (2 * value - low if low else 1)
@@ -127,7 +137,8 @@ def test_the_noise_floor_is_what_calibrated_networks_score():
     assert mean == pytest.approx(np.mean(scored), rel=0.1)
     assert most == pytest.approx(np.quantile(scored, 0.95), rel=0.2)
     four, _ = simulation.noise_floor(jax.random.key(0), calibrated(4000)[0])
-    assert four == pytest.approx(mean / 2, rel=0.15)  # falls with the root of the number of examples
+    # falls with the root of the number of examples
+    assert four == pytest.approx(mean / 2, rel=0.15)
 
 
 @pytest.mark.parametrize(("confidence", "size"), [(0.7, 50), (0.99, 200)])
@@ -135,7 +146,10 @@ def test_the_noise_floor_of_one_confidence_is_the_mean_deviation_of_a_binomial(c
     hits = np.arange(size + 1)
     chance = stats.binom(size, confidence).pmf(hits)
     deviation = abs(hits / size - confidence)
-    expected, spread = chance @ deviation, np.sqrt(chance @ deviation**2 - (chance @ deviation) ** 2)
+    expected, spread = (
+        chance @ deviation,
+        np.sqrt(chance @ deviation**2 - (chance @ deviation) ** 2),
+    )
     found, _ = simulation.noise_floor(jax.random.key(0), np.full(size, confidence), draws=2000)
     assert abs(found - expected) < 4 * spread / 2000**0.5 + 1e-6
 
@@ -157,7 +171,9 @@ def test_paired_differences_are_narrower_than_those_of_two_samples():
     found = bootstrap.paired(0, [(better, (confidence, correct, {"nll": nll}))])["nll"]
     apart = better[2]["nll"] - nll
     half = 1.96 * apart.std() / np.sqrt(2000)
-    np.testing.assert_allclose(found.interval, [apart.mean() - half, apart.mean() + half], atol=0.2 * half)
+    np.testing.assert_allclose(
+        found.interval, [apart.mean() - half, apart.mean() + half], atol=0.2 * half
+    )
     assert found.p < 0.01
     assert found.value == pytest.approx(apart.mean())
 
@@ -205,7 +221,9 @@ def test_values_over_seeds_must_be_numbers_and_pairs_of_one_size():
 
 def test_a_share_of_one_has_wilsons_interval_and_a_small_ece_reaches_up_to_its_value():
     confidence, _ = calibrated(50)
-    low, high = bootstrap.bootstrap(0, confidence, np.ones(50, bool), {"accuracy": np.ones(50, bool)})["accuracy"]
+    low, high = bootstrap.bootstrap(
+        0, confidence, np.ones(50, bool), {"accuracy": np.ones(50, bool)}
+    )["accuracy"]
     z = stats.norm.ppf(0.975)
     assert (low, high) == (pytest.approx(50 / (50 + z**2)), 1.0)
     exact = np.full(400, 0.5)

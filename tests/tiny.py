@@ -7,7 +7,9 @@ from ldl_jax.models.base import Network, conv, head, norm, normalise, pool
 
 
 class Tiny(nn.Module):
-    """A convolution, BatchNorm, ReLU, the average, a linear layer; its one map stands for three stages."""
+    """A convolution, BatchNorm, ReLU, the average, a linear layer; its one map stands for three
+    stages.
+    """
 
     network: Network
     channels: int

@@ -1,14 +1,18 @@
-"""The table of the paper's earlier code on CIFAR-100, twenty methods on five ResNets, and rows of other codes.
+"""The table of the paper's earlier code on CIFAR-100, twenty methods on five ResNets, and rows of
+other codes.
 
 python -m ldl_jax.study configs/studies/cifar100.py --set data.root=DATA --only=CELL
 
-Published rows: github.com/vision01234/8511 (accuracy / ECE; its number of bins is not stated, its teacher a ResNet-110
-of plain cross entropy); for PreActResNet-18 and -101 github.com/lgcnsai/PS-KD-Pytorch (ECE in 10 bins); for ResNet-34
-github.com/zhangchbin/OnlineLabelSmoothing; for distillation at T = 4 github.com/HobbitLong/RepDistiller; for
-WRN-28-10 github.com/google/uncertainty-baselines (ECE in 15 bins). Ours is in 15 bins. 'three' has three teachers'
-averaged probabilities, 'logits' their averaged logits, 'sum' three times that loss; which mixing 'Aug' is, is not
-said: here CutMix. 5,000 images are held out of the 50,000 that the published rows were trained on, to fit the
-temperature on; --set data.holdout=0 trains as they did. CRD, SSKD and WSL, which the table has too, are not served.
+Published rows: github.com/vision01234/8511 (accuracy / ECE; its number of bins is not stated, its
+teacher a ResNet-110 of plain cross entropy); for PreActResNet-18 and -101
+github.com/lgcnsai/PS-KD-Pytorch (ECE in 10 bins); for ResNet-34
+github.com/zhangchbin/OnlineLabelSmoothing; for distillation at T = 4
+github.com/HobbitLong/RepDistiller; for WRN-28-10 github.com/google/uncertainty-baselines (ECE in 15
+bins). Ours is in 15 bins. 'three' has three teachers' averaged probabilities, 'logits' their
+averaged logits, 'sum' three times that loss; which mixing 'Aug' is, is not said: here CutMix. 5,000
+images are held out of the 50,000 that the published rows were trained on, to fit the temperature
+on; --set data.holdout=0 trains as they did. CRD, SSKD and WSL, which the table has too, are not
+served.
 """
 
 from ldl_jax.config import Cell, Study
@@ -16,7 +20,8 @@ from ldl_jax.config import Cell, Study
 DEPTHS = (20, 32, 44, 56, 110)
 ONE, THREE = ("teacher",), ("teacher/0", "teacher/1", "teacher/2")
 SUM = {"labels.teacher.weight": 3.0}
-KD = {"labels.blend.weights": (1.0, 0.001), "labels.teacher.temperature": 3.0}  # averaged over images and classes
+# averaged over images and classes
+KD = {"labels.blend.weights": (1.0, 0.001), "labels.teacher.temperature": 3.0}
 METHODS = {  # name -> (config, fields, teachers, published accuracy % / ECE at each depth)
     "hard": ("hard", {}, (), (69.32, 0.070, 71.17, 0.094, 72.11, 0.109, 72.28, 0.123, 73.88, 0.131)),
     "hard_long": ("hard:long", {}, (), ()),  # what the longer schedule alone does
@@ -52,7 +57,8 @@ PREACT = {  # (method, depth of a PreActResNet) with PS-KD's recipe -> accuracy,
 HELD = {"data.holdout": 5000}
 WRN = {  # uncertainty-baselines' recipe
     "model.name": "wide_resnet", "data.batch_size": 512, "optimizer.learning_rate": 0.4, "optimizer.nesterov": True,
-    "optimizer.weight_decay": 4e-4,  # there 2e-4 times the squared norm in the loss, whose gradient is twice that
+    # there 2e-4 times the squared norm in the loss, whose gradient is twice that
+    "optimizer.weight_decay": 4e-4,
     "optimizer.boundaries": (60.0, 120.0, 160.0), "optimizer.factor": 0.2,
     "optimizer.warmup_epochs": 1.0, "train.epochs": 200.0,
 }  # fmt: skip
@@ -79,23 +85,41 @@ def table():
 def others():
     """Rows of other codes, each with its own recipe."""
     small = {**HELD, "model.cifar_resnet.depth": 20}
-    made = [Cell("kd_r20_from_r56", "cifar100_kd.py", small, 3, ("hard_r56",), {"accuracy": 0.7066})]
+    made = [
+        Cell("kd_r20_from_r56", "cifar100_kd.py", small, 3, ("hard_r56",), {"accuracy": 0.7066})
+    ]
     for (name, depth), (accuracy, nll, ece) in PREACT.items():
-        preact = {**HELD, "model.name": "resnet", "model.resnet.depth": depth, "model.resnet.preact": True}
+        preact = {
+            **HELD,
+            "model.name": "resnet",
+            "model.resnet.depth": depth,
+            "model.resnet.preact": True,
+        }
         known = {"accuracy": accuracy, "nll": nll, "ece": ece}
         made.append(Cell(f"{name}_preact{depth}", file(f"{name}:300"), preact, 3, (), known))
     basic = {**HELD, "model.name": "resnet", "model.resnet.depth": 34}
     made.append(Cell("hard_resnet34", "cifar100_hard.py:300", basic))
     made.append(
-        Cell("classwise_resnet34", "cifar100_classwise.py:300", basic, 3, (), {"accuracy": 0.8001, "nll": 0.846})
+        Cell(
+            "classwise_resnet34",
+            "cifar100_classwise.py:300",
+            basic,
+            3,
+            (),
+            {"accuracy": 0.8001, "nll": 0.846},
+        )
     )
     wide = {"accuracy": 0.798, "nll": 0.875, "ece": 0.0857}
     return [*made, Cell("hard_wrn28", "cifar100_hard.py", {**HELD, **WRN}, 3, (), wide)]
 
 
 def get_study():
-    """The table, the rows of others, and the teachers; compared with hard labels, and where the claims lie."""
-    teacher = Cell("teacher", "cifar100_hard.py", {**HELD, "model.cifar_resnet.depth": 110, "seed": 100}, 3)
+    """The table, the rows of others, and the teachers; compared with hard labels, and where the
+    claims lie.
+    """
+    teacher = Cell(
+        "teacher", "cifar100_hard.py", {**HELD, "model.cifar_resnet.depth": 110, "seed": 100}, 3
+    )
     pairs = [(f"{name}_r{d}", f"hard_r{d}") for d in DEPTHS for name in METHODS if name != "hard"]
     claims = (("kd", "ldl"), ("kd", "smooth"), ("fitnet", "ldl"), ("ldl_mix", "ldl"), ("ldl_mix_long", "ldl_mix"),
               ("ldl_mix_long", "hard_long"), ("ldl_three_logits", "ldl_three"))  # fmt: skip

@@ -1,10 +1,12 @@
-"""The three claims on the first 10,000 training images of CIFAR-10, eight and a half hours of two CPU cores.
+"""The three claims on the first 10,000 training images of CIFAR-10, eight and a half hours of two
+CPU cores.
 
 python -m ldl_jax.study configs/studies/cifar10_small.py --set data.root=DATA --jobs=2
 
-2,000 of the images are held out. Student: ResNet-8; the larger one: ResNet-14; teacher: ResNet-20. Hypotheses were
-written down before the runs; the long schedule is three times the short one. DATA may hold any copy of CIFAR-10: its
-checksum is not asked for (`data.verify`), since rebuilt archives have another.
+2,000 of the images are held out. Student: ResNet-8; the larger one: ResNet-14; teacher: ResNet-20.
+Hypotheses were written down before the runs; the long schedule is three times the short one. DATA
+may hold any copy of CIFAR-10: its checksum is not asked for (`data.verify`), since rebuilt archives
+have another.
 """
 
 from ldl_jax.config import Cell, Finding, Study
@@ -15,8 +17,13 @@ SMALL = {"data.examples": 10_000, "data.holdout": 2000, "data.verify": False, "t
 
 
 def schedule(epochs):
-    """The published schedule's shape in fewer epochs: the rate is multiplied by 0.1 at 5/8, 6/8 and 7/8."""
-    return {"train.epochs": epochs, "optimizer.boundaries": (epochs * 5 / 8, epochs * 6 / 8, epochs * 7 / 8)}
+    """The published schedule's shape in fewer epochs: the rate is multiplied by 0.1 at 5/8, 6/8 and
+    7/8.
+    """
+    return {
+        "train.epochs": epochs,
+        "optimizer.boundaries": (epochs * 5 / 8, epochs * 6 / 8, epochs * 7 / 8),
+    }
 
 
 SHORT, LONG = schedule(EPOCHS), schedule(3 * EPOCHS)
@@ -25,7 +32,8 @@ KD = {"labels.name": "blend", "labels.blend.parts": ("hard", "teacher"), "labels
       "labels.teacher.temperature": 4.0, "labels.teacher.soft": True}  # fmt: skip
 FITNET = {"labels.name": "hard", "auxiliary.names": ("hint",)}
 ONLINE = (
-    "Online label distributions gain with long training ('online' read as a frozen teacher's, which follow the image)."
+    "Online label distributions gain with long training "
+    "('online' read as a frozen teacher's, which follow the image)."
 )
 CUTMIX, MIXUP, RICAP = ({"mixing.name": name} for name in ("cutmix", "mixup", "ricap"))
 
@@ -52,7 +60,9 @@ def get_study():
         cell("smooth", {"labels.name": "smooth"}, 3),
         cell("ldl_mixup", {**LDL, **MIXUP}, 3),
         cell("ldl_ricap", {**LDL, **RICAP}, 3),
-        cell("ldl_mix_three", {**LDL, **CUTMIX}, 3)._replace(teachers=("teacher/0", "teacher/1", "teacher/2")),
+        cell("ldl_mix_three", {**LDL, **CUTMIX}, 3)._replace(
+            teachers=("teacher/0", "teacher/1", "teacher/2")
+        ),
         cell("ldl_mix_r14", {**LDL, **CUTMIX}, 3, depth=14),
         cell("hard_r14", {}, 3, depth=14),
         cell("hard_long", {}, 3, length=LONG),
@@ -63,13 +73,27 @@ def get_study():
     )
     against = [("ldl", "hard"), ("kd", "hard"), ("fitnet", "hard"), ("fitnet", "ldl"), ("ldl_mix", "ldl"),
                ("ldl_mix_three", "ldl_mix"), ("ldl_mix_r14", "hard_r14"), ("ldl_mix_long", "hard_long")]  # fmt: skip
-    against += [(one.name, "hard") for one in others if "_r14" not in one.name and one.name not in ("fitnet",)]
+    against += [
+        (one.name, "hard")
+        for one in others
+        if "_r14" not in one.name and one.name not in ("fitnet",)
+    ]
     return Study(
         "The three findings on 10,000 images of CIFAR-10",
         primary + others,
         (
-            Finding("1", "ldl", "kd", about="Knowledge distillation impedes calibration beside label distributions."),
-            Finding("2", "ldl_mix", "hard", about="Label distributions with augmentation improve calibration."),
+            Finding(
+                "1",
+                "ldl",
+                "kd",
+                about="Knowledge distillation impedes calibration beside label distributions.",
+            ),
+            Finding(
+                "2",
+                "ldl_mix",
+                "hard",
+                about="Label distributions with augmentation improve calibration.",
+            ),
             Finding("3", "ldl_mix_long", "ldl_mix", about=ONLINE),
         ),
         tuple(against),

@@ -1,14 +1,17 @@
-"""Eight of the nine label sources, with and without CutMix, on a fifth of scikit-learn's digits: ten seeds, minutes.
+"""Eight of the nine label sources, with and without CutMix, on a fifth of scikit-learn's digits:
+ten seeds, minutes.
 
 python -m ldl_jax.study configs/studies/digits.py --jobs=2
 
-It shows how the harness works, on images so few and so easy that what it decides says little of the paper's claims.
+It shows how the harness works, on images so few and so easy that what it decides says little of the
+paper's claims.
 """
 
 from ldl_jax.config import Cell, Finding, Study
 
 ONLINE = (
-    "Online label distributions gain with long training ('online' read as a frozen teacher's, which follow the image)."
+    "Online label distributions gain with long training "
+    "('online' read as a frozen teacher's, which follow the image)."
 )
 SMALL = {
     "data.examples": 574,
@@ -37,13 +40,17 @@ LONG = {"train.epochs": 120.0, "train.eval_every_epochs": 30.0}
 
 
 def cell(name, fields, seeds=10):
-    """A row on these few digits; those that learn from a network learn from the teacher of their own seed."""
+    """A row on these few digits; those that learn from a network learn from the teacher of their
+    own seed.
+    """
     teachers = ("teacher",) if fields["labels.name"] in ("teacher", "blend") else ()
     return Cell(name, "digits_online.py", {**SMALL, **fields}, seeds, teachers)
 
 
 def get_study():
-    """Eight sources in two mixings, LDL with CutMix for three times as long, and the teacher they share."""
+    """Eight sources in two mixings, LDL with CutMix for three times as long, and the teacher they
+    share.
+    """
     teacher = cell("teacher", {"labels.name": "hard", "model.cifar_resnet.depth": 14, "seed": 100})
     table = [
         cell(source + mixing, {**fields, **more})

@@ -2,12 +2,14 @@
 
 python -m ldl_jax.study configs/studies/imagenet.py --set data.root=DATA --print
 
-prints the command of each run for a job array. Published rows: ResNet-50, and its mixup for 200 epochs
-(github.com/google/uncertainty-baselines, ECE in 15 bins as ours; its mixup rescales the logits, which is not done
-here); ResNet-152 (github.com/lgcnsai/PS-KD-Pytorch, 10 bins); OLS (github.com/Kurumi233/OnlineLabelSmoothing). No
-recipe is quite the published one: the first one's has steps at 30, 60 and 80 epochs, batch 4,096 and Nesterov's
-momentum where ours has a cosine, 1,024 and plain momentum; the others' are in the configs' headers. `kd` is at T = 1
-with half the weight on the hard label, unlike that of the other studies; `mixup` has 200 epochs, `hard` beside it 90.
+prints the command of each run for a job array. Published rows: ResNet-50, and its mixup for 200
+epochs (github.com/google/uncertainty-baselines, ECE in 15 bins as ours; its mixup rescales the
+logits, which is not done here); ResNet-152 (github.com/lgcnsai/PS-KD-Pytorch, 10 bins); OLS
+(github.com/Kurumi233/OnlineLabelSmoothing). No recipe is quite the published one: the first one's
+has steps at 30, 60 and 80 epochs, batch 4,096 and Nesterov's momentum where ours has a cosine,
+1,024 and plain momentum; the others' are in the configs' headers. `kd` is at T = 1 with half the
+weight on the hard label, unlike that of the other studies; `mixup` has 200 epochs, `hard` beside it
+90.
 """
 
 from ldl_jax.config import Cell, Study
@@ -47,7 +49,14 @@ def get_study():
     """A cell for each row, one seed."""
     names = ("accuracy", "nll", "ece")
     cells = tuple(
-        Cell(name, f"imagenet_{config}.py", fields, 1, teachers, dict(zip(names, known, strict=False)))
+        Cell(
+            name,
+            f"imagenet_{config}.py",
+            fields,
+            1,
+            teachers,
+            dict(zip(names, known, strict=False)),
+        )
         for name, (config, fields, teachers, known) in ROWS.items()
     )
     return Study(

@@ -1,4 +1,5 @@
-"""The three claims on STL-10, 5,000 labelled images: nine methods (two are longer schedules), three ResNets.
+"""The three claims on STL-10, 5,000 labelled images: nine methods (two are longer schedules), three
+ResNets.
 
 python -m ldl_jax.study configs/studies/stl10.py --set data.root=DATA --only=CELL
 """
@@ -13,14 +14,19 @@ KD = {
     "labels.teacher.temperature": 4.0, "labels.teacher.soft": True,
 }  # fmt: skip
 ONLINE = (
-    "Online label distributions gain with long training ('online' read as a frozen teacher's, which follow the image)."
+    "Online label distributions gain with long training "
+    "('online' read as a frozen teacher's, which follow the image)."
 )
 METHODS = {  # name -> (config, fields, teachers)
     "hard": ("stl10_hard.py", {}, ()),
     "hard_long": ("stl10_hard.py:long", {}, ()),  # what the longer schedule alone does
     "smooth": ("stl10_hard.py", {"labels.name": "smooth"}, ()),
     "online": ("stl10_online.py", {}, ()),
-    "classwise": ("stl10_hard.py", {"labels.name": "classwise", "labels.classwise.first": "zeros"}, ()),
+    "classwise": (
+        "stl10_hard.py",
+        {"labels.name": "classwise", "labels.classwise.first": "zeros"},
+        (),
+    ),
     "kd": ("stl10_hard.py", KD, ONE),
     "ldl": ("stl10_hard.py", {"labels.name": "teacher"}, ONE),
     "ldl_mix": ("stl10_ldl_mix.py", {}, ONE),
@@ -30,17 +36,30 @@ METHODS = {  # name -> (config, fields, teachers)
 
 def get_study():
     """Every method on every network; the three claims are asked of ResNet-56."""
-    made = [Cell("teacher", "stl10_hard.py", {**HELD, "model.cifar_resnet.depth": 110, "seed": 100}, 6)]
+    made = [
+        Cell("teacher", "stl10_hard.py", {**HELD, "model.cifar_resnet.depth": 110, "seed": 100}, 6)
+    ]
     for depth in DEPTHS:
         size = {**HELD, "model.cifar_resnet.depth": depth}
-        made += [Cell(f"{n}_r{depth}", file, {**size, **more}, 6, of) for n, (file, more, of) in METHODS.items()]
+        made += [
+            Cell(f"{n}_r{depth}", file, {**size, **more}, 6, of)
+            for n, (file, more, of) in METHODS.items()
+        ]
     pairs = [(f"{name}_r{d}", f"hard_r{d}") for d in DEPTHS for name in METHODS if name != "hard"]
     pairs += [(f"ldl_mix_long_r{d}", f"hard_long_r{d}") for d in DEPTHS]
     findings = (
         Finding(
-            "1", "ldl_r56", "kd_r56", about="Knowledge distillation impedes calibration beside label distributions."
+            "1",
+            "ldl_r56",
+            "kd_r56",
+            about="Knowledge distillation impedes calibration beside label distributions.",
         ),
-        Finding("2", "ldl_mix_r56", "hard_r56", about="Label distributions with augmentation improve calibration."),
+        Finding(
+            "2",
+            "ldl_mix_r56",
+            "hard_r56",
+            about="Label distributions with augmentation improve calibration.",
+        ),
         Finding("3", "ldl_mix_long_r56", "ldl_mix_r56", about=ONLINE),
     )
     return Study("Label distributions on STL-10", tuple(made), findings, tuple(pairs))

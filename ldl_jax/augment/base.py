@@ -1,7 +1,8 @@
 """Pixel operations on the device: a batch of images and one key for each of them.
 
-Crop, flip and cutout are options of `config.augment`. The members of this folder are named in `augment.names` and come
-in that order between flip and cutout; a member's `make(pixels, *, options)` gives (key, image[H, W, C]) -> image.
+Crop, flip and cutout are options of `config.augment`. The members of this folder are named in
+`augment.names` and come in that order between flip and cutout; a member's `make(pixels, *,
+options)` gives (key, image[H, W, C]) -> image.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ class Pixels(NamedTuple):
 
 
 def shifted_crop(key, image: Array, pad: int) -> Array:
-    """A crop of the image's own size [H, W, C], shifted by up to `pad` pixels each way over a black border."""
+    """A crop of the image's own size [H, W, C], shifted by up to `pad` pixels each way over a black
+    border.
+    """
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     start = jax.random.randint(key, (2,), 0, 2 * pad + 1)
     return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
@@ -33,7 +36,9 @@ def mirror_half(key, image: Array) -> Array:
 
 
 def erase_square(key, image: Array, side: int, fill: Array) -> Array:
-    """The image with a square of `side` pixels around a random pixel set to `fill` f32[C]: [H, W, C]."""
+    """The image with a square of `side` pixels around a random pixel set to `fill` f32[C]: [H, W,
+    C].
+    """
     height, width, _ = image.shape
     centre = jax.random.randint(key, (2,), 0, jnp.asarray([height, width]))
     start = centre - side // 2
@@ -41,7 +46,9 @@ def erase_square(key, image: Array, side: int, fill: Array) -> Array:
     def hit(length, first):
         return (jnp.arange(length) >= first) & (jnp.arange(length) < first + side)
 
-    return jnp.where((hit(height, start[0])[:, None] & hit(width, start[1]))[..., None], fill, image)
+    return jnp.where(
+        (hit(height, start[0])[:, None] & hit(width, start[1]))[..., None], fill, image
+    )
 
 
 def make(
@@ -52,13 +59,16 @@ def make(
     flip: bool = False,  # mirror an image with probability 1/2
     cutout: int = 0,  # side of the erased square in pixels, filled with the mean colour; 0 = off
 ) -> Callable:
-    """Pad and crop, flip, cutout: (keys[B], image[B, H, W, C] in [0, 1]) -> image, each image by its own key.
+    """Pad and crop, flip, cutout: (keys[B], image[B, H, W, C] in [0, 1]) -> image, each image by
+    its own key.
 
-    members: further operations (key, image[H, W, C]) -> image, in their order between flip and cutout. Raises
-    ValueError for negative sizes.
+    members: further operations (key, image[H, W, C]) -> image, in their order between flip and
+    cutout. Raises ValueError for negative sizes.
     """
     if pad < 0 or cutout < 0:
-        raise ValueError(f"augment.pad is {pad} and augment.cutout {cutout}; both are pixels, from 0")
+        raise ValueError(
+            f"augment.pad is {pad} and augment.cutout {cutout}; both are pixels, from 0"
+        )
 
     def one(key, image):
         first, second, third = jax.random.split(key, 3)

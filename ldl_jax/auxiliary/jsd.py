@@ -22,7 +22,9 @@ def make(
     """
     del build
     if not 2 <= views <= MOST:
-        raise ValueError(f"auxiliary.jsd.views is {views}; allowed are whole numbers from 2 to {MOST}")
+        raise ValueError(
+            f"auxiliary.jsd.views is {views}; allowed are whole numbers from 2 to {MOST}"
+        )
 
     def loss(params, state, batch, outputs, targets):
         del params, targets

@@ -1,4 +1,6 @@
-"""What JPEGs cost at least: files read, known boxes decoded and resized, nothing else; for the benchmark."""
+"""What JPEGs cost at least: files read, known boxes decoded and resized, nothing else; for the
+benchmark.
+"""
 
 from collections.abc import Iterator
 
@@ -10,9 +12,13 @@ from ldl_jax.data.readers.tfdata import cores, options
 
 
 def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
-    """The boxes i32[epochs, N, 4] (top, left, height, width) that a stream draws for JPEGs in its first epochs."""
+    """The boxes i32[epochs, N, 4] (top, left, height, width) that a stream draws for JPEGs in its
+    first epochs.
+    """
     tf = tensorflow()
-    shapes = [tf.io.extract_jpeg_shape(source.content(index)[0]) for index in range(source.num_examples)]
+    shapes = [
+        tf.io.extract_jpeg_shape(source.content(index)[0]) for index in range(source.num_examples)
+    ]
 
     @tf.function(autograph=False)
     def box(sides, places, size):
@@ -25,8 +31,12 @@ def boxes(source: Source, view: View, *, epochs: int, seed: int) -> np.ndarray:
     return np.array([[of(epoch, index) for index in range(len(shapes))] for epoch in range(epochs)])
 
 
-def stream(source: Source, view: View, order: np.ndarray, places: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Batches u8[b, size, size, C] without end of the images `order` i32[n] with their boxes i32[n, 4]."""
+def stream(
+    source: Source, view: View, order: np.ndarray, places: np.ndarray, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Batches u8[b, size, size, C] without end of the images `order` i32[n] with their boxes i32[n,
+    4].
+    """
     tf = tensorflow()
     size = [view.size] * 2
 
@@ -38,5 +48,9 @@ def stream(source: Source, view: View, order: np.ndarray, places: np.ndarray, ba
         return tf.cast(tf.image.resize(image, size, "bilinear", antialias=view.antialias), tf.uint8)
 
     batches = tf.data.Dataset.from_tensor_slices((source.fields(order)[0], places)).repeat()
-    batches = batches.map(one, num_parallel_calls=cores(), deterministic=True).batch(batch_size).prefetch(2)
+    batches = (
+        batches.map(one, num_parallel_calls=cores(), deterministic=True)
+        .batch(batch_size)
+        .prefetch(2)
+    )
     return batches.with_options(options()).as_numpy_iterator()

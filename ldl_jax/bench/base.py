@@ -1,4 +1,6 @@
-"""Programs that take turns in one process, and the ratios of their times: what all benchmarks share."""
+"""Programs that take turns in one process, and the ratios of their times: what all benchmarks
+share.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,11 +17,13 @@ def alternate(
     wait: dict | None = None,
     settle: Callable | None = None,
 ):
-    """Seconds a call of each program, `rounds` times each, in turns of about `seconds`: {name: [seconds, ...]}.
+    """Seconds a call of each program, `rounds` times each, in turns of about `seconds`: {name:
+    [seconds, ...]}.
 
-    A program is called without arguments, dispatches its work and returns what to wait for; `wait` names a function
-    for programs whose results `jax.block_until_ready` does not know. settle(program) comes untimed before each turn:
-    for programs that work ahead, whose turn would begin with what lies ready, and with the one before still at work.
+    A program is called without arguments, dispatches its work and returns what to wait for; `wait`
+    names a function for programs whose results `jax.block_until_ready` does not know.
+    settle(program) comes untimed before each turn: for programs that work ahead, whose turn would
+    begin with what lies ready, and with the one before still at work.
     """
     waits = {name: (wait or {}).get(name, jax.block_until_ready) for name in programs}
     times, calls = {name: [] for name in programs}, {}
@@ -42,10 +46,14 @@ def alternate(
     return times
 
 
-def summary(times: dict[str, list[float]], reference: str, unit: str, per_call: dict | float) -> str:
-    """A table: median rate of each program, and the median, lowest and highest ratio of its time to the reference's.
+def summary(
+    times: dict[str, list[float]], reference: str, unit: str, per_call: dict | float
+) -> str:
+    """A table: median rate of each program, and the median, lowest and highest ratio of its time to
+    the reference's.
 
-    per_call: units of work in a call, of all programs or of each by its name; ratios are of the time for a unit.
+    per_call: units of work in a call, of all programs or of each by its name; ratios are of the
+    time for a unit.
     """
     work = per_call if isinstance(per_call, dict) else dict.fromkeys(times, per_call)
     each = {name: np.array(values) / work[name] for name, values in times.items()}

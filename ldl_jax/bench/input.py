@@ -1,4 +1,6 @@
-"""The training pipeline of a folder of JPEGs beside the bare rate of the same boxes of the same files."""
+"""The training pipeline of a folder of JPEGs beside the bare rate of the same boxes of the same
+files.
+"""
 
 import itertools
 import os
@@ -20,9 +22,14 @@ REFILL = 2.0  # seconds in which the program before has made all that it makes a
 def plan(count: int, batch_size: int) -> list[tuple[int, np.ndarray]]:
     """(epoch, index i32[b]) of whole batches in EPOCHS shuffled epochs of `count` examples."""
     draw = np.random.default_rng(0)
-    orders = [np.resize(draw.permutation(count), -(-count // batch_size) * batch_size) for _ in range(EPOCHS)]
+    orders = [
+        np.resize(draw.permutation(count), -(-count // batch_size) * batch_size)
+        for _ in range(EPOCHS)
+    ]
     return [
-        (epoch, part.astype(np.int32)) for epoch, order in enumerate(orders) for part in order.reshape(-1, batch_size)
+        (epoch, part.astype(np.int32))
+        for epoch, order in enumerate(orders)
+        for part in order.reshape(-1, batch_size)
     ]
 
 
@@ -37,8 +44,12 @@ def settle(program: Callable) -> None:
     program()
 
 
-def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool) -> tuple[dict[str, Callable], int]:
-    """{name: program}, and the number of JPEGs. Raises ValueError where `root` has no folder train/."""
+def programs(
+    root: str, size: int, batch_size: int, antialias: bool, peers: bool
+) -> tuple[dict[str, Callable], int]:
+    """{name: program}, and the number of JPEGs. Raises ValueError where `root` has no folder
+    train/.
+    """
     found = folder.listing(Path(root) / "train")
     source, view = folder.Files(found), crops.View(size, True, antialias=antialias)
     split: Split = tfdata.split(source, view, "raise")
@@ -61,9 +72,19 @@ def programs(root: str, size: int, batch_size: int, antialias: bool, peers: bool
 
 
 def measure(
-    root: str, *, rounds: int, seconds: float, size=224, batch=64, antialias=True, cores=None, peers=False
+    root: str,
+    *,
+    rounds: int,
+    seconds: float,
+    size=224,
+    batch=64,
+    antialias=True,
+    cores=None,
+    peers=False,
 ) -> str:
-    """Goal: the training pipeline at 0.9 or more of the bare rate. cores: how many may be used; None for all."""
+    """Goal: the training pipeline at 0.9 or more of the bare rate. cores: how many may be used;
+    None for all.
+    """
     if not (Path(root) / "train").is_dir():
         raise ValueError(f"--root is {root!r}; needed is a folder with train/<class>/*.JPEG")
     allowed = os.sched_getaffinity(0)

@@ -34,7 +34,9 @@ def update_program(rows: int, classes: int, dtype) -> tuple[Callable, int]:
 
 
 def measure(*, rounds: int, seconds: float, sizes=SIZES) -> str:
-    """Goal: the large update takes at most 10 times the small one's time, with temporaries of at most 16 MiB."""
+    """Goal: the large update takes at most 10 times the small one's time, with temporaries of at
+    most 16 MiB.
+    """
     lines = [f"memory update, batch {BATCH}: {base.machine(rounds)}", ""]
     for dtype in (jnp.float32, jnp.float16):
         programs, temporaries = {}, {}
@@ -43,5 +45,8 @@ def measure(*, rounds: int, seconds: float, sizes=SIZES) -> str:
             programs[name], temporaries[name] = update_program(rows, classes, dtype)
         times = base.alternate(programs, rounds=rounds, seconds=seconds)
         lines += [base.summary(times, next(iter(programs)), "rows/s", BATCH)]
-        lines += [f"temporaries: {', '.join(f'{size / 2**20:.2f} MiB' for size in temporaries.values())}", ""]
+        lines += [
+            f"temporaries: {', '.join(f'{size / 2**20:.2f} MiB' for size in temporaries.values())}",
+            "",
+        ]
     return "\n".join(lines[:-1])

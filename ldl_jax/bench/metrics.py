@@ -1,8 +1,10 @@
-"""ECE, NLL and Brier score of stored predictions, beside scikit-learn, netcal and torchmetrics on the same numbers.
+"""ECE, NLL and Brier score of stored predictions, beside scikit-learn, netcal and torchmetrics on
+the same numbers.
 
-All take turns in one process, from logits f32[N, K] in memory to three numbers. Libraries are called as their
-documentation shows, on the same softmax; the figures that one lacks (scikit-learn ECE and this Brier score, netcal NLL
-and Brier score, torchmetrics the same) are a few lines of numpy or PyTorch beside it, which take less than the rest.
+All take turns in one process, from logits f32[N, K] in memory to three numbers. Libraries are
+called as their documentation shows, on the same softmax; the figures that one lacks (scikit-learn
+ECE and this Brier score, netcal NLL and Brier score, torchmetrics the same) are a few lines of
+numpy or PyTorch beside it, which take less than the rest.
 """
 
 import importlib
@@ -20,7 +22,8 @@ from ldl_jax.metrics.base import Seen
 
 BINS = 15
 OURS = "ldl_jax"
-AGREE = 1e-5  # absolute: how far the figures of two programs may be apart, where conventions do not part them
+# absolute: how far the figures of two programs may be apart, where conventions do not part them
+AGREE = 1e-5
 
 
 def drawn(examples: int, classes: int) -> predictions.Predictions:
@@ -41,7 +44,10 @@ def ours(given: predictions.Predictions) -> dict[str, float]:
 
 def ours_streamed(given: predictions.Predictions) -> dict[str, float]:
     """The same by the sums of the training loop."""
-    metrics = {name: plug("metrics", name).make(given.values.shape[1]) for name in ("calibration", "nll", "brier")}
+    metrics = {
+        name: plug("metrics", name).make(given.values.shape[1])
+        for name in ("calibration", "nll", "brier")
+    }
     found = passes.streamed(given, metrics)
     return {name: float(found[name]) for name in ("ece", "nll", "brier")}
 
@@ -59,21 +65,29 @@ def by_numpy(given: predictions.Predictions) -> dict[str, float]:
     confidence, correct = probs.max(1), probs.argmax(1) == given.label
     own = probs[np.arange(len(probs)), given.label]
     return {
-        "ece": float(np.abs(np.bincount(bootstrap.bin_number(confidence), confidence - correct)).sum() / len(probs)),
+        "ece": float(
+            np.abs(np.bincount(bootstrap.bin_number(confidence), confidence - correct)).sum()
+            / len(probs)
+        ),
         "nll": float(-np.log(own).mean(dtype=np.float64)),
         "brier": float((np.einsum("nk,nk->n", probs, probs) - 2 * own + 1).mean(dtype=np.float64)),
     }
 
 
 def by_sklearn(given: predictions.Predictions) -> dict[str, float]:
-    """scikit-learn's log_loss; the others by numpy, as its calibration_curve gives no counts of the bins."""
+    """scikit-learn's log_loss; the others by numpy, as its calibration_curve gives no counts of the
+    bins.
+    """
     from sklearn.metrics import log_loss
 
     probs, classes = softmax(given.values), np.arange(given.values.shape[1])
     confidence, correct = probs.max(1), probs.argmax(1) == given.label
     own = probs[np.arange(len(probs)), given.label]
     return {
-        "ece": float(np.abs(np.bincount(bootstrap.bin_number(confidence), confidence - correct)).sum() / len(probs)),
+        "ece": float(
+            np.abs(np.bincount(bootstrap.bin_number(confidence), confidence - correct)).sum()
+            / len(probs)
+        ),
         "nll": float(log_loss(given.label, probs, labels=classes)),
         "brier": float((np.einsum("nk,nk->n", probs, probs) - 2 * own + 1).mean(dtype=np.float64)),
     }
@@ -94,9 +108,16 @@ def by_netcal(given: predictions.Predictions) -> dict[str, float]:
 
 def programs(given: predictions.Predictions) -> tuple[dict[str, Callable], list[str]]:
     """The programs that are there, and sentences on those that are not."""
-    found, lacking = {OURS: lambda: ours(given), f"{OURS} streamed": lambda: ours_streamed(given)}, []
+    found, lacking = (
+        {OURS: lambda: ours(given), f"{OURS} streamed": lambda: ours_streamed(given)},
+        [],
+    )
     found["numpy"] = lambda: by_numpy(given)
-    for name, make in {"scikit-learn": _sklearn, "netcal": _netcal, "torchmetrics": _torchmetrics}.items():
+    for name, make in {
+        "scikit-learn": _sklearn,
+        "netcal": _netcal,
+        "torchmetrics": _torchmetrics,
+    }.items():
         try:
             found[name] = make(given)
         except ImportError as error:
@@ -124,7 +145,9 @@ def state_bytes(classes: int) -> int:
     metrics = {name: plug("metrics", name).make(classes) for name in config.plugs("metrics")}
     logits = jax.ShapeDtypeStruct((8, classes), np.float32)
     seen = Seen(jax.ShapeDtypeStruct((8,), np.int32), jax.ShapeDtypeStruct((8,), np.float32))
-    sums = jax.eval_shape(lambda z, s: {name: metric.sums(z, s) for name, metric in metrics.items()}, logits, seen)
+    sums = jax.eval_shape(
+        lambda z, s: {name: metric.sums(z, s) for name, metric in metrics.items()}, logits, seen
+    )
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(sums))
 
 
@@ -137,7 +160,9 @@ def linear(given: predictions.Predictions) -> str:
         size = len(given.label) // share
         part = given._replace(values=given.values[:size], label=given.label[:size])
         best = min(_seconds(lambda part=part: passes.streamed(part, metrics)) for _ in range(4))
-        lines.append(f"{len(part.label):>10,} examples  {best:7.3f} s  {1e6 * best / len(part.label):6.2f} us each")
+        lines.append(
+            f"{len(part.label):>10,} examples  {best:7.3f} s  {1e6 * best / len(part.label):6.2f} us each"
+        )
     return "\n".join(["all streaming metrics:", *lines])
 
 
@@ -163,7 +188,9 @@ def measure(*, examples: int, classes: int, rounds: int, seconds: float) -> str:
     agree = f"figures agree within {abs(apart[worst]):.1e} ({worst})"
     if abs(apart[worst]) > AGREE:
         raise ValueError(f"{worst} is {apart[worst]:+.2e} from ours; allowed is {AGREE:g}")
-    milliseconds = ", ".join(f"{name} {1000 * np.median(values):.0f} ms" for name, values in times.items())
+    milliseconds = ", ".join(
+        f"{name} {1000 * np.median(values):.0f} ms" for name, values in times.items()
+    )
     return "\n".join([
         f"ECE, NLL and Brier score of {examples:,} x {classes:,} logits; {machine(rounds)}",
         summary(times, OURS, "examples/s", examples), milliseconds, agree, *lacking, "",

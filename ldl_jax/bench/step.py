@@ -1,4 +1,6 @@
-"""The toolkit's whole train step beside a hand-written cross-entropy step of the same network and batch."""
+"""The toolkit's whole train step beside a hand-written cross-entropy step of the same network and
+batch.
+"""
 
 import math
 from collections.abc import Callable
@@ -26,7 +28,8 @@ SHAPES = {  # H, W, C, K, examples
     "cifar10": (32, 32, 3, 10, 50_000), "cifar100": (32, 32, 3, 100, 50_000), "stl10": (96, 96, 3, 10, 5_000),
     "imagenet": (224, 224, 3, 1000, 1_281_167),
 }  # fmt: skip
-RESIDENT = 2**31  # bytes: a larger synthetic set is one batch of images, shown again and again under other indices
+# bytes: a larger synthetic set is one batch of images, shown again and again under other indices
+RESIDENT = 2**31
 
 
 def toolkit_step(made: build.Experiment) -> Callable:
@@ -42,7 +45,9 @@ def toolkit_step(made: build.Experiment) -> Callable:
 
 
 def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
-    """The run's own train step, `count` steps a call in one dispatch, as runs on accelerators do it."""
+    """The run's own train step, `count` steps a call in one dispatch, as runs on accelerators do
+    it.
+    """
     device, state, batches = make_programs(made), plan.fresh_state(made), _batches(made, count)
 
     def call():
@@ -54,7 +59,9 @@ def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
 
 
 def plain_step(made: build.Experiment) -> Callable:
-    """A hand-written cross-entropy step: fetch, network, gradient, optimizer; no plugs, no memory, no augmentation."""
+    """A hand-written cross-entropy step: fetch, network, gradient, optimizer; no plugs, no memory,
+    no augmentation.
+    """
     data, batches, apply = make_programs(made).train, _batches(made, 1), made.recipe.build.apply
     optimizer = made.recipe.build.optimizer
     variables = jax.jit(made.recipe.build.init)(jax.random.key(made.config.seed))
@@ -69,7 +76,9 @@ def plain_step(made: build.Experiment) -> Callable:
 
         def loss(params):
             outputs, new = apply({"params": params, "batch_stats": stats}, image, train=True)
-            return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, label).mean(), new
+            return optax.softmax_cross_entropy_with_integer_labels(
+                outputs.logits, label
+            ).mean(), new
 
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -91,17 +100,24 @@ def _batches(made, count):
         first_step=0,
     )  # fmt: skip
     stream, shown = made.dataset.train.stream, {}
-    if stream is not None:  # what is streamed lies on the device already: the step is measured, not the input
+    # what is streamed lies on the device already: the step is measured, not the input
+    if stream is not None:
         images = next(stream([next(sequence)], 0))
-        shown = mesh.to_global({name: images[name] for name in ("image", "label", "mask")}, made.mesh)
+        shown = mesh.to_global(
+            {name: images[name] for name in ("image", "label", "mask")}, made.mesh
+        )
     while True:
         index = np.stack([next(sequence)[1] for _ in range(count)])
-        index = mesh.to_global({"index": index if count > 1 else index[0]}, made.mesh, stacked=count > 1)
+        index = mesh.to_global(
+            {"index": index if count > 1 else index[0]}, made.mesh, stacked=count > 1
+        )
         yield shown | index
 
 
 def synthetic(name: str, batch: int) -> Dataset:
-    """Random images of a published set's shape, classes and number: a step's time does not depend on what they show."""
+    """Random images of a published set's shape, classes and number: a step's time does not depend
+    on what they show.
+    """
     *shape, classes, count = SHAPES[name]
     draw = np.random.default_rng(0)
 
@@ -109,7 +125,11 @@ def synthetic(name: str, batch: int) -> Dataset:
         held = min(count, batch) if count * math.prod(shape) > RESIDENT else count
         images = draw.integers(0, 256, (held, *shape), np.uint8)
         made = Split(count, tuple(shape), images, draw.integers(0, classes, held).astype(np.int32))
-        return made if held == count else made._replace(images=None, labels=None, stream=partial(_again, made))
+        return (
+            made
+            if held == count
+            else made._replace(images=None, labels=None, stream=partial(_again, made))
+        )
 
     names = tuple(str(number) for number in range(classes))
     return Dataset(split(count), split(1000), names, (0.5,) * shape[-1], (0.25,) * shape[-1])
@@ -121,14 +141,20 @@ def _again(held: Split, batches, seed):
     for _, index in batches:
         place = np.arange(len(index)) % len(held.images)
         mask = np.ones(len(index), np.float32)
-        yield {"image": held.images[place], "label": held.labels[place], "index": index, "mask": mask}
+        yield {
+            "image": held.images[place],
+            "label": held.labels[place],
+            "index": index,
+            "mask": mask,
+        }
 
 
 def flops(made: build.Experiment) -> float | None:
-    """Floating-point operations of the run's train step before any compiling; None where JAX has no CPU to count with.
+    """Floating-point operations of the run's train step before any compiling; None where JAX has no
+    CPU to count with.
 
-    The step is lowered for the CPU whatever the run computes on: the counter is not there for GPUs before compiling,
-    and afterwards it does not look into calls of cuDNN.
+    The step is lowered for the CPU whatever the run computes on: the counter is not there for GPUs
+    before compiling, and afterwards it does not look into calls of cuDNN.
     """
     device = make_programs(made)
     given = (plan.abstract_state(made), device.frozen, device.train, next(_batches(made, 1)))
@@ -148,15 +174,21 @@ def measure(path, *, rounds: int, seconds: float) -> str:
     programs = {"plain step": plain_step(made), "toolkit step": toolkit_step(made)}
     times = base.alternate(programs, rounds=rounds, seconds=seconds)
     head = f"{Path(path).name}: {base.machine(rounds)}"
-    return "\n".join([head, "", base.summary(times, "plain step", "images/s", made.config.data.batch_size)])
+    return "\n".join(
+        [head, "", base.summary(times, "plain step", "images/s", made.config.data.batch_size)]
+    )
 
 
 def settings(model: str, *, batch: int, dtype: str, name: str) -> ConfigDict:
-    """A config of a step: 'resnet18' is model.name='resnet' of depth 18, 'cifar_resnet20' and others alike."""
+    """A config of a step: 'resnet18' is model.name='resnet' of depth 18, 'cifar_resnet20' and
+    others alike.
+    """
     c = config.default()
     family = model.rstrip("0123456789")
     if family not in config.plugs("models"):
-        raise ValueError(f"--model is {model!r}; allowed are {', '.join(config.plugs('models'))}, each with its depth")
+        raise ValueError(
+            f"--model is {model!r}; allowed are {', '.join(config.plugs('models'))}, each with its depth"
+        )
     c.data.name, c.data.batch_size, c.model.name, c.model.dtype = "digits", batch, family, dtype
     if model != family:
         c.model[family].depth = int(model[len(family) :])
@@ -166,13 +198,20 @@ def settings(model: str, *, batch: int, dtype: str, name: str) -> ConfigDict:
 
 
 def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
-    """What is measured: bare, with a memory, and one upon the other augmentation, a memory, a frozen teacher."""
+    """What is measured: bare, with a memory, and one upon the other augmentation, a memory, a
+    frozen teacher.
+    """
     c = deepcopy(c)
     made = {"bare": deepcopy(c)}
     c.labels.name = "online"
     made["online memory"] = deepcopy(c)
     c.labels.name = "hard"
-    c.augment.pad, c.augment.flip, c.mixing.name, c.mixing.cutmix.probability = 4, True, "cutmix", 0.5
+    c.augment.pad, c.augment.flip, c.mixing.name, c.mixing.cutmix.probability = (
+        4,
+        True,
+        "cutmix",
+        0.5,
+    )
     made["crop, flip, CutMix"] = deepcopy(c)
     c.labels.name = "online"
     made["and online memory"] = deepcopy(c)
@@ -195,7 +234,9 @@ def _trace(program: Callable, folder: str) -> None:
 
 
 def reached(times: dict, work: dict, each: float, peak: float | None) -> list[str]:
-    """Lines with the TFLOP/s of the bare step, a dispatch each and in chunks, at `each` operations an image."""
+    """Lines with the TFLOP/s of the bare step, a dispatch each and in chunks, at `each` operations
+    an image.
+    """
     lines = []
     for kind in ("bare", "bare, chunks"):
         if kind in times:
@@ -209,11 +250,12 @@ def measure_kinds(
     c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool, trace: str | None = None,
     only: tuple[str, ...] = (),
 ) -> str:  # fmt: skip
-    """Images per second of a network's step, bare and with what the toolkit adds; beside PyTorch's with `peers`.
+    """Images per second of a network's step, bare and with what the toolkit adds; beside PyTorch's
+    with `peers`.
 
-    peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a step reaches. trace: a
-    folder for the profiler's trace of three steps with the memory. only: these kinds beside the bare one; () = all.
-    Raises ValueError for a kind that is not there.
+    peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a
+    step reaches. trace: a folder for the profiler's trace of three steps with the memory. only:
+    these kinds beside the bare one; () = all. Raises ValueError for a kind that is not there.
     """
     chosen = kinds(c)
     for kind in only:
@@ -225,7 +267,9 @@ def measure_kinds(
     programs, work, waits = {}, {}, {}
     for kind, settings in chosen.items():
         teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
-        made = build.make_experiment(settings, jax.devices()[:1], dataset=dataset, teachers=teachers)
+        made = build.make_experiment(
+            settings, jax.devices()[:1], dataset=dataset, teachers=teachers
+        )
         if kind == "bare":
             programs["plain JAX step"] = plain_step(made)
             count = flops(made)
@@ -246,4 +290,11 @@ def measure_kinds(
     times = base.alternate(programs, rounds=rounds, seconds=seconds, wait=waits)
     notes = reached(times, work, count / batch, peak) if count else []
     what = f"{c.model.name} {c.model.dtype}, batch {batch}, images of {name}'s shape"
-    return "\n".join([f"{what}: {base.machine(rounds)}", "", base.summary(times, "bare", "images/s", work), *notes])
+    return "\n".join(
+        [
+            f"{what}: {base.machine(rounds)}",
+            "",
+            base.summary(times, "bare", "images/s", work),
+            *notes,
+        ]
+    )

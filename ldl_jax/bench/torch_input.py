@@ -26,7 +26,9 @@ class Boxes(Dataset):
         top, left, height, width = self.places[number].tolist()
         with Image.open(self.paths[number]) as stored:
             part = stored.convert("RGB").crop((left, top, left + width, top + height))
-        return torch.from_numpy(np.array(part.resize((self.size, self.size), Image.Resampling.BILINEAR)))
+        return torch.from_numpy(
+            np.array(part.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        )
 
 
 class Endless(Sampler):
@@ -39,8 +41,12 @@ class Endless(Sampler):
         return itertools.cycle(range(self.total))
 
 
-def batches(paths: list[str], places: np.ndarray, size: int, batch_size: int, *, workers: int) -> Iterator:
+def batches(
+    paths: list[str], places: np.ndarray, size: int, batch_size: int, *, workers: int
+) -> Iterator:
     """Batches u8[b, size, size, 3] without end from so many worker processes."""
     # Spawned: a process with TensorFlow's threads may not be forked.
     kept = {"num_workers": workers, "multiprocessing_context": "spawn"}
-    return iter(DataLoader(Boxes(paths, places, size), batch_size, sampler=Endless(len(paths)), **kept))
+    return iter(
+        DataLoader(Boxes(paths, places, size), batch_size, sampler=Endless(len(paths)), **kept)
+    )

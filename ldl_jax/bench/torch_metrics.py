@@ -13,7 +13,9 @@ except ImportError as error:
 
 
 def program(logits: np.ndarray, label: np.ndarray, bins: int) -> Callable:
-    """A function that gives torchmetrics' ECE, and NLL and Brier score by PyTorch, which it has no functions for."""
+    """A function that gives torchmetrics' ECE, and NLL and Brier score by PyTorch, which it has no
+    functions for.
+    """
     scores, target = torch.from_numpy(logits), torch.from_numpy(label.astype(np.int64))
 
     def run() -> dict[str, float]:
@@ -24,6 +26,10 @@ def program(logits: np.ndarray, label: np.ndarray, bins: int) -> Callable:
                 probs, target, num_classes=probs.shape[1], n_bins=bins, validate_args=False
             )
             brier = (probs.square().sum(1) - 2 * own + 1).double().mean()
-            return {"ece": float(ece), "nll": float(cross_entropy(scores, target)), "brier": float(brier)}
+            return {
+                "ece": float(ece),
+                "nll": float(cross_entropy(scores, target)),
+                "brier": float(brier),
+            }
 
     return run

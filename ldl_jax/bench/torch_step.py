@@ -1,4 +1,6 @@
-"""PyTorch's step of the same kind of network, channels-last; on a GPU also compiled (extra `peers`)."""
+"""PyTorch's step of the same kind of network, channels-last; on a GPU also compiled (extra
+`peers`).
+"""
 
 from collections.abc import Callable
 
@@ -27,7 +29,9 @@ class Block(nn.Module):
         self.shortcut = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            else nn.Sequential(
+                nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
         )
 
     def forward(self, x):
@@ -43,10 +47,14 @@ class Bottleneck(nn.Module):
         super().__init__()
         after = 4 * width
         shapes = ((before, width, 1, 1), (width, width, 3, stride), (width, after, 1, 1))
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, k, s, k // 2, bias=False) for a, b, k, s in shapes)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, k, s, k // 2, bias=False) for a, b, k, s in shapes
+        )
         self.norms = nn.ModuleList(nn.BatchNorm2d(shape[1]) for shape in shapes)
         same = stride == 1 and before == after
-        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+        shortcut = nn.Sequential(
+            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+        )
         self.shortcut = nn.Identity() if same else shortcut
 
     def forward(self, x):
@@ -60,7 +68,12 @@ class Bottleneck(nn.Module):
 
 def imagenet(kind: type, counts, classes: int, channels: int) -> nn.Module:
     """A residual network with ImageNet's stem: 7x7 of stride 2, and pooling."""
-    layers = [nn.Conv2d(channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers = [
+        nn.Conv2d(channels, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
     before = 64
     for stage, count in enumerate(counts):
         for number in range(count):
@@ -71,7 +84,11 @@ def imagenet(kind: type, counts, classes: int, channels: int) -> nn.Module:
 
 def network(widths, blocks, classes: int, channels: int) -> nn.Module:
     """A residual network of basic blocks with a 3x3 stem."""
-    layers = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    layers = [
+        nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(),
+    ]
     before = widths[0]
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         for number in range(count):
@@ -81,7 +98,9 @@ def network(widths, blocks, classes: int, channels: int) -> nn.Module:
 
 
 def twin(c: ConfigDict, classes: int, channels: int) -> nn.Module:
-    """The PyTorch network of a config's shape. Raises ValueError where there is none of that kind here."""
+    """The PyTorch network of a config's shape. Raises ValueError where there is none of that kind
+    here.
+    """
     depth = c.model[c.model.name].depth
     if c.model.name == "cifar_resnet":
         return network((16, 32, 64), [(depth - 2) // 6] * 3, classes, channels)
@@ -99,7 +118,9 @@ def twin(c: ConfigDict, classes: int, channels: int) -> nn.Module:
 
 
 def programs(c: ConfigDict, dataset: Dataset) -> dict[str, Callable]:
-    """{name: one training step}, without augmentation: fetch, network, gradient, SGD with momentum and decay."""
+    """{name: one training step}, without augmentation: fetch, network, gradient, SGD with momentum
+    and decay.
+    """
     gpu = torch.cuda.is_available()
     made = {"torch eager": step(c, dataset, gpu, mode=None)}
     if gpu:
@@ -111,9 +132,13 @@ def programs(c: ConfigDict, dataset: Dataset) -> dict[str, Callable]:
 
 
 def step(c: ConfigDict, dataset: Dataset, gpu: bool, *, mode: str | None) -> Callable:
-    """A program that takes one step a call and returns its loss; mode: of `torch.compile`, None = not compiled."""
+    """A program that takes one step a call and returns its loss; mode: of `torch.compile`, None =
+    not compiled.
+    """
     device = torch.device("cuda" if gpu else "cpu")
-    model = twin(c, len(dataset.classes), dataset.train.shape[-1]).to(device, memory_format=torch.channels_last)
+    model = twin(c, len(dataset.classes), dataset.train.shape[-1]).to(
+        device, memory_format=torch.channels_last
+    )
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4)
     held = dataset.train
     if held.stream is not None:  # one batch, shown again and again

@@ -11,19 +11,23 @@ def make(
     intercept: float = 0.1,  # times the mean square of the K biases is added to the NLL
     max_steps: int = 1000,  # of L-BFGS at most
 ) -> Calibrator:
-    """Softmax of weight @ log p + bias: what Dirichlet-distributed p within each class give (Kull et al. 2019).
+    """Softmax of weight @ log p + bias: what Dirichlet-distributed p within each class give (Kull
+    et al. 2019).
 
-    Section 3 there, with its penalty ODIR; by L-BFGS from the identity. The two strengths are to be chosen by
-    cross-validation within the validation split; too little of off_diagonal overfits where N < K^2. log p is taken from
-    the logits, so that no probability is rounded to 0. `converged` says whether L-BFGS came to a minimum within
-    max_steps. A step takes 4 N K^2 operations in float64: K = 1,000 wants a GPU.
+    Section 3 there, with its penalty ODIR; by L-BFGS from the identity. The two strengths are to be
+    chosen by cross-validation within the validation split; too little of off_diagonal overfits
+    where N < K^2. log p is taken from the logits, so that no probability is rounded to 0.
+    `converged` says whether L-BFGS came to a minimum within max_steps. A step takes 4 N K^2
+    operations in float64: K = 1,000 wants a GPU.
     """
     number("dirichlet.off_diagonal", off_diagonal, 0.0)
     number("dirichlet.intercept", intercept, 0.0)
     number("dirichlet.max_steps", max_steps, 1)
 
     def fit(logits, label):
-        return fit_linear(_scores, jax.nn.log_softmax, off_diagonal, intercept, logits, label, max_steps)
+        return fit_linear(
+            _scores, jax.nn.log_softmax, off_diagonal, intercept, logits, label, max_steps
+        )
 
     def apply(params, logits):
         return log_probs(linear(params, log_probs(checked_rows(logits, len(params["bias"])))))

@@ -1,4 +1,6 @@
-"""Histogram binning: each class's probability is replaced by how often the class was right in its bin."""
+"""Histogram binning: each class's probability is replaced by how often the class was right in its
+bin.
+"""
 
 import numpy as np
 
@@ -10,11 +12,13 @@ def make(
     bins: int = 15,  # per class
     spacing: str = "mass",  # 'mass': as many examples in each bin, 'width': bins of equal width
 ) -> Calibrator:
-    """One-vs-rest histogram binning (Zadrozny and Elkan 2001), the K frequencies then made to sum to 1.
+    """One-vs-rest histogram binning (Zadrozny and Elkan 2001), the K frequencies then made to sum
+    to 1.
 
-    Bins are (lo, hi], 0 in the first; those of equal mass end at the quantiles of the class's own probabilities. A bin
-    without an example gives its middle. Frequencies below 1e-7 are raised to that before rows are divided by their
-    sums. Parameters: edges f64[K, bins - 1] between the bins, frequency f64[K, bins]. Takes N K float64 of memory.
+    Bins are (lo, hi], 0 in the first; those of equal mass end at the quantiles of the class's own
+    probabilities. A bin without an example gives its middle. Frequencies below 1e-7 are raised to
+    that before rows are divided by their sums. Parameters: edges f64[K, bins - 1] between the bins,
+    frequency f64[K, bins]. Takes N K float64 of memory.
     """
     number("histogram.bins", bins, 1)
     if spacing not in ("mass", "width"):
@@ -24,7 +28,11 @@ def make(
         label, classes = checked(logits, label)
         probs = np.exp(log_probs(checked_rows(logits)))
         inner = np.arange(1, bins) / bins
-        edges = np.quantile(probs, inner, axis=0).T if spacing == "mass" else np.tile(inner, (classes, 1))
+        edges = (
+            np.quantile(probs, inner, axis=0).T
+            if spacing == "mass"
+            else np.tile(inner, (classes, 1))
+        )
         ends = np.pad(edges, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
         frequency = (ends[:, :-1] + ends[:, 1:]) / 2
         for k in range(classes):

@@ -15,17 +15,20 @@ def make(
     *,
     which: str = "one_vs_rest",  # 'one_vs_rest': a function for each class, 'top_label': one for the confidence
 ) -> Calibrator:
-    """Isotonic regression of what was right on the probability (Zadrozny and Elkan 2002), between its knots linear.
+    """Isotonic regression of what was right on the probability (Zadrozny and Elkan 2002), between
+    its knots linear.
 
     one_vs_rest: the K values are raised to 1e-7 where they are below it, and made to sum to 1.
-    top_label: the largest probability is replaced by its function's value, the rest are rescaled in proportion. The
-    order of the rest stays, and so does the predicted class: a value so low that the next class would overtake it is
-    raised to where the two tie (and 1e-6 above), and one above 1 - 1e-7 is lowered to that.
-    Parameters: knots f64[M] and values f64[M] of all functions, one after the other, function k from start[k] to
-    start[k + 1]. Takes N K float64 of memory.
+    top_label: the largest probability is replaced by its function's value, the rest are rescaled in
+    proportion. The order of the rest stays, and so does the predicted class: a value so low that
+    the next class would overtake it is raised to where the two tie (and 1e-6 above), and one above
+    1 - 1e-7 is lowered to that. Parameters: knots f64[M] and values f64[M] of all functions, one
+    after the other, function k from start[k] to start[k + 1]. Takes N K float64 of memory.
     """
     if which not in ("one_vs_rest", "top_label"):
-        raise ValueError(f"calibrate.isotonic.which is {which!r}; allowed are one_vs_rest, top_label")
+        raise ValueError(
+            f"calibrate.isotonic.which is {which!r}; allowed are one_vs_rest, top_label"
+        )
 
     def fit(logits, label):
         label, classes = checked(logits, label)
@@ -45,7 +48,10 @@ def make(
         start = params["start"]
         probs = np.exp(log_probs(checked_rows(logits, len(start) - 1)))
         parts = [slice(*ends) for ends in pairwise(start)]
-        columns = [np.interp(probs[:, k], params["knots"][s], params["values"][s]) for k, s in enumerate(parts)]
+        columns = [
+            np.interp(probs[:, k], params["knots"][s], params["values"][s])
+            for k, s in enumerate(parts)
+        ]
         return floored(np.stack(columns, axis=1))
 
     return Calibrator(fit, top_label if which == "top_label" else one_vs_rest)
@@ -54,7 +60,9 @@ def make(
 def _functions(pairs) -> dict:
     """The fitted functions of all (probability f64[N], right bool[N])."""
     fitted = [
-        IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probability, right.astype(np.float64))
+        IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
+            probability, right.astype(np.float64)
+        )
         for probability, right in pairs
     ]
     return {
@@ -65,7 +73,9 @@ def _functions(pairs) -> dict:
 
 
 def _replaced(log_p: np.ndarray, top: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Log-probabilities with `confidence` f64[N, 1] for class top i[N, 1], within bounds that keep it the largest."""
+    """Log-probabilities with `confidence` f64[N, 1] for class top i[N, 1], within bounds that keep
+    it the largest.
+    """
     rest = log_p.copy()
     np.put_along_axis(rest, top, -np.inf, axis=1)
     size = logsumexp(rest, axis=1, keepdims=True)  # log(1 - p) of the largest, without cancellation

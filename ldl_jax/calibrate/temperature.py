@@ -15,16 +15,19 @@ WIDTH = 1e-8  # of the last bracket, in log T
 def make() -> Calibrator:
     """Softmax of logits / T, where T minimises the NLL (Guo et al. 2017, section 4.2).
 
-    The NLL is convex in 1/T, so T is certain: `low` < `high` are temperatures 1e-8 apart (relatively) between which the
-    derivative changes its sign, and `temperature` lies between them. `at_bound` is True where the best T in [1e-3, 1e3]
-    is one of the two ends, as it is where every example is classified rightly (T = 0 were best), or the labels' logits
-    are no higher than their rows' means (T infinite were best). T is 1 where all rows are constant: any is as good.
+    The NLL is convex in 1/T, so T is certain: `low` < `high` are temperatures 1e-8 apart
+    (relatively) between which the derivative changes its sign, and `temperature` lies between them.
+    `at_bound` is True where the best T in [1e-3, 1e3] is one of the two ends, as it is where every
+    example is classified rightly (T = 0 were best), or the labels' logits are no higher than their
+    rows' means (T infinite were best). T is 1 where all rows are constant: any is as good.
     """
 
     def fit(logits, label):
         label, classes = checked(logits, label)
         with float64():
-            low, high = _search(lambda function, *arguments: total(function, arguments, logits, label, classes))
+            low, high = _search(
+                lambda function, *arguments: total(function, arguments, logits, label, classes)
+            )
         return {
             "temperature": math.sqrt(low * high),
             "low": low,
@@ -39,7 +42,9 @@ def make() -> Calibrator:
 
 
 def _below(logits, label):
-    """Logits less the largest of their row, and that of the label: f64[n, K], f64[n]; a constant row is exactly 0."""
+    """Logits less the largest of their row, and that of the label: f64[n, K], f64[n]; a constant
+    row is exactly 0.
+    """
     below = logits.astype(jnp.float64)
     below = below - below.max(axis=1, keepdims=True)
     return below, jnp.take_along_axis(below, label[:, None], axis=1)[:, 0]
@@ -54,7 +59,9 @@ def _spread(logits, label, weight):
 
 @jax.jit
 def _slopes(inverse, logits, label, weight):
-    """First and second derivative of the NLL in 1/T: sums of E_p[z] - z_label, and of the variance of z under p."""
+    """First and second derivative of the NLL in 1/T: sums of E_p[z] - z_label, and of the variance
+    of z under p.
+    """
     below, own = _below(logits, label)
     share = jnp.exp(inverse * below)
     size = share.sum(axis=1)
@@ -64,13 +71,16 @@ def _slopes(inverse, logits, label, weight):
 
 
 def _search(sums) -> tuple[float, float]:
-    """Temperatures (low, high) around the best one; the same number twice where it is a bound, or any is best."""
+    """Temperatures (low, high) around the best one; the same number twice where it is a bound, or
+    any is best.
+    """
 
     def slopes(position):  # in log T; the first is positive where T is too low
         return sums(_slopes, np.exp(-position))
 
     slope, curvature = slopes(0.0)
-    if slope == curvature == 0 and sums(_spread) == 0:  # not so where probabilities are 0 and 1 by rounding
+    # not so where probabilities are 0 and 1 by rounding
+    if slope == curvature == 0 and sums(_spread) == 0:
         return 1.0, 1.0
     bracket = _widened(slopes, 0.0, slope, curvature)
     if bracket[0] == bracket[1]:
@@ -81,7 +91,8 @@ def _search(sums) -> tuple[float, float]:
 
 
 def _widened(slopes, position, slope, curvature):
-    """(low, high, position, slope, curvature): steps in log T, doubled each time, until the slope changes its sign.
+    """(low, high, position, slope, curvature): steps in log T, doubled each time, until the slope
+    changes its sign.
 
     low = high is a bound, where it does not. The last three are of the end that was looked at last.
     """
@@ -100,8 +111,8 @@ def _widened(slopes, position, slope, curvature):
 def _narrowed(slopes, low, high, position, slope, curvature):
     """(low, high) in log T, at most WIDTH apart, with the slope positive at low and not at high.
 
-    Newton's step, a little too far, so that the root comes to lie between the last two positions; the middle of the
-    bracket where that leaves it or does not halve the step.
+    Newton's step, a little too far, so that the root comes to lie between the last two positions;
+    the middle of the bracket where that leaves it or does not halve the step.
     """
     step = high - low
     while high - low > WIDTH:

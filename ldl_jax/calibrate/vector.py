@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from ldl_jax.calibrate.base import Calibrator, checked, checked_rows, curvature, log_probs, minimise, number, same
+from ldl_jax.calibrate.base import (
+    Calibrator,
+    checked,
+    checked_rows,
+    curvature,
+    log_probs,
+    minimise,
+    number,
+    same,
+)
 
 
 def make(
@@ -10,10 +19,11 @@ def make(
     ridge: float = 1e-4,  # times the mean over classes of (scale - 1)^2 + bias^2 is added to the NLL; 0 is none
     max_steps: int = 1000,  # of L-BFGS at most
 ) -> Calibrator:
-    """Softmax of scale * logits + bias (Guo et al. 2017, section 4.2), by L-BFGS on the NLL from the identity.
+    """Softmax of scale * logits + bias (Guo et al. 2017, section 4.2), by L-BFGS on the NLL from
+    the identity.
 
-    The ridge keeps parameters finite where the NLL has no minimum, as for a class without a label. `converged` says
-    whether L-BFGS came to a minimum within max_steps.
+    The ridge keeps parameters finite where the NLL has no minimum, as for a class without a label.
+    `converged` says whether L-BFGS came to a minimum within max_steps.
     """
     number("vector.ridge", ridge, 0.0)
     number("vector.max_steps", max_steps, 1)

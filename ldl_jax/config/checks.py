@@ -15,15 +15,20 @@ LOWEST = {  # of numbers; what a plug allows of its own options, the plug says
     "train.max_steps": 1, "train.save_every_epochs": 0, "train.eval_every_epochs": 0, "train.log_every_steps": 1,
     "train.keep": 1, "train.chunk_steps": 0,
 }  # fmt: skip
-HIGHEST = {"seed": 2**32 - 1}  # without x64, JAX would take the lower 32 bits of more: another seed's key
+# without x64, JAX would take the lower 32 bits of more: another seed's key
+HIGHEST = {"seed": 2**32 - 1}
 WORDS = {bool: "True and False", int: "whole numbers", float: "numbers", str: "strings"}
 
 
-def types(fields: dict[str, object], defaults: dict[str, object], optional: dict[str, type]) -> None:
-    """Raise ValueError for the first field, or element of a list, whose value is of another type or range.
+def types(
+    fields: dict[str, object], defaults: dict[str, object], optional: dict[str, type]
+) -> None:
+    """Raise ValueError for the first field, or element of a list, whose value is of another type or
+    range.
 
-    fields, defaults: values by their dotted names, tuples as lists; `optional` are the fields that may be None, with
-    their types. An empty default is one of strings, but for the model's mean and std.
+    fields, defaults: values by their dotted names, tuples as lists; `optional` are the fields that
+    may be None, with their types. An empty default is one of strings, but for the model's mean and
+    std.
     """
     for field, usual in defaults.items():
         value = fields.get(field)
@@ -31,7 +36,9 @@ def types(fields: dict[str, object], defaults: dict[str, object], optional: dict
             if value is not None:
                 _value(field, field, value, optional[field])
         elif isinstance(usual, list):
-            numbers = field in ("model.mean", "model.std") or (usual and not isinstance(usual[0], str))
+            numbers = field in ("model.mean", "model.std") or (
+                usual and not isinstance(usual[0], str)
+            )
             if not isinstance(value, list):
                 raise ValueError(
                     f"config.{field} is {value!r}; allowed are lists of {'numbers' if numbers else 'strings'}"
@@ -44,17 +51,23 @@ def types(fields: dict[str, object], defaults: dict[str, object], optional: dict
 
 def _value(field: str, place: str, value, kind: type) -> None:
     """One value of a field, at its place in it."""
-    fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
+    fits = isinstance(value, (int, float) if kind is float else kind) and (
+        kind is bool
+    ) == isinstance(value, bool)
     if not fits:
         raise ValueError(f"config.{place} is {value!r}; allowed are {WORDS[kind]}")
     if kind is str and "\0" in value:
-        raise ValueError(f"config.{place} is {value!r}; allowed are strings without a null character")
+        raise ValueError(
+            f"config.{place} is {value!r}; allowed are strings without a null character"
+        )
     if (
         kind is str
         and max(len(part.encode(errors="replace")) for part in value.split("/")) > NAME
         and field not in FREE
     ):
-        raise ValueError(f"config.{place} is {value[:40]!r}...; allowed are at most {NAME} bytes between two slashes")
+        raise ValueError(
+            f"config.{place} is {value[:40]!r}...; allowed are at most {NAME} bytes between two slashes"
+        )
     if kind not in (int, float):
         return
     low = LOWEST.get(field, -LARGEST if kind is float else -COUNTER)
@@ -63,7 +76,9 @@ def _value(field: str, place: str, value, kind: type) -> None:
         closed = kind is int and (field in HIGHEST or field not in LOWEST or value > high)
         allowed = f"numbers from {low}" if field in LOWEST or kind is int else "finite numbers"
         shown = value if isinstance(value, float) or abs(value) < 2**64 else "too large"
-        raise ValueError(f"config.{place} is {shown}; allowed are {allowed}" + (f" to {high}" if closed else ""))
+        raise ValueError(
+            f"config.{place} is {shown}; allowed are {allowed}" + (f" to {high}" if closed else "")
+        )
 
 
 def _name(field: str, value: str, allowed) -> None:
@@ -82,8 +97,14 @@ def names(config: ConfigDict) -> None:
     for section in ("auxiliary", "augment"):
         for number, name in enumerate(config[section].names):
             _name(f"{section}.names[{number}]", name, plugs(section))
-    for number, part in enumerate(config.labels.blend.parts if config.labels.name == "blend" else ()):
-        _name(f"labels.blend.parts[{number}]", part, [name for name in plugs("labels") if name != "blend"])
+    for number, part in enumerate(
+        config.labels.blend.parts if config.labels.name == "blend" else ()
+    ):
+        _name(
+            f"labels.blend.parts[{number}]",
+            part,
+            [name for name in plugs("labels") if name != "blend"],
+        )
     _name("data.on_error", config.data.on_error, ("raise", "skip"))
     _name("data.train_split", config.data.train_split, ("train", "test"))
     _name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
@@ -94,16 +115,22 @@ def names(config: ConfigDict) -> None:
 def together(config: ConfigDict) -> None:
     """Raise ValueError where values that are allowed each do not fit one another."""
     if config.data.folds < 0 or config.data.folds == 1:
-        raise ValueError(f"config.data.folds is {config.data.folds}; allowed are 0 for none, or numbers from 2")
+        raise ValueError(
+            f"config.data.folds is {config.data.folds}; allowed are 0 for none, or numbers from 2"
+        )
     if not 0 <= config.data.fold < max(config.data.folds, 1):
         raise ValueError(
             f"config.data.fold is {config.data.fold}; allowed are 0 to {max(config.data.folds, 1) - 1}, below "
             "config.data.folds"
         )
     if config.eval.weights == "ema" and not config.optimizer.ema:
-        raise ValueError("config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept")
+        raise ValueError(
+            "config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept"
+        )
     if not 0 <= config.optimizer.ema < 1:
-        raise ValueError(f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)")
+        raise ValueError(
+            f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)"
+        )
 
 
 def pixels(augment: ConfigDict, shape: tuple[int, int, int]) -> None:

@@ -20,8 +20,10 @@ def default() -> ConfigDict:
     """All settings with their defaults, locked: an unknown field is an error."""
     config = ConfigDict()
     config.seed = 0  # of everything random
-    config.teachers = ()  # run directories of frozen networks, for labels.teacher and auxiliary.hint
-    config.teachers_from = ""  # arguments of the command that makes a teacher, shown where one is missing
+    # run directories of frozen networks, for labels.teacher and auxiliary.hint
+    config.teachers = ()
+    # arguments of the command that makes a teacher, shown where one is missing
+    config.teachers_from = ""
     config.data = _data()
     config.mixing = ConfigDict({"name": "none"})  # file of ldl_jax/mixing
     config.model = _model()
@@ -30,9 +32,12 @@ def default() -> ConfigDict:
     config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
     config.optimizer = _optimizer()
     config.train = _train()
-    config.eval = ConfigDict({"weights": "raw"})  # parameters that are measured: 'raw', or the average 'ema'
-    config.eval.report = True  # end a run with report.html: figures with intervals, pictures; takes some seconds
-    config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, in order between flip and cutout
+    # parameters that are measured: 'raw', or the average 'ema'
+    config.eval = ConfigDict({"weights": "raw"})
+    # end a run with report.html: figures with intervals, pictures; takes some seconds
+    config.eval.report = True
+    # files of ldl_jax/augment, in order between flip and cutout
+    config.augment = ConfigDict({"names": ()})
     return _with_blocks(config).lock()
 
 
@@ -42,19 +47,27 @@ def _data() -> ConfigDict:
     data.name = "digits"  # file of ldl_jax/data
     data.root = ""  # folder or file of the data on disk
     data.batch_size = 128  # training examples a step, over all devices
-    data.eval_batch_size = 500  # examples a step of evaluation, over all devices; rounded up to a multiple of them
+    # examples a step of evaluation, over all devices; rounded up to a multiple of them
+    data.eval_batch_size = 500
     data.holdout = 0  # training examples set aside for validation, drawn by a fixed seed
-    data.examples = config_dict.placeholder(int)  # use the first so many training examples; None = all
+    # use the first so many training examples; None = all
+    data.examples = config_dict.placeholder(int)
     data.resident = True  # keep the whole set in the device's memory; False: feed it batch by batch
     data.verify = True  # compare published checksums
-    data.on_error = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, and counts for nothing)
-    data.train_split = "train"  # published split that is trained on: 'train' or 'test'; the other is evaluated
+    # an unreadable image: 'raise', or 'skip' (its slot stays, and counts for nothing)
+    data.on_error = "raise"
+    # published split that is trained on: 'train' or 'test'; the other is evaluated
+    data.train_split = "train"
     data.folds = 0  # parts of that split for cross-validation, drawn by a fixed seed; 0 = none
-    data.fold = 0  # with folds: the part that is evaluated as the test images, from 0; the others are trained on
-    data.labels_file = ""  # .npy or .npz of integers [N] to train on instead of that split's labels; '' = none
+    # with folds: the part that is evaluated as the test images, from 0; the others are trained on
+    data.fold = 0
+    # .npy or .npz of integers [N] to train on instead of that split's labels; '' = none
+    data.labels_file = ""
     data.labels_name = ""  # entry of labels_file, where that is an .npz of several
-    data.train_table = ""  # .npy or .npz of distributions [N, K], one for each image of the published train split
-    data.test_table = ""  # the same for the published test split, to train on or to be measured against
+    # .npy or .npz of distributions [N, K], one for each image of the published train split
+    data.train_table = ""
+    # the same for the published test split, to train on or to be measured against
+    data.test_table = ""
     data.table_name = ""  # entry of the two tables, where they are .npz files of several
     return data
 
@@ -62,11 +75,14 @@ def _data() -> ConfigDict:
 def _model() -> ConfigDict:
     """The network."""
     model = ConfigDict()
-    model.name = "cifar_resnet"  # file of ldl_jax/models, or the dotted name of a module of yours with `make`
-    model.dtype = "float32"  # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
+    # file of ldl_jax/models, or the dotted name of a module of yours with `make`
+    model.name = "cifar_resnet"
+    # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
+    model.dtype = "float32"
     model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
     model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
-    model.norm_group = 0  # images (views too) that share BatchNorm's training statistics; 0 = the whole batch
+    # images (views too) that share BatchNorm's training statistics; 0 = the whole batch
+    model.norm_group = 0
     model.options = ConfigDict()  # keyword options of a module of yours
     return model
 
@@ -80,7 +96,8 @@ def _optimizer() -> ConfigDict:
     optimizer.weight_decay = 5e-4  # L2, added to the gradient before the momentum
     optimizer.decay = "all"  # parameters that decay: 'all', or 'kernels' (no biases, no BatchNorm)
     optimizer.schedule = "piecewise"  # 'piecewise', 'cosine' or 'constant'
-    optimizer.boundaries = (100.0, 150.0)  # epochs at which the learning rate is multiplied by `factor`
+    # epochs at which the learning rate is multiplied by `factor`
+    optimizer.boundaries = (100.0, 150.0)
     optimizer.factor = 0.1  # of 'piecewise'
     optimizer.warmup_epochs = 0.0  # epochs of linear warm-up
     optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0 = not clipped
@@ -93,14 +110,18 @@ def _train() -> ConfigDict:
     """How long a run is, and what it does on the way."""
     train = ConfigDict()
     train.epochs = 200.0  # epochs
-    train.max_steps = config_dict.placeholder(int)  # end after so many steps, which schedules span; None: `epochs`
+    # end after so many steps, which schedules span; None: `epochs`
+    train.max_steps = config_dict.placeholder(int)
     train.save_every_epochs = 1.0  # epochs between checkpoints; 0 = at the end alone
     train.eval_every_epochs = 1.0  # epochs between evaluations; 0 = at the end alone
     train.log_every_steps = 50  # steps between lines of metrics.jsonl
     train.keep = 2  # latest checkpoints that are kept
-    train.chunk_steps = 0  # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
-    train.on_nonfinite = "stop"  # a loss or gradient that is no number: 'stop', or 'skip_step' (it changes nothing)
-    train.deterministic = False  # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
+    # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
+    train.chunk_steps = 0
+    # a loss or gradient that is no number: 'stop', or 'skip_step' (it changes nothing)
+    train.on_nonfinite = "stop"
+    # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
+    train.deterministic = False
     return train
 
 
@@ -127,7 +148,9 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 
 def unknown_field(name: str) -> str | None:
-    """A sentence about a dotted field that does not exist, listing what is there; None where it exists."""
+    """A sentence about a dotted field that does not exist, listing what is there; None where it
+    exists.
+    """
     place, walked = default(), []
     for part in name.split("."):
         if walked == ["model", "options"]:
@@ -152,8 +175,14 @@ def check(config: ConfigDict) -> None:
     fields, defaults = flatten(config), flatten(usual)
     lacking = [field for field in defaults if field not in fields]
     if lacking:
-        raise ValueError(f"config.{lacking[0]} is not there, since a block above it was replaced by a value")
-    checks.types(fields, defaults, {name: _optional(usual, name) for name in defaults if defaults[name] is None})
+        raise ValueError(
+            f"config.{lacking[0]} is not there, since a block above it was replaced by a value"
+        )
+    checks.types(
+        fields,
+        defaults,
+        {name: _optional(usual, name) for name in defaults if defaults[name] is None},
+    )
     checks.names(config)
     checks.together(config)
 
@@ -167,7 +196,9 @@ def _optional(usual: ConfigDict, field: str) -> type:
 
 
 def _own_fields(function=default) -> list[tuple[str, str, str]]:
-    """(field, default, comment) of each assignment in `default` and in the sections it calls, as written there."""
+    """(field, default, comment) of each assignment in `default` and in the sections it calls, as
+    written there.
+    """
     source = inspect.getsource(function)
     lines, fields = source.splitlines(), []
     for node in ast.parse(source).body[0].body:
@@ -180,16 +211,28 @@ def _own_fields(function=default) -> list[tuple[str, str, str]]:
         elif text:
             inner = re.fullmatch(r"ConfigDict\(\{'(\w+)': (.*)\}\)", value)
             field, value = (f"{field}.{inner[1]}", inner[2]) if inner else (field, value)
-            fields.append((field, "None" if "placeholder" in value else value.replace("ConfigDict()", "{}"), text))
+            fields.append(
+                (
+                    field,
+                    "None" if "placeholder" in value else value.replace("ConfigDict()", "{}"),
+                    text,
+                )
+            )
     return fields
 
 
 def describe() -> str:
-    """Every field with its default and unit, and every plug with its first sentence: the text of --help."""
+    """Every field with its default and unit, and every plug with its first sentence: the text of
+    --help.
+    """
     lines = ["Fields (a flag each: --config.FIELD=VALUE):"]
     lines += [f"  {place} = {value}  {text}" for place, value, text in _own_fields()]
     groups = [("augment", "", "augment/base.py")]
-    groups += [(section, name, f"{folder}/{name}.py") for section, folder in SECTIONS.items() for name in plugs(folder)]
+    groups += [
+        (section, name, f"{folder}/{name}.py")
+        for section, folder in SECTIONS.items()
+        for name in plugs(folder)
+    ]
     for section, name, file in groups:
         sentence, options = read_options(file)
         lines += ["", f"{section} {name}".strip() + f": {sentence}"]

@@ -11,7 +11,9 @@ from ldl_jax.errors import one_line
 
 
 def start(name: str, *arguments: str) -> ConfigDict:
-    """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that calls it."""
+    """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that
+    calls it.
+    """
     path = Path(inspect.stack()[1].filename).parent / name
     if not path.is_file():
         found = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
@@ -20,7 +22,8 @@ def start(name: str, *arguments: str) -> ConfigDict:
 
 
 def read(path) -> ConfigDict:
-    """The config of a file's `get_config()`, or of `get_config(argument)` where the path is FILE:ARGUMENT.
+    """The config of a file's `get_config()`, or of `get_config(argument)` where the path is
+    FILE:ARGUMENT.
 
     Raises ValueError in one sentence that names the file and the fault.
     """
@@ -38,7 +41,9 @@ def read(path) -> ConfigDict:
         text = one_line(error).removeprefix(f"--config {path} is no config: ")
         raise ValueError(f"--config {path} is no config: {text}") from error
     if not isinstance(made, ConfigDict):
-        raise ValueError(f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict")
+        raise ValueError(
+            f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict"
+        )
     there = flatten(made)
     lacking = [field for field in flatten(default()) if field not in there]
     if lacking:
@@ -62,7 +67,9 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config of a JSON text: today's defaults overwritten by what it says; fields it knows alone are ignored."""
+    """The config of a JSON text: today's defaults overwritten by what it says; fields it knows
+    alone are ignored.
+    """
     config = default()
 
     def fill(target, source):

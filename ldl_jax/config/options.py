@@ -1,7 +1,8 @@
-"""The options of the plugs, read off their factories: name, default, type, and the comment behind each.
+"""The options of the plugs, read off their factories: name, default, type, and the comment behind
+each.
 
-A plug is a file ldl_jax/<folder>/<name>.py with a factory `make`, whose keyword-only options are its config block. They
-are read off the source; nothing is imported for it.
+A plug is a file ldl_jax/<folder>/<name>.py with a factory `make`, whose keyword-only options are
+its config block. They are read off the source; nothing is imported for it.
 """
 
 import ast
@@ -18,7 +19,9 @@ ROOM = Path(__file__).parent.parent
 
 
 class Option(NamedTuple):
-    """A setting as it is written down: its value, its type where that is None, and the comment behind it."""
+    """A setting as it is written down: its value, its type where that is None, and the comment
+    behind it.
+    """
 
     name: str
     value: object
@@ -39,12 +42,17 @@ def plug(folder: str, name: str) -> ModuleType:
 
 @lru_cache(None)
 def _has_function(path: Path, name: str) -> bool:
-    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body)
+    return any(
+        isinstance(node, ast.FunctionDef) and node.name == name
+        for node in ast.parse(path.read_text()).body
+    )
 
 
 @lru_cache(None)
 def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
-    """The first sentence of a factory's docstring, and its keyword-only options; the file is parsed, not imported."""
+    """The first sentence of a factory's docstring, and its keyword-only options; the file is
+    parsed, not imported.
+    """
     text = (ROOM / file).read_text()
     lines = text.splitlines()
     for node in ast.parse(text).body:
@@ -61,7 +69,9 @@ def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
 
 
 def block(file: str) -> ConfigDict:
-    """The config block of a factory; an option whose default is None becomes a placeholder of its type."""
+    """The config block of a factory; an option whose default is None becomes a placeholder of its
+    type.
+    """
     kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
     made = ConfigDict()
     for option in read_options(file)[1]:

@@ -1,4 +1,6 @@
-"""A study: a table of cells (a config with overrides), each run with several seeds, and the questions asked of them."""
+"""A study: a table of cells (a config with overrides), each run with several seeds, and the
+questions asked of them.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +20,15 @@ class Cell(NamedTuple):
     """One row of a study."""
 
     name: str
-    config: str  # a file of the folder above the study's own, such as 'cifar100_hard.py', or FILE:ARGUMENT
-    fields: Mapping[str, object] = MappingProxyType({})  # dotted field -> value, in the place of the file's
+    # a file of the folder above the study's own, such as 'cifar100_hard.py', or FILE:ARGUMENT
+    config: str
+    # dotted field -> value, in the place of the file's
+    fields: Mapping[str, object] = MappingProxyType({})
     seeds: int = 3  # how many, from the config's own on
-    teachers: tuple[str, ...] = ()  # cells that teach: their run of the same place (modulo their seeds), or NAME/PLACE
-    published: Mapping[str, float] = MappingProxyType({})  # figure -> what was published for this row, a fraction
+    # cells that teach: their run of the same place (modulo their seeds), or NAME/PLACE
+    teachers: tuple[str, ...] = ()
+    # figure -> what was published for this row, a fraction
+    published: Mapping[str, float] = MappingProxyType({})
 
 
 class Finding(NamedTuple):
@@ -42,7 +48,8 @@ class Study(NamedTuple):
     title: str
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...] = ()  # one for each claim; Holm's correction is over them
-    comparisons: tuple[tuple[str, str], ...] = ()  # (cell, cell it is compared with): shown without a verdict
+    # (cell, cell it is compared with): shown without a verdict
+    comparisons: tuple[tuple[str, str], ...] = ()
     about: str = ""  # what a reader should know
 
 
@@ -87,9 +94,13 @@ def _check_kinds(study: Study) -> None:
     for field, kind in (("cells", Cell), ("findings", Finding)):
         values = getattr(study, field)
         if isinstance(values, kind) or not all(isinstance(value, kind) for value in values):
-            raise ValueError(f"the study's {field} are no tuple of {kind.__name__}; allowed is one, also around one")
+            raise ValueError(
+                f"the study's {field} are no tuple of {kind.__name__}; allowed is one, also around one"
+            )
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in study.comparisons):
-        raise ValueError("the study's comparisons are no pairs; allowed is ((cell, cell it is compared with), ...)")
+        raise ValueError(
+            "the study's comparisons are no pairs; allowed is ((cell, cell it is compared with), ...)"
+        )
 
 
 def _check_cell(cell: Cell, names: list[str]) -> None:
@@ -98,7 +109,9 @@ def _check_cell(cell: Cell, names: list[str]) -> None:
     if not cell.name or not all(c.isalnum() or c in "-_." for c in cell.name):
         raise ValueError(f"a cell is named {cell.name!r}; allowed are letters, digits and - _ .")
     if not isinstance(cell.seeds, int) or cell.seeds < 1:
-        raise ValueError(f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1")
+        raise ValueError(
+            f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1"
+        )
     for teacher in cell.teachers:
         _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
 
@@ -112,7 +125,9 @@ def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
     _check_finding_cells(finding, study, names)
     _check_finding_metric(finding)
     if finding.better == finding.than:
-        raise ValueError(f"finding {finding.name!r} compares {finding.than!r} with itself; allowed are two cells")
+        raise ValueError(
+            f"finding {finding.name!r} compares {finding.than!r} with itself; allowed are two cells"
+        )
 
 
 def _check_finding_cells(finding: Finding, study: Study, names: list[str]) -> None:
@@ -140,7 +155,9 @@ def _check_finding_metric(finding: Finding) -> None:
             f"finding {finding.name!r} has the metric {finding.metric!r}; allowed are {', '.join(METRICS)}"
         )
     if finding.direction not in ("lower", "higher"):
-        raise ValueError(f"finding {finding.name!r} has the direction {finding.direction!r}; allowed are lower, higher")
+        raise ValueError(
+            f"finding {finding.name!r} has the direction {finding.direction!r}; allowed are lower, higher"
+        )
     if (finding.direction == "higher") != (finding.metric == "accuracy"):
         raise ValueError(
             f"finding {finding.name!r} calls a {finding.direction} {finding.metric} better; allowed are a higher "
@@ -149,7 +166,9 @@ def _check_finding_metric(finding: Finding) -> None:
 
 
 def shared_teacher(name: str, study: Study) -> str | None:
-    """A teacher, or a teacher's teacher, that several seeds of a cell learn from; None where each has its own."""
+    """A teacher, or a teacher's teacher, that several seeds of a cell learn from; None where each
+    has its own.
+    """
     by_name = {cell.name: cell for cell in study.cells}
     seeds = by_name[name].seeds
     if seeds == 1:
@@ -167,7 +186,9 @@ def shared_teacher(name: str, study: Study) -> str | None:
 
 
 def order(study: Study) -> list[Cell]:
-    """The cells, teachers before those they teach. Raises ValueError where teachers wait for each other."""
+    """The cells, teachers before those they teach. Raises ValueError where teachers wait for each
+    other.
+    """
     by_name = {cell.name: cell for cell in study.cells}
     done: list[Cell] = []
 
@@ -206,11 +227,16 @@ def identity(settings: dict, teachers: list[str]) -> str:
 
 
 def load(path) -> Study:
-    """The study of a file's `get_study()`. Raises ValueError in one sentence that names the file and the fault."""
+    """The study of a file's `get_study()`. Raises ValueError in one sentence that names the file
+    and the fault.
+    """
     path = Path(path)
     if not path.is_file():
         studies = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
-        raise ValueError(f"{path} is not there; " + (f"there are {studies}" if studies else "name the file of a study"))
+        raise ValueError(
+            f"{path} is not there; "
+            + (f"there are {studies}" if studies else "name the file of a study")
+        )
     namespace = {"__name__": f"study_{path.stem}", "__file__": str(path)}
     try:
         exec(compile(path.read_text(), str(path), "exec"), namespace)

@@ -10,7 +10,8 @@ from ldl_jax.data.base import Dataset, Request, check_labels, check_split
 from ldl_jax.errors import UnreadableFile
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
-TO_PREDICT = {"images": "labels", "test_images": "test_labels"}  # the first that is there, and its labels
+# the first that is there, and its labels
+TO_PREDICT = {"images": "labels", "test_images": "test_labels"}
 
 
 class Images(NamedTuple):
@@ -23,7 +24,8 @@ class Images(NamedTuple):
 def read_images(path, shape: tuple[int, int, int], num_classes: int) -> Images:
     """`images` of an .npz file, or `test_images`, and `labels` or `test_labels` where it has them.
 
-    shape: H, W, C. Raises ValueError naming the file where something is missing, of another shape or out of range.
+    shape: H, W, C. Raises ValueError naming the file where something is missing, of another shape
+    or out of range.
     """
     noun = "an .npz file of images"
     names = set(files.npz_names(path, noun))
@@ -37,7 +39,10 @@ def read_images(path, shape: tuple[int, int, int], num_classes: int) -> Images:
             f"{path}: {field} is {images.dtype}{list(images.shape)}; allowed is uint8 "
             f"[N, {', '.join(map(str, shape))}], N above 0"
         )
-    return Images(images, None if labels is None else check_labels(str(path), labels, len(images), num_classes))
+    return Images(
+        images,
+        None if labels is None else check_labels(str(path), labels, len(images), num_classes),
+    )
 
 
 def _read(root: str) -> dict[str, np.ndarray]:
@@ -56,7 +61,8 @@ def _classes(root: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     """The classes' names: `classes`, or their numbers up to the highest label that is trained on."""
     names, labels = arrays.get("classes"), arrays["train_labels"]
     if names is None:
-        whole = labels.dtype.kind in "iu"  # else the labels are refused, whatever the number of classes
+        # else the labels are refused, whatever the number of classes
+        whole = labels.dtype.kind in "iu"
         names = np.arange(int(labels.max(initial=0)) + 1 if whole else 1)
     if names.ndim != 1:
         raise ValueError(
@@ -66,19 +72,25 @@ def _classes(root: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
 
 
 def make(request: Request) -> Dataset:
-    """The user's own .npz: uint8 images [N, H, W, C] and integer labels [N] of two splits, and `classes` if named.
+    """The user's own .npz: uint8 images [N, H, W, C] and integer labels [N] of two splits, and
+    `classes` if named.
 
-    Raises ValueError naming the file and field where something is missing, of another shape or out of range.
+    Raises ValueError naming the file and field where something is missing, of another shape or out
+    of range.
     """
     root = request.root
     arrays = _read(root)
     classes = _classes(root, arrays)
     train, test = (
-        check_split(f"{root} ({part})", arrays[f"{part}_images"], arrays[f"{part}_labels"], len(classes))
+        check_split(
+            f"{root} ({part})", arrays[f"{part}_images"], arrays[f"{part}_labels"], len(classes)
+        )
         for part in ("train", "test")
     )
     if train.shape != test.shape:
-        raise ValueError(f"{root}: test images are {test.shape}; allowed is the shape of train images, {train.shape}")
+        raise ValueError(
+            f"{root}: test images are {test.shape}; allowed is the shape of train images, {train.shape}"
+        )
     mean = tuple(float(value) for value in train.images.mean((0, 1, 2)) / 255)
     std = tuple(float(max(value, 1 / 255)) for value in train.images.std((0, 1, 2)) / 255)
     return Dataset(train, test, classes, mean, std, digest=files.sha256(root))

@@ -11,7 +11,8 @@ class Request(NamedTuple):
 
     root: str = ""  # folder or file of the data on disk
     verify: bool = True  # compare published checksums
-    resident: bool = True  # keep the whole set in the device's memory; False: feed it batch by batch
+    # keep the whole set in the device's memory; False: feed it batch by batch
+    resident: bool = True
     on_error: str = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, with mask 0)
 
 
@@ -19,11 +20,12 @@ class Split(NamedTuple):
     """One split in its published order; example i is the i-th of that order.
 
     Resident: `images` holds them all and `stream` is None. Streamed: the other way round.
-    `stream(batches, seed)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict of numpy
-    arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]}: the very examples asked for, in
-    their order. With a seed the crop of an example is drawn from (seed, epoch, index); with None it is that of
-    evaluation. A slot that could not be read keeps its index, has mask 0 and holds a copy of a good image of its batch,
-    or in evaluation, where there is none, a black one.
+    `stream(batches, seed)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict
+    of numpy arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]}: the
+    very examples asked for, in their order. With a seed the crop of an example is drawn from (seed,
+    epoch, index); with None it is that of evaluation. A slot that could not be read keeps its
+    index, has mask 0 and holds a copy of a good image of its batch, or in evaluation, where there
+    is none, a black one.
     """
 
     num_examples: int  # N
@@ -31,8 +33,10 @@ class Split(NamedTuple):
     images: np.ndarray | None = None  # u8[N, H, W, C]
     labels: np.ndarray | None = None  # i32[N]
     stream: Callable[[Iterable, int | None], Iterator[dict]] | None = None
-    given: Any = ()  # dict of [N, ...], one row an example: 'label' i32 to train on instead, 'table' f32[N, K]
-    mask: np.ndarray | None = None  # f32[N], resident: 0 for images that could not be read; None = all are good
+    # dict of [N, ...], one row an example: 'label' i32 to train on instead, 'table' f32[N, K]
+    given: Any = ()
+    # f32[N], resident: 0 for images that could not be read; None = all are good
+    mask: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
@@ -44,7 +48,8 @@ class Dataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
-    digest: str = ""  # SHA-256 of its file, or of the names of its files in their order; '' = not known
+    # SHA-256 of its file, or of the names of its files in their order; '' = not known
+    digest: str = ""
 
 
 def streamed(split: Split) -> Split:
@@ -55,7 +60,12 @@ def streamed(split: Split) -> Split:
         for _, index in batches:
             mask = np.ones(len(index), np.float32) if split.mask is None else split.mask[index]
             image, label = split.images[index], split.labels[index]
-            yield {"image": image, "label": label, "index": np.asarray(index, np.int32), "mask": mask}
+            yield {
+                "image": image,
+                "label": label,
+                "index": np.asarray(index, np.int32),
+                "mask": mask,
+            }
 
     return split._replace(images=None, labels=None, stream=stream, mask=None)
 
@@ -69,10 +79,13 @@ def unread(num_examples: int, shape: tuple[int, int, int]) -> Split:
 def check_split(name: str, images, labels, num_classes: int) -> Split:
     """A resident split from uint8 images [N, H, W, C] and integer labels [N].
 
-    Raises ValueError with one sentence that names `name` where shapes, types or the range of labels are wrong.
+    Raises ValueError with one sentence that names `name` where shapes, types or the range of labels
+    are wrong.
     """
     if images.ndim != 4 or images.dtype != np.uint8:
-        raise ValueError(f"{name}: images are {images.dtype}{list(images.shape)}; allowed is uint8 [N, H, W, C]")
+        raise ValueError(
+            f"{name}: images are {images.dtype}{list(images.shape)}; allowed is uint8 [N, H, W, C]"
+        )
     labels = check_labels(name, labels, len(images), num_classes)
     return Split(len(images), images.shape[1:], np.ascontiguousarray(images), labels)
 

@@ -28,18 +28,22 @@ BINARY = Published(
 
 
 def make(request: Request) -> Dataset:
-    """CIFAR-10, from the python or the binary version, as a folder or as the .tar.gz it is published in.
+    """CIFAR-10, from the python or the binary version, as a folder or as the .tar.gz it is
+    published in.
 
-    Where several lie below `data.root`, the first of these is read: python folder, python archive, binary folder,
-    binary archive. mean and std are CIFAR-100's, as in the code of arXiv 2301.13444's authors. Raises ValueError in
-    one sentence where nothing is there, or a file is damaged or has another checksum.
+    Where several lie below `data.root`, the first of these is read: python folder, python archive,
+    binary folder, binary archive. mean and std are CIFAR-100's, as in the code of arXiv
+    2301.13444's authors. Raises ValueError in one sentence where nothing is there, or a file is
+    damaged or has another checksum.
     """
     found = archive.read(request.root, (PYTHON, BINARY), verify=request.verify)
     splits, classes = [], CLASSES
     for part in ("data_batch", "test_batch"):
         files = tuple(name for name in found.version.files if name.startswith(part))
         python = found.version is PYTHON
-        arrays = cifar.pickled(found, files, "labels") if python else cifar.binary(found, files, 1, 0)
+        arrays = (
+            cifar.pickled(found, files, "labels") if python else cifar.binary(found, files, 1, 0)
+        )
         splits.append(check_split(f"{found.place} ({part})", *arrays, len(CLASSES)))
     if found.version is PYTHON:
         classes = cifar.names(found, "batches.meta", "label_names", len(CLASSES))
@@ -48,4 +52,6 @@ def make(request: Request) -> Dataset:
 
 def published() -> Dataset:
     """The published sizes, with no file read."""
-    return Dataset(unread(50_000, cifar.SHAPE), unread(10_000, cifar.SHAPE), CLASSES, cifar.MEAN, cifar.STD)
+    return Dataset(
+        unread(50_000, cifar.SHAPE), unread(10_000, cifar.SHAPE), CLASSES, cifar.MEAN, cifar.STD
+    )

@@ -44,11 +44,13 @@ def make(
     *,
     labels: str = "fine",  # 'fine': 100 classes; 'coarse': the 20 that hold five of them each
 ) -> Dataset:
-    """CIFAR-100, from the python or the binary version, as a folder or as the .tar.gz it is published in.
+    """CIFAR-100, from the python or the binary version, as a folder or as the .tar.gz it is
+    published in.
 
-    Where several lie below `data.root`, the first of these is read: python folder, python archive, binary folder,
-    binary archive. mean and std are those of the code of arXiv 2301.13444's authors. Raises ValueError in one
-    sentence where nothing is there, a file is damaged or has another checksum, or `labels` is unknown.
+    Where several lie below `data.root`, the first of these is read: python folder, python archive,
+    binary folder, binary archive. mean and std are those of the code of arXiv 2301.13444's authors.
+    Raises ValueError in one sentence where nothing is there, a file is damaged or has another
+    checksum, or `labels` is unknown.
     """
     if labels not in CLASSES:
         raise ValueError(f"config.data.cifar100.labels is {labels!r}; allowed are 'fine', 'coarse'")
@@ -67,4 +69,10 @@ def make(
 
 def published(*, labels: str = "fine") -> Dataset:
     """The published sizes, with no file read."""
-    return Dataset(unread(50_000, cifar.SHAPE), unread(10_000, cifar.SHAPE), CLASSES[labels], cifar.MEAN, cifar.STD)
+    return Dataset(
+        unread(50_000, cifar.SHAPE),
+        unread(10_000, cifar.SHAPE),
+        CLASSES[labels],
+        cifar.MEAN,
+        cifar.STD,
+    )

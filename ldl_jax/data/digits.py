@@ -1,4 +1,6 @@
-"""scikit-learn's digits: 1,797 real 8x8 images of handwritten digits, shipped with the package; nothing is loaded."""
+"""scikit-learn's digits: 1,797 real 8x8 images of handwritten digits, shipped with the package;
+nothing is loaded.
+"""
 
 import numpy as np
 
@@ -8,7 +10,9 @@ NUM_TRAIN = 1437  # in published order; the last 360 are the test images
 
 
 def make(request: Request) -> Dataset:
-    """The digits of scikit-learn (UCI 'Optical Recognition of Handwritten Digits', test part): 1,437 + 360 images."""
+    """The digits of scikit-learn (UCI 'Optical Recognition of Handwritten Digits', test part):
+    1,437 + 360 images.
+    """
     from sklearn.datasets import load_digits
 
     del request
@@ -18,4 +22,6 @@ def make(request: Request) -> Dataset:
     train = check_split("digits (train)", images[:NUM_TRAIN], labels[:NUM_TRAIN], 10)
     test = check_split("digits (test)", images[NUM_TRAIN:], labels[NUM_TRAIN:], 10)
     pixels = train.images / 255
-    return Dataset(train, test, tuple("0123456789"), (float(pixels.mean()),), (float(pixels.std()),))
+    return Dataset(
+        train, test, tuple("0123456789"), (float(pixels.mean()),), (float(pixels.std()),)
+    )

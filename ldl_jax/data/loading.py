@@ -1,4 +1,6 @@
-"""The data set that a config names: what it holds, which examples take part, the statistics of its pixels."""
+"""The data set that a config names: what it holds, which examples take part, the statistics of its
+pixels.
+"""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,7 +11,8 @@ from ldl_jax.data.base import Dataset, Request, streamed
 
 
 def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
-    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone, nothing is read.
+    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone,
+    nothing is read.
 
     Raises ValueError where its module does, or where it has a single class.
     """
@@ -23,7 +26,9 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
     dataset = own_labels.trained_on(own_labels.with_tables(dataset, settings), settings)
     if settings.resident or published:
         return dataset
-    train, test = (part if part.stream else streamed(part) for part in (dataset.train, dataset.test))
+    train, test = (
+        part if part.stream else streamed(part) for part in (dataset.train, dataset.test)
+    )
     return dataset._replace(train=train, test=train if dataset.test is dataset.train else test)
 
 
@@ -40,8 +45,11 @@ def positions(settings: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.nd
     return *order.split(allowed, settings.examples, settings.holdout), test
 
 
-def statistics(settings: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the pixels of each channel: those of `config.model`, or the data set's.
+def statistics(
+    settings: ConfigDict, dataset: Dataset
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels of each channel: those of `config.model`, or the
+    data set's.
 
     Raises ValueError where they are not one for each channel, or a deviation is not above 0.
     """

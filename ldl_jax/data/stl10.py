@@ -23,22 +23,34 @@ BINARY = Published(
 def make(
     request: Request,
     *,
-    fold: int | None = None,  # train on this predefined fold of 1,000 images alone, 0 to 9; None = on all
+    fold: int
+    | None = None,  # train on this predefined fold of 1,000 images alone, 0 to 9; None = on all
 ) -> Dataset:
-    """STL-10 without its unlabelled images, from the binary version: the folder stl10_binary, or its .tar.gz.
+    """STL-10 without its unlabelled images, from the binary version: the folder stl10_binary, or
+    its .tar.gz.
 
-    mean and std are ImageNet's, as in the code of arXiv 2301.13444's authors. The archive holds 2.6 GB of unlabelled
-    images that have to be passed over: its folder is read much faster. Raises ValueError in one sentence where
-    nothing is there, a file is damaged or has another checksum, or `fold` is out of range.
+    mean and std are ImageNet's, as in the code of arXiv 2301.13444's authors. The archive holds 2.6
+    GB of unlabelled images that have to be passed over: its folder is read much faster. Raises
+    ValueError in one sentence where nothing is there, a file is damaged or has another checksum, or
+    `fold` is out of range.
     """
     if fold is not None and not 0 <= fold < FOLDS:
-        raise ValueError(f"config.data.stl10.fold is {fold}; allowed are 0 to {FOLDS - 1}, or None for all images")
+        raise ValueError(
+            f"config.data.stl10.fold is {fold}; allowed are 0 to {FOLDS - 1}, or None for all images"
+        )
     found = archive.read(request.root, (BINARY,), verify=request.verify)
     classes = tuple(_text(found, "class_names.txt").split())
     if len(classes) != 10:
-        raise ValueError(f"{found.name('class_names.txt')}: holds {len(classes)} names; needed are 10")
+        raise ValueError(
+            f"{found.name('class_names.txt')}: holds {len(classes)} names; needed are 10"
+        )
     train, test = (
-        check_split(f"{found.place} ({part})", _images(found, f"{part}_X.bin"), _labels(found, f"{part}_y.bin"), 10)
+        check_split(
+            f"{found.place} ({part})",
+            _images(found, f"{part}_X.bin"),
+            _labels(found, f"{part}_y.bin"),
+            10,
+        )
         for part in ("train", "test")
     )
     subset = None if fold is None else _fold(found, fold, train.num_examples)
@@ -46,7 +58,9 @@ def make(
 
 
 def published(*, fold: int | None = None) -> Dataset:
-    """The published sizes, with no file read; a fold's are its 1,000 images, though not these very ones."""
+    """The published sizes, with no file read; a fold's are its 1,000 images, though not these very
+    ones.
+    """
     subset = None if fold is None else np.arange(1000)
     return Dataset(unread(5000, SHAPE), unread(8000, SHAPE), CLASSES, *IMAGENET, subset)
 
@@ -81,7 +95,9 @@ def _fold(found: Found, fold: int, num_examples: int) -> np.ndarray:
     name, lines = found.name("fold_indices.txt"), _text(found, "fold_indices.txt").split("\n")
     words = lines[fold].split() if fold < len(lines) else []
     if not words or not all(word.isdigit() and int(word) < num_examples for word in words):
-        raise ValueError(f"{name}: line {fold + 1} is not a list of numbers from 0 to {num_examples - 1}")
+        raise ValueError(
+            f"{name}: line {fold + 1} is not a list of numbers from 0 to {num_examples - 1}"
+        )
     if len(set(map(int, words))) < len(words):
         raise ValueError(f"{name}: line {fold + 1} names an image twice")
     return np.sort(np.array(words, np.int64))

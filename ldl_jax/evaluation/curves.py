@@ -1,4 +1,6 @@
-"""What the plots of stored predictions are drawn from, as plain lists: bins, classes, coverage, temperatures."""
+"""What the plots of stored predictions are drawn from, as plain lists: bins, classes, coverage,
+temperatures.
+"""
 
 import numpy as np
 
@@ -17,10 +19,11 @@ def reliability(reduced: Reduced) -> dict[str, list[float]]:
 
 
 def classes(reduced: Reduced, count: int) -> dict[str, list[float]]:
-    """Count, summed confidence and number correct of the examples predicted as each of `count` classes.
+    """Count, summed confidence and number correct of the examples predicted as each of `count`
+    classes.
 
-    And of the number correct, were each example right with the probability that it claims, the second and third central
-    moment: `variance` sum c (1 - c), and `third` sum c (1 - c) (1 - 2 c).
+    And of the number correct, were each example right with the probability that it claims, the
+    second and third central moment: `variance` sum c (1 - c), and `third` sum c (1 - c) (1 - 2 c).
     """
     c = reduced.confidence
     moments = {"variance": c * (1 - c), "third": c * (1 - c) * (1 - 2 * c)}
@@ -32,11 +35,16 @@ def _sums(member, reduced, length):
     def total(weights):
         return np.bincount(member, weights, length).tolist()
 
-    return {"count": total(None), "confidence": total(reduced.confidence), "correct": total(reduced.correct)}
+    return {
+        "count": total(None),
+        "confidence": total(reduced.confidence),
+        "correct": total(reduced.correct),
+    }
 
 
 def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
-    """Error rate of the most confident share of the examples, for shares up to 1, at POINTS of them at most.
+    """Error rate of the most confident share of the examples, for shares up to 1, at POINTS of them
+    at most.
 
     Geifman and El-Yaniv 2017, section 2; among equal confidences the mean over all orders.
     """
@@ -46,7 +54,9 @@ def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
 
 
 def temperatures(fitted: float, swept: list[Reduced]) -> dict[str, list[float]]:
-    """NLL and ECE at temperatures around the fitted one, of the same examples after each of `around(fitted)`."""
+    """NLL and ECE at temperatures around the fitted one, of the same examples after each of
+    `around(fitted)`.
+    """
     curve = {"temperature": around(fitted), "nll": [], "ece": [], "examples": len(swept[0].nll)}
     for reduced in swept:
         bins = reliability(reduced)

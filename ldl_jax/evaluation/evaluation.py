@@ -1,4 +1,6 @@
-"""All figures of stored predictions: what a careful reader would want to know of one network on one test set."""
+"""All figures of stored predictions: what a careful reader would want to know of one network on one
+test set.
+"""
 
 import math
 from functools import lru_cache
@@ -34,11 +36,12 @@ def measure(
 ) -> Evaluation:
     """All figures of predictions, raw and, with `val`, after the calibrator that was fitted on it.
 
-    fitted: a calibrator that was fitted already, in the place of `val`. ood: predictions on examples of no class.
-    human: true distributions f64[N, K]. seed: of what is simulated and drawn. full: False leaves out all but the
-    figures of sums, the noise floor and the reliability diagram, and is quick; raw, it sums no streaming metrics.
-    Figures that need the whole matrix are measured on a sample where it has more than WHOLE numbers, which the notes
-    tell. Raises ValueError where the files do not fit each other.
+    fitted: a calibrator that was fitted already, in the place of `val`. ood: predictions on
+    examples of no class. human: true distributions f64[N, K]. seed: of what is simulated and drawn.
+    full: False leaves out all but the figures of sums, the noise floor and the reliability diagram,
+    and is quick; raw, it sums no streaming metrics. Figures that need the whole matrix are measured
+    on a sample where it has more than WHOLE numbers, which the notes tell. Raises ValueError where
+    the files do not fit each other.
     """
     _check(predictions, val, ood)
     if val is not None:
@@ -72,7 +75,8 @@ class _Task(NamedTuple):
 
     predictions: Predictions
     seed: int
-    sample: np.ndarray | None  # i64[n]: examples that figures of the whole matrix are measured on; None: all
+    # i64[n]: examples that figures of the whole matrix are measured on; None: all
+    sample: np.ndarray | None
     ood: Predictions | None
     human: np.ndarray | None  # f64[N, K]
     full: bool
@@ -93,11 +97,15 @@ def _sample(seed: int, predictions: Predictions) -> np.ndarray | None:
     count, classes = predictions.values.shape
     if count * classes <= WHOLE:
         return None
-    return np.sort(np.random.default_rng(seed).choice(count, max(1, SAMPLE // classes), replace=False))
+    return np.sort(
+        np.random.default_rng(seed).choice(count, max(1, SAMPLE // classes), replace=False)
+    )
 
 
 def _swept(task: _Task, fitted: Fit | None) -> np.ndarray | None:
-    """Positions i64[m] of the examples that the curves over temperatures are measured on; None: there are no curves."""
+    """Positions i64[m] of the examples that the curves over temperatures are measured on; None:
+    there are no curves.
+    """
     if not task.full or fitted is None or fitted.temperature is None:
         return None
     count = len(task.predictions.values)
@@ -123,7 +131,8 @@ def _state(task: _Task, fitted: Fit | None) -> State:
     """The figures and curves of the predictions as they are, or after a calibrator."""
     transform = None if fitted is None else fitted.transform
     swept = _swept(task, fitted)
-    # The one pass over the scores of this state. A quick look at a network leaves its raw sums to who evaluated it.
+    # The one pass over the scores of this state. A quick look at a network leaves its raw sums to
+    # who evaluated it.
     metrics = streamed_metrics(task.predictions.values.shape[1]) if task.full or fitted else {}
     done = one_pass(
         task.predictions,
@@ -132,10 +141,13 @@ def _state(task: _Task, fitted: Fit | None) -> State:
         given={} if task.human is None else {"table": task.human},
         probs=task.full,
         index=task.sample,
-        swept=None if swept is None else (swept, [divided(t) for t in curves.around(fitted.temperature)]),
+        swept=None
+        if swept is None
+        else (swept, [divided(t) for t in curves.around(fitted.temperature)]),
     )
     reduced, means = done.reduced, means_of(done.reduced)
-    # Figures of sums: those that streamed metrics alone have, then those of the columns, in float64.
+    # Figures of sums: those that streamed metrics alone have, then those of the columns, in
+    # float64.
     values = {name: float(value) for name, value in done.values.items() if name != "n"}
     values |= bootstrap.figures(reduced.confidence, reduced.correct, means)
     floor, chance = ece_floor(reduced, task.seed)
@@ -146,7 +158,9 @@ def _state(task: _Task, fitted: Fit | None) -> State:
         unknown = None if task.ood is None else reduce(task.ood, transform)
         values |= _of_stored(_stored(task, done, unknown))
         if len(reduced.correct) > 1:
-            intervals = bootstrap.bootstrap(task.seed, reduced.confidence, reduced.correct, means, chance=chance)
+            intervals = bootstrap.bootstrap(
+                task.seed, reduced.confidence, reduced.correct, means, chance=chance
+            )
         state_curves["classes"] = curves.classes(reduced, task.predictions.values.shape[1])
         state_curves["risk_coverage"] = curves.risk_coverage(reduced)
     if swept is not None:

@@ -37,7 +37,9 @@ class Fit(NamedTuple):
     def facts(self) -> dict:
         """What a file keeps of it: what it was fitted on, and its numbers, without arrays."""
         fitted_on = {"name": self.name, "examples": self.examples}
-        numbers = {name: value for name, value in self.params.items() if not isinstance(value, np.ndarray)}
+        numbers = {
+            name: value for name, value in self.params.items() if not isinstance(value, np.ndarray)
+        }
         if self.calibrator == DEFAULT:
             return {**fitted_on, **numbers}
         return {"calibrator": self.calibrator, "options": self.options, **fitted_on, **numbers}
@@ -47,11 +49,15 @@ class Fit(NamedTuple):
         notes = []
         if self.calibrator != DEFAULT:
             fitted_on = f"fitted on {self.name} ({self.examples:,} examples)"
-            notes.append(f"'scaled' and 'at T' mean after the calibrator {self.calibrator}, {fitted_on}")
+            notes.append(
+                f"'scaled' and 'at T' mean after the calibrator {self.calibrator}, {fitted_on}"
+            )
         if self.params.get("at_bound"):
             notes.append(f"{self.name} has its best temperature at a bound of the search")
         if self.params.get("converged") is False:
-            notes.append(f"the calibrator {self.calibrator} did not come to a minimum within its steps")
+            notes.append(
+                f"the calibrator {self.calibrator} did not come to a minimum within its steps"
+            )
         return notes
 
 
@@ -69,7 +75,9 @@ def fit(predictions: Predictions, calibrator: str = DEFAULT) -> Fit:
         raise ValueError(f"calibrator is {calibrator!r}; allowed are {', '.join(names())}")
     _, options = read_options(f"calibrate/{calibrator}.py")
     options = {option.name: option.value for option in options}
-    params = plug("calibrate", calibrator).make(**options).fit(Logits(predictions), predictions.label)
+    params = (
+        plug("calibrate", calibrator).make(**options).fit(Logits(predictions), predictions.label)
+    )
     return Fit(calibrator, options, params, predictions.name, len(predictions.values))
 
 

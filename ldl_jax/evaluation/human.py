@@ -12,13 +12,15 @@ NAMES = ("table", "votes", "counts", *prediction_files.PROBABILITIES)
 
 
 def read(path, predictions: Predictions) -> np.ndarray:
-    """The true distributions f64[N, K] of the predictions' examples: rows of a file, each divided by its sum.
+    """The true distributions f64[N, K] of the predictions' examples: rows of a file, each divided
+    by its sum.
 
-    path: an .npy, an .npz that holds one array or one of NAMES, or a .csv without other columns. The table's rows are
-    the positions of a data set, looked up by the predictions' index, where every index is one of them: the whole split
-    for a part of it, or all its examples in another order. Where there is no index, or it goes beyond the table, the
-    table has a row for each prediction, in their order. Raises ValueError naming the file, also where there are as many
-    rows as predictions and the index names one of them twice: either reading could be meant.
+    path: an .npy, an .npz that holds one array or one of NAMES, or a .csv without other columns.
+    The table's rows are the positions of a data set, looked up by the predictions' index, where
+    every index is one of them: the whole split for a part of it, or all its examples in another
+    order. Where there is no index, or it goes beyond the table, the table has a row for each
+    prediction, in their order. Raises ValueError naming the file, also where there are as many rows
+    as predictions and the index names one of them twice: either reading could be meant.
     """
     path = prediction_files.check_path(path)
     votes = _table(path)
@@ -33,7 +35,9 @@ def read(path, predictions: Predictions) -> np.ndarray:
     good = (votes >= 0).all(1) & (total > 0) & np.isfinite(total)  # a NaN is not
     if not good.all():
         row = rows[np.argmin(good)]
-        raise ValueError(f"{path}: row {row} has a negative entry, none above 0 or no number; allowed are votes")
+        raise ValueError(
+            f"{path}: row {row} has a negative entry, none above 0 or no number; allowed are votes"
+        )
     return votes / total[:, None]
 
 
@@ -46,7 +50,9 @@ def _table(path: Path) -> np.ndarray:
     members = files.npz_names(path)
     names = [name for name in NAMES if name in members] or members
     if len(names) != 1:
-        raise ValueError(f"{path}: holds {', '.join(members)}; allowed is one array, or one named {', '.join(NAMES)}")
+        raise ValueError(
+            f"{path}: holds {', '.join(members)}; allowed is one array, or one named {', '.join(NAMES)}"
+        )
     return files.read_npz(path, names=names, mapped=True)[names[0]]
 
 

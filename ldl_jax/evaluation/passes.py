@@ -1,6 +1,8 @@
-"""One pass over a matrix of scores: a number an example, sums of streaming metrics, and probabilities.
+"""One pass over a matrix of scores: a number an example, sums of streaming metrics, and
+probabilities.
 
-A pass hands each chunk to collectors in turn, so that a large file is read once for all that is wanted of it.
+A pass hands each chunk to collectors in turn, so that a large file is read once for all that is
+wanted of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +48,13 @@ def _chunks(predictions, transform, rows) -> Iterator[_Chunk]:
         if transform is None:
             yield _Chunk(first, stored_rows, stored_rows, predictions.kind, seen)
         else:
-            yield _Chunk(first, stored_rows, transform(as_logits(stored_rows, predictions.kind)), "logits", seen)
+            yield _Chunk(
+                first,
+                stored_rows,
+                transform(as_logits(stored_rows, predictions.kind)),
+                "logits",
+                seen,
+            )
         first += len(stored_rows)
 
 
@@ -70,9 +78,15 @@ class _Columns:
         self.parts.append({name: column[:used] for name, column in columns.items()})
 
     def result(self) -> Reduced:
-        whole = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        wide = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in whole.items()}
-        return Reduced(**wide | {name: whole[name].astype(np.int32) for name in ("predicted", "label")})
+        whole = {
+            name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]
+        }
+        wide = {
+            name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in whole.items()
+        }
+        return Reduced(
+            **wide | {name: whole[name].astype(np.int32) for name in ("predicted", "label")}
+        )
 
 
 class _Sums:
@@ -107,7 +121,9 @@ class _Probabilities:
 
     def add(self, chunk: _Chunk) -> None:
         begin, end = np.searchsorted(self.index, (chunk.first, chunk.first + len(chunk.stored)))
-        probs = jax.nn.softmax(chunk.values) if chunk.kind == "logits" else jnp.clip(chunk.values, 0, 1)
+        probs = (
+            jax.nn.softmax(chunk.values) if chunk.kind == "logits" else jnp.clip(chunk.values, 0, 1)
+        )
         self.whole[begin:end] = np.asarray(probs)[self.index[begin:end] - chunk.first]
 
     def result(self) -> np.ndarray:
@@ -177,9 +193,9 @@ def one_pass(
 ) -> Pass:
     """All that figures are made from, of a matrix that is read once.
 
-    metrics, given: as in `streamed`. probs: whether to gather probabilities, of the examples at `index` i64[n] (rising;
-    None: all). swept: rising positions i64[m] of examples, and transforms to reduce these after, in place of
-    `transform`.
+    metrics, given: as in `streamed`. probs: whether to gather probabilities, of the examples at
+    `index` i64[n] (rising; None: all). swept: rising positions i64[m] of examples, and transforms
+    to reduce these after, in place of `transform`.
     """
     collectors = {"reduced": _Columns()}
     if metrics:
@@ -189,14 +205,21 @@ def one_pass(
     if swept is not None:
         collectors["swept"] = _Swept(predictions, *swept)
     results = dict(zip(collectors, _pass(predictions, transform, collectors.values()), strict=True))
-    return Pass(results["reduced"], results.get("values", {}), results.get("probs"), results.get("swept", []))
+    return Pass(
+        results["reduced"],
+        results.get("values", {}),
+        results.get("probs"),
+        results.get("swept", []),
+    )
 
 
-def reduce(predictions: Predictions, transform: Transform | None = None, *, rows: int | None = None) -> Reduced:
+def reduce(
+    predictions: Predictions, transform: Transform | None = None, *, rows: int | None = None
+) -> Reduced:
     """One number an example, in chunks of `rows`; `transform` is applied to the logits first.
 
-    Probabilities are taken as they are, so that none moves across the edge of a bin; in float32, or float64 where jax
-    computes in it. Without labels every example counts as of class 0.
+    Probabilities are taken as they are, so that none moves across the edge of a bin; in float32, or
+    float64 where jax computes in it. Without labels every example counts as of class 0.
     """
     (reduced,) = _pass(predictions, transform, [_Columns()], rows)
     return reduced
@@ -224,10 +247,12 @@ def _columns(values, label, kind):
     own = jnp.take_along_axis(values, label[:, None], axis=-1)[:, 0]
     highest = jnp.max(values, -1)
     numbers = jnp.arange(values.shape[-1], dtype=jnp.int32)
-    predicted = jnp.min(jnp.where(values == highest[:, None], numbers, values.shape[-1]), -1)  # faster than argmax
+    # faster than argmax
+    predicted = jnp.min(jnp.where(values == highest[:, None], numbers, values.shape[-1]), -1)
     if kind == "logits":
         below = values - highest[:, None]
-        # The exponentials are made once, not once for each of their sums, and a product with ones is the fastest sum.
+        # The exponentials are made once, not once for each of their sums, and a product with ones
+        # is the fastest sum.
         share = jax.lax.optimization_barrier(jnp.exp(below))
         size = _row_sum(share)
         confidence, nll = 1 / size, jnp.log(size) - (own - highest)

@@ -1,10 +1,12 @@
-"""Scores and labels in .npz, .npy and .csv files, as any framework may have written them; nothing in them is trusted.
+"""Scores and labels in .npz, .npy and .csv files, as any framework may have written them; nothing
+in them is trusted.
 
-An .npz holds the scores as `logits`, `probs` or `probabilities`, the labels as `label`, `labels`, `target` or
-`targets`, and may hold the names of the classes as `classes`. A .csv with a header has a column of one of these names
-for the labels; columns of BESIDE, such as index, image and predicted, are left out, and every other one is a class of
-that name. In a .csv without a header the labels are the last column where that alone holds class numbers, or the first
-where that one alone does. Labels come from the file that was named for them, or else from the file itself, or else from
+An .npz holds the scores as `logits`, `probs` or `probabilities`, the labels as `label`, `labels`,
+`target` or `targets`, and may hold the names of the classes as `classes`. A .csv with a header has
+a column of one of these names for the labels; columns of BESIDE, such as index, image and
+predicted, are left out, and every other one is a class of that name. In a .csv without a header the
+labels are the last column where that alone holds class numbers, or the first where that one alone
+does. Labels come from the file that was named for them, or else from the file itself, or else from
 `<stem>_labels.npy` beside it.
 """
 
@@ -35,7 +37,8 @@ class Stored(NamedTuple):
 
 
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Stored:
-    """Scores and labels of a file; `labels`: the file that holds the labels; `labelled`: False reads none.
+    """Scores and labels of a file; `labels`: the file that holds the labels; `labelled`: False
+    reads none.
 
     kind: of an .npz with both logits and probabilities, which. Raises ValueError naming the file.
     """
@@ -66,7 +69,9 @@ def _labels_of(path: Path) -> Path:
 
 
 def read_labels(path) -> np.ndarray:
-    """The labels of an .npy, of an .npz or .csv under a name of LABELS, or of a .csv of one column: [N]."""
+    """The labels of an .npy, of an .npz or .csv under a name of LABELS, or of a .csv of one column:
+    [N].
+    """
     path = check_path(path)
     if path.suffix == ".npy":
         return files.read_npy(path)
@@ -75,7 +80,9 @@ def read_labels(path) -> np.ndarray:
     members = files.npz_names(path)
     names = [name for name in LABELS if name in members]
     if len(names) != 1:
-        raise ValueError(f"{path}: holds {_listed(members)}; allowed is one array named {_listed(LABELS)}")
+        raise ValueError(
+            f"{path}: holds {_listed(members)}; allowed is one array named {_listed(LABELS)}"
+        )
     return files.read_npz(path, names=names, mapped=True)[names[0]]
 
 
@@ -85,15 +92,21 @@ def _labels_in_csv(path: Path) -> np.ndarray:
     if table.shape[1] == 1:
         columns = [0]
     if len(columns) != 1:
-        raise ValueError(f"{path}: has {table.shape[1]} columns; allowed is one, or one named {_listed(LABELS)}")
+        raise ValueError(
+            f"{path}: has {table.shape[1]} columns; allowed is one, or one named {_listed(LABELS)}"
+        )
     return table[:, columns[0]]
 
 
 def check_path(path) -> Path:
-    """The path of a file of numbers. Raises ValueError for another ending, and where it is not there or is empty."""
+    """The path of a file of numbers. Raises ValueError for another ending, and where it is not
+    there or is empty.
+    """
     path = Path(path)
     if path.suffix not in ENDINGS:
-        raise ValueError(f"{path}: ends in {path.suffix or 'nothing'!r}; allowed are {_listed(ENDINGS)}")
+        raise ValueError(
+            f"{path}: ends in {path.suffix or 'nothing'!r}; allowed are {_listed(ENDINGS)}"
+        )
     if not path.is_file():
         raise ValueError(f"{path}: is not there; allowed is a file that ends in {_listed(ENDINGS)}")
     if path.stat().st_size == 0:
@@ -112,7 +125,9 @@ def _from_npz(path: Path, kind: str | None, own_labels: bool) -> Stored:
     field = next((name for name in wanted if name in members), None)
     labels = [name for name in LABELS if name in members]
     if field is None:
-        raise ValueError(f"{path}: holds {_listed(members)}; allowed are scores named {_listed(wanted)}")
+        raise ValueError(
+            f"{path}: holds {_listed(members)}; allowed are scores named {_listed(wanted)}"
+        )
     if own_labels and len(labels) > 1:
         raise ValueError(f"{path}: holds labels as {_listed(labels)}; allowed is one of them")
     names = [field, "index", "classes", *(labels if own_labels else ())]
@@ -143,13 +158,17 @@ def _from_csv(path: Path, kind: str | None, own_labels: bool) -> Stored:
     columns = [column for column, name in enumerate(names) if name.lower() in LABELS]
     classes = tuple(name for column, name in enumerate(names) if column not in columns)
     if own_labels and len(columns) > 1:
-        raise ValueError(f"{path}: has columns {_listed(names[i] for i in columns)}; allowed is one of them")
+        raise ValueError(
+            f"{path}: has columns {_listed(names[i] for i in columns)}; allowed is one of them"
+        )
     label = table[:, columns[0]] if own_labels and columns else None
     return Stored(np.delete(table, columns, axis=1), label, None, "", classes)
 
 
 def _label_column(path: Path, table: np.ndarray) -> int:
-    """The place of the labels in a table without a header: the last or the first column, if one of them can be it."""
+    """The place of the labels in a table without a header: the last or the first column, if one of
+    them can be it.
+    """
     classes = table.shape[1] - 1
     able = [column for column in (classes, 0) if _are_classes(table[:, column], classes)]
     if len(able) == 1 and classes:

@@ -1,7 +1,7 @@
 """Predictions of any framework: read and checked, and handed on in chunks.
 
-A matrix of scores is never in memory as a whole where its file can be mapped, which an .npy and an uncompressed .npz
-can: chunk by chunk it is copied, and its pages are let go.
+A matrix of scores is never in memory as a whole where its file can be mapped, which an .npy and an
+uncompressed .npz can: chunk by chunk it is copied, and its pages are let go.
 """
 
 import mmap
@@ -26,7 +26,8 @@ class Predictions(NamedTuple):
     values: np.ndarray  # f[N, K]: logits or probabilities, mapped where the file allows
     label: np.ndarray | None  # i32[N]; None where they were not asked for
     kind: str  # 'logits' or 'probabilities'
-    index: np.ndarray | None = None  # i64[N]: the examples' positions in their data set, where the file has them
+    # i64[N]: the examples' positions in their data set, where the file has them
+    index: np.ndarray | None = None
     notes: tuple[str, ...] = ()  # sentences on how the file was understood
     classes: tuple[str, ...] | None = None  # their names, where they are known
 
@@ -34,10 +35,11 @@ class Predictions(NamedTuple):
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Predictions:
     """Predictions of an .npz, .npy or .csv file (see `prediction_files` for where the labels are).
 
-    Scores are probabilities where an .npz names them so, or, without a name, where all are in [0, 1] and each row sums
-    to 1 within SUM_TOLERANCE; logits otherwise. `kind` decides instead. Rows in [0, 1] without a name that do not sum
-    to 1 are refused, since neither reading is safe. `labelled`: False reads no labels. Raises ValueError naming the
-    file, what was found and what is allowed.
+    Scores are probabilities where an .npz names them so, or, without a name, where all are in [0,
+    1] and each row sums to 1 within SUM_TOLERANCE; logits otherwise. `kind` decides instead. Rows
+    in [0, 1] without a name that do not sum to 1 are refused, since neither reading is safe.
+    `labelled`: False reads no labels. Raises ValueError naming the file, what was found and what is
+    allowed.
     """
     path = Path(path)
     found = prediction_files.read(path, labels=labels, kind=kind, labelled=labelled)
@@ -65,7 +67,9 @@ def same(one: Predictions, other: Predictions) -> bool:
 
 
 class Logits:
-    """The logits of predictions in chunks, from the beginning as often as asked: what a calibrator is fitted on."""
+    """The logits of predictions in chunks, from the beginning as often as asked: what a calibrator
+    is fitted on.
+    """
 
     def __init__(self, predictions: Predictions):
         self.predictions = predictions
@@ -97,7 +101,10 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
         doubt = ", though each row is a distribution" if fits and wanted == "logits" else ""
         return wanted, f"{wanted} by {'--kind' if forced else f'the name {field}'}{doubt}"
     if fits:
-        return "probabilities", f"probabilities, since all are in [0, 1] and rows sum to 1 within {SUM_TOLERANCE:g}"
+        return (
+            "probabilities",
+            f"probabilities, since all are in [0, 1] and rows sum to 1 within {SUM_TOLERANCE:g}",
+        )
     return "logits", f"logits, since not all are in [0, 1] (from {lowest:.4g} to {highest:.4g})"
 
 
@@ -107,14 +114,18 @@ def _in_range(lowest, highest) -> bool:
 
 
 def _examined(path, values) -> tuple[float, float, int, float]:
-    """The extremes of the scores, and of those in [0, 1] the row whose sum is farthest from 1, with that sum."""
+    """The extremes of the scores, and of those in [0, 1] the row whose sum is farthest from 1, with
+    that sum.
+    """
     lowest, highest, row, total = np.inf, -np.inf, 0, 1.0
     for begin, part in _parts(values):
         low, high = float(part.min()), float(part.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             first = int(np.argmin(np.isfinite(part).all(1)))
             bad = values[begin + first][~np.isfinite(part[first])][0]
-            raise ValueError(f"{path}: row {begin + first} holds {bad}; allowed are finite {part.dtype} numbers")
+            raise ValueError(
+                f"{path}: row {begin + first} holds {bad}; allowed are finite {part.dtype} numbers"
+            )
         lowest, highest = min(lowest, low), max(highest, high)
         if _in_range(lowest, highest):
             sums = part.sum(1, dtype=np.float64)
@@ -131,11 +142,15 @@ def _checked_label(path, label, count: int, classes: int) -> np.ndarray:
             f"{path}: its labels are {label.dtype}{list(label.shape)}; allowed are class numbers [{count}]"
         )
     if len(label) != count:
-        raise ValueError(f"{path}: has {len(label):,} labels for {count:,} rows of scores; allowed is one for each")
+        raise ValueError(
+            f"{path}: has {len(label):,} labels for {count:,} rows of scores; allowed is one for each"
+        )
     wrong = ~((label >= 0) & (label < classes) & (label % 1 == 0))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(f"{path}: the label of row {row} is {label[row]:g}; allowed are 0 to {classes - 1}")
+        raise ValueError(
+            f"{path}: the label of row {row} is {label[row]:g}; allowed are 0 to {classes - 1}"
+        )
     return label.astype(np.int32)
 
 
@@ -143,7 +158,9 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
     if index is None:
         return None
     if index.shape != (count,) or index.dtype.kind not in "iu" or index.min() < 0:
-        raise ValueError(f"{path}: its index is {index.dtype}{list(index.shape)}; allowed are positions [{count}]")
+        raise ValueError(
+            f"{path}: its index is {index.dtype}{list(index.shape)}; allowed are positions [{count}]"
+        )
     return np.asarray(index, np.int64)
 
 
@@ -153,13 +170,17 @@ def computed_in(values) -> np.dtype:
 
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a mapped file a copy."""
+    """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a
+    mapped file a copy.
+    """
     file = files.mapped_file(values)
     rows = rows or chunk_rows(values)
     dtype = computed_in(values)
     for begin in range(0, len(values), rows):
         with np.errstate(over="ignore"):
-            part = np.array(values[begin : begin + rows], dtype, order="C", copy=None if file is None else True)
+            part = np.array(
+                values[begin : begin + rows], dtype, order="C", copy=None if file is None else True
+            )
         if file is not None and hasattr(mmap, "MADV_DONTNEED"):  # its pages may leave memory
             file.madvise(mmap.MADV_DONTNEED)
         yield begin, part
@@ -171,7 +192,8 @@ def chunk_rows(values) -> int:
 
 
 def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[np.ndarray, Seen]]:
-    """Scores f[rows, K] with their labels, in order; the last chunk is padded with zeros, which the mask leaves out.
+    """Scores f[rows, K] with their labels, in order; the last chunk is padded with zeros, which the
+    mask leaves out.
 
     rows: at most all examples; ELEMENTS decide unless given. Labels that were not read are 0.
     """
@@ -186,5 +208,7 @@ def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[
 
 
 def as_logits(values, kind: str):
-    """Logits of scores: probabilities by their logarithm, of which the softmax is again the probabilities."""
+    """Logits of scores: probabilities by their logarithm, of which the softmax is again the
+    probabilities.
+    """
     return values if kind == "logits" else jnp.log(jnp.maximum(values, FLOOR))

@@ -1,4 +1,6 @@
-"""Finished runs read back: what each was, what it said of the test images, and which differ in their seed alone."""
+"""Finished runs read back: what each was, what it said of the test images, and which differ in
+their seed alone.
+"""
 
 import json
 from pathlib import Path
@@ -21,7 +23,8 @@ class Run(NamedTuple):
 
     path: Path
     config: ConfigDict
-    settings: str  # all that its numbers depend on, but for the seed, as JSON: equal for runs of one group
+    # all that its numbers depend on, but for the seed, as JSON: equal for runs of one group
+    settings: str
     test: Predictions
     temperature: float | None  # fitted on its holdout
     at_bound: bool = False  # whether that is a bound of the search: no temperature is best
@@ -39,9 +42,13 @@ def read(path) -> Run:
     path = Path(path)
     run_config = workdir.read_config(path)
     if run_config is None:
-        raise ValueError(f"{path} is no run directory: it has no {workdir.CONFIG}; allowed are those of ldl_jax.main")
+        raise ValueError(
+            f"{path} is no run directory: it has no {workdir.CONFIG}; allowed are those of ldl_jax.main"
+        )
     if not workdir.is_measured(path):
-        raise ValueError(f"{path} is not finished: it has no {workdir.SUMMARY} and predictions; train it to its end")
+        raise ValueError(
+            f"{path} is not finished: it has no {workdir.SUMMARY} and predictions; train it to its end"
+        )
     temperature, at_bound = None, False
     if (path / workdir.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / workdir.CALIBRATION)
@@ -54,12 +61,14 @@ def read(path) -> Run:
 def settings(run_config: ConfigDict) -> str:
     """All fields in use that a run's numbers depend on, but for the seed, as JSON.
 
-    Teachers count by their own settings where they are there to be read, else by their paths: groups whose every run
-    had a teacher of its own seed stay together.
+    Teachers count by their own settings where they are there to be read, else by their paths:
+    groups whose every run had a teacher of its own seed stay together.
     """
     used = config.decisive(run_config)
     used["teachers"] = [_teacher(path) for path in run_config.teachers]
-    return json.dumps({name: value for name, value in used.items() if name != "seed"}, sort_keys=True)
+    return json.dumps(
+        {name: value for name, value in used.items() if name != "seed"}, sort_keys=True
+    )
 
 
 def _teacher(path: str):
@@ -71,9 +80,11 @@ def _teacher(path: str):
 
 
 def groups(runs: list[Run]) -> list[Group]:
-    """The runs by their settings, in the order in which they came; each named by what tells it from the others.
+    """The runs by their settings, in the order in which they came; each named by what tells it from
+    the others.
 
-    Raises ValueError where a directory or a seed comes twice in a group, or the runs were measured on other images.
+    Raises ValueError where a directory or a seed comes twice in a group, or the runs were measured
+    on other images.
     """
     by_settings: dict[str, list[Run]] = {}
     for run in runs:
@@ -83,7 +94,9 @@ def groups(runs: list[Run]) -> list[Group]:
         twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
         if twice is not None:
             same = " and ".join(str(run.path) for run in members if run.config.seed == twice)
-            raise ValueError(f"{same} are runs of one config and one seed, {twice}; allowed is one run of each seed")
+            raise ValueError(
+                f"{same} are runs of one config and one seed, {twice}; allowed is one run of each seed"
+            )
     _check_images(runs)
     names = _names(list(by_settings))
     return [
@@ -95,7 +108,10 @@ def groups(runs: list[Run]) -> list[Group]:
 def _check_images(runs: list[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
-        same = run.test.values.shape == first.test.values.shape and (run.test.label == first.test.label).all()
+        same = (
+            run.test.values.shape == first.test.values.shape
+            and (run.test.label == first.test.label).all()
+        )
         if not same or not np.array_equal(run.test.index, first.test.index):
             raise ValueError(
                 f"{run.path} was measured on {_images(run)} and {first.path} on {_images(first)}; allowed are runs "
@@ -112,9 +128,12 @@ def _names(all_settings: list[str]) -> list[str]:
     """The fields in which settings differ, as text; 'all' where there is nothing to tell apart."""
     parsed = [json.loads(text) for text in all_settings]
     fields = list(dict.fromkeys(name for own in parsed for name in own))
-    differ = [name for name in fields if len({json.dumps(own[name]) for own in parsed if name in own}) > 1]
+    differ = [
+        name for name in fields if len({json.dumps(own[name]) for own in parsed if name in own}) > 1
+    ]
     return [
-        ", ".join(f"{_short(name, fields)}={_value(own[name])}" for name in differ if name in own) or "all"
+        ", ".join(f"{_short(name, fields)}={_value(own[name])}" for name in differ if name in own)
+        or "all"
         for own in parsed
     ]
 
@@ -141,6 +160,8 @@ def reduced(run: Run, *, scaled: bool) -> Reduced:
 
 
 def answers(columns: Reduced) -> Answers:
-    """What intervals and differences of a run are made from: accuracy, NLL and Brier score beside the confidence."""
+    """What intervals and differences of a run are made from: accuracy, NLL and Brier score beside
+    the confidence.
+    """
     means = {"accuracy": columns.correct, "nll": columns.nll, "brier": columns.brier}
     return Answers(columns.confidence, columns.correct, means)

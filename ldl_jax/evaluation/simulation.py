@@ -1,4 +1,6 @@
-"""The noise floor of the ECE: what a perfectly calibrated network would score on as many examples, by simulation."""
+"""The noise floor of the ECE: what a perfectly calibrated network would score on as many examples,
+by simulation.
+"""
 
 from functools import partial
 
@@ -13,20 +15,26 @@ _DRAWN = 2**21  # numbers of a simulation on the device at once, 8 MB
 
 
 def noise_floor(key, confidence, *, draws: int = 200) -> tuple[float, float]:
-    """The ECE expected of a perfectly calibrated model with these confidences f[N], and its 95 % quantile.
+    """The ECE expected of a perfectly calibrated model with these confidences f[N], and its 95 %
+    quantile.
 
-    By simulation on the device: each example is right with the probability that it claims, `draws` times. Memory is of
-    N numbers, not of draws x N. An ECE below the quantile is no evidence of miscalibration.
+    By simulation on the device: each example is right with the probability that it claims, `draws`
+    times. Memory is of N numbers, not of draws x N. An ECE below the quantile is no evidence of
+    miscalibration.
     """
     confidence, _ = checked(confidence, np.zeros(np.shape(confidence), bool))
-    simulated = _simulated(key, jnp.asarray(confidence, jnp.float32), jnp.asarray(bin_number(confidence)), draws)
+    simulated = _simulated(
+        key, jnp.asarray(confidence, jnp.float32), jnp.asarray(bin_number(confidence)), draws
+    )
     simulated = np.asarray(simulated, np.float64)
     return float(simulated.mean()), float(np.quantile(simulated, LEVEL))
 
 
 @partial(jax.jit, static_argnames="draws")
 def _simulated(key, confidence, member, draws):
-    """ECE of each simulation, f32[draws]; all of them go through the examples together, a block at a time."""
+    """ECE of each simulation, f32[draws]; all of them go through the examples together, a block at
+    a time.
+    """
     count = len(confidence)
     block = min(count, max(1, _DRAWN // draws))
     blocks = -(-count // block)
@@ -36,7 +44,8 @@ def _simulated(key, confidence, member, draws):
     def step(gaps, part):
         key, confidence, member = part
         right = jax.random.uniform(key, (draws, block), confidence.dtype) < confidence
-        # Gaps are summed, not counts and confidences apart, which float32 could not hold to a thousandth of N = 1e6.
+        # Gaps are summed, not counts and confidences apart, which float32 could not hold to a
+        # thousandth of N = 1e6.
         gap = jnp.where(right, 1 - confidence, -confidence)
         inside = jax.nn.one_hot(member, BINS, dtype=gap.dtype)
         return gaps + jnp.matmul(gap, inside, precision="highest"), None

@@ -1,4 +1,6 @@
-"""What label sources share: reading, writing and mixing rows of distributions, and the loss of one term."""
+"""What label sources share: reading, writing and mixing rows of distributions, and the loss of one
+term.
+"""
 
 from dataclasses import replace
 
@@ -17,9 +19,11 @@ def one_hot(batch: Batch, like: Array) -> Array:
 
 
 def read_rows(rows: Array, index: Array, hard: Array) -> Array:
-    """The distributions of the examples `index`: [B, K] like `hard`; a row not written yet is its hard label.
+    """The distributions of the examples `index`: [B, K] like `hard`; a row not written yet is its
+    hard label.
 
-    A row is divided by its sum: the bias correction of an average that started at 0, whatever was skipped.
+    A row is divided by its sum: the bias correction of an average that started at 0, whatever was
+    skipped.
     """
     row = rows[index].astype(hard.dtype)
     total = row.sum(-1, keepdims=True)
@@ -27,11 +31,13 @@ def read_rows(rows: Array, index: Array, hard: Array) -> Array:
     return jnp.where(written, row / jnp.where(written, total, 1), hard)
 
 
-def write_rows(rows: Array, index: Array, new: Array, *, momentum=0.0, write: Array | bool = True) -> Array:
+def write_rows(
+    rows: Array, index: Array, new: Array, *, momentum=0.0, write: Array | bool = True
+) -> Array:
     """Set rows[index] to momentum * old + (1 - momentum) * new where `write` (bool[B]) holds.
 
-    The old row takes part even at momentum 0: a scatter that does not depend on what it overwrites makes XLA
-    copy the whole table wherever the table is also read.
+    The old row takes part even at momentum 0: a scatter that does not depend on what it overwrites
+    makes XLA copy the whole table wherever the table is also read.
     """
     old = rows[index].astype(new.dtype)
     row = (momentum * old + (1 - momentum) * new).astype(rows.dtype)
@@ -39,7 +45,9 @@ def write_rows(rows: Array, index: Array, new: Array, *, momentum=0.0, write: Ar
 
 
 def mean_rows(sums: Array, count: Array) -> Array:
-    """Rows [K, K] of sums [K, K] of so many [K] distributions each: their mean, or the uniform one of none."""
+    """Rows [K, K] of sums [K, K] of so many [K] distributions each: their mean, or the uniform one
+    of none.
+    """
     seen = count[:, None] > 0
     return jnp.where(seen, sums / jnp.where(seen, count[:, None], 1), 1 / sums.shape[-1])
 
@@ -47,7 +55,9 @@ def mean_rows(sums: Array, count: Array) -> Array:
 def check_choice(name: str, option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise ValueError where an option of a source is none of those allowed."""
     if value not in allowed:
-        raise ValueError(f"labels.{name}.{option} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
+        raise ValueError(
+            f"labels.{name}.{option} is {value!r}; allowed are {', '.join(map(repr, allowed))}"
+        )
 
 
 def check_write(name: str, write: str, mix_prob: float) -> None:
@@ -77,21 +87,29 @@ def mix_rows(values: Array, partner: Array, share: Array) -> Array:
 
 
 def mix_target(target: Target, partner: Array, share: Array) -> Target:
-    """The term of the mixed image: exact for a loss that is linear in the target. Left alone where `mixed`."""
+    """The term of the mixed image: exact for a loss that is linear in the target. Left alone where
+    `mixed`.
+    """
     if target.mixed or partner.shape[1] == 1:
         return target
-    weight = jnp.broadcast_to(jnp.asarray(target.weight, target.probs.dtype), target.probs.shape[:1])
+    weight = jnp.broadcast_to(
+        jnp.asarray(target.weight, target.probs.dtype), target.probs.shape[:1]
+    )
     mixed_weight = mix_rows(weight, partner, share)
     weighted = mix_rows(weight[:, None] * target.probs, partner, share)
     zero = mixed_weight[:, None] == 0
     probs = jnp.where(
-        zero, mix_rows(target.probs, partner, share), weighted / jnp.where(zero, 1, mixed_weight[:, None])
+        zero,
+        mix_rows(target.probs, partner, share),
+        weighted / jnp.where(zero, 1, mixed_weight[:, None]),
     )
     return replace(target, probs=probs, weight=mixed_weight, mixed=True)
 
 
 def term_loss(target: Target, logits: Array, criterion) -> Array:
-    """weight T^2 criterion(logits / T, probs) of each example: f32[B]. T^2 keeps the gradient's size (Hinton 2015)."""
+    """weight T^2 criterion(logits / T, probs) of each example: f32[B]. T^2 keeps the gradient's
+    size (Hinton 2015).
+    """
     temperature = jnp.asarray(target.temperature, logits.dtype)
     scaled = logits / (temperature[:, None] if temperature.ndim else temperature)
     compare = kl_divergence if target.soft else criterion
@@ -106,4 +124,7 @@ def row_report(rows: Array) -> dict[str, Array]:
     probs = rows / jnp.where(written, total, 1)[:, None]
     entropy = -jnp.sum(jnp.where(probs > 0, probs * jnp.log(jnp.where(probs > 0, probs, 1)), 0), -1)
     count = written.sum()
-    return {"rows_written": count, "row_entropy": jnp.sum(jnp.where(written, entropy, 0)) / jnp.maximum(count, 1)}
+    return {
+        "rows_written": count,
+        "row_entropy": jnp.sum(jnp.where(written, entropy, 0)) / jnp.maximum(count, 1),
+    }

@@ -19,14 +19,18 @@ def make(
     weight: float = 1.0,  # weight of the term with the teacher's prediction
     temperature: float = 1.0,  # of teacher and student in that term, > 0
 ) -> LabelSource:
-    """Mean teacher: the averaged network's prediction of the very image the student sees, beside the hard label.
+    """Mean teacher: the averaged network's prediction of the very image the student sees, beside
+    the hard label.
 
-    Tarvainen and Valpola 2017, equation 1, with a distribution compared by the criterion instead of squared error.
-    State: params, batch_stats (like the student's) and updates i32[]. Raises ValueError for options out of range.
+    Tarvainen and Valpola 2017, equation 1, with a distribution compared by the criterion instead of
+    squared error. State: params, batch_stats (like the student's) and updates i32[]. Raises
+    ValueError for options out of range.
     """
     base.check_choice("mean_teacher", "statistics", statistics, ("averaged", "batch"))
     if not (0 <= decay < 1 and temperature > 0):
-        raise ValueError(f"labels.mean_teacher: decay {decay}, temperature {temperature}; allowed are [0, 1) and > 0")
+        raise ValueError(
+            f"labels.mean_teacher: decay {decay}, temperature {temperature}; allowed are [0, 1) and > 0"
+        )
 
     def init(key, variables):
         del key
@@ -50,6 +54,9 @@ def make(
             return m * old + (1 - m) * new
 
         now = {"params": forward.params, "batch_stats": forward.batch_stats}
-        return {**{name: jax.tree.map(average, state[name], now[name]) for name in now}, "updates": updates}
+        return {
+            **{name: jax.tree.map(average, state[name], now[name]) for name in now},
+            "updates": updates,
+        }
 
     return LabelSource(targets, init, update)

@@ -18,16 +18,20 @@ def make(
     write: str = "unmixed",  # 'unmixed': rows of examples that were not mixed; 'clean': all, by a pass on clean images
     dtype: str = "logits",  # of the rows: 'logits' (that of the logits), or 'float16' for half the memory
 ) -> LabelSource:
-    """Online label per example: (1 - a) hard label + a own earlier prediction, from a memory of N x K rows.
+    """Online label per example: (1 - a) hard label + a own earlier prediction, from a memory of N x
+    K rows.
 
-    momentum = 0 with the linear schedule is PS-KD (Kim et al. 2021, equations 3 and 7); momentum = 0.6 with a
-    constant alpha is temporal ensembling's recursion (Laine and Aila 2017, algorithm 2) inside a cross entropy.
-    State: rows [build.rows, K]. Raises ValueError where an option is out of its range.
+    momentum = 0 with the linear schedule is PS-KD (Kim et al. 2021, equations 3 and 7); momentum =
+    0.6 with a constant alpha is temporal ensembling's recursion (Laine and Aila 2017, algorithm 2)
+    inside a cross entropy. State: rows [build.rows, K]. Raises ValueError where an option is out of
+    its range.
     """
     base.check_choice("online", "schedule", schedule, SCHEDULES)
     base.check_choice("online", "dtype", dtype, DTYPES)
     if not (0 <= alpha <= 1 and 0 <= momentum < 1):
-        raise ValueError(f"labels.online: alpha {alpha}, momentum {momentum}; allowed are [0, 1] and [0, 1)")
+        raise ValueError(
+            f"labels.online: alpha {alpha}, momentum {momentum}; allowed are [0, 1] and [0, 1)"
+        )
     base.check_write("online", write, build.mix_prob)
     epochs = max(1, build.total_steps // build.steps_per_epoch)
     kind = build.outputs.logits.dtype if dtype == "logits" else jnp.float16
@@ -39,12 +43,20 @@ def make(
     def targets(state, batch, outputs):
         hard = base.one_hot(batch, outputs.logits)
         epoch = batch.step // build.steps_per_epoch
-        part = jnp.minimum((epoch + 1).astype(hard.dtype) / epochs, 1) if schedule == "linear" else 1.0
+        part = (
+            jnp.minimum((epoch + 1).astype(hard.dtype) / epochs, 1) if schedule == "linear" else 1.0
+        )
         share = jnp.asarray(alpha * part, hard.dtype)
-        return (Target((1 - share) * hard + share * base.read_rows(state["rows"], batch.index, hard)),)
+        return (
+            Target((1 - share) * hard + share * base.read_rows(state["rows"], batch.index, hard)),
+        )
 
     def update(state, batch, forward):
         new, good = base.own_prediction(batch, forward, write)
-        return {"rows": base.write_rows(state["rows"], batch.index, new, momentum=momentum, write=good)}
+        return {
+            "rows": base.write_rows(state["rows"], batch.index, new, momentum=momentum, write=good)
+        }
 
-    return LabelSource(targets, init, update, write == "clean", lambda state: base.row_report(state["rows"]))
+    return LabelSource(
+        targets, init, update, write == "clean", lambda state: base.row_report(state["rows"])
+    )

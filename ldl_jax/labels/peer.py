@@ -16,10 +16,12 @@ def make(
     hard_weight: float = 1.0,  # weight of the term with the hard label, for both networks
     weight: float = 1.0,  # weight of the KL divergence to the other network, for both
 ) -> LabelSource:
-    """Deep mutual learning: a second network of the student's kind; each learns from the label and from the other.
+    """Deep mutual learning: a second network of the student's kind; each learns from the label and
+    from the other.
 
-    Zhang et al. 2018, equations 5-8 for two networks, both updates from the same forward passes. The peer looks at the
-    student's image and takes its own step with the same optimizer. State: params, batch_stats, opt_state.
+    Zhang et al. 2018, equations 5-8 for two networks, both updates from the same forward passes.
+    The peer looks at the student's image and takes its own step with the same optimizer. State:
+    params, batch_stats, opt_state.
     """
 
     def init(key, variables):
@@ -29,11 +31,15 @@ def make(
 
     def see(params, state, batch):
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-        return build.apply(variables, batch.image[0], train=True, key=jax.random.fold_in(batch.key, KEY))
+        return build.apply(
+            variables, batch.image[0], train=True, key=jax.random.fold_in(batch.key, KEY)
+        )
 
     def targets(state, batch, outputs):
         seen, _ = see(state["params"], state, batch)
-        other = Target(jax.lax.stop_gradient(jax.nn.softmax(seen.logits)), weight, soft=True, mixed=True)
+        other = Target(
+            jax.lax.stop_gradient(jax.nn.softmax(seen.logits)), weight, soft=True, mixed=True
+        )
         return Target(one_hot(batch, outputs.logits), hard_weight), other
 
     def update(state, batch, forward):

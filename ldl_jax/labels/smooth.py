@@ -9,7 +9,8 @@ def make(
     *,
     epsilon: float = 0.1,  # mass spread over all K classes, the own one included, [0, 1]
 ) -> LabelSource:
-    """Label smoothing: (1 - epsilon) on the label and epsilon / K on all classes (Szegedy et al. 2016, section 7).
+    """Label smoothing: (1 - epsilon) on the label and epsilon / K on all classes (Szegedy et al.
+    2016, section 7).
 
     Raises ValueError where epsilon is outside [0, 1].
     """
@@ -18,6 +19,8 @@ def make(
 
     def targets(state, batch, outputs):
         del state
-        return (Target((1 - epsilon) * one_hot(batch, outputs.logits) + epsilon / build.num_classes),)
+        return (
+            Target((1 - epsilon) * one_hot(batch, outputs.logits) + epsilon / build.num_classes),
+        )
 
     return LabelSource(targets)

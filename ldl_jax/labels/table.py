@@ -6,8 +6,8 @@ from ldl_jax.contract import Build, LabelSource, Target
 def make(build: Build) -> LabelSource:
     """The example's own row of the table `data.train_table`, such as the human votes of CIFAR-10H.
 
-    Peterson et al. 2019, 'Human uncertainty makes classification more robust'. Together with the hard label it is a
-    `blend`. Raises ValueError where the split that is trained on has no table.
+    Peterson et al. 2019, 'Human uncertainty makes classification more robust'. Together with the
+    hard label it is a `blend`. Raises ValueError where the split that is trained on has no table.
     """
     if "table" not in build.tables:
         raise ValueError(

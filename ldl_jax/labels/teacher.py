@@ -17,14 +17,19 @@ def make(
 ) -> LabelSource:
     """Frozen teachers (config.teachers) on the student's image; at temperature 1 the paper's LDL.
 
-    The term has the factor temperature^2 (Hinton et al. 2015, section 2) and is a mean over examples, not over
-    examples and classes. Raises ValueError without teachers, or where an option is out of its range.
+    The term has the factor temperature^2 (Hinton et al. 2015, section 2) and is a mean over
+    examples, not over examples and classes. Raises ValueError without teachers, or where an option
+    is out of its range.
     """
     base.check_choice("teacher", "average", average, ("probs", "logits"))
     if temperature <= 0:
-        raise ValueError(f"labels.teacher.temperature is {temperature}; allowed are numbers above 0")
+        raise ValueError(
+            f"labels.teacher.temperature is {temperature}; allowed are numbers above 0"
+        )
     if not build.teachers:
-        raise ValueError("labels 'teacher' needs teachers, but config.teachers is empty; name run directories there")
+        raise ValueError(
+            "labels 'teacher' needs teachers, but config.teachers is empty; name run directories there"
+        )
 
     def targets(state, batch, outputs):
         del state, outputs

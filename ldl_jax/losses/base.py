@@ -23,5 +23,9 @@ def cross_entropy(logits: Array, probs: Array) -> Array:
 
 
 def kl_divergence(logits: Array, probs: Array) -> Array:
-    """KL(probs || softmax(logits)) of every row: f32[B]; differs from cross entropy by the entropy of probs."""
-    return cross_entropy(logits, probs) + expectation(probs, jnp.log(jnp.where(probs > 0, probs, 1)))
+    """KL(probs || softmax(logits)) of every row: f32[B]; differs from cross entropy by the entropy
+    of probs.
+    """
+    return cross_entropy(logits, probs) + expectation(
+        probs, jnp.log(jnp.where(probs > 0, probs, 1))
+    )

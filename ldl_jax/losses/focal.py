@@ -11,7 +11,8 @@ def make(
     *,
     gamma: float = 2.0,  # exponent of (1 - p), >= 0; 0 is cross entropy
 ) -> Callable:
-    """Focal loss -sum_k q_k (1 - p_k)^gamma log p_k (Lin et al. 2017, equation 4, summed over the distribution).
+    """Focal loss -sum_k q_k (1 - p_k)^gamma log p_k (Lin et al. 2017, equation 4, summed over the
+    distribution).
 
     Raises ValueError where gamma is negative.
     """
@@ -23,7 +24,8 @@ def make(
     def focal(logits, probs):
         log_p = log_softmax(logits)
         rest = -jnp.expm1(log_p)  # 1 - p without cancellation
-        doubtful = rest > 0  # below gamma = 1 the power has no finite slope at 0, where the term is 0 anyway
+        # below gamma = 1 the power has no finite slope at 0, where the term is 0 anyway
+        doubtful = rest > 0
         factor = jnp.where(doubtful, jnp.where(doubtful, rest, 1) ** gamma, 0)
         return -expectation(probs, factor * jnp.where(probs > 0, log_p, 0))
 

@@ -1,8 +1,9 @@
 """A metric: a file of this folder that measures how good, or how well calibrated, predictions are.
 
-There are two kinds. A streamed one has `make(num_classes) -> Metric`: sums that add up over batches, devices and hosts,
-and the figures they give. One of stored predictions has `of(stored) -> {name: value}`, and may look at all examples at
-once; where what it needs is not given, it returns {}. To add a metric:
+There are two kinds. A streamed one has `make(num_classes) -> Metric`: sums that add up over
+batches, devices and hosts, and the figures they give. One of stored predictions has `of(stored) ->
+{name: value}`, and may look at all examples at once; where what it needs is not given, it returns
+{}. To add a metric:
 
 1. Write a file with `make` or `of`, named by the metric.
 2. Say in its SHOWN how each figure is shown: one entry for each name that it gives, `n` excepted.
@@ -42,7 +43,9 @@ GROUPS = (  # headings of figures, in the order in which they are shown
 
 
 class Shown(NamedTuple):
-    """How a figure is shown, wherever it is: SHOWN of the file that figures it has one for each of its names."""
+    """How a figure is shown, wherever it is: SHOWN of the file that figures it has one for each of
+    its names.
+    """
 
     label: str  # without the unit
     unit: str  # '%': a fraction, shown times 100; 'nat'; or '' for a plain number
@@ -68,7 +71,8 @@ class Seen(NamedTuple):
     label: Array  # i32[B]
     mask: Array  # f32[B]: 0 for padding
     given: Any = ()  # [B, ...]: their rows of fixed tables
-    probs: Array | None = None  # f32[B, K]: what the network said, where that was probabilities; None = logits
+    # f32[B, K]: what the network said, where that was probabilities; None = logits
+    probs: Array | None = None
 
 
 class Metric(NamedTuple):
@@ -86,7 +90,8 @@ class Stored(NamedTuple):
     classes: int  # K
     probs: np.ndarray | None = None  # f32[n, K], of all examples, or of a sample of them
     label: np.ndarray | None = None  # i32[n], of these examples
-    table: np.ndarray | None = None  # f64[n, K]: their true distributions, such as the votes of people
+    # f64[n, K]: their true distributions, such as the votes of people
+    table: np.ndarray | None = None
     unknown: np.ndarray | None = None  # f64[M]: the confidences of examples that are of no class
 
 
@@ -103,9 +108,13 @@ class Bins(NamedTuple):
 
 
 def masked_sum(values: Array, seen: Seen) -> Array:
-    """Sum over the examples that count: f32[...] from f32[B, ...]; what stands in a masked slot is ignored."""
+    """Sum over the examples that count: f32[...] from f32[B, ...]; what stands in a masked slot is
+    ignored.
+    """
     mask = seen.mask.reshape(seen.mask.shape + (1,) * (values.ndim - 1)) > 0
-    return jnp.sum(jnp.where(mask, values, 0), axis=0, dtype=jnp.promote_types(values.dtype, jnp.float32))
+    return jnp.sum(
+        jnp.where(mask, values, 0), axis=0, dtype=jnp.promote_types(values.dtype, jnp.float32)
+    )
 
 
 def count(seen: Seen) -> Array:
@@ -114,12 +123,15 @@ def count(seen: Seen) -> Array:
 
 
 def probs_of(logits: Array, seen: Seen) -> Array:
-    """The probabilities f[B, K]: those that the network said itself, which no rounding may move, or the softmax."""
+    """The probabilities f[B, K]: those that the network said itself, which no rounding may move, or
+    the softmax.
+    """
     return jax.nn.softmax(logits) if seen.probs is None else seen.probs
 
 
 def bin_number(probs: Array) -> Array:
-    """The bin i32[...] of probabilities f[...]: equal width, (lo, hi], edges in the probabilities' own precision.
+    """The bin i32[...] of probabilities f[...]: equal width, (lo, hi], edges in the probabilities'
+    own precision.
 
     By a multiplication, which rounding may put one bin off; the edges themselves decide.
     """
@@ -143,10 +155,12 @@ def checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
 
 
 def edges(values: np.ndarray) -> np.ndarray:
-    """Upper edges f64[at most BINS - 1] of bins (lo, hi] that hold as equally many values f[N] as ties allow.
+    """Upper edges f64[at most BINS - 1] of bins (lo, hi] that hold as equally many values f[N] as
+    ties allow.
 
-    Sorted values are split into parts whose sizes differ by at most one, the larger first. An edge lies midway between
-    two parts, so that equal values are in one bin, whatever the order of the examples.
+    Sorted values are split into parts whose sizes differ by at most one, the larger first. An edge
+    lies midway between two parts, so that equal values are in one bin, whatever the order of the
+    examples.
     """
     ordered = np.sort(values)
     parts = np.array_split(ordered, min(BINS, len(ordered)))
@@ -167,9 +181,10 @@ def equal_mass(prob: np.ndarray, hits: np.ndarray) -> Bins:
 def debiased(bins: Bins) -> np.ndarray:
     """Squared L2 calibration error without the bias of small bins, f64[...]; it may be negative.
 
-    Sum over bins of their share times (gap^2 - h (1 - h) / (n - 1)), h the share of hits among the n examples: the
-    second term is an unbiased estimate of how much noise adds to the first (Kumar, Liang and Ma 2019, section 4.2).
-    Bins of one example, which have no such estimate, are left out; NaN where no bin has two.
+    Sum over bins of their share times (gap^2 - h (1 - h) / (n - 1)), h the share of hits among the
+    n examples: the second term is an unbiased estimate of how much noise adds to the first (Kumar,
+    Liang and Ma 2019, section 4.2). Bins of one example, which have no such estimate, are left out;
+    NaN where no bin has two.
     """
     share = bins.hits / np.maximum(bins.count, 1)
     error = bins.gap() ** 2 - share * (1 - share) / np.maximum(bins.count - 1, 1)
@@ -182,6 +197,13 @@ def debiased(bins: Bins) -> np.ndarray:
 def shown() -> dict[str, Shown]:
     """How every figure of this folder is shown, in order of groups and of positions within them."""
     folder = Path(__file__).parent
-    modules = [importlib.import_module(f"ldl_jax.metrics.{path.stem}") for path in sorted(folder.glob("*.py"))]
-    figures = {name: how for module in modules for name, how in getattr(module, "SHOWN", {}).items()}
-    return dict(sorted(figures.items(), key=lambda item: (GROUPS.index(item[1].group), item[1].position)))
+    modules = [
+        importlib.import_module(f"ldl_jax.metrics.{path.stem}")
+        for path in sorted(folder.glob("*.py"))
+    ]
+    figures = {
+        name: how for module in modules for name, how in getattr(module, "SHOWN", {}).items()
+    }
+    return dict(
+        sorted(figures.items(), key=lambda item: (GROUPS.index(item[1].group), item[1].position))
+    )

@@ -11,7 +11,9 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Brier score: squared distance of the probabilities from the label, summed over classes, in [0, 2]."""
+    """Brier score: squared distance of the probabilities from the label, summed over classes, in
+    [0, 2].
+    """
 
     def sums(logits, seen):
         off = probs_of(logits, seen) - jax.nn.one_hot(seen.label, num_classes, dtype=logits.dtype)

@@ -19,19 +19,23 @@ SHOWN = {
 
 
 def bin_of(confidence: Array, bins: int = BINS) -> Array:
-    """One-hot bin membership bool[N, bins] of confidences f32[N]: bins (lo, hi] of equal width over (0, 1]."""
+    """One-hot bin membership bool[N, bins] of confidences f32[N]: bins (lo, hi] of equal width over
+    (0, 1].
+    """
     edges = jnp.asarray(np.linspace(0, 1, bins + 1)[1:-1], confidence.dtype)
     number = jnp.sum(confidence[:, None] > edges, axis=-1)
     return number[:, None] == jnp.arange(bins)
 
 
 def make(num_classes: int) -> Metric:
-    """Calibration errors of the top label's confidence: 15 equal-width bins (lo, hi], as Guo et al. 2017, section 2.
+    """Calibration errors of the top label's confidence: 15 equal-width bins (lo, hi], as Guo et al.
+    2017, section 2.
 
-    `ece`: the mean over examples of |accuracy - mean confidence| of their bin. It is `overconfidence`, that mean where
-    the confidence is higher, plus `underconfidence`, where it is lower; `signed_ece`, mean confidence less accuracy, is
-    their difference. `mce`: the largest of those gaps over the bins that hold an example; `rmsce`: the root of the mean
-    over examples of their squares. Sums: count, confidence and correct, f32[15] each.
+    `ece`: the mean over examples of |accuracy - mean confidence| of their bin. It is
+    `overconfidence`, that mean where the confidence is higher, plus `underconfidence`, where it is
+    lower; `signed_ece`, mean confidence less accuracy, is their difference. `mce`: the largest of
+    those gaps over the bins that hold an example; `rmsce`: the root of the mean over examples of
+    their squares. Sums: count, confidence and correct, f32[15] each.
     """
     del num_classes
 
@@ -40,7 +44,9 @@ def make(num_classes: int) -> Metric:
         correct = jnp.argmax(logits if seen.probs is None else seen.probs, -1) == seen.label
         member = bin_of(confidence)
         columns = {"count": jnp.ones_like(confidence), "confidence": confidence, "correct": correct}
-        return {name: masked_sum(jnp.where(member, x[:, None], 0), seen) for name, x in columns.items()}
+        return {
+            name: masked_sum(jnp.where(member, x[:, None], 0), seen) for name, x in columns.items()
+        }
 
     def value(sums):
         gap, count = sums["confidence"] - sums["correct"], sums["count"]

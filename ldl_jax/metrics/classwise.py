@@ -15,14 +15,16 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Class-wise ECE, and reliability, resolution and uncertainty of the Brier score, from 15 bins of each class.
+    """Class-wise ECE, and reliability, resolution and uncertainty of the Brier score, from 15 bins
+    of each class.
 
-    `classwise_ece`: the mean over classes of the ECE of p(class) against whether it is the label, over all examples, in
-    bins (lo, hi] (static calibration error, Nixon et al. 2019, section 4; Kull et al. 2019, section 2). Summed over
-    classes, with p and h the mean probability and the share of hits of a bin (Murphy 1973): `brier_reliability` the
-    mean of (p - h)^2, less is better; `brier_resolution` that of (h - h of the class)^2, more is better;
-    `brier_uncertainty` h (1 - h) of the class, which is the data's; `brier_within` what varies within bins (Stephenson
-    et al. 2008). Brier = reliability - resolution + uncertainty + within. Sums: f32[15, K] three times.
+    `classwise_ece`: the mean over classes of the ECE of p(class) against whether it is the label,
+    over all examples, in bins (lo, hi] (static calibration error, Nixon et al. 2019, section 4;
+    Kull et al. 2019, section 2). Summed over classes, with p and h the mean probability and the
+    share of hits of a bin (Murphy 1973): `brier_reliability` the mean of (p - h)^2, less is better;
+    `brier_resolution` that of (h - h of the class)^2, more is better; `brier_uncertainty` h (1 - h)
+    of the class, which is the data's; `brier_within` what varies within bins (Stephenson et al.
+    2008). Brier = reliability - resolution + uncertainty + within. Sums: f32[15, K] three times.
     """
     ids = num_classes * BINS
 
@@ -35,9 +37,12 @@ def make(num_classes: int) -> Metric:
         middle = (jnp.arange(BINS, dtype=probs.dtype)[:, None] + 0.5) / BINS
 
         def total(values, where):
-            return jax.ops.segment_sum(values.ravel(), where.ravel(), ids).reshape(BINS, num_classes)
+            return jax.ops.segment_sum(values.ravel(), where.ravel(), ids).reshape(
+                BINS, num_classes
+            )
 
-        # Summed from the middle of the bin, so that numbers stay small and float32 keeps its digits.
+        # Summed from the middle of the bin, so that numbers stay small and float32 keeps its
+        # digits.
         off = jnp.where(used[:, None] > 0, probs - middle[number, 0], 0)
         size = total(jnp.broadcast_to(used[:, None], probs.shape), place)
         return {

@@ -1,9 +1,11 @@
-"""Distances of predictions from true distributions (human votes): the measures of label distribution learning.
+"""Distances of predictions from true distributions (human votes): the measures of label
+distribution learning.
 
-The six of Geng 2016, 'Label distribution learning', table 1, the Jensen-Shannon divergence, and how far the entropies
-go together. For an example with true distribution d and prediction p over K classes; 0 / 0 counts as 0. A class that
-has no votes and some probability, however little, adds 1 to Canberra and to the square of Clark, which are therefore
-near their largest values wherever votes are few and classes many.
+The six of Geng 2016, 'Label distribution learning', table 1, the Jensen-Shannon divergence, and how
+far the entropies go together. For an example with true distribution d and prediction p over K
+classes; 0 / 0 counts as 0. A class that has no votes and some probability, however little, adds 1
+to Canberra and to the square of Clark, which are therefore near their largest values wherever votes
+are few and classes many.
 """
 
 import numpy as np
@@ -26,9 +28,11 @@ MEASURES = ("kl", "js", "chebyshev", "clark", "canberra", "cosine", "intersectio
 
 
 def of(stored: Stored) -> dict[str, float]:
-    """Distances from the true distributions; nothing where these, or the probabilities, are not given.
+    """Distances from the true distributions; nothing where these, or the probabilities, are not
+    given.
 
-    But for kl, which `table` has from logarithms: of the probabilities, which float32 may have made 0, it is too small.
+    But for kl, which `table` has from logarithms: of the probabilities, which float32 may have made
+    0, it is too small.
     """
     if stored.table is None or stored.probs is None:
         return {}
@@ -40,20 +44,21 @@ def of(stored: Stored) -> dict[str, float]:
 def columns(probs, table) -> dict[str, np.ndarray]:
     """Each measure of each example, f64[B], of predictions f[B, K] and true distributions f[B, K].
 
-    kl: sum d ln(d / p), in nat, where d > 0; p below FLOOR (1.2e-38) counts as FLOOR, so that it stays finite.
-    js: (KL(d, m) + KL(p, m)) / 2 with m = (d + p) / 2, in nat, from 0 to ln 2.
-    chebyshev: max |d - p|, from 0 to 1.
-    clark: sqrt(sum (d - p)^2 / (d + p)^2), from 0 to sqrt K.
-    canberra: sum |d - p| / (d + p), from 0 to K.
-    cosine: d.p / (|d| |p|), from 0 to 1, more is better.
-    intersection: sum min(d, p), from 0 to 1, more is better.
-    entropy, table_entropy: those of p and d, in nat; these are no distances, `figures` correlates them.
+    kl: sum d ln(d / p), in nat, where d > 0; p below FLOOR (1.2e-38) counts as FLOOR, so that it
+    stays finite. js: (KL(d, m) + KL(p, m)) / 2 with m = (d + p) / 2, in nat, from 0 to ln 2.
+    chebyshev: max |d - p|, from 0 to 1. clark: sqrt(sum (d - p)^2 / (d + p)^2), from 0 to sqrt K.
+    canberra: sum |d - p| / (d + p), from 0 to K. cosine: d.p / (|d| |p|), from 0 to 1, more is
+    better. intersection: sum min(d, p), from 0 to 1, more is better. entropy, table_entropy: those
+    of p and d, in nat; these are no distances, `figures` correlates them.
 
-    Rows of a chunk of examples may be joined with those of others. Raises ValueError where rows are no distributions.
+    Rows of a chunk of examples may be joined with those of others. Raises ValueError where rows are
+    no distributions.
     """
     p, d = _checked("probs", probs), _checked("table", table)
     if p.shape != d.shape:
-        raise ValueError(f"probs is {list(p.shape)} and table {list(d.shape)}; allowed are both [N, K]")
+        raise ValueError(
+            f"probs is {list(p.shape)} and table {list(d.shape)}; allowed are both [N, K]"
+        )
     off, both, middle = np.abs(d - p), d + p, (d + p) / 2
     share = np.divide(off, both, out=np.zeros_like(off), where=both > 0)
     return {
@@ -70,14 +75,17 @@ def columns(probs, table) -> dict[str, np.ndarray]:
 
 
 def figures(found: dict[str, np.ndarray]) -> dict[str, float]:
-    """The mean of each of MEASURES over the examples of `columns`, and entropy_pearson and entropy_spearman.
+    """The mean of each of MEASURES over the examples of `columns`, and entropy_pearson and
+    entropy_spearman.
 
-    These are the correlations of the predictions' entropies with the true ones, from -1 to 1; NaN where there is none:
-    for fewer than two examples, and where all entropies of one side are the same.
+    These are the correlations of the predictions' entropies with the true ones, from -1 to 1; NaN
+    where there is none: for fewer than two examples, and where all entropies of one side are the
+    same.
     """
     means = {name: float(found[name].mean()) for name in MEASURES}
     own, true = found["entropy"], found["table_entropy"]
-    own, true = own.round(9), true.round(9)  # the same votes for other classes tie, however their sum was rounded
+    # the same votes for other classes tie, however their sum was rounded
+    own, true = own.round(9), true.round(9)
     pearson, spearman = np.nan, np.nan
     if min(np.ptp(own), np.ptp(true)) > 0:
         pearson, spearman = stats.pearsonr(own, true)[0], stats.spearmanr(own, true)[0]
@@ -85,11 +93,18 @@ def figures(found: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def measure(probs, table) -> dict[str, float]:
-    """`figures` of all predictions f[N, K] and true distributions f[N, K], in chunks of ELEMENTS numbers."""
+    """`figures` of all predictions f[N, K] and true distributions f[N, K], in chunks of ELEMENTS
+    numbers.
+    """
     if np.ndim(probs) != 2 or np.shape(probs) != np.shape(table) or not len(probs):
-        raise ValueError(f"probs is {list(np.shape(probs))} and table {list(np.shape(table))}; allowed are both [N, K]")
+        raise ValueError(
+            f"probs is {list(np.shape(probs))} and table {list(np.shape(table))}; allowed are both [N, K]"
+        )
     rows = max(1, ELEMENTS // probs.shape[1])
-    parts = [columns(probs[begin : begin + rows], table[begin : begin + rows]) for begin in range(0, len(probs), rows)]
+    parts = [
+        columns(probs[begin : begin + rows], table[begin : begin + rows])
+        for begin in range(0, len(probs), rows)
+    ]
     return figures({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
@@ -106,7 +121,9 @@ def _entropy(rows) -> np.ndarray:
 def _checked(name: str, rows) -> np.ndarray:
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2 or not rows.size or rows.shape[1] < 2:
-        raise ValueError(f"{name} is {list(rows.shape)}; allowed are distributions [N, K] over at least two classes")
+        raise ValueError(
+            f"{name} is {list(rows.shape)}; allowed are distributions [N, K] over at least two classes"
+        )
     off = np.abs(rows.sum(1) - 1)
     wrong = ~((rows >= 0).all(1) & (off <= SUM_TOLERANCE))  # a NaN is no less than 0
     if wrong.any():

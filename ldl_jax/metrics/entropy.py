@@ -16,7 +16,8 @@ def make(num_classes: int) -> Metric:
 
     def sums(logits, seen):
         log_p = jax.nn.log_softmax(logits)
-        entropy = -jnp.sum(jnp.exp(log_p) * jnp.maximum(log_p, jnp.finfo(log_p.dtype).min), -1)  # 0 x -inf is 0 here
+        # 0 x -inf is 0 here
+        entropy = -jnp.sum(jnp.exp(log_p) * jnp.maximum(log_p, jnp.finfo(log_p.dtype).min), -1)
         return {"n": count(seen), "entropy": masked_sum(entropy, seen)}
 
     return Metric(sums, lambda sums: {"entropy": sums["entropy"] / sums["n"]})

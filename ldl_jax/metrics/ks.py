@@ -15,10 +15,11 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def ks(confidence, correct) -> float:
-    """Largest |sum of (confidence - correct)| over the examples of a confidence up to any c, by N: Gupta et al. 2021.
+    """Largest |sum of (confidence - correct)| over the examples of a confidence up to any c, by N:
+    Gupta et al. 2021.
 
-    confidence f[N], correct bool[N]. Equal confidences count together, so that the order of examples changes nothing.
-    Raises ValueError for what is no probability.
+    confidence f[N], correct bool[N]. Equal confidences count together, so that the order of
+    examples changes nothing. Raises ValueError for what is no probability.
     """
     confidence, correct = checked(confidence, correct)
     order = np.argsort(confidence)

@@ -8,7 +8,9 @@ from ldl_jax.metrics.base import BINS, Bins, Shown, Stored
 SHOWN = {
     "ace": Shown("ACE", "%", 3, "calibration of every class", 1, "lower"),
     "tace": Shown("TACE", "%", 3, "calibration of every class", 2, "lower"),
-    "marginal_squared": Shown("marginal L2 squared", "", 6, "calibration of every class", 3, "lower"),
+    "marginal_squared": Shown(
+        "marginal L2 squared", "", 6, "calibration of every class", 3, "lower"
+    ),
     "marginal": Shown("marginal L2", "%", 2, "calibration of every class", 4, "lower"),
 }
 
@@ -26,10 +28,11 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def every_class(probs, label, *, above: float = -1.0) -> Bins:
-    """Sums over bins of equal mass of each class's probabilities, f64[K, BINS], from probs f[N, K], label i[N].
+    """Sums over bins of equal mass of each class's probabilities, f64[K, BINS], from probs f[N, K],
+    label i[N].
 
-    above: only probabilities above it count. Memory beside the input is that of a block of classes. Raises ValueError
-    for other shapes, labels and probabilities.
+    above: only probabilities above it count. Memory beside the input is that of a block of classes.
+    Raises ValueError for other shapes, labels and probabilities.
     """
     probs, label = _checked(probs, label)
     count, classes = probs.shape
@@ -39,7 +42,9 @@ def every_class(probs, label, *, above: float = -1.0) -> Bins:
         columns = np.ascontiguousarray(probs[:, first : first + step].T)
         for number, column in enumerate(columns, first):
             if not ((column >= 0) & (column <= 1)).all():
-                raise ValueError(f"probs holds a number outside 0 to 1 for class {number}; allowed are probabilities")
+                raise ValueError(
+                    f"probs holds a number outside 0 to 1 for class {number}; allowed are probabilities"
+                )
             used = column > above
             hits = label == number
             if not used.all():
@@ -53,19 +58,23 @@ def every_class(probs, label, *, above: float = -1.0) -> Bins:
 def _checked(probs, label) -> tuple[np.ndarray, np.ndarray]:
     probs, label = np.asarray(probs), np.asarray(label)
     if probs.ndim != 2 or label.shape != probs.shape[:1] or not probs.size:
-        raise ValueError(f"probs is {list(probs.shape)} and label {list(label.shape)}; allowed are [N, K] and [N]")
+        raise ValueError(
+            f"probs is {list(probs.shape)} and label {list(label.shape)}; allowed are [N, K] and [N]"
+        )
     classes = probs.shape[1]
     if label.min() < 0 or label.max() >= classes:
-        raise ValueError(f"label holds {label.min()} to {label.max()}; allowed are 0 to {classes - 1}")
+        raise ValueError(
+            f"label holds {label.min()} to {label.max()}; allowed are 0 to {classes - 1}"
+        )
     return probs, label
 
 
 def ace(bins: Bins) -> float:
     """Adaptive calibration error of `every_class` sums: Nixon et al. 2019, section 4.
 
-    The mean over classes, and over the bins of equal mass of each class's probabilities, of |share of hits - mean
-    probability|: every bin counts alike. With sums of the probabilities above a threshold it is their TACE; classes
-    without any are then left out, and it is NaN where all are.
+    The mean over classes, and over the bins of equal mass of each class's probabilities, of |share
+    of hits - mean probability|: every bin counts alike. With sums of the probabilities above a
+    threshold it is their TACE; classes without any are then left out, and it is NaN where all are.
     """
     used = bins.count > 0
     some = used.any(-1)
@@ -74,11 +83,13 @@ def ace(bins: Bins) -> float:
 
 
 def debiased(bins: Bins) -> dict[str, float]:
-    """The debiased L2 marginal calibration error of `every_class` sums (Kumar, Liang and Ma 2019, section 2).
+    """The debiased L2 marginal calibration error of `every_class` sums (Kumar, Liang and Ma 2019,
+    section 2).
 
-    marginal_squared: the mean over classes of each one's debiased square, which may be negative; marginal: its root, 0
-    where it is. uncertainty-calibration's get_calibration_error, its default, takes each class's root first, cut off at
-    0, so that noise does not cancel over classes: it is at least as large.
+    marginal_squared: the mean over classes of each one's debiased square, which may be negative;
+    marginal: its root, 0 where it is. uncertainty-calibration's get_calibration_error, its default,
+    takes each class's root first, cut off at 0, so that noise does not cancel over classes: it is
+    at least as large.
     """
     squared = float(base.debiased(bins).mean())
     return {"marginal_squared": squared, "marginal": np.maximum(squared, 0.0) ** 0.5}

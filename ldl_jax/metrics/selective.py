@@ -1,4 +1,6 @@
-"""How well the confidence tells what is right from what is wrong, and what is known from what is not."""
+"""How well the confidence tells what is right from what is wrong, and what is known from what is
+not.
+"""
 
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, roc_curve
@@ -27,10 +29,11 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def risk(confidence, correct) -> np.ndarray:
-    """Share of wrong answers among the k most confident ones, f64[N] for k = 1 to N: the risk-coverage curve.
+    """Share of wrong answers among the k most confident ones, f64[N] for k = 1 to N: the
+    risk-coverage curve.
 
-    Among equal confidences every order is as good: theirs is the mean over all orders. Raises ValueError for what is no
-    probability.
+    Among equal confidences every order is as good: theirs is the mean over all orders. Raises
+    ValueError for what is no probability.
     """
     confidence, correct = checked(confidence, correct)
     order = np.argsort(-confidence)
@@ -44,10 +47,11 @@ def risk(confidence, correct) -> np.ndarray:
 def errors(confidence, correct) -> dict[str, float]:
     """aurc, e_aurc, error_auroc, error_fpr95 of confidences f[N] and bool[N].
 
-    aurc: the mean of the risk over coverages (Geifman, Uziel and El-Yaniv 2019); e_aurc: that less the least that so
-    many errors allow, all of them last (the sum itself; the paper has its limit r + (1 - r) ln(1 - r)). error_auroc,
-    error_fpr95: right answers as positives, by confidence; the share of wrong ones that are as confident as 95 % of the
-    right ones. NaN where all are right, or all wrong.
+    aurc: the mean of the risk over coverages (Geifman, Uziel and El-Yaniv 2019); e_aurc: that less
+    the least that so many errors allow, all of them last (the sum itself; the paper has its limit r
+    + (1 - r) ln(1 - r)). error_auroc, error_fpr95: right answers as positives, by confidence; the
+    share of wrong ones that are as confident as 95 % of the right ones. NaN where all are right, or
+    all wrong.
     """
     curve = risk(confidence, correct)
     count, wrong = len(curve), round(curve[-1] * len(curve))
@@ -63,10 +67,12 @@ def errors(confidence, correct) -> dict[str, float]:
 
 
 def unknown(known, other) -> dict[str, float]:
-    """How well the confidence tells examples f[N] from others f[M] of no class, which are to have the lower one.
+    """How well the confidence tells examples f[N] from others f[M] of no class, which are to have
+    the lower one.
 
-    ood_auroc; ood_fpr95: the share of the others that are as confident as 95 % of the known (Hendrycks and Gimpel 2017;
-    Liang et al. 2018); ood_aupr: average precision of the others as positives, by 1 - confidence.
+    ood_auroc; ood_fpr95: the share of the others that are as confident as 95 % of the known
+    (Hendrycks and Gimpel 2017; Liang et al. 2018); ood_aupr: average precision of the others as
+    positives, by 1 - confidence.
     """
     known, other = np.asarray(known), np.asarray(other)
     for side in (known, other):
@@ -77,7 +83,9 @@ def unknown(known, other) -> dict[str, float]:
 
 
 def _apart(confidence, positive) -> tuple[float, float, float]:
-    """AUROC, FPR at RECALL, and average precision of the negatives; NaN where there is one kind alone."""
+    """AUROC, FPR at RECALL, and average precision of the negatives; NaN where there is one kind
+    alone.
+    """
     if positive.all() or not positive.any():
         return (float("nan"),) * 3
     false, true, _ = roc_curve(positive, confidence, drop_intermediate=False)

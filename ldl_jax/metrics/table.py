@@ -14,7 +14,8 @@ SHOWN = {
 def make(num_classes: int) -> Metric:
     """Cross entropy and KL divergence of the prediction to the example's row of a table, in nat.
 
-    Peterson et al. 2019 measure the cross entropy to human votes. Where no table was given there is nothing to sum.
+    Peterson et al. 2019 measure the cross entropy to human votes. Where no table was given there is
+    nothing to sum.
     """
     del num_classes
 
@@ -26,6 +27,10 @@ def make(num_classes: int) -> Metric:
         return {"n": count(seen), "cross": masked_sum(cross, seen), "kl": masked_sum(kl, seen)}
 
     def value(sums):
-        return {"table_cross_entropy": sums["cross"] / sums["n"], "table_kl": sums["kl"] / sums["n"]} if sums else {}
+        return (
+            {"table_cross_entropy": sums["cross"] / sums["n"], "table_kl": sums["kl"] / sums["n"]}
+            if sums
+            else {}
+        )
 
     return Metric(sums, value)

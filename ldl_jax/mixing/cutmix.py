@@ -12,7 +12,9 @@ def make(
     probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
     per_example: bool = False,  # False: one box for the batch; True: one for each example
 ) -> Mixer:
-    """CutMix: a box of another image; its share is corrected for clipping (Yun et al. 2019, algorithm 1)."""
+    """CutMix: a box of another image; its share is corrected for clipping (Yun et al. 2019,
+    algorithm 1).
+    """
     check_shares("cutmix", alpha, probability)
 
     def mix(key, image):

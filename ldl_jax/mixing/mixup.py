@@ -12,7 +12,9 @@ def make(
     probability: float = 1.0,  # share of the batches (or examples) that are mixed, [0, 1]
     per_example: bool = False,  # False: one share for the batch; True: one for each example
 ) -> Mixer:
-    """mixup: the sum of two images by shares from Beta(alpha, alpha) (Zhang et al. 2018, equation 1)."""
+    """mixup: the sum of two images by shares from Beta(alpha, alpha) (Zhang et al. 2018, equation
+    1).
+    """
     check_shares("mixup", alpha, probability)
 
     def mix(key, image):

@@ -20,11 +20,14 @@ def make(
         shape = draw_shape(size, per_example)
         draw, touch, where = jax.random.split(key, 3)
         extent = jnp.asarray([height, width])
-        split = jnp.round(extent * jax.random.beta(draw, alpha, alpha, (*shape, 2), jnp.float32)).astype(jnp.int32)
+        split = jnp.round(
+            extent * jax.random.beta(draw, alpha, alpha, (*shape, 2), jnp.float32)
+        ).astype(jnp.int32)
         split = jnp.where(jax.random.uniform(touch, shape)[:, None] < probability, split, extent)
         first, second = split[:, None, :], (extent - split)[:, None, :]
         corner = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
-        room = extent - jnp.where(corner == 0, first, second)  # [., 4, 2]: how far a crop may be shifted
+        # [., 4, 2]: how far a crop may be shifted
+        room = extent - jnp.where(corner == 0, first, second)
         offset = jax.random.randint(where, room.shape, 0, room + 1)
         split, offset = (jnp.broadcast_to(x, (size, *x.shape[1:])) for x in (split, offset))
         mixed, share = patch_four(image, split, offset)

@@ -1,6 +1,7 @@
 """What every network knows when it is made, and the layers and blocks they share.
 
-Parts are named as in PyTorch code, an underscore for a dot (`layer1_0` is layer1.0): `ldl_jax.convert` relies on it.
+Parts are named as in PyTorch code, an underscore for a dot (`layer1_0` is layer1.0):
+`ldl_jax.convert` relies on it.
 """
 
 from typing import Any, NamedTuple
@@ -21,8 +22,10 @@ class Network(NamedTuple):
     num_classes: int
     mean: tuple[float, ...]  # of the pixels in [0, 1], per channel
     std: tuple[float, ...]
-    dtype: Any = jnp.float32  # of activations; parameters, statistics and logits are never below float32
-    norm_group: int = 0  # consecutive images that share BatchNorm's statistics in training; 0 = all of the batch
+    # of activations; parameters, statistics and logits are never below float32
+    dtype: Any = jnp.float32
+    # consecutive images that share BatchNorm's statistics in training; 0 = all of the batch
+    norm_group: int = 0
 
 
 def param_dtype(dtype):
@@ -31,7 +34,9 @@ def param_dtype(dtype):
 
 
 def check_group(group: int, batch_size: int, views: int) -> None:
-    """Raise ValueError where BatchNorm's groups do not share a training batch, of so many views, evenly."""
+    """Raise ValueError where BatchNorm's groups do not share a training batch, of so many views,
+    evenly.
+    """
     if group and batch_size * views % group:
         shown = f"the {views} views of " if views > 1 else ""
         raise ValueError(
@@ -41,7 +46,9 @@ def check_group(group: int, batch_size: int, views: int) -> None:
 
 
 def normalise(image, network: Network):
-    """Subtract the mean and divide by the standard deviation of the training images, [B, H, W, C] in [0, 1]."""
+    """Subtract the mean and divide by the standard deviation of the training images, [B, H, W, C]
+    in [0, 1].
+    """
     kind = jnp.promote_types(image.dtype, param_dtype(network.dtype))
     mean = jnp.asarray(network.mean, kind)
     std = jnp.asarray(network.std, kind)
@@ -69,11 +76,13 @@ MOMENTUM = 0.9
 
 
 class GroupedBatchNorm(nn.Module):
-    """BatchNorm in training, each group of `group` consecutive images [B, ..., C] with statistics of its own.
+    """BatchNorm in training, each group of `group` consecutive images [B, ..., C] with statistics
+    of its own.
 
-    Running averages follow the mean over groups of their means and (biased) variances, so parameters and statistics
-    are named and shaped as `nn.BatchNorm`'s. An image is summed up before groups are formed: between devices move
-    the statistics of groups that several of them share, never maps. Raises ValueError where B is no multiple of group.
+    Running averages follow the mean over groups of their means and (biased) variances, so
+    parameters and statistics are named and shaped as `nn.BatchNorm`'s. An image is summed up before
+    groups are formed: between devices move the statistics of groups that several of them share,
+    never maps. Raises ValueError where B is no multiple of group.
     """
 
     group: int
@@ -90,7 +99,9 @@ class GroupedBatchNorm(nn.Module):
             )
         scale = self.param("scale", nn.initializers.ones, features, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, features, self.param_dtype)
-        running = [self.variable("batch_stats", name, jnp.zeros, features) for name in ("mean", "var")]
+        running = [
+            self.variable("batch_stats", name, jnp.zeros, features) for name in ("mean", "var")
+        ]
         wide = x.astype(self.param_dtype)
         inner = tuple(range(1, x.ndim - 1))
 
@@ -103,17 +114,22 @@ class GroupedBatchNorm(nn.Module):
             average.value = MOMENTUM * average.value + (1 - MOMENTUM) * seen.mean(0)
 
         def of_images(groups):  # [B / group, C] -> [B, 1, ..., C]
-            return jnp.repeat(groups, self.group, axis=0).reshape(size, *(1 for _ in inner), *features)
+            return jnp.repeat(groups, self.group, axis=0).reshape(
+                size, *(1 for _ in inner), *features
+            )
 
         shifted = wide - of_images(mean)
-        return (shifted * of_images(jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(self.dtype)
+        return (shifted * of_images(jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(
+            self.dtype
+        )
 
 
 def norm(network: Network, train: bool, *, zero: bool = False, name: str):
-    """BatchNorm over the global batch, or in groups of `norm_group` images, momentum 0.9, epsilon 1e-5.
+    """BatchNorm over the global batch, or in groups of `norm_group` images, momentum 0.9, epsilon
+    1e-5.
 
-    Its scale starts at 1, or at 0 with `zero`. The running variance is the biased one (PyTorch keeps the unbiased
-    one: a factor n / (n - 1), seen in evaluation alone).
+    Its scale starts at 1, or at 0 with `zero`. The running variance is the biased one (PyTorch
+    keeps the unbiased one: a factor n / (n - 1), seen in evaluation alone).
     """
     kind = param_dtype(network.dtype)
     if train and network.norm_group:
@@ -130,7 +146,9 @@ def norm(network: Network, train: bool, *, zero: bool = False, name: str):
 
 
 def head(network: Network, embedding):
-    """The last linear layer, in float32 or better; initialised uniformly in ±1/sqrt(D), as PyTorch does."""
+    """The last linear layer, in float32 or better; initialised uniformly in ±1/sqrt(D), as PyTorch
+    does.
+    """
     kind = param_dtype(network.dtype)
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     bound = embedding.shape[-1] ** -0.5
@@ -139,7 +157,12 @@ def head(network: Network, embedding):
         return nn.initializers.uniform(2 * bound)(key, shape, dtype) - jnp.asarray(bound, dtype)
 
     layer = nn.Dense(
-        network.num_classes, dtype=kind, param_dtype=kind, kernel_init=uniform, bias_init=bias_init, name="fc"
+        network.num_classes,
+        dtype=kind,
+        param_dtype=kind,
+        kernel_init=uniform,
+        bias_init=bias_init,
+        name="fc",
     )
     return layer(embedding.astype(kind))
 
@@ -156,7 +179,8 @@ def outputs(network: Network, maps, stages) -> Outputs:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes); returns the sum before ReLU.
+    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes); returns the
+    sum before ReLU.
 
     He et al. 2016, figure 5 left, with projections (option B).
     """
@@ -176,7 +200,9 @@ class BasicBlock(nn.Module):
 
 
 def projection(network: Network, x, features: int, strides: int, train: bool):
-    """The shortcut of a post-activation block: the input, or its 1x1 convolution with BatchNorm where shapes change."""
+    """The shortcut of a post-activation block: the input, or its 1x1 convolution with BatchNorm
+    where shapes change.
+    """
     if strides == 1 and x.shape[-1] == features:
         return x
     x = conv(network, features, 1, strides, name="downsample_0")(x)
@@ -184,10 +210,12 @@ def projection(network: Network, x, features: int, strides: int, train: bool):
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm, ReLU and 3x3 convolution, twice, and a shortcut; returns the sum, and the maps before the first ReLU.
+    """BatchNorm, ReLU and 3x3 convolution, twice, and a shortcut; returns the sum, and the maps
+    before the first ReLU.
 
-    He et al. 2016b, figure 4e. Where the shape changes, the shortcut is a 1x1 convolution of the activated input, as in
-    the CIFAR code of kuangliu (PreActBlock) and of Zagoruyko and Komodakis 2016 (wide ResNets).
+    He et al. 2016b, figure 4e. Where the shape changes, the shortcut is a 1x1 convolution of the
+    activated input, as in the CIFAR code of kuangliu (PreActBlock) and of Zagoruyko and Komodakis
+    2016 (wide ResNets).
     """
 
     network: Network

@@ -16,7 +16,9 @@ class CifarResNet(nn.Module):
     @nn.compact
     def __call__(self, image, train: bool):
         x = normalise(image, self.network)
-        x = nn.relu(norm(self.network, train, name="bn1")(conv(self.network, self.stem, 3, name="conv1")(x)))
+        x = nn.relu(
+            norm(self.network, train, name="bn1")(conv(self.network, self.stem, 3, name="conv1")(x))
+        )
         stages = []
         for stage, width in enumerate(self.widths):
             for block in range((self.depth - 2) // 6):
@@ -44,5 +46,7 @@ def make(
             f"model.cifar_resnet.depth is {depth}; allowed are 6n + 2: 8, 14, 20, 32, 44, 56, 110, ..., {DEEPEST}"
         )
     if not 1 <= width <= WIDEST or not 0 <= stem <= WIDEST:
-        raise ValueError(f"model.cifar_resnet.width is {width} and stem {stem}; both count channels, up to {WIDEST}")
+        raise ValueError(
+            f"model.cifar_resnet.width is {width} and stem {stem}; both count channels, up to {WIDEST}"
+        )
     return CifarResNet(network, depth, stem or width, (width, 2 * width, 4 * width))

@@ -1,10 +1,22 @@
-"""ResNet-18 to 152: four stages of basic or bottleneck blocks, after a stem for small images or for ImageNet's."""
+"""ResNet-18 to 152: four stages of basic or bottleneck blocks, after a stem for small images or for
+ImageNet's.
+"""
 
 from typing import NamedTuple
 
 import flax.linen as nn
 
-from ldl_jax.models.base import WIDEST, BasicBlock, Network, PreActBlock, conv, norm, normalise, outputs, projection
+from ldl_jax.models.base import (
+    WIDEST,
+    BasicBlock,
+    Network,
+    PreActBlock,
+    conv,
+    norm,
+    normalise,
+    outputs,
+    projection,
+)
 
 BASIC = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # blocks of each stage
 BOTTLENECK = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -26,7 +38,9 @@ class Plan(NamedTuple):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; returns the sum before ReLU. He et al. 2016, figure 5 right."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; returns the sum before ReLU. He et al. 2016,
+    figure 5 right.
+    """
 
     network: Network
     features: int
@@ -48,7 +62,9 @@ class Bottleneck(nn.Module):
 
 
 class PreActBottleneck(nn.Module):
-    """BatchNorm and ReLU before each of the three convolutions; returns the sum, and the maps before the first ReLU."""
+    """BatchNorm and ReLU before each of the three convolutions; returns the sum, and the maps
+    before the first ReLU.
+    """
 
     network: Network
     features: int
@@ -86,14 +102,19 @@ def _blocks(plan: Plan):
     for stage, count in enumerate(plan.blocks):
         width = plan.width * 2**stage
         for block in range(count):
-            options = {"strides": 2 if stage > 0 and block == 0 else 1, "name": f"layer{stage + 1}_{block}"}
+            options = {
+                "strides": 2 if stage > 0 and block == 0 else 1,
+                "name": f"layer{stage + 1}_{block}",
+            }
             if plan.bottleneck:
                 options |= {"inner": width * plan.width_factor, "stride_in_3x3": plan.stride_in_3x3}
             yield stage, options | {"features": width * (EXPANSION if plan.bottleneck else 1)}
 
 
 class ResNet(nn.Module):
-    """He et al. 2016, table 1, post-activation; `stages` are the sums before the last ReLU of each of the four."""
+    """He et al. 2016, table 1, post-activation; `stages` are the sums before the last ReLU of each
+    of the four.
+    """
 
     network: Network
     plan: Plan
@@ -111,8 +132,9 @@ class ResNet(nn.Module):
 class PreActResNet(nn.Module):
     """He et al. 2016b, pre-activation.
 
-    `stages`: the ReLU that ends a stage is the first of the next stage, so a stage's map is its sum after that
-    BatchNorm. Without final_norm nothing follows the last stage, whose map is the sum itself, the one that is pooled.
+    `stages`: the ReLU that ends a stage is the first of the next stage, so a stage's map is its sum
+    after that BatchNorm. Without final_norm nothing follows the last stage, whose map is the sum
+    itself, the one that is pooled.
     """
 
     network: Network
@@ -144,26 +166,43 @@ def make(
     stem_norm: bool = True,  # BatchNorm and ReLU after the stem; preact alone can go without
     final_norm: bool = False,  # preact: BatchNorm and ReLU after the last stage
 ) -> nn.Module:
-    """ResNet of He et al. 2016, post-activation or pre-activation (He et al. 2016b); any image side from 8.
+    """ResNet of He et al. 2016, post-activation or pre-activation (He et al. 2016b); any image side
+    from 8.
 
-    Post-activation with stem 'imagenet' is torchvision's resnet18 to 152 and wide_resnet50_2; with stem 'cifar' it is
-    ResNet18 to 152 of kuangliu's pytorch-cifar. Convolutions start He-normal by fan out, as torchvision's do.
+    Post-activation with stem 'imagenet' is torchvision's resnet18 to 152 and wide_resnet50_2; with
+    stem 'cifar' it is ResNet18 to 152 of kuangliu's pytorch-cifar. Convolutions start He-normal by
+    fan out, as torchvision's do.
 
-    Pre-activation is, as it stands, the PreActResNet-18 of PS-KD (Kim et al. 2021): BatchNorm and ReLU after the stem,
-    and none after the last stage. stem_norm=False is kuangliu's preact_resnet.py. The paper (section 4.2 and
-    appendix) has both norms: final_norm=True. weiaicunzai's preactresnet.py has PS-KD's norms, but biases in its
-    convolutions, and shortcuts from the input before activation; that one is not served.
+    Pre-activation is, as it stands, the PreActResNet-18 of PS-KD (Kim et al. 2021): BatchNorm and
+    ReLU after the stem, and none after the last stage. stem_norm=False is kuangliu's
+    preact_resnet.py. The paper (section 4.2 and appendix) has both norms: final_norm=True.
+    weiaicunzai's preactresnet.py has PS-KD's norms, but biases in its convolutions, and shortcuts
+    from the input before activation; that one is not served.
 
     Raises ValueError where an option is not allowed.
     """
-    _check(depth, stem, preact, width, width_factor, stride_in_3x3, zero_init, stem_norm, final_norm)
+    _check(
+        depth, stem, preact, width, width_factor, stride_in_3x3, zero_init, stem_norm, final_norm
+    )
     bottleneck = depth in BOTTLENECK
     blocks = (BOTTLENECK if bottleneck else BASIC)[depth]
-    plan = Plan(blocks, bottleneck, stem, width, width_factor, stride_in_3x3, zero_init, stem_norm, final_norm)
+    plan = Plan(
+        blocks,
+        bottleneck,
+        stem,
+        width,
+        width_factor,
+        stride_in_3x3,
+        zero_init,
+        stem_norm,
+        final_norm,
+    )
     return (PreActResNet if preact else ResNet)(network, plan)
 
 
-def _check(depth, stem, preact, width, width_factor, stride_in_3x3, zero_init, stem_norm, final_norm) -> None:
+def _check(
+    depth, stem, preact, width, width_factor, stride_in_3x3, zero_init, stem_norm, final_norm
+) -> None:
     if depth not in BASIC | BOTTLENECK:
         raise ValueError(
             f"model.resnet.depth is {depth}; allowed are {', '.join(map(str, sorted(BASIC | BOTTLENECK)))}"

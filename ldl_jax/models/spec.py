@@ -1,6 +1,8 @@
-"""Network specs: all that a network is made from, as JSON values, and the network that a spec stands for.
+"""Network specs: all that a network is made from, as JSON values, and the network that a spec
+stands for.
 
-A run directory keeps its spec as network.json, so that the network can be made again without its config or its data.
+A run directory keeps its spec as network.json, so that the network can be made again without its
+config or its data.
 """
 
 import importlib
@@ -19,7 +21,8 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float
 
 
 def network_spec(c: ConfigDict, dataset, mean, std) -> dict:
-    """The spec of a config's network: classes, image shape, pixel statistics, and its block of `config.model`.
+    """The spec of a config's network: classes, image shape, pixel statistics, and its block of
+    `config.model`.
 
     mean, std: of the pixels in [0, 1], one number for each channel.
     """
@@ -45,7 +48,9 @@ def network_spec(c: ConfigDict, dataset, mean, std) -> dict:
 
 
 def spec_dtype(spec: dict):
-    """The type of a spec's parameters, images, losses and logits: float64 for float64, float32 otherwise."""
+    """The type of a spec's parameters, images, losses and logits: float64 for float64, float32
+    otherwise.
+    """
     return param_dtype(DTYPES[spec["model"]["dtype"]])
 
 
@@ -57,13 +62,16 @@ def make_network(spec: dict) -> tuple[Callable, Callable]:
     """
     dtype = DTYPES[spec["model"]["dtype"]]
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:
-        raise ValueError("config.model.dtype is 'float64', which needs the environment variable JAX_ENABLE_X64=1")
+        raise ValueError(
+            "config.model.dtype is 'float64', which needs the environment variable JAX_ENABLE_X64=1"
+        )
     network = Network(
         num_classes=spec["num_classes"],
         mean=tuple(spec["mean"]),
         std=tuple(spec["std"]),
         dtype=dtype,
-        norm_group=spec["model"].get("norm_group", 0),  # specs from before there was the field have none
+        # specs from before there was the field have none
+        norm_group=spec["model"].get("norm_group", 0),
     )
     module = _make_module(spec["model"], network)
     kind = param_dtype(dtype)
@@ -84,18 +92,25 @@ def make_network(spec: dict) -> tuple[Callable, Callable]:
 
 
 def _make_module(settings: dict, network: Network) -> nn.Module:
-    """The linen module that `config.model` names: a file of ldl_jax/models, or a dotted name of the user's own.
+    """The linen module that `config.model` names: a file of ldl_jax/models, or a dotted name of the
+    user's own.
 
     Raises ValueError where a dotted name cannot be imported or has no `make`.
     """
     name = settings["name"]
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in settings["options"].items()}
+    options = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in settings["options"].items()
+    }
     if "." not in name:
         return plug("models", name).make(network, **options)
     try:
         module = importlib.import_module(name)
     except (ImportError, TypeError, ValueError) as error:  # '..x' and the like are no names
-        raise ValueError(f"config.model.name is {name!r}, which cannot be imported ({error})") from None
+        raise ValueError(
+            f"config.model.name is {name!r}, which cannot be imported ({error})"
+        ) from None
     if not hasattr(module, "make"):
-        raise ValueError(f"config.model.name is {name!r}; that module has no function make(network, **options)")
+        raise ValueError(
+            f"config.model.name is {name!r}; that module has no function make(network, **options)"
+        )
     return module.make(network, **options)

@@ -1,8 +1,19 @@
-"""The wide ResNet WRN-d-k: three stages of pre-activation blocks, k times as wide as a CIFAR ResNet's."""
+"""The wide ResNet WRN-d-k: three stages of pre-activation blocks, k times as wide as a CIFAR
+ResNet's.
+"""
 
 import flax.linen as nn
 
-from ldl_jax.models.base import DEEPEST, WIDEST, Network, PreActBlock, conv, norm, normalise, outputs
+from ldl_jax.models.base import (
+    DEEPEST,
+    WIDEST,
+    Network,
+    PreActBlock,
+    conv,
+    norm,
+    normalise,
+    outputs,
+)
 
 STEM = 16  # channels; the three stages have 16k, 32k and 64k
 
@@ -10,8 +21,9 @@ STEM = 16  # channels; the three stages have 16k, 32k and 64k
 class WideResNet(nn.Module):
     """Zagoruyko and Komodakis 2016, table 1, blocks B(3, 3).
 
-    `stages`: the ReLU that ends a stage is the first of the next stage (of the head, for the last), so a stage's map is
-    its sum after that BatchNorm, as RepDistiller's is_feat with preact=True hands them out.
+    `stages`: the ReLU that ends a stage is the first of the next stage (of the head, for the last),
+    so a stage's map is its sum after that BatchNorm, as RepDistiller's is_feat with preact=True
+    hands them out.
     """
 
     network: Network
@@ -44,15 +56,17 @@ def make(
 ) -> nn.Module:
     """Wide ResNet WRN-d-k of Zagoruyko and Komodakis 2016; any image side from 8.
 
-    Names and layers are those of RepDistiller's wrn.py. Convolutions start He-normal by fan out. Raises ValueError
-    where depth is not 6n + 4 or another option is out of range.
+    Names and layers are those of RepDistiller's wrn.py. Convolutions start He-normal by fan out.
+    Raises ValueError where depth is not 6n + 4 or another option is out of range.
     """
     if not 10 <= depth <= DEEPEST or (depth - 4) % 6:
         raise ValueError(
             f"model.wide_resnet.depth is {depth}; allowed are 6n + 4: 10, 16, 22, 28, 34, 40, ..., {DEEPEST - 4}"
         )
     if not 1 <= widen <= WIDEST // STEM:
-        raise ValueError(f"model.wide_resnet.widen is {widen}; allowed are numbers from 1 to {WIDEST // STEM}")
+        raise ValueError(
+            f"model.wide_resnet.widen is {widen}; allowed are numbers from 1 to {WIDEST // STEM}"
+        )
     if not 0 <= dropout < 1:
         raise ValueError(f"model.wide_resnet.dropout is {dropout}; allowed are numbers in [0, 1)")
     return WideResNet(network, (depth - 4) // 6, widen, dropout)

@@ -128,7 +128,9 @@ def comparison(compared: dict) -> list[Table]:
     head = ["", "n", *(title(name, state) for state, name in columns)]
     rows = []
     for group in groups:
-        rows.append([group["name"], _seeds(group), *(_spread(group, *column) for column in columns)])
+        rows.append(
+            [group["name"], _seeds(group), *(_spread(group, *column) for column in columns)]
+        )
     tables = [simple(head, rows)]
     if compared["differences"]:
         head = [f"less {baseline}", "figure", "difference", "over seeds", "over images"]

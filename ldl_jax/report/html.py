@@ -1,4 +1,6 @@
-"""Parts of self-contained HTML pages: no network, everything escaped, light and dark, readable on a phone."""
+"""Parts of self-contained HTML pages: no network, everything escaped, light and dark, readable on a
+phone.
+"""
 
 import re
 from html import escape
@@ -48,7 +50,9 @@ code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow
 
 
 def document(title: str, parts: list[str]) -> str:
-    """A whole page of parts that are HTML already; what UTF-8 cannot hold, as in odd names of files, is a ?."""
+    """A whole page of parts that are HTML already; what UTF-8 cannot hold, as in odd names of
+    files, is a ?.
+    """
     whole = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -76,19 +80,28 @@ def text(sentence: str, kind: str = "") -> str:
 
 
 def table(table: Table) -> str:
-    """A table in a box that scrolls; a cell's lines after its first are small. Notes are left to the page."""
+    """A table in a box that scrolls; a cell's lines after its first are small. Notes are left to
+    the page.
+    """
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.head) + "</tr>"]
     for group in table.groups:
         if group.heading:
             columns = len(table.head)
-            lines.append(f'<tr class="head"><td colspan="{columns}">{escape(group.heading)}</td></tr>')
-        lines += ["<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in group.rows]
+            lines.append(
+                f'<tr class="head"><td colspan="{columns}">{escape(group.heading)}</td></tr>'
+            )
+        lines += [
+            "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>"
+            for row in group.rows
+        ]
     return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def _cell(cell: str) -> str:
     first, *rest = cell.split("\n")
-    shown = "".join(_breakable(word) if len(word) > 20 else escape(word) for word in re.split(r"(\s+)", first))
+    shown = "".join(
+        _breakable(word) if len(word) > 20 else escape(word) for word in re.split(r"(\s+)", first)
+    )
     return shown + "".join(f"<br><small>{escape(line)}</small>" for line in rest)
 
 
@@ -98,9 +111,11 @@ def _breakable(word: str) -> str:
 
 
 def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
-    """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read aloud.
+    """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read
+    aloud.
 
-    kind: '' for one of several, 'full' for one that has the page's width, in a box that scrolls on a phone.
+    kind: '' for one of several, 'full' for one that has the page's width, in a box that scrolls on
+    a phone.
     """
     root = ElementTree.fromstring(plots.svg(figure))
     for parent in list(root.iter()):
@@ -136,7 +151,9 @@ def _own(key: str, value: str, name: str) -> str:
         return f"#{name}-{value[1:]}"
     if key == "style":
         for colour, code in plots.COLOURS.items():
-            value = re.sub(rf"((?:fill|stroke): ?){code}", rf"\1var(--{colour})", value, flags=re.IGNORECASE)
+            value = re.sub(
+                rf"((?:fill|stroke): ?){code}", rf"\1var(--{colour})", value, flags=re.IGNORECASE
+            )
         value = re.sub(r"(font(?:-family)?: [^';]*)'[^;]*sans-serif", r"\1var(--font)", value)
     return value.replace("url(#", f"url(#{name}-")
 

@@ -100,7 +100,11 @@ def _fitted(evaluation: Evaluation) -> str:
     fit = evaluation.temperature or evaluation.calibrator
     if fit is None:
         return "No temperature was fitted."
-    what = f"Temperature {fit['temperature']:.4g}" if evaluation.temperature else f"Calibrator {fit['calibrator']}"
+    what = (
+        f"Temperature {fit['temperature']:.4g}"
+        if evaluation.temperature
+        else f"Calibrator {fit['calibrator']}"
+    )
     return f"{what}, fitted on {fit['name']} ({fit['examples']:,} examples)."
 
 

@@ -1,4 +1,6 @@
-"""What was measured of stored predictions: the one result that tables, plots, pages and files are made from."""
+"""What was measured of stored predictions: the one result that tables, plots, pages and files are
+made from.
+"""
 
 from typing import NamedTuple
 
@@ -34,10 +36,12 @@ class Evaluation(NamedTuple):
     understood: str  # how the predictions were read, in words
     seed: int  # of what was simulated and drawn
     notes: tuple[str, ...]  # what a reader has to know
-    temperature: dict | None  # the fit: name and number of the examples, temperature, low, high, at_bound
+    # the fit: name and number of the examples, temperature, low, high, at_bound
+    temperature: dict | None
     raw: State
     scaled: State | None  # None where no calibrator was fitted
-    calibrator: dict | None = None  # the fit of another one than a temperature: its name, options, examples, numbers
+    # the fit of another one than a temperature: its name, options, examples, numbers
+    calibrator: dict | None = None
 
     def states(self) -> dict[str, State]:
         """The states that there are, by their names."""
@@ -52,7 +56,11 @@ class Evaluation(NamedTuple):
         plain["notes"] = list(self.notes)
         for name in STATES:
             state = plain[name]
-            plain[name] = None if state is None else {"figures": _plain(state.figures), "curves": state.curves}
+            plain[name] = (
+                None
+                if state is None
+                else {"figures": _plain(state.figures), "curves": state.curves}
+            )
         return plain
 
     @classmethod
@@ -60,7 +68,10 @@ class Evaluation(NamedTuple):
         """What `to_json` gave, such as one of the 'suites' of an evaluation.json."""
         names = plain["class_names"]
         states = {name: None if plain[name] is None else _state(plain[name]) for name in STATES}
-        own = {"class_names": None if names is None else tuple(names), "notes": tuple(plain["notes"])}
+        own = {
+            "class_names": None if names is None else tuple(names),
+            "notes": tuple(plain["notes"]),
+        }
         return cls(**{**plain, **own, **states})
 
 
@@ -74,6 +85,9 @@ def _state(plain: dict) -> State:
 
 def _plain(figures: dict[str, Figure]) -> dict[str, dict]:
     return {
-        name: {**figure._asdict(), "interval": None if figure.interval is None else list(figure.interval)}
+        name: {
+            **figure._asdict(),
+            "interval": None if figure.interval is None else list(figure.interval),
+        }
         for name, figure in figures.items()
     }

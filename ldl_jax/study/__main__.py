@@ -1,11 +1,13 @@
-"""The command that answers questions with many runs: a table of configs times seeds, and what it decides.
+"""The command that answers questions with many runs: a table of configs times seeds, and what it
+decides.
 
-python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=VALUE] [--jobs=N] [--only=CELL[/NUMBER]]
+python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=VALUE] [--jobs=N]
+[--only=CELL[/NUMBER]]
 
-Every finished run is kept as a result card in DIR/cards, and the same command goes on with what is missing. The report
-is DIR/report.html, with results.json and results.csv beside it. --print gives the command of each run, a line each, for
-a cluster's job array (a student's line does its teachers first, or waits for who does them); --collect makes the report
-of what is there.
+Every finished run is kept as a result card in DIR/cards, and the same command goes on with what is
+missing. The report is DIR/report.html, with results.json and results.csv beside it. --print gives
+the command of each run, a line each, for a cluster's job array (a student's line does its teachers
+first, or waits for who does them); --collect makes the report of what is there.
 """
 
 import argparse
@@ -24,10 +26,16 @@ from ldl_jax.study.progress import Progress
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = Parser(prog="python -m ldl_jax.study", description="Run a study's cells and answer its questions.")
+    command = Parser(
+        prog="python -m ldl_jax.study", description="Run a study's cells and answer its questions."
+    )
     add = command.add_argument
     add("study", help="a file with get_study(), such as configs/studies/digits.py")
-    add("--workdir", metavar="DIR", help="where all of it lies; studies/<the study's name> unless given")
+    add(
+        "--workdir",
+        metavar="DIR",
+        help="where all of it lies; studies/<the study's name> unless given",
+    )
     add(
         "--set",
         metavar="FIELD=VALUE",
@@ -42,14 +50,21 @@ def parser() -> argparse.ArgumentParser:
         help="these cells or runs (0: the first seed), by commas, and their teachers",
     )
     add("--jobs", type=int, default=1, metavar="N", help="processes side by side, each at one cell")
-    add("--print", action="store_true", dest="commands", help="print the command of each run, do nothing")
+    add(
+        "--print",
+        action="store_true",
+        dest="commands",
+        help="print the command of each run, do nothing",
+    )
     add("--no-report", action="store_true", help="do the runs and leave the report to --collect")
     add("--collect", action="store_true", help="make the report of the cards that are there")
     return command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 a run failed or results cannot be written, 2 bad input."""
+    """Run the command; returns the exit status: 0 done, 1 a run failed or results cannot be
+    written, 2 bad input.
+    """
     failures: list[str] = []
     try:
         code = status(lambda: failures.extend(work(parser().parse_args(argv))))
@@ -75,7 +90,8 @@ def work(arguments: argparse.Namespace) -> list[str]:
 
     folder = Path(arguments.workdir or f"studies/{path.stem}")
     directory.claim(folder, path, study, new=not arguments.collect)
-    # All cards are read before anything runs: a damaged one, or one of another config, is told at once.
+    # All cards are read before anything runs: a damaged one, or one of another config, is told at
+    # once.
     present = {one.key: cards.read(folder / directory.CARDS, one) for one in planned}
     failed = {} if arguments.collect else _run(arguments, wanted, present, folder)
     if not arguments.no_report:
@@ -106,7 +122,8 @@ def _wanted(only: str | None, planned: list[Planned]) -> list[Planned]:
             f"--only names {unknown[0]!r}; allowed are {', '.join(cells)}, and CELL/NUMBER, 0 for its first seed"
         )
     keys = {one.key for one in planned if {one.cell.name, one.name} & names}
-    # Teachers come before those they teach, so from the end on each run's teachers are still to come.
+    # Teachers come before those they teach, so from the end on each run's teachers are still to
+    # come.
     for one in reversed(planned):
         if one.key in keys:
             keys |= set(one.needs)
@@ -134,7 +151,9 @@ def _run(
     """Do the runs that have no card yet; returns what failed."""
     todo = [one for one in wanted if present[one.key] is None]
     _check_teachers(todo, present, folder)
-    seconds = {one.key: present[one.key].facts["seconds"] for one in wanted if present[one.key] is not None}
+    seconds = {
+        one.key: present[one.key].facts["seconds"] for one in wanted if present[one.key] is not None
+    }
     progress = Progress(wanted, seconds, arguments.jobs)
     if seconds:
         progress.say(f"{len(seconds)} of {len(wanted)} runs are there")
@@ -144,7 +163,9 @@ def _run(
         progress.close()
 
 
-def _check_teachers(todo: list[Planned], present: dict[tuple[str, int], cards.Card | None], folder: Path) -> None:
+def _check_teachers(
+    todo: list[Planned], present: dict[tuple[str, int], cards.Card | None], folder: Path
+) -> None:
     """Teachers that are not trained now have their weights. Raises ValueError."""
     for one in todo:
         for cell, place in one.needs:
@@ -157,7 +178,11 @@ def _check_teachers(todo: list[Planned], present: dict[tuple[str, int], cards.Ca
 
 
 def _execute(
-    arguments: argparse.Namespace, wanted: list[Planned], todo: list[Planned], folder: Path, progress: Progress
+    arguments: argparse.Namespace,
+    wanted: list[Planned],
+    todo: list[Planned],
+    folder: Path,
+    progress: Progress,
 ) -> dict[str, str]:
     """Do the runs, in this process or in others; returns what failed."""
     from ldl_jax.training import devices
@@ -185,8 +210,12 @@ def _interpreted(arguments: argparse.Namespace, runs: list[Planned]) -> list[str
     return [sys.executable, *_command(arguments, runs)[1:]]
 
 
-def _report(study: Study, path: Path, planned: list[Planned], folder: Path, command: list[str]) -> None:
-    """Write results.json, results.csv and report.html of the cards that are there, and print the answers."""
+def _report(
+    study: Study, path: Path, planned: list[Planned], folder: Path, command: list[str]
+) -> None:
+    """Write results.json, results.csv and report.html of the cards that are there, and print the
+    answers.
+    """
     from ldl_jax.study import page, tables
 
     present: hypotheses.Cards = {}
@@ -208,7 +237,9 @@ def _report(study: Study, path: Path, planned: list[Planned], folder: Path, comm
     written = [
         files.write_json(folder / "results.json", results),
         files.write(folder / "results.csv", tables.numbers(results)),
-        files.write(folder / "report.html", page.page(study, results, present, shlex.join(command))),
+        files.write(
+            folder / "report.html", page.page(study, results, present, shlex.join(command))
+        ),
     ]
     print(tables.text(results), end="\n\n")
     print("\n".join(f"wrote {file}" for file in written))

@@ -1,7 +1,8 @@
 """Result cards: what is kept of a study's finished run, small enough to be kept for good.
 
-A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, figures by epoch, how it was made) and
-.npz (`COLUMNS` of each test image, for comparisons on the same images; to 11 bits, since hundreds are kept).
+A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, figures by epoch, how
+it was made) and .npz (`COLUMNS` of each test image, for comparisons on the same images; to 11 bits,
+since hundreds are kept).
 """
 
 import hashlib
@@ -35,7 +36,10 @@ class Card(NamedTuple):
         """What differences are made from; None where there is no such state."""
         if state not in self.columns:
             return None
-        kept = {name: x if x.dtype == bool else x.astype(np.float64) for name, x in self.columns[state].items()}
+        kept = {
+            name: x if x.dtype == bool else x.astype(np.float64)
+            for name, x in self.columns[state].items()
+        }
         means = {"accuracy": kept["correct"], "nll": kept["nll"], "brier": kept["brier"]}
         return Answers(kept["confidence"], kept["correct"], means)
 
@@ -49,10 +53,10 @@ def paths(folder, planned: Planned) -> tuple[Path, Path]:
 def make(planned: Planned, workdir, seconds: float) -> Card:
     """The card of the finished run in `workdir`, which took so many seconds.
 
-    facts: cell, place, seed, identity, settings, seconds, images (their number), tested_on (digest of which),
-    temperature (None without a holdout), at_bound (whether it is a bound of the search), 'raw' and 'scaled' (None) with
-    figures (fractions, nat), floor of the ECE and bins of the confidence, epochs (lists of epoch, accuracy, ece), and
-    versions.
+    facts: cell, place, seed, identity, settings, seconds, images (their number), tested_on (digest
+    of which), temperature (None without a holdout), at_bound (whether it is a bound of the search),
+    'raw' and 'scaled' (None) with figures (fractions, nat), floor of the ECE and bins of the
+    confidence, epochs (lists of epoch, accuracy, ece), and versions.
     """
     run = runs.read(workdir)
     columns, states = {}, dict.fromkeys(STATES)
@@ -74,7 +78,9 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
         "temperature": run.temperature,
         "at_bound": run.at_bound,
     }
-    return Card({**head, **states, "epochs": _epochs(workdir), "versions": _versions(workdir)}, columns)
+    return Card(
+        {**head, **states, "epochs": _epochs(workdir), "versions": _versions(workdir)}, columns
+    )
 
 
 def _measured(reduced: Reduced) -> dict:
@@ -88,14 +94,19 @@ def _measured(reduced: Reduced) -> dict:
 
 def _kept(reduced: Reduced) -> dict[str, np.ndarray]:
     """COLUMNS of one state, in half precision."""
-    columns = {name: np.minimum(getattr(reduced, name), LARGEST).astype(np.float16) for name in COLUMNS}
+    columns = {
+        name: np.minimum(getattr(reduced, name), LARGEST).astype(np.float16) for name in COLUMNS
+    }
     return {**columns, "correct": reduced.correct.astype(bool)}
 
 
 def _versions(workdir) -> dict:
     """Where the run's last start ran."""
     start = json.loads((Path(workdir) / run_directory.VERSIONS).read_text())["starts"][-1]
-    return {name: start[name] for name in ("python", "packages", "backend", "device", "devices", "cores")}
+    return {
+        name: start[name]
+        for name in ("python", "packages", "backend", "device", "devices", "cores")
+    }
 
 
 def _digest(*columns: np.ndarray) -> str:
@@ -107,7 +118,11 @@ def _digest(*columns: np.ndarray) -> str:
 
 
 def _epochs(workdir) -> dict[str, list[float]]:
-    rows = [row for row in run_directory.read_log(Path(workdir) / run_directory.METRICS) if "test/accuracy" in row]
+    rows = [
+        row
+        for row in run_directory.read_log(Path(workdir) / run_directory.METRICS)
+        if "test/accuracy" in row
+    ]
     return {name: [row[field] for row in rows] for name, field in
             (("epoch", "epoch"), ("accuracy", "test/accuracy"), ("ece", "test/ece"))}  # fmt: skip
 
@@ -123,8 +138,8 @@ def write(folder, planned: Planned, card: Card) -> None:
 def read(folder, planned: Planned) -> Card | None:
     """The card of a run; None where there is none.
 
-    Raises ValueError, naming the file, where it is damaged or of another version, and, naming the fields, where the
-    cell has another config than it had.
+    Raises ValueError, naming the file, where it is damaged or of another version, and, naming the
+    fields, where the cell has another config than it had.
     """
     path, columns = paths(folder, planned)
     if not path.is_file():
@@ -138,11 +153,15 @@ def read(folder, planned: Planned) -> Card | None:
     try:
         flat = files.read_npz(columns)
         found = {
-            state: {name: flat[f"{state}/{name}"] for name in COLUMNS} for state in STATES if facts[state] is not None
+            state: {name: flat[f"{state}/{name}"] for name in COLUMNS}
+            for state in STATES
+            if facts[state] is not None
         }
     except (UnreadableFile, KeyError) as error:
         reason = getattr(error, "reason", error)
-        raise ValueError(f"{columns} cannot be read ({reason}); remove {path}, and the run is made again") from None
+        raise ValueError(
+            f"{columns} cannot be read ({reason}); remove {path}, and the run is made again"
+        ) from None
     return Card(facts, found)
 
 
@@ -154,7 +173,9 @@ def _facts(path: Path) -> dict:
         if facts["format"] != FORMAT or not whole:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no whole result card; remove it, and the run is made again") from None
+        raise ValueError(
+            f"{path} is no whole result card; remove it, and the run is made again"
+        ) from None
     if version != VERSION:
         raise ValueError(f"{path} is of version {version!r}; allowed is {VERSION}")
     return facts
@@ -163,4 +184,7 @@ def _facts(path: Path) -> dict:
 def _changed(before: dict, planned: Planned) -> str:
     after = planned.settings
     differ = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return run_directory.sentence({n: (before.get(n), after.get(n)) for n in differ}) or "its teachers' configs differ"
+    return (
+        run_directory.sentence({n: (before.get(n), after.get(n)) for n in differ})
+        or "its teachers' configs differ"
+    )

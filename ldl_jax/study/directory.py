@@ -17,7 +17,9 @@ def of_run(folder, cell: str, place: int) -> Path:
 
 
 def claim(folder: Path, path: Path, study: Study, *, new: bool) -> None:
-    """Make `folder` this study's, its hypotheses written down. Raises ValueError where it is another one's."""
+    """Make `folder` this study's, its hypotheses written down. Raises ValueError where it is
+    another one's.
+    """
     mark = folder / MARK
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--workdir {folder} is a file; allowed is a directory")
@@ -26,13 +28,17 @@ def claim(folder: Path, path: Path, study: Study, *, new: bool) -> None:
     elif not new:
         raise ValueError(f"--workdir {folder} holds no study; --collect is for one that was begun")
     elif folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
-        raise ValueError(f"--workdir {folder} holds other files and no study; allowed is a new or empty directory")
+        raise ValueError(
+            f"--workdir {folder} holds other files and no study; allowed is a new or empty directory"
+        )
     else:
         files.write_json(mark, _mark(path, study))
 
 
 def _mark(path: Path, study: Study) -> dict:
-    """What is written down of a study before its runs: its findings but for the claim in words, and their seeds."""
+    """What is written down of a study before its runs: its findings but for the claim in words, and
+    their seeds.
+    """
     asked_of = {cell for finding in study.findings for cell in (finding.better, finding.than)}
     return {
         "study": path.stem,
@@ -44,16 +50,24 @@ def _mark(path: Path, study: Study) -> dict:
 
 
 def _check_mark(folder: Path, path: Path, study: Study) -> None:
-    """Raise ValueError where another study was begun in `folder`, or its findings changed after the first result."""
+    """Raise ValueError where another study was begun in `folder`, or its findings changed after the
+    first result.
+    """
     file, mark = folder / MARK, _mark(path, study)
     findings, seeds = mark["findings"], mark["seeds"]
     try:
         before = json.loads(file.read_text())
-        name, findings_before, seeds_before = before["study"], before["findings"], before.get("seeds", seeds)
+        name, findings_before, seeds_before = (
+            before["study"],
+            before["findings"],
+            before.get("seeds", seeds),
+        )
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
     if name != path.stem:
-        raise ValueError(f"--workdir {folder} holds the study {name!r}; allowed for {path.stem!r} is another one")
+        raise ValueError(
+            f"--workdir {folder} holds the study {name!r}; allowed for {path.stem!r} is another one"
+        )
     changed = (findings_before, seeds_before) != (findings, seeds)
     if changed and any((folder / CARDS).glob("*.json")):
         raise ValueError(

@@ -16,22 +16,26 @@ Cards = dict[str, dict[int, Card]]  # cell -> place -> card
 
 
 def answers(study: Study, cards: Cards) -> list[dict]:
-    """Each finding with, by state ('raw', 'scaled'), its difference and 'verdict'; JSON can hold it.
+    """Each finding with, by state ('raw', 'scaled'), its difference and 'verdict'; JSON can hold
+    it.
 
-    A difference is of `better` less `than` on the seeds that both have: 'mean', 'std', 'n', 'of' (seeds planned),
-    'seeds' (95 %, Student's t over the seeds' differences), 'p' (paired t test; None for one seed), 'images' (95 %,
-    paired bootstrap on the test images). Of an ECE also 'floors' (the mean noise floors of both) and 'excess' (mean,
-    seeds and p of the difference after each run's own floor was taken off). 'holm' is p by Holm 1979 over all findings;
-    of an ECE it is that of the larger p, as it is and less floors, so that noise floors alone, which are higher for
-    networks that are less sure, decide nothing; it is 1 where both differ in sign, and for findings whose seeds are not
-    all there. 'supported' and 'refuted' are decided at 5 % for all findings together; all else is 'undecided'.
+    A difference is of `better` less `than` on the seeds that both have: 'mean', 'std', 'n', 'of'
+    (seeds planned), 'seeds' (95 %, Student's t over the seeds' differences), 'p' (paired t test;
+    None for one seed), 'images' (95 %, paired bootstrap on the test images). Of an ECE also
+    'floors' (the mean noise floors of both) and 'excess' (mean, seeds and p of the difference after
+    each run's own floor was taken off). 'holm' is p by Holm 1979 over all findings; of an ECE it is
+    that of the larger p, as it is and less floors, so that noise floors alone, which are higher for
+    networks that are less sure, decide nothing; it is 1 where both differ in sign, and for findings
+    whose seeds are not all there. 'supported' and 'refuted' are decided at 5 % for all findings
+    together; all else is 'undecided'.
     """
     answered = []
     for finding in study.findings:
         by_state = {state: _difference(finding, study, cards, state) for state in STATES}
         answered.append({**finding._asdict(), **by_state})
 
-    # Each state has a correction of its own, over all findings, also those that cannot be decided yet.
+    # Each state has a correction of its own, over all findings, also those that cannot be decided
+    # yet.
     for state in STATES:
         corrected = holm([_decisive_p(answer[state]) for answer in answered])
         for answer, p in zip(answered, corrected, strict=True):
@@ -76,7 +80,9 @@ def _difference(finding: Finding, study: Study, cards: Cards, state: str) -> dic
     return None if differences is None else differences[finding.metric]
 
 
-def _differences(better: str, than: str, study: Study, cards: Cards, state: str) -> dict[str, dict] | None:
+def _differences(
+    better: str, than: str, study: Study, cards: Cards, state: str
+) -> dict[str, dict] | None:
     """The difference in each metric; None where no seed has both, or a run has no temperature."""
     pairs = _pairs(better, than, cards)
     sides = [(ours.side(state), theirs.side(state)) for ours, theirs in pairs]
@@ -109,7 +115,9 @@ def _differences(better: str, than: str, study: Study, cards: Cards, state: str)
 
 
 def _pairs(better: str, than: str, cards: Cards) -> list[tuple[Card, Card]]:
-    """The cards of the seeds that both cells have. Raises ValueError where their test images are not the same."""
+    """The cards of the seeds that both cells have. Raises ValueError where their test images are
+    not the same.
+    """
     ours, theirs = cards.get(better, {}), cards.get(than, {})
     places = sorted(set(ours) & set(theirs))
     for place in places:
@@ -120,7 +128,8 @@ def _pairs(better: str, than: str, cards: Cards) -> list[tuple[Card, Card]]:
 def _excess(facts: list[tuple[dict, dict]]) -> dict:
     """The difference in ECE after each run's own noise floor was taken off."""
     values = [
-        ours["figures"]["ece"] - ours["floor"] - theirs["figures"]["ece"] + theirs["floor"] for ours, theirs in facts
+        ours["figures"]["ece"] - ours["floor"] - theirs["figures"]["ece"] + theirs["floor"]
+        for ours, theirs in facts
     ]
     spread = bootstrap.over_seeds(values)
     return {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(values))}
@@ -148,7 +157,9 @@ def _p(differences: np.ndarray) -> float | None:
 
 
 def _decisive_p(difference: dict | None) -> float:
-    """The p that a finding is decided by, before Holm's correction; 1 where it cannot be decided yet."""
+    """The p that a finding is decided by, before Holm's correction; 1 where it cannot be decided
+    yet.
+    """
     if difference is None or difference["p"] is None or difference["n"] < difference["of"]:
         return 1.0
     excess = difference["excess"]

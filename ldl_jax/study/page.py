@@ -31,7 +31,9 @@ INTERVALS = (
     "Thick: 95 % interval over seeds; thin: over test images; ring: less the noise floors of the "
     "ECE; green: supported, red: refuted, grey: undecided."
 )
-GLANCE = "Point: mean over seeds; line: their standard deviation; grey tick: the noise floor of the ECE."
+GLANCE = (
+    "Point: mean over seeds; line: their standard deviation; grey tick: the noise floor of the ECE."
+)
 DIAGRAMS = (
     "Of each cell's first seed. Blue: the accuracy of the test images in each bin of confidence; "
     "short thin line: their mean confidence. Where blue is below the thin line the network is "

@@ -13,14 +13,15 @@ from ldl_jax.errors import one_line
 
 TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
 DATA_SET = ("data.name", "data.root", "data.tfds.test")  # fields that say which data set it is
-SPLIT = ("data.train_split", "data.folds", "data.fold")  # fields that say which of its images are tested on
+# fields that say which of its images are tested on
+SPLIT = ("data.train_split", "data.folds", "data.fold")
 
 
 def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Planned]:
     """All runs of a study file at `path`, teachers first, a cell's seeds one after another.
 
-    overrides: dotted field -> text, for all cells (where the data lie). Raises ValueError naming cell and field where a
-    config cannot be built.
+    overrides: dotted field -> text, for all cells (where the data lie). Raises ValueError naming
+    cell and field where a config cannot be built.
     """
     configs_folder = Path(path).parent.parent
     planned: dict[tuple[str, int], Planned] = {}
@@ -39,7 +40,9 @@ def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Pl
 
 
 def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None:
-    """Cells that are compared are measured on the same images, and nobody teaches what a student is tested on."""
+    """Cells that are compared are measured on the same images, and nobody teaches what a student is
+    tested on.
+    """
     fields = {cell.name: config.flatten(planned[cell.name, 0].config) for cell in study.cells}
 
     def agree(cell: str, other: str, names: tuple[str, ...]) -> bool:
@@ -48,7 +51,9 @@ def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None
     pairs = [(finding.better, finding.than) for finding in study.findings] + list(study.comparisons)
     for cell, other in pairs:
         if not agree(cell, other, DATA_SET + SPLIT):
-            raise ValueError(f"cells {cell!r} and {other!r} are compared, but their test images are not the same")
+            raise ValueError(
+                f"cells {cell!r} and {other!r} are compared, but their test images are not the same"
+            )
     for cell in study.cells:
         for name in cell.teachers:
             teacher = name.partition("/")[0]
@@ -64,13 +69,17 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     try:
         cell_config = config.read(folder / cell.config)
         if {"teachers", "teachers_from"} & {*cell.fields, *overrides}:
-            raise ValueError("config.teachers is set; allowed are the cells that Cell.teachers names")
+            raise ValueError(
+                "config.teachers is set; allowed are the cells that Cell.teachers names"
+            )
         for field, value in cell.fields.items():
             _set(cell_config, field, value)
         for field, text in overrides.items():
             _set(cell_config, field, _parsed(cell_config, field, text))
         if cell_config.teachers and not cell.teachers:
-            raise ValueError(f"{cell.config} names teachers; allowed are the cells that Cell.teachers names")
+            raise ValueError(
+                f"{cell.config} names teachers; allowed are the cells that Cell.teachers names"
+            )
         cell_config.eval.report = False
         cell_config.teachers = tuple(TO_COME for _ in cell.teachers)
         config.check(cell_config)
@@ -80,7 +89,9 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
 
 
 def _set(cell_config: ConfigDict, field: str, value) -> None:
-    """Set a dotted field. Raises ValueError where there is no such field, or its type is another one."""
+    """Set a dotted field. Raises ValueError where there is no such field, or its type is another
+    one.
+    """
     unknown = config.unknown_field(field)
     if unknown:
         raise ValueError(unknown)
@@ -96,7 +107,9 @@ def _set(cell_config: ConfigDict, field: str, value) -> None:
 
 
 def _parsed(cell_config: ConfigDict, field: str, text: str):
-    """The value that a text stands for: itself where the field is a string, a literal of Python otherwise."""
+    """The value that a text stands for: itself where the field is a string, a literal of Python
+    otherwise.
+    """
     if isinstance(config.flatten(cell_config).get(field), str):
         return text
     try:

@@ -12,7 +12,9 @@ from ldl_jax.study.cards import Card
 
 
 class Progress:
-    """A bar over all runs, with the time left from what was measured; plain lines when not in a terminal."""
+    """A bar over all runs, with the time left from what was measured; plain lines when not in a
+    terminal.
+    """
 
     def __init__(self, planned: list[Planned], done: dict[tuple[str, int], float], jobs: int):
         self.planned = planned
@@ -50,15 +52,23 @@ class Progress:
         self.bar.write(text, file=sys.stderr)
 
     def left(self) -> float:
-        """Seconds for the runs that remain: as their cell took, else as the most similar cell for as many images."""
+        """Seconds for the runs that remain: as their cell took, else as the most similar cell for
+        as many images.
+        """
         remaining = [
-            planned for planned in self.planned if planned.key not in self.seconds and planned.key not in self.lost
+            planned
+            for planned in self.planned
+            if planned.key not in self.seconds and planned.key not in self.lost
         ]
         seconds_of_cell: dict[str, list[float]] = {}
         for (cell, _), seconds in self.seconds.items():
             seconds_of_cell.setdefault(cell, []).append(seconds)
         # A run of each cell that was measured stands for the cell's settings.
-        measured = {planned.cell.name: planned for planned in self.planned if planned.cell.name in seconds_of_cell}
+        measured = {
+            planned.cell.name: planned
+            for planned in self.planned
+            if planned.cell.name in seconds_of_cell
+        }
         if not measured:
             return 0.0
 

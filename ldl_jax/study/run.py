@@ -14,14 +14,17 @@ from ldl_jax.study.runner import Stopped
 
 
 def train(planned: Planned, folder, compiled: dict) -> cards.Card:
-    """Train a run in this process, its output into a log file, and keep its card; teachers must be there.
+    """Train a run in this process, its output into a log file, and keep its card; teachers must be
+    there.
 
-    folder: the study's directory. compiled: programs, kept between calls. Of a run that is finished already, its card
-    alone is made. Raises Busy where another process is at it, and Stopped where SIGTERM ended it.
+    folder: the study's directory. compiled: programs, kept between calls. Of a run that is finished
+    already, its card alone is made. Raises Busy where another process is at it, and Stopped where
+    SIGTERM ended it.
     """
     folder = Path(folder)
     here = directory.of_run(folder, *planned.key)
-    # Held until the card is there, longer than the run's own lock: no other process begins the run anew.
+    # Held until the card is there, longer than the run's own lock: no other process begins the run
+    # anew.
     with workdir.locked(folder / directory.LOCKS / here.name):
         # Another process may have made the card since the caller looked.
         card = cards.read(folder / directory.CARDS, planned)
@@ -37,7 +40,9 @@ def train(planned: Planned, folder, compiled: dict) -> cards.Card:
 
 
 def _is_finished(planned: Planned, folder: Path, here: Path) -> bool:
-    """Whether a directory holds this very run to its end, learned from the teachers that are there now."""
+    """Whether a directory holds this very run to its end, learned from the teachers that are there
+    now.
+    """
     if not (workdir.is_finished(here) and workdir.is_measured(here)):
         return False
     inputs = json.loads((here / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]

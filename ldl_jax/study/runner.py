@@ -1,6 +1,8 @@
-"""The executor of a study: a board hands its runs out to workers, and each run is tried twice at most.
+"""The executor of a study: a board hands its runs out to workers, and each run is tried twice at
+most.
 
-What a worker is (this process, or one that is started for it) is in `workers`; the executor sees `Worker` alone.
+What a worker is (this process, or one that is started for it) is in `workers`; the executor sees
+`Worker` alone.
 """
 
 import signal
@@ -58,11 +60,14 @@ class Board:
     def take(self, slot: int) -> Planned | None:
         """A run whose teachers are done, waited for; None where nothing is left or the study stops.
 
-        It is of the cell that the slot was at, which it has compiled, else of the one that the fewest others are at.
+        It is of the cell that the slot was at, which it has compiled, else of the one that the
+        fewest others are at.
         """
         with self.changed:
             while self.waiting and not self.stopping.is_set():
-                ready = [planned for planned in self.waiting if not self.undone & set(planned.needs)]
+                ready = [
+                    planned for planned in self.waiting if not self.undone & set(planned.needs)
+                ]
                 if ready:
                     return self._hand_out(ready, slot)
                 self.changed.wait(1.0)
@@ -72,7 +77,9 @@ class Board:
     def _hand_out(self, ready: list[Planned], slot: int) -> Planned:
         own_cell = self.at.pop(slot, None)
         crowd = Counter(self.at.values())
-        chosen = min(ready, key=lambda planned: (planned.cell.name != own_cell, crowd[planned.cell.name]))
+        chosen = min(
+            ready, key=lambda planned: (planned.cell.name != own_cell, crowd[planned.cell.name])
+        )
         self.waiting.remove(chosen)
         self.at[slot] = chosen.cell.name
         return chosen
@@ -104,7 +111,9 @@ class Board:
 
 
 class Slot:
-    """Does runs until the board has none left, with one worker at a time, which is kept for the runs of a cell."""
+    """Does runs until the board has none left, with one worker at a time, which is kept for the
+    runs of a cell.
+    """
 
     def __init__(self, number: int, board: Board, start: Callable[[int, str], Worker], live: set):
         self.number = number
@@ -146,7 +155,9 @@ class Slot:
                 return
 
     def _worker(self, cell: str, *, new: bool) -> Worker:
-        """The slot's worker for runs of a cell, which replaces one of another cell, or one that has ended."""
+        """The slot's worker for runs of a cell, which replaces one of another cell, or one that has
+        ended.
+        """
         if self.worker is None or new or self.cell != cell or self.worker.ended():
             self._close()
             self.worker = self.start(self.number, cell)
@@ -164,11 +175,14 @@ class Slot:
             self.worker = None
 
 
-def execute(todo: list[Planned], progress: Progress, jobs: int, start: Callable[[int, str], Worker]) -> dict[str, str]:
-    """Do the runs with `jobs` workers side by side; returns what failed, with the reason. Raises Stopped.
+def execute(
+    todo: list[Planned], progress: Progress, jobs: int, start: Callable[[int, str], Worker]
+) -> dict[str, str]:
+    """Do the runs with `jobs` workers side by side; returns what failed, with the reason. Raises
+    Stopped.
 
-    start(slot, cell) -> a worker for runs of that cell. Workers that would be idle share a cell's seeds. A single one
-    works in the caller's thread.
+    start(slot, cell) -> a worker for runs of that cell. Workers that would be idle share a cell's
+    seeds. A single one works in the caller's thread.
     """
     live: set[Worker] = set()
     with ThreadPoolExecutor(jobs) as pool, told_of_sigterm(live) as stopping:

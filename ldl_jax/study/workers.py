@@ -31,7 +31,8 @@ class ThisProcess:
         self.stopping = threading.Event()
 
     def run(self, planned: Planned) -> cards.Card:
-        """Do a run. One that another process works on is waited for: a job array's lines begin at once, teachers too.
+        """Do a run. One that another process works on is waited for: a job array's lines begin at
+        once, teachers too.
 
         Raises runner.Stopped, or whatever ended the run.
         """
@@ -62,9 +63,13 @@ class ThisProcess:
 
 
 def answer_requests(
-    planned: list[Planned], worker: ThisProcess, requests: Iterable[str], answer: Callable[[str], None]
+    planned: list[Planned],
+    worker: ThisProcess,
+    requests: Iterable[str],
+    answer: Callable[[str], None],
 ) -> None:
-    """Do the runs that another process names, one a line, and answer each with a line; who asked tries again.
+    """Do the runs that another process names, one a line, and answer each with a line; who asked
+    tries again.
 
     Raises runner.Stopped.
     """
@@ -84,7 +89,9 @@ def answer_requests(
 
 
 class Process:
-    """A process that does runs of a cell, one after another, as it is asked for them with `answer_requests`."""
+    """A process that does runs of a cell, one after another, as it is asked for them with
+    `answer_requests`.
+    """
 
     def __init__(self, command: list[str], environment: dict[str, str], card_folder):
         self.card_folder = card_folder
@@ -101,8 +108,9 @@ class Process:
     def run(self, planned: Planned) -> cards.Card:
         """Have a run done, and read its card.
 
-        Raises RuntimeError with the reason where there is none, and runner.Permanent where trying again cannot help:
-        the process was given bad input, or the card cannot be read or is of another config.
+        Raises RuntimeError with the reason where there is none, and runner.Permanent where trying
+        again cannot help: the process was given bad input, or the card cannot be read or is of
+        another config.
         """
         try:
             done, reason = self.ask(planned)
@@ -114,7 +122,9 @@ class Process:
         return card
 
     def ask(self, planned: Planned) -> tuple[bool, str]:
-        """Have a run done: (whether it is, else why not). A ValueError says that trying again cannot help."""
+        """Have a run done: (whether it is, else why not). A ValueError says that trying again
+        cannot help.
+        """
         with suppress(OSError):  # it has ended already, and its status is told below
             print(planned.name, file=self.process.stdin, flush=True)
         for line in self.process.stdout:
@@ -148,8 +158,11 @@ class Process:
         self.errors.close()
 
 
-def processes(todo: list[Planned], folder, jobs: int, command: Callable) -> Callable[[int, str], Process]:
-    """What starts one of `jobs` processes for runs of a cell, with its share of the machine, as `runner.execute` asks.
+def processes(
+    todo: list[Planned], folder, jobs: int, command: Callable
+) -> Callable[[int, str], Process]:
+    """What starts one of `jobs` processes for runs of a cell, with its share of the machine, as
+    `runner.execute` asks.
 
     command(runs of a cell) -> its words.
     """
@@ -159,18 +172,23 @@ def processes(todo: list[Planned], folder, jobs: int, command: Callable) -> Call
         runs.setdefault(planned.cell.name, []).append(planned)
 
     def start(slot: int, cell: str) -> Process:
-        return Process(command(runs[cell]), environment(slot, jobs, gpus), Path(folder) / directory.CARDS)
+        return Process(
+            command(runs[cell]), environment(slot, jobs, gpus), Path(folder) / directory.CARDS
+        )
 
     return start
 
 
 def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of one of several processes: its share of the threads, and of the GPUs or of the memory of one.
+    """The environment of one of several processes: its share of the threads, and of the GPUs or of
+    the memory of one.
 
-    gpus: their names, as CUDA_VISIBLE_DEVICES has them. With as many as jobs or more, each process has its own, a power
-    of two of them; with fewer, several share one and its memory.
+    gpus: their names, as CUDA_VISIBLE_DEVICES has them. With as many as jobs or more, each process
+    has its own, a power of two of them; with fewer, several share one and its memory.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
+    threads = (
+        max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
+    )
     more = {"OMP_NUM_THREADS": str(threads), SLOT: f"{slot}/{jobs}"}
     if gpus:
         each = 1 << (max(1, len(gpus) // jobs).bit_length() - 1)
@@ -183,7 +201,8 @@ def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, s
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """NVIDIA's GPUs that a process started here may use, as CUDA_VISIBLE_DEVICES names them; none without a driver.
+    """NVIDIA's GPUs that a process started here may use, as CUDA_VISIBLE_DEVICES names them; none
+    without a driver.
 
     They are counted without JAX, which would take their memory from the runs.
     """
@@ -193,12 +212,15 @@ def visible_gpus() -> tuple[str, ...]:
     if shutil.which("nvidia-smi") is None:
         return ()
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    count = len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE)) if listed.returncode == 0 else 0
+    count = (
+        len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE)) if listed.returncode == 0 else 0
+    )
     return tuple(str(number) for number in range(count))
 
 
 def bind() -> None:
-    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow the cores.
+    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow
+    the cores.
 
     Ctrl-C reaches it too, and is left to the process that started it, which has it saved.
     """

@@ -1,4 +1,6 @@
-"""Batches onto the devices, ahead of the step that asks for them, and how long the host was waited for."""
+"""Batches onto the devices, ahead of the step that asks for them, and how long the host was waited
+for.
+"""
 
 import itertools
 import time
@@ -17,10 +19,11 @@ AHEAD = 2  # batches that are on the devices, or on their way, while a step comp
 
 
 class Feed:
-    """The dispatches of a run from step `first` to the last: an iterator of (number of steps, batches on the devices).
+    """The dispatches of a run from step `first` to the last: an iterator of (number of steps,
+    batches on the devices).
 
-    The images of a streamed set are read, and sent, while the devices compute. What comes is a function of the seed
-    and the step alone.
+    The images of a streamed set are read, and sent, while the devices compute. What comes is a
+    function of the seed and the step alone.
     """
 
     def __init__(self, experiment: Experiment, plan: Plan, first: int):
@@ -48,7 +51,8 @@ class Feed:
 
     def _fetch(self):
         """Read the batches of the next dispatch and begin to send them."""
-        # A chunk never crosses an edge at which a dispatch has to end: there, steps come one by one.
+        # A chunk never crosses an edge at which a dispatch has to end: there, steps come one by
+        # one.
         plan = self._plan
         whole = plan.chunk > 1 and plan.edge(self._step) - self._step >= plan.chunk
         count = plan.chunk if whole else 1
@@ -74,7 +78,9 @@ def _host_batches(experiment: Experiment, plan: Plan, first: int) -> Iterator[di
         steps_per_epoch=plan.per_epoch,
         first_step=first,
     )
-    local = ((epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first))
+    local = (
+        (epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first)
+    )
     if stream is None:
         return ({"index": index} for _, index in local)
     return iter(stream(local, c.seed))

@@ -19,9 +19,11 @@ COUNTS = (1, 8, 32, 256)  # numbers of devices that are set side by side
 
 
 def sizes(c: ConfigDict, devices: int | None = None) -> str:
-    """What a run would hold and move: steps, bytes on each device and in a checkpoint, bytes sent in each step.
+    """What a run would hold and move: steps, bytes on each device and in a checkpoint, bytes sent
+    in each step.
 
-    devices: so many, which need not be here; None = those at hand. Raises ValueError where the config does not fit.
+    devices: so many, which need not be here; None = those at hand. Raises ValueError where the
+    config does not fit.
     """
     config.check(c)
     dataset, note = data_set(c.data)
@@ -45,13 +47,16 @@ def sizes(c: ConfigDict, devices: int | None = None) -> str:
 def data_set(settings: ConfigDict) -> tuple[Dataset, str]:
     """The data set to plan with, and a note where nothing was read.
 
-    Where `config.data.root` holds nothing, the sizes that the data set's module gives with `published`, if it does.
+    Where `config.data.root` holds nothing, the sizes that the data set's module gives with
+    `published`, if it does.
     """
     root = Path(settings.root)
     remote = "://" in settings.root  # a bucket is for the data set's own module to read
     filled = bool(settings.root) and root.exists() and (not root.is_dir() or any(root.iterdir()))
     if not (filled or remote) and hasattr(plug("data", settings.name), "published"):
-        return make_dataset(settings, published=True), f"published sizes; no data read at {settings.root!r}"
+        return make_dataset(
+            settings, published=True
+        ), f"published sizes; no data read at {settings.root!r}"
     return make_dataset(settings), ""
 
 
@@ -74,7 +79,10 @@ def _durations(experiment: Experiment, state: TrainState, count: int) -> list[tu
     at_hand = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return [
         ("parameters", f"{parameters:,}"),
-        ("training examples", f"{len(experiment.train):,} (and {len(experiment.holdout):,} held out)"),
+        (
+            "training examples",
+            f"{len(experiment.train):,} (and {len(experiment.holdout):,} held out)",
+        ),
         ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
         ("devices", f"{count} (at hand: {at_hand})"),
         ("batch, examples", f"{batch:,}, of which {batch // count:,} a device"),
@@ -86,14 +94,25 @@ def _held(experiment: Experiment, state: TrainState, count: int) -> list[tuple[s
 
     def on_a_device(tree):
         leaves = jax.tree.leaves(tree)
-        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+        return sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in leaves
+        )
 
     train = experiment.dataset.train
-    splits = {id(split.images): split.images for split in (train, experiment.dataset.test)}  # folds share one
+    # folds share one
+    splits = {id(split.images): split.images for split in (train, experiment.dataset.test)}
     images = sum(held.nbytes for held in splits.values() if held is not None)
-    fed = 0 if train.images is not None else experiment.config.data.batch_size // count * math.prod(train.shape)
+    fed = (
+        0
+        if train.images is not None
+        else experiment.config.data.batch_size // count * math.prod(train.shape)
+    )
     rows = [
-        ("parameters and statistics, bytes a device", on_a_device((state.params, state.batch_stats, state.ema))),
+        (
+            "parameters and statistics, bytes a device",
+            on_a_device((state.params, state.batch_stats, state.ema)),
+        ),
         ("optimizer, bytes a device", on_a_device(state.opt_state)),
         ("label memory, bytes a device", on_a_device((state.labels, state.auxiliary))),
         ("frozen networks, bytes a device", traffic.bytes_of(experiment.frozen)),
@@ -115,7 +134,9 @@ def _moves(experiment: Experiment, state: TrainState, count: int) -> list[traffi
 
 
 def _moved(experiment: Experiment, state: TrainState, counts: list[int]) -> list[str]:
-    """A table of what each device sends to others in a step, for the numbers of devices that can share the batch."""
+    """A table of what each device sends to others in a step, for the numbers of devices that can
+    share the batch.
+    """
     counts = [count for count in counts if experiment.config.data.batch_size % count == 0]
     table: dict[str, list[float]] = {}
     for column, count in enumerate(counts):

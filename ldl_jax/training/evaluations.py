@@ -17,10 +17,19 @@ from ldl_jax.training.steps import TrainState
 
 
 class Evaluations:
-    """The evaluations of one run; `best` is the lowest NLL on its holdout so far, None before the first one."""
+    """The evaluations of one run; `best` is the lowest NLL on its holdout so far, None before the
+    first one.
+    """
 
     def __init__(
-        self, experiment: Experiment, plan: Plan, programs: Programs, log: Log, directory: Path, *, best: float | None
+        self,
+        experiment: Experiment,
+        plan: Plan,
+        programs: Programs,
+        log: Log,
+        directory: Path,
+        *,
+        best: float | None,
     ):
         self._experiment = experiment
         self._plan = plan
@@ -31,7 +40,9 @@ class Evaluations:
         self.last: dict[str, Measured] | None = None  # with predictions, after the last step
 
     def run(self, state: TrainState, step: int) -> None:
-        """Measure the network after so many steps, log it, and keep its weights where the holdout's NLL is lowest."""
+        """Measure the network after so many steps, log it, and keep its weights where the holdout's
+        NLL is lowest.
+        """
         last = step == self._plan.total
         variables = measured_weights(state, self._experiment.config.eval.weights)
         measured = measure_splits(self._experiment, self._programs, variables, keep=last)
@@ -49,7 +60,9 @@ class Evaluations:
             self._keep_best(variables, step, measured["holdout"].scores["nll"])
 
     def _keep_best(self, variables, step: int, nll: float) -> None:
-        """Write the weights where they are the best so far; what the disk does not take is no reason to end the run."""
+        """Write the weights where they are the best so far; what the disk does not take is no
+        reason to end the run.
+        """
         if not nll < (math.inf if self.best is None else self.best):
             return
         try:
@@ -58,4 +71,6 @@ class Evaluations:
                 workdir.save_weights(path, jax.device_get(variables), step=step, nll=nll)
             self.best = nll
         except OSError as error:
-            warn(f"{error.filename} cannot be written ({error.strerror}); the next that is better will be")
+            warn(
+                f"{error.filename} cannot be written ({error.strerror}); the next that is better will be"
+            )

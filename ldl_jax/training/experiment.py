@@ -21,7 +21,8 @@ from ldl_jax.models.base import check_group
 from ldl_jax.models.spec import make_network, network_spec, spec_dtype
 from ldl_jax.training import steps
 
-TABLES = ("labels_file", "train_table", "test_table")  # fields of config.data that name files of labels
+# fields of config.data that name files of labels
+TABLES = ("labels_file", "train_table", "test_table")
 
 
 class Experiment(NamedTuple):
@@ -29,24 +30,31 @@ class Experiment(NamedTuple):
 
     config: ConfigDict
     dataset: Dataset
-    train: np.ndarray  # i64[n]: positions, in the published order, of the examples that are trained on
+    # i64[n]: positions, in the published order, of the examples that are trained on
+    train: np.ndarray
     holdout: np.ndarray  # i64[h]: positions of those set aside
-    test: np.ndarray  # i64[t]: positions, in the test split's order, of the examples that are evaluated as test
+    # i64[t]: positions, in the test split's order, of the examples that are evaluated as test
+    test: np.ndarray
     spec: dict[str, Any]  # what the network is made from: see `models.spec`
     mesh: Mesh
     recipe: steps.Recipe
     metrics: dict[str, Metric]
     frozen: tuple[PyTree, ...]  # the teachers' variables, on the host
     teachers: dict[str, str]  # run directory -> SHA-256 of the weights used
-    inputs: dict[str, str]  # SHA-256 of images, teachers, labels and tables, by '<field> = <path>': see `_inputs`
+    # SHA-256 of images, teachers, labels and tables, by '<field> = <path>': see `_inputs`
+    inputs: dict[str, str]
     teacher_specs: tuple[dict | None, ...] = ()  # what the teachers' networks are made from
 
 
-def make_experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()) -> Experiment:
-    """Everything that a config stands for, checked. Raises ValueError in one sentence where something does not fit.
+def make_experiment(
+    c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()
+) -> Experiment:
+    """Everything that a config stands for, checked. Raises ValueError in one sentence where
+    something does not fit.
 
-    `devices`: a list, None for all, or an abstract mesh to plan with. A `dataset` given here takes the place of the one
-    that the config names; `teachers` (functions of the network's spec that make a `Teacher`) join those it names.
+    `devices`: a list, None for all, or an abstract mesh to plan with. A `dataset` given here takes
+    the place of the one that the config names; `teachers` (functions of the network's spec that
+    make a `Teacher`) join those it names.
     """
     config.check(c)
     dataset = make_dataset(c.data) if dataset is None else dataset
@@ -66,28 +74,41 @@ def make_experiment(c: ConfigDict, devices=None, *, dataset: Dataset | None = No
         spec=spec,
         mesh=there,
         recipe=make_recipe(c, spec, teachers, dataset, len(train)),
-        metrics={name: plug("metrics", name).make(spec["num_classes"]) for name in config.plugs("metrics")},
+        metrics={
+            name: plug("metrics", name).make(spec["num_classes"])
+            for name in config.plugs("metrics")
+        },
         frozen=tuple(teacher.variables for teacher in teachers),
-        teachers={str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)},
+        teachers={
+            str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)
+        },
         inputs=_inputs(c, named, dataset.digest),
         teacher_specs=tuple(teacher.spec for teacher in teachers),
     )
 
 
 def digest(experiment: Experiment, but: tuple[str, ...] = ()) -> str:
-    """SHA-256 of all that a run's numbers depend on: settings, data, network. The same on all processes.
+    """SHA-256 of all that a run's numbers depend on: settings, data, network. The same on all
+    processes.
 
-    but: fields that are left out; without 'teachers', what their files and the tables' hold is left out too.
+    but: fields that are left out; without 'teachers', what their files and the tables' hold is left
+    out too.
     """
     left_out = (*config.MAY_DIFFER, *but)
-    settings = {name: value for name, value in config.in_use(experiment.config).items() if name not in left_out}
+    settings = {
+        name: value
+        for name, value in config.in_use(experiment.config).items()
+        if name not in left_out
+    }
     inputs = [] if "teachers" in but else sorted(experiment.inputs.values())
     parts = settings, experiment.spec, experiment.dataset.digest, inputs
     return files.digest(parts)
 
 
 def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, str]:
-    """SHA-256 of all that a run reads, by '<field> = <path>': of folders the images' names, of files what they hold."""
+    """SHA-256 of all that a run reads, by '<field> = <path>': of folders the images' names, of
+    files what they hold.
+    """
     inputs = {}
     if images:
         inputs[f"{workdir.IMAGES} = {c.data.root}"] = images
@@ -100,7 +121,9 @@ def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, st
 
 
 def durations(c: ConfigDict, count: int) -> tuple[int, int]:
-    """Steps of an epoch of `count` examples, and of the run. Raises ValueError where a batch does not fit."""
+    """Steps of an epoch of `count` examples, and of the run. Raises ValueError where a batch does
+    not fit.
+    """
     if c.data.batch_size > count:
         raise ValueError(
             f"config.data.batch_size is {c.data.batch_size}; allowed are at most {count}, the examples of an epoch"
@@ -114,12 +137,18 @@ def durations(c: ConfigDict, count: int) -> tuple[int, int]:
         )
     total = round(c.train.epochs * per_epoch) if c.train.max_steps is None else c.train.max_steps
     if not 1 <= total <= checks.COUNTER:
-        raise ValueError(f"config.train.epochs is {c.train.epochs}; allowed are 1 to {checks.COUNTER} steps")
+        raise ValueError(
+            f"config.train.epochs is {c.train.epochs}; allowed are 1 to {checks.COUNTER} steps"
+        )
     return per_epoch, total
 
 
-def make_recipe(c: ConfigDict, spec: dict, teachers: list[Teacher], dataset: Dataset, count: int) -> steps.Recipe:
-    """All that is static in a step on epochs of `count` examples: network, plugs, augmentation, mixing, optimizer."""
+def make_recipe(
+    c: ConfigDict, spec: dict, teachers: list[Teacher], dataset: Dataset, count: int
+) -> steps.Recipe:
+    """All that is static in a step on epochs of `count` examples: network, plugs, augmentation,
+    mixing, optimizer.
+    """
     per_epoch, total = durations(c, count)
     init, apply = make_network(spec)
     dtype = spec_dtype(spec)
@@ -165,7 +194,9 @@ def _augment(settings: ConfigDict, spec: dict) -> Callable:
     """(keys[B], image[B, H, W, C]) -> image, of `config.augment`."""
     pixels = augment.Pixels(tuple(spec["shape"]), tuple(spec["mean"]))
     members = [plug("augment", name).make(pixels, **settings[name]) for name in settings.names]
-    return augment.make(pixels.mean, members, pad=settings.pad, flip=settings.flip, cutout=settings.cutout)
+    return augment.make(
+        pixels.mean, members, pad=settings.pad, flip=settings.flip, cutout=settings.cutout
+    )
 
 
 def _optimizer(settings: ConfigDict, per_epoch: int, total: int):
@@ -211,10 +242,14 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
             return plug("labels", name).make(complete, **c.labels[name])
 
         complete = build._replace(outputs=outputs, teachers=tuple(of_teachers), part=part)
-        auxiliaries = {name: plug("auxiliary", name).make(complete, **c.auxiliary[name]) for name in c.auxiliary.names}
+        auxiliaries = {
+            name: plug("auxiliary", name).make(complete, **c.auxiliary[name])
+            for name in c.auxiliary.names
+        }
         return complete, auxiliaries
 
-    # How many views there are is known from the auxiliaries, which are made from a build of one view for that.
+    # How many views there are is known from the auxiliaries, which are made from a build of one
+    # view for that.
     complete, auxiliaries = seeing(1)
     views = steps.num_views(auxiliaries, image)
     check_group(c.model.norm_group, c.data.batch_size, views)
@@ -222,7 +257,9 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
 
 
 def _abstract_outputs(apply: Callable, variables: PyTree, image):
-    """Shapes of the Outputs [V, B, ...] of a network (variables, image) -> (Outputs, anything) on abstract views."""
+    """Shapes of the Outputs [V, B, ...] of a network (variables, image) -> (Outputs, anything) on
+    abstract views.
+    """
 
     def passed(variables, image):
         return steps.forward(lambda merged: apply(variables, merged), image)[0]
@@ -231,13 +268,19 @@ def _abstract_outputs(apply: Callable, variables: PyTree, image):
 
 
 def _check_rows(source, auxiliaries, build: Build) -> None:
-    """Every entry called `rows` in a plug's state has the padded number of examples as its first axis."""
+    """Every entry called `rows` in a plug's state has the padded number of examples as its first
+    axis.
+    """
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = {
         "labels": jax.eval_shape(lambda key: source.init(key, build.init(key)), key),
-        "auxiliary": {name: jax.eval_shape(auxiliary.init, key)[1] for name, auxiliary in auxiliaries.items()},
+        "auxiliary": {
+            name: jax.eval_shape(auxiliary.init, key)[1] for name, auxiliary in auxiliaries.items()
+        },
     }
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         if mesh.is_rows(path) and leaf.shape[:1] != (build.rows,):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(f"{name} is {list(leaf.shape)}; allowed is build.rows = {build.rows} as its first axis")
+            raise ValueError(
+                f"{name} is {list(leaf.shape)}; allowed is build.rows = {build.rows} as its first axis"
+            )

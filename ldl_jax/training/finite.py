@@ -8,8 +8,12 @@ from ldl_jax.mesh import is_rows
 
 
 def all_finite(tree: PyTree) -> Array:
-    """Whether all numbers of a state are finite, but for memories: they hold what was computed from it, row by row."""
-    leaves = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if not is_rows(path)]
+    """Whether all numbers of a state are finite, but for memories: they hold what was computed from
+    it, row by row.
+    """
+    leaves = [
+        leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if not is_rows(path)
+    ]
     floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
 
@@ -17,8 +21,8 @@ def all_finite(tree: PyTree) -> Array:
 def unless_finite(finite: Array, old: PyTree, new: PyTree, written: PyTree) -> PyTree:
     """The new train state or, where it is not finite, the old one a step later.
 
-    Memories are those of `written`, a state of labels that was made under a mask of 0: selecting between two tables
-    would copy them.
+    Memories are those of `written`, a state of labels that was made under a mask of 0: selecting
+    between two tables would copy them.
     """
 
     def choose(path, before, after, masked):

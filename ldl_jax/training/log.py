@@ -1,4 +1,6 @@
-"""What a run says while it trains: lines or a bar in the terminal, JSON lines and TensorBoard events in its folder."""
+"""What a run says while it trains: lines or a bar in the terminal, JSON lines and TensorBoard
+events in its folder.
+"""
 
 import contextlib
 import json
@@ -23,10 +25,11 @@ _clock = time.monotonic
 
 
 class Log:
-    """The one writer of a run: messages and progress for people, numbers for programs; silent where `main` is False.
+    """The one writer of a run: messages and progress for people, numbers for programs; silent where
+    `main` is False.
 
-    Appends to the files of an earlier start: to resume, call `workdir.cut_log_back(workdir, start_step)` first.
-    TensorBoard hides what earlier starts wrote after `start_step`.
+    Appends to the files of an earlier start: to resume, call `workdir.cut_log_back(workdir,
+    start_step)` first. TensorBoard hides what earlier starts wrote after `start_step`.
     """
 
     def __init__(self, workdir, *, total_steps: int, start_step: int = 0, main: bool = True):
@@ -46,7 +49,9 @@ class Log:
             self._progress.say(text)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Record what a second run of the same seed would record again; a value that is not finite is a null."""
+        """Record what a second run of the same seed would record again; a value that is not finite
+        is a null.
+        """
         if self._main:
             self._record(self._metrics, step, values)
 
@@ -58,7 +63,9 @@ class Log:
     def progress(self, step: int, values: dict[str, float]) -> None:
         """Show that `step` steps are done, with the speed (steps/s), the time left and `values`."""
         if self._main:
-            self._progress.show(step, "  ".join(f"{name} {_short(value)}" for name, value in values.items()))
+            self._progress.show(
+                step, "  ".join(f"{name} {_short(value)}" for name, value in values.items())
+            )
 
     def close(self) -> None:
         """Write out what is pending and close the files; a second call does nothing."""
@@ -102,21 +109,25 @@ class _File:
 
     def _write(self):
         try:
-            # Opened anew each time, and no buffer: what a full disk took of a line is known, and the rest follows.
+            # Opened anew each time, and no buffer: what a full disk took of a line is known, and
+            # the rest follows.
             with open(self._path, "ab", buffering=0) as file:
                 while self._waiting:
                     self._waiting = self._waiting[file.write(self._waiting) :]
             self._outage = False
         except OSError as error:
             if not self._outage:
-                warn(f"{self._path} cannot be written ({error.strerror}); its lines are kept until it can be")
+                warn(
+                    f"{self._path} cannot be written ({error.strerror}); its lines are kept until it can be"
+                )
             self._outage = True
 
 
 class _Events:
     """TensorBoard events, in a file of this start; where it cannot be written they are left out.
 
-    Written here, not by tensorboardX's SummaryWriter: its thread dies of an OSError, and then its queue blocks.
+    Written here, not by tensorboardX's SummaryWriter: its thread dies of an OSError, and then its
+    queue blocks.
     """
 
     def __init__(self, folder, start_step):
@@ -126,7 +137,10 @@ class _Events:
 
     def add(self, step, values):
         now = time.time()
-        rows = (Summary(value=[Summary.Value(tag=name, simple_value=value)]) for name, value in values.items())
+        rows = (
+            Summary(value=[Summary.Value(tag=name, simple_value=value)])
+            for name, value in values.items()
+        )
         self._put([Event(wall_time=now, step=step, summary=row) for row in rows])
 
     def close(self):
@@ -171,7 +185,8 @@ class _Bar:
             self._bar.write(text)
 
     def show(self, step, values):
-        if self._bar is None:  # made at the first call, so that compilation does not count as slow steps
+        # made at the first call, so that compilation does not count as slow steps
+        if self._bar is None:
             self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)
         self._bar.set_postfix_str(values, refresh=False)
         self._bar.update(step - self._bar.n)
@@ -185,7 +200,9 @@ class _Bar:
 
 
 class _Lines:
-    """Progress in a file: a line at the first call, then one in LINE_SECONDS, and one at the last step."""
+    """Progress in a file: a line at the first call, then one in LINE_SECONDS, and one at the last
+    step.
+    """
 
     def __init__(self, total_steps):
         self._total = total_steps
@@ -202,12 +219,16 @@ class _Lines:
         if self._last is not None and now > self._last[1] and step > self._first[0]:
             speed = f"{(step - self._last[0]) / (now - self._last[1]):.4g}"
             # Over the whole run, not the last line: evaluations and saving will come again.
-            left = cli.clock((self._total - step) * (now - self._first[1]) / (step - self._first[0]))
+            left = cli.clock(
+                (self._total - step) * (now - self._first[1]) / (step - self._first[0])
+            )
         self._first = self._first or (step, now)
         self._last = (step, now)
         width = len(str(self._total))
         share = 100 * step / max(self._total, 1)
-        self.say(f"step {step:{width}d}/{self._total}  {share:5.1f} %  {speed} steps/s  {left} left  {values}".rstrip())
+        self.say(
+            f"step {step:{width}d}/{self._total}  {share:5.1f} %  {speed} steps/s  {left} left  {values}".rstrip()
+        )
 
     def close(self):
         pass

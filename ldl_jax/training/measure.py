@@ -24,11 +24,15 @@ class Measured(NamedTuple):
 
     scores: dict[str, float]  # n, accuracy, nll, ...: see the files of ldl_jax/metrics
     sums: dict[str, Any]  # of each metric, numpy
-    predictions: dict[str, np.ndarray] | None  # logits f32[n, K], label i32[n], index i32[n], in rising order of index
+    # logits f32[n, K], label i32[n], index i32[n], in rising order of index
+    predictions: dict[str, np.ndarray] | None
 
 
-def measure_splits(experiment: Experiment, programs: Programs, variables: PyTree, *, keep: bool) -> dict[str, Measured]:
-    """The scores of a network on every evaluation split of a run: 'test', and 'holdout' where there is one.
+def measure_splits(
+    experiment: Experiment, programs: Programs, variables: PyTree, *, keep: bool
+) -> dict[str, Measured]:
+    """The scores of a network on every evaluation split of a run: 'test', and 'holdout' where there
+    is one.
 
     Raises ValueError as `measure_split`.
     """
@@ -63,15 +67,24 @@ def measure_split(
     batch_size: int,
     keep: bool = False,
 ) -> Measured:
-    """Scores of a network on the examples at `positions` of a split, and with `keep` its predictions.
+    """Scores of a network on the examples at `positions` of a split, and with `keep` its
+    predictions.
 
-    eval_step: jitted, of `steps.make_eval_step`; batch_size is rounded up to a multiple of the devices. Raises
-    ValueError where none of the images can be read.
+    eval_step: jitted, of `steps.make_eval_step`; batch_size is rounded up to a multiple of the
+    devices. Raises ValueError where none of the images can be read.
     """
     batch_size = -(-min(batch_size, len(positions)) // mesh.size) * mesh.size
     padded = list(order.padded_batches(positions, batch_size))
     batches = _host_batches(split, padded, local_slice(batch_size, mesh))
-    bar = tqdm(batches, "evaluating", len(padded), unit="batch", leave=False, delay=SLOW_SECONDS, disable=None)
+    bar = tqdm(
+        batches,
+        "evaluating",
+        len(padded),
+        unit="batch",
+        leave=False,
+        delay=SLOW_SECONDS,
+        disable=None,
+    )
     sums = []
     predictions = []
     for batch in bar:
@@ -83,9 +96,13 @@ def measure_split(
             predictions.append(fetch(batch_predictions, mesh))
 
     # Fetched once, and added up in float64.
-    total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *jax.device_get(sums))
+    total = jax.tree.map(
+        lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *jax.device_get(sums)
+    )
     if any(part.get("n") == 0 for part in total.values()):
-        raise ValueError(f"of {len(positions)} images to be measured none can be read (config.data.on_error='skip')")
+        raise ValueError(
+            f"of {len(positions)} images to be measured none can be read (config.data.on_error='skip')"
+        )
     scores = {}
     for name, metric in metrics.items():
         scores |= {key: float(value) for key, value in metric.value(total[name]).items()}

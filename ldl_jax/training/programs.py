@@ -29,7 +29,9 @@ class Programs(NamedTuple):
 
 
 def make_programs(experiment: Experiment, compiled: dict | None = None) -> Programs:
-    """Compile-ready programs, with images, tables and frozen networks on the devices; see `train` for `compiled`."""
+    """Compile-ready programs, with images, tables and frozen networks on the devices; see `train`
+    for `compiled`.
+    """
     jitted = {} if compiled is None else compiled
     mark = _mark(experiment)
     if mark not in jitted:
@@ -48,7 +50,9 @@ def make_programs(experiment: Experiment, compiled: dict | None = None) -> Progr
 
 
 def device_data(split: Split, key, mesh: Mesh) -> PyTree:
-    """What the steps read beside the batch: the seed's key, tables and, of a resident split, images and labels."""
+    """What the steps read beside the batch: the seed's key, tables and, of a resident split, images
+    and labels.
+    """
     data = {"key": key, "given": split.given}
     if split.images is not None:
         data |= {"images": split.images, "labels": split.labels}
@@ -58,7 +62,9 @@ def device_data(split: Split, key, mesh: Mesh) -> PyTree:
 
 
 def _mark(experiment: Experiment) -> str:
-    """Equal for runs whose programs are the same, whatever their seeds and their teachers' weights are."""
+    """Equal for runs whose programs are the same, whatever their seeds and their teachers' weights
+    are.
+    """
     networks = json.dumps([experiment.teacher_specs, experiment.recipe.skip], sort_keys=True)
     return digest(experiment, but=("seed", "teachers")) + networks
 

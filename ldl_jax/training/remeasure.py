@@ -20,20 +20,26 @@ from ldl_jax.training.steps import TrainState
 
 
 def measure_again(c: ConfigDict, directory, devices=None) -> dict:
-    """Measure the latest checkpoint of a run again, or its weights where there is none; returns the summary.
+    """Measure the latest checkpoint of a run again, or its weights where there is none; returns the
+    summary.
 
-    Weights alone are there where they were imported, or where a finished run's checkpoints were removed. The results
-    are written anew, and the weights where the run is finished. Raises ValueError where there is no such run, it has
-    another config (`eval.weights` may differ) or other data, or another process works on it.
+    Weights alone are there where they were imported, or where a finished run's checkpoints were
+    removed. The results are written anew, and the weights where the run is finished. Raises
+    ValueError where there is no such run, it has another config (`eval.weights` may differ) or
+    other data, or another process works on it.
     """
     directory = Path(directory)
     before = workdir.read_config(directory)
     if before is None:
         raise ValueError(f"--workdir {directory} holds no run; train one there first")
-    changed = {name: both for name, both in config.differences(before, c).items() if name != "eval.weights"}
+    changed = {
+        name: both for name, both in config.differences(before, c).items() if name != "eval.weights"
+    }
     if changed:
         sentence = workdir.sentence(changed)
-        raise ValueError(f"--workdir {directory} holds another run: {sentence}; allowed is the same config")
+        raise ValueError(
+            f"--workdir {directory} holds another run: {sentence}; allowed is the same config"
+        )
     experiment = mesh.together(lambda: make_experiment(c, devices))
     with contextlib.ExitStack() as lock:
         mesh.on_main(lambda: lock.enter_context(workdir.locked(directory)))
@@ -58,7 +64,9 @@ def _write(experiment: Experiment, directory: Path, state: TrainState, log: Log)
     return summary
 
 
-def _latest(experiment: Experiment, directory: Path, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+def _latest(
+    experiment: Experiment, directory: Path, checkpoints: Checkpoints
+) -> tuple[TrainState, int]:
     """The state to measure, and the steps it took."""
     if mesh.from_main(len(checkpoints.steps())):
         state, notes = restore(experiment, checkpoints)

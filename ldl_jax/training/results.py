@@ -27,11 +27,13 @@ def measured_weights(state: TrainState, weights: str) -> dict:
     return {"params": state.params["model"], "batch_stats": state.batch_stats}
 
 
-def write(experiment: Experiment, folder: Path, state: TrainState, measured: dict[str, Measured], log) -> dict:
+def write(
+    experiment: Experiment, folder: Path, state: TrainState, measured: dict[str, Measured], log
+) -> dict:
     """Write a run's results below `folder`, print its table, and return the summary.
 
-    measured: each split's scores and predictions. The weights are written where the run is finished, so that no teacher
-    is one that was measured half-way.
+    measured: each split's scores and predictions. The weights are written where the run is
+    finished, so that no teacher is one that was measured half-way.
     """
     weights = jax.device_get(measured_weights(state, experiment.config.eval.weights))
     if not mesh.is_main():
@@ -41,7 +43,8 @@ def write(experiment: Experiment, folder: Path, state: TrainState, measured: dic
     finished = step >= experiment.recipe.build.total_steps
     paths = [workdir.save_weights(folder / workdir.WEIGHTS, weights, step=step)] if finished else []
     paths += write_predictions(folder, measured, experiment.dataset.classes)
-    # What is measured of it: one evaluation of the test images, from which all that follows is taken.
+    # What is measured of it: one evaluation of the test images, from which all that follows is
+    # taken.
     splits = {name: _predictions(experiment, name, part) for name, part in measured.items()}
     fitted = fit_temperature(folder, splits)
     human, full = _true(experiment, measured["test"]), experiment.config.eval.report
@@ -64,7 +67,8 @@ def _predictions(experiment: Experiment, name: str, part: Measured) -> Predictio
 
 
 def fit_temperature(folder: Path, splits: dict[str, Predictions]) -> Fit | None:
-    """The temperature that the holdout's predictions ask for, which is written as the run's calibrator.
+    """The temperature that the holdout's predictions ask for, which is written as the run's
+    calibrator.
 
     None where nothing is held out; a calibrator of an earlier measurement is then removed.
     """
@@ -88,7 +92,12 @@ def _floors(splits: dict[str, Predictions], test: Evaluation) -> dict[str, float
 
 
 def _summary(
-    experiment: Experiment, step: int, measured: dict[str, Measured], floors: dict, fitted: Fit | None, test: Evaluation
+    experiment: Experiment,
+    step: int,
+    measured: dict[str, Measured],
+    floors: dict,
+    fitted: Fit | None,
+    test: Evaluation,
 ) -> dict:
     """The run in numbers, as summary.json keeps it."""
     build = experiment.recipe.build
@@ -99,16 +108,22 @@ def _summary(
         "finished": step >= build.total_steps,
         "epochs": step / build.steps_per_epoch,
         "weights": experiment.config.eval.weights,
-        "splits": {name: {**part.scores, "ece_floor": floors[name]} for name, part in measured.items()},
+        "splits": {
+            name: {**part.scores, "ece_floor": floors[name]} for name, part in measured.items()
+        },
         "temperature": None if fitted is None else fitted.params,
-        "scaled": {} if fitted is None else {"test": _at_temperature(test, _names(experiment, measured["test"]))},
+        "scaled": {}
+        if fitted is None
+        else {"test": _at_temperature(test, _names(experiment, measured["test"]))},
         "teachers": experiment.teachers,
         **changed_labels(experiment),
     }
 
 
 def _at_temperature(test: Evaluation, names: list[str]) -> dict[str, float]:
-    """What the network scores once its logits are divided by the temperature: the figures that training logs."""
+    """What the network scores once its logits are divided by the temperature: the figures that
+    training logs.
+    """
     figures = test.scaled.figures
     scores = {name: float(test.examples) if name == "n" else figures[name].value for name in names}
     return {**scores, "ece_floor": figures["ece"].floor}
@@ -147,8 +162,12 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
     from ldl_jax.report import page  # matplotlib, which nothing else needs
 
     return [
-        files.write_json(folder / workdir.EVALUATION, {"seed": test.seed, "suites": [test.to_json()]}),
-        page.write(folder / workdir.REPORT, [test], title=_name(experiment), facts=_facts(experiment)),
+        files.write_json(
+            folder / workdir.EVALUATION, {"seed": test.seed, "suites": [test.to_json()]}
+        ),
+        page.write(
+            folder / workdir.REPORT, [test], title=_name(experiment), facts=_facts(experiment)
+        ),
     ]
 
 
@@ -165,15 +184,21 @@ def _facts(experiment: Experiment) -> dict[str, str]:
 
 
 def changed_labels(experiment: Experiment) -> dict[str, float]:
-    """The share of the examples trained on whose label `data.labels_file` changed; nothing where there is none."""
+    """The share of the examples trained on whose label `data.labels_file` changed; nothing where
+    there is none.
+    """
     split = experiment.dataset.train
     if "label" not in split.given or split.labels is None:
         return {}
-    return {"labels_changed": float((split.given["label"] != split.labels)[experiment.train].mean())}
+    return {
+        "labels_changed": float((split.given["label"] != split.labels)[experiment.train].mean())
+    }
 
 
 def write_predictions(folder: Path, measured: dict[str, Measured], classes) -> list[Path]:
-    """One predictions/<split>.npz each: logits f32[n, K], label i32[n], index i32[n], classes str[K]."""
+    """One predictions/<split>.npz each: logits f32[n, K], label i32[n], index i32[n], classes
+    str[K].
+    """
     names = np.array(classes, np.str_)
     return [
         files.write_npz(workdir.predictions_file(folder, split), **part.predictions, classes=names)
@@ -188,7 +213,9 @@ def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
     name, floor = _name(experiment), test.raw.figures["ece"].floor
     rows = workdir.read_log(folder / workdir.METRICS)
     return [
-        run_plots.reliability(folder / workdir.RELIABILITY, test.raw.curves["reliability"], title=name, floor=floor),
+        run_plots.reliability(
+            folder / workdir.RELIABILITY, test.raw.curves["reliability"], title=name, floor=floor
+        ),
         run_plots.curves(folder / workdir.CURVES, rows, title=name),
     ]
 

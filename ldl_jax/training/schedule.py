@@ -1,4 +1,6 @@
-"""Where a run begins and what it will do: its durations in steps, and the state that it starts from."""
+"""Where a run begins and what it will do: its durations in steps, and the state that it starts
+from.
+"""
 
 from functools import partial
 from typing import NamedTuple
@@ -66,16 +68,24 @@ def abstract_state(experiment: Experiment) -> steps.TrainState:
 def fresh_state(experiment: Experiment) -> steps.TrainState:
     """The state at step 0, a function of the seed alone, each leaf where it belongs."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
-    # Run once, so that on the CPU compiling is what takes the time: three times less without optimisation.
+    # Run once, so that on the CPU compiling is what takes the time: three times less without
+    # optimisation.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(partial(steps.init_state, experiment.recipe), out_shardings=shardings, compiler_options=options)
+    init = jax.jit(
+        partial(steps.init_state, experiment.recipe),
+        out_shardings=shardings,
+        compiler_options=options,
+    )
     return init(jax.random.key(experiment.config.seed))
 
 
-def restore(experiment: Experiment, checkpoints: Checkpoints, warn=warn) -> tuple[steps.TrainState, dict]:
+def restore(
+    experiment: Experiment, checkpoints: Checkpoints, warn=warn
+) -> tuple[steps.TrainState, dict]:
     """(state, notes) of the newest whole checkpoint, or fresh ones.
 
-    notes: 'step', 'window' (rows of the log's open line) and 'best' (lowest NLL on the holdout, or None).
+    notes: 'step', 'window' (rows of the log's open line) and 'best' (lowest NLL on the holdout, or
+    None).
     """
     restored = checkpoints.restore(abstract_state(experiment), warn)
     if restored is not None:
@@ -87,7 +97,9 @@ def first_line(experiment: Experiment, plan: Plan, start: int) -> str:
     """Where and how the run computes."""
     c = experiment.config
     device = experiment.mesh.devices.flat[0]
-    where = f"{jax.default_backend()}, {experiment.mesh.size} x {device.device_kind}, {c.model.dtype}"
+    where = (
+        f"{jax.default_backend()}, {experiment.mesh.size} x {device.device_kind}, {c.model.dtype}"
+    )
     what = f"{c.model.name} on {c.data.name}, labels {c.labels.name}"
     begin = f", going on at step {start}" if start else ""
     epochs = plan.total / plan.per_epoch

@@ -1,4 +1,6 @@
-"""The log of the steps: means over some of them as a line, and what is done about those that are not finite."""
+"""The log of the steps: means over some of them as a line, and what is done about those that are
+not finite.
+"""
 
 import time
 
@@ -19,7 +21,9 @@ class NonFinite(Exception):
 
 
 class Window:
-    """The scalars of the steps since the last line; `rows` go into checkpoints, None for a step that was skipped."""
+    """The scalars of the steps since the last line; `rows` go into checkpoints, None for a step
+    that was skipped.
+    """
 
     def __init__(self, rows, *, skip: bool):
         self.rows = list(rows)
@@ -31,7 +35,8 @@ class Window:
     def add(self, step: int, row: dict[str, float]) -> str | None:
         """Take in the scalars of a step; returns what there is to say of it, if anything.
 
-        Raises NonFinite where the step is not finite and not skipped, or the last of too many that were.
+        Raises NonFinite where the step is not finite and not skipped, or the last of too many that
+        were.
         """
         finite = row.pop("finite")
         self._rate = row["learning_rate"]
@@ -52,10 +57,16 @@ class Window:
             raise NonFinite(f"{text}; it is the last of {IN_A_ROW} in a row that were skipped")
         if self._told < TOLD:
             return f"{text}; skipped"
-        return f"{text}; skipped, and from here on only counted (train/skipped)" if self._told == TOLD else None
+        return (
+            f"{text}; skipped, and from here on only counted (train/skipped)"
+            if self._told == TOLD
+            else None
+        )
 
     def close(self) -> dict[str, float]:
-        """The values of the line by their names, and an empty window: means over the steps that were not skipped."""
+        """The values of the line by their names, and an empty window: means over the steps that
+        were not skipped.
+        """
         rows = [row for row in self.rows if row is not None]
         means = {}
         for name in rows[0] if rows else ():
@@ -67,7 +78,8 @@ class Window:
 
 
 class StepLog:
-    """Logs a run's steps one dispatch late, so that the devices have work while the host waits for scalars.
+    """Logs a run's steps one dispatch late, so that the devices have work while the host waits for
+    scalars.
 
     rows: of the open line, as a checkpoint keeps them.
     """
@@ -82,7 +94,8 @@ class StepLog:
         self.pending = None  # (steps before, number of steps, scalars) of the latest dispatch
 
     def dispatched(self, first: int, count: int, scalars: PyTree) -> None:
-        """Take in the dispatch of `count` steps after step `first`, and log the one before. Raises NonFinite.
+        """Take in the dispatch of `count` steps after step `first`, and log the one before. Raises
+        NonFinite.
 
         Logging waits for that one, so two are in flight at most.
         """
@@ -109,12 +122,17 @@ class StepLog:
         values = jax.device_get(scalars)
         for number in range(count):
             step = first + number + 1
-            row = {name: float(value[number] if value.ndim else value) for name, value in values.items()}
+            row = {
+                name: float(value[number] if value.ndim else value)
+                for name, value in values.items()
+            }
             message = self._window.add(step, row)
             if message:
                 self._log.message(message)
             if step % self._every == 0 or step == self._plan.total:
-                self._log.scalars(step, {"epoch": step / self._plan.per_epoch, **self._window.close()})
+                self._log.scalars(
+                    step, {"epoch": step / self._plan.per_epoch, **self._window.close()}
+                )
                 timing = self._timing.line(step)
                 if timing is not None:
                     self._log.timing(step, timing)
@@ -130,11 +148,15 @@ class _Timing:
     def __init__(self, batches: Feed, batch_size: int):
         self._batches = batches
         self._batch_size = batch_size
-        self._last = None  # (step, seconds) of the last line; None where none is to be compared with
-        self.waits = 0.0  # share of the time in which the devices waited for input, between the last two lines
+        # (step, seconds) of the last line; None where none is to be compared with
+        self._last = None
+        # share of the time in which the devices waited for input, between the last two lines
+        self.waits = 0.0
 
     def line(self, step: int) -> dict[str, float] | None:
-        """Images per second and share of waits since the last line; None where that was before an evaluation."""
+        """Images per second and share of waits since the last line; None where that was before an
+        evaluation.
+        """
         now = time.perf_counter()
         waited = self._batches.take_wait()
         before, self._last = self._last, (step, now)

@@ -16,7 +16,8 @@ from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing.base import Mixer
 from ldl_jax.training.finite import all_finite, unless_finite
 
-INIT, LABELS, AUXILIARY, AUGMENT, STEP, MIX = range(6)  # numbers folded into the seed's key, one for each use
+# numbers folded into the seed's key, one for each use
+INIT, LABELS, AUXILIARY, AUGMENT, STEP, MIX = range(6)
 
 
 @struct.dataclass
@@ -38,14 +39,16 @@ class Recipe(NamedTuple):
     build: Build
     source: LabelSource
     auxiliaries: dict[str, Auxiliary]
-    teachers: tuple[Callable, ...]  # (variables, image[B, H, W, C]) -> Outputs without V, in eval mode
+    # (variables, image[B, H, W, C]) -> Outputs without V, in eval mode
+    teachers: tuple[Callable, ...]
     augment: Callable  # (keys[B], image[B, H, W, C]) -> image
     mixer: Mixer
     schedule: Callable  # (updates) -> learning rate
     accumulate: int = 1  # steps averaged into one update
     ema: float = 0.0  # decay of the averaged parameters; 0 = none are kept
     dtype: Any = jnp.float32  # of images and losses
-    skip: bool = False  # True: a step that is not finite leaves the state as it was, but for the count of steps
+    # True: a step that is not finite leaves the state as it was, but for the count of steps
+    skip: bool = False
 
 
 def num_views(auxiliaries: dict[str, Auxiliary], image) -> int:
@@ -65,7 +68,9 @@ def init_state(recipe: Recipe, key) -> TrainState:
     auxiliary_params = {}
     auxiliary_states = {}
     for number, (name, auxiliary) in enumerate(recipe.auxiliaries.items()):
-        auxiliary_params[name], auxiliary_states[name] = auxiliary.init(jax.random.fold_in(auxiliary_key, number))
+        auxiliary_params[name], auxiliary_states[name] = auxiliary.init(
+            jax.random.fold_in(auxiliary_key, number)
+        )
     params = {"model": variables["params"], "auxiliary": auxiliary_params}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -79,20 +84,26 @@ def init_state(recipe: Recipe, key) -> TrainState:
 
 
 def forward(apply: Callable, image: Array) -> tuple[Outputs, PyTree]:
-    """Views [V, B, ...] through a network as one batch, example-major, so that a split batch stays where it is.
+    """Views [V, B, ...] through a network as one batch, example-major, so that a split batch stays
+    where it is.
 
-    `apply` takes [B * V, H, W, C] and returns (Outputs, anything); the outputs come back as [V, B, ...].
+    `apply` takes [B * V, H, W, C] and returns (Outputs, anything); the outputs come back as [V, B,
+    ...].
     """
     views, size = image.shape[:2]
     if views == 1:
         outputs, rest = apply(image[0])
         return jax.tree.map(lambda leaf: leaf[None], outputs), rest
     outputs, rest = apply(image.swapaxes(0, 1).reshape(size * views, *image.shape[2:]))
-    return jax.tree.map(lambda leaf: leaf.reshape(size, views, *leaf.shape[1:]).swapaxes(0, 1), outputs), rest
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(size, views, *leaf.shape[1:]).swapaxes(0, 1), outputs
+    ), rest
 
 
 def fetch(data: PyTree, batch: PyTree, dtype) -> tuple[Array, Array, Array, PyTree]:
-    """Images [B, H, W, C] in [0, 1], labels, mask and rows of fixed tables: from the batch, or by its index."""
+    """Images [B, H, W, C] in [0, 1], labels, mask and rows of fixed tables: from the batch, or by
+    its index.
+    """
     index = batch["index"]
     image = batch["image"] if "image" in batch else data["images"][index]
     label = batch["label"] if "label" in batch else data["labels"][index]
@@ -102,23 +113,35 @@ def fetch(data: PyTree, batch: PyTree, dtype) -> tuple[Array, Array, Array, PyTr
         mask = batch["mask"]
     else:
         mask = data["mask"][index] if "mask" in data else jnp.ones(index.shape, jnp.float32)
-    given = batch["given"] if "given" in batch else jax.tree.map(lambda table: table[index], data.get("given", ()))
+    given = (
+        batch["given"]
+        if "given" in batch
+        else jax.tree.map(lambda table: table[index], data.get("given", ()))
+    )
     return image, label, mask, given
 
 
 def _draw_views(recipe: Recipe, key, image: Array, index: Array) -> Array:
-    """Draws of the configured augmentation [V, B, H, W, C]; key of (seed, epoch), then of index and view."""
+    """Draws of the configured augmentation [V, B, H, W, C]; key of (seed, epoch), then of index and
+    view.
+    """
     draws = max([auxiliary.draws for auxiliary in recipe.auxiliaries.values()], default=1)
     keys = jax.vmap(partial(jax.random.fold_in, key))(index)
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     return jnp.stack([recipe.augment(fold(keys, view), image) for view in range(draws)])
 
 
-def _mixed_views(recipe: Recipe, key, draw_key, image: Array, batch: PyTree) -> tuple[Array, Array, Array, Array]:
-    """(views [V, B, ...], clean [B, ...], partner, share): augmented and mixed here, or as they were fed."""
+def _mixed_views(
+    recipe: Recipe, key, draw_key, image: Array, batch: PyTree
+) -> tuple[Array, Array, Array, Array]:
+    """(views [V, B, ...], clean [B, ...], partner, share): augmented and mixed here, or as they
+    were fed.
+    """
     if ("partner" in batch) != ("share" in batch):
         found = "partner" if "partner" in batch else "share"
-        raise ValueError(f"batch has {found!r} alone; allowed are both of 'partner' and 'share', or neither")
+        raise ValueError(
+            f"batch has {found!r} alone; allowed are both of 'partner' and 'share', or neither"
+        )
     if "partner" not in batch:
         views = _draw_views(recipe, draw_key, image, batch["index"])
         mixed, partner, share = recipe.mixer.mix(jax.random.fold_in(key, MIX), views)
@@ -168,7 +191,9 @@ def _look(teachers: tuple[Callable, ...], frozen: PyTree, image: Array) -> tuple
     """Outputs of each frozen network on views [V, B, H, W, C], without a gradient."""
     outputs = []
     for apply, variables in zip(teachers, frozen, strict=True):
-        evaluated = forward(lambda merged, apply=apply, variables=variables: (apply(variables, merged), ()), image)[0]
+        evaluated = forward(
+            lambda merged, apply=apply, variables=variables: (apply(variables, merged), ()), image
+        )[0]
         outputs.append(evaluated)
     return jax.lax.stop_gradient(tuple(outputs))
 
@@ -209,37 +234,46 @@ def _average(old: PyTree, new: PyTree, decay: float, moved: Array) -> PyTree:
 def make_train_step(recipe: Recipe) -> Callable:
     """The one train step: (state, frozen, data, batch) -> (state, scalars), pure.
 
-    frozen: a tuple of the teachers' variables. data: {'key': the seed's key, 'given': fixed tables, and for
-    resident sets 'images' u8[N, H, W, C], 'labels' i32[N], 'mask' f32[N]}. batch: {'index' i32[B]}, and for streamed
-    sets 'image', 'label', 'mask'. scalars: loss, grad_norm, learning_rate, finite, and each term of the loss, all from
-    before the update. `finite` is whether loss, gradient and the whole new state are, but for memories. With
-    `recipe.skip` a step that is not finite changes nothing but the count of steps.
+    frozen: a tuple of the teachers' variables. data: {'key': the seed's key, 'given': fixed tables,
+    and for resident sets 'images' u8[N, H, W, C], 'labels' i32[N], 'mask' f32[N]}. batch: {'index'
+    i32[B]}, and for streamed sets 'image', 'label', 'mask'. scalars: loss, grad_norm,
+    learning_rate, finite, and each term of the loss, all from before the update. `finite` is
+    whether loss, gradient and the whole new state are, but for memories. With `recipe.skip` a step
+    that is not finite changes nothing but the count of steps.
 
-    A batch may come already mixed: with 'partner' i32[B, M], positions in this batch of the images mixed together
-    (column 0 the own one, the others any permutation), and 'share' f32[B, M], whose rows sum to 1. Its 'image'
-    [B, H, W, C] is then used as it is: the recipe's augmentation and mixing are left out. 'clean' [B, H, W, C] are the
-    unmixed images, for sources that ask for them. So a published method can be replayed step by step, with its own
-    weights, batches and boxes (`mixing.base.paste_box` makes such an image). Raises ValueError while it is traced,
-    where one of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
+    A batch may come already mixed: with 'partner' i32[B, M], positions in this batch of the images
+    mixed together (column 0 the own one, the others any permutation), and 'share' f32[B, M], whose
+    rows sum to 1. Its 'image' [B, H, W, C] is then used as it is: the recipe's augmentation and
+    mixing are left out. 'clean' [B, H, W, C] are the unmixed images, for sources that ask for them.
+    So a published method can be replayed step by step, with its own weights, batches and boxes
+    (`mixing.base.paste_box` makes such an image). Raises ValueError while it is traced, where one
+    of the two is missing, 'clean' is asked for and missing, or an auxiliary compares several draws.
     """
     transformation = recipe.build.optimizer
 
     def train_step(state, frozen, data, batch):
         batch = prepare(recipe, frozen, data, batch, state.step)
         grad = jax.value_and_grad(partial(_loss, recipe, state, batch), has_aux=True)
-        (loss, (outputs, targets, batch_stats, auxiliary, losses, clean_logits)), grads = grad(state.params)
+        (loss, (outputs, targets, batch_stats, auxiliary, losses, clean_logits)), grads = grad(
+            state.params
+        )
 
         updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         moved = optimizer.updated(opt_state, recipe.accumulate)
 
-        # The label source comes after the optimizer, since it may follow the network, and so does the average.
+        # The label source comes after the optimizer, since it may follow the network, and so does
+        # the average.
         model = {"params": params["model"], "batch_stats": batch_stats}
         outputs, targets = jax.lax.stop_gradient((outputs, targets))
-        passed = Forward(outputs=outputs, targets=targets, clean_logits=clean_logits, **model, updated=moved)
+        passed = Forward(
+            outputs=outputs, targets=targets, clean_logits=clean_logits, **model, updated=moved
+        )
         labels = recipe.source.update(state.labels, batch, passed)
         ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}
-        new = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        new = state.replace(
+            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
+        )
         new = new.replace(labels=labels, auxiliary=auxiliary, ema=ema)
 
         norm = optax.tree.norm(grads)
@@ -249,8 +283,11 @@ def make_train_step(recipe: Recipe) -> Callable:
         count = state.step // recipe.accumulate
         if recipe.skip:
             count = optimizer.count(state.opt_state)  # of the updates that were not skipped
-            masked = batch._replace(mask=jnp.where(finite, batch.mask, 0))  # what is used of it: rows, that is all
-            new = unless_finite(finite, state, new, recipe.source.update(state.labels, masked, passed))
+            # what is used of it: rows, that is all
+            masked = batch._replace(mask=jnp.where(finite, batch.mask, 0))
+            new = unless_finite(
+                finite, state, new, recipe.source.update(state.labels, masked, passed)
+            )
         rate = jnp.asarray(recipe.schedule(count), recipe.dtype)
         scalars = {"loss": loss, "grad_norm": norm, "learning_rate": rate, "finite": finite}
         if len(losses) > 1:
@@ -261,10 +298,14 @@ def make_train_step(recipe: Recipe) -> Callable:
 
 
 def make_chunk(train_step: Callable) -> Callable:
-    """Several train steps in one dispatch: batches stacked on a new first axis, scalars come back stacked."""
+    """Several train steps in one dispatch: batches stacked on a new first axis, scalars come back
+    stacked.
+    """
 
     def chunk(state, frozen, data, batches):
-        return jax.lax.scan(lambda carry, batch: train_step(carry, frozen, data, batch), state, batches)
+        return jax.lax.scan(
+            lambda carry, batch: train_step(carry, frozen, data, batch), state, batches
+        )
 
     return chunk
 
@@ -272,8 +313,8 @@ def make_chunk(train_step: Callable) -> Callable:
 def make_eval_step(apply: Callable, metrics: dict[str, Metric], dtype) -> Callable:
     """The one evaluation step: (variables, data, batch) -> (sums of each metric, predictions).
 
-    batch: {'index' i32[B], 'mask' f32[B]}, and for streamed sets 'image' and 'label'. predictions: {'logits' f32[B, K],
-    'label' i32[B], 'index' i32[B], 'mask' f32[B]}.
+    batch: {'index' i32[B], 'mask' f32[B]}, and for streamed sets 'image' and 'label'. predictions:
+    {'logits' f32[B, K], 'label' i32[B], 'index' i32[B], 'mask' f32[B]}.
     """
 
     def eval_step(variables, data, batch):

@@ -2,9 +2,10 @@
 
 python tests/golden/beside.py OLD NEW   (two checkouts; the environment's python runs both)
 
-Each case is trained by OLD and by NEW, and OLD's run is cut back to a checkpoint and taken to the end by NEW. Compared
-are metrics.jsonl, weights, predictions, the calibrator, and every leaf of the last checkpoint, bitwise; and the figures
-of summary.json and evaluation.json, to FIGURES. The exit status is 1 where a number differs.
+Each case is trained by OLD and by NEW, and OLD's run is cut back to a checkpoint and taken to the
+end by NEW. Compared are metrics.jsonl, weights, predictions, the calibrator, and every leaf of the
+last checkpoint, bitwise; and the figures of summary.json and evaluation.json, to FIGURES. The exit
+status is 1 where a number differs.
 """
 
 import json
@@ -33,14 +34,19 @@ CASES = {
     "folds": ("data.folds=5", "data.fold=2", "data.examples=1000", "model.dtype=bfloat16", "labels.name=smooth"),
     "chunks": ("train.chunk_steps=4", "data.resident=False", "labels.name=online"),
 }  # fmt: skip
-FIGURES = 1e-6  # relative: a figure may be summed in float32 by one version and in float64 by the other
+# relative: a figure may be summed in float32 by one version and in float64 by the other
+FIGURES = 1e-6
 COMMON = ("model.dtype=float32", "data.holdout=100", "eval.report=True", "train.max_steps=33")
 
 
 def train(tree: Path, folder: Path, name: str, environment: dict) -> None:
     """Train a case, or take it to its end, with the package of `tree`; runs lie below `folder`."""
     fields = {field.partition("=")[0]: field for field in (*COMMON, *CASES[name])}
-    words = [f"--config={CONFIG}", f"--workdir={name}", *(f"--config.{field}" for field in fields.values())]
+    words = [
+        f"--config={CONFIG}",
+        f"--workdir={name}",
+        *(f"--config.{field}" for field in fields.values()),
+    ]
     subprocess.run(
         [sys.executable, "-m", "ldl_jax.main", *words], cwd=folder, env={**environment, "PYTHONPATH": str(tree)},
         check=True, stdout=subprocess.DEVNULL,
@@ -55,10 +61,17 @@ def numbers(run: Path) -> dict[str, np.ndarray]:
     everything = {}
     for path in sorted([*run.glob("*.npz"), *run.glob("predictions/*.npz")]):
         with np.load(path, allow_pickle=False) as file:
-            everything |= {f"{path.relative_to(run)}:{member}": file[member] for member in file.files}
-    last = max((path for path in (run / "checkpoints").iterdir() if path.is_dir()), key=lambda path: int(path.name))
+            everything |= {
+                f"{path.relative_to(run)}:{member}": file[member] for member in file.files
+            }
+    last = max(
+        (path for path in (run / "checkpoints").iterdir() if path.is_dir()),
+        key=lambda path: int(path.name),
+    )
     state = ocp.StandardCheckpointer().restore((last / "state").absolute())
-    everything |= {keystr(path): np.asarray(leaf) for path, leaf in tree_flatten_with_path(state)[0]}
+    everything |= {
+        keystr(path): np.asarray(leaf) for path, leaf in tree_flatten_with_path(state)[0]
+    }
     for name in ("metrics.jsonl", "calibration.json"):
         everything[name] = np.array((run / name).read_text())
     return everything
@@ -91,7 +104,9 @@ def differences(one: Path, other: Path) -> list[str]:
     """The names of all that differs between two runs."""
     here, there = numbers(one), numbers(other)
     unequal = [name for name in {**here, **there} if name not in here or name not in there]
-    unequal += [name for name in here if name in there and here[name].tobytes() != there[name].tobytes()]
+    unequal += [
+        name for name in here if name in there and here[name].tobytes() != there[name].tobytes()
+    ]
     ours, theirs = figures(one), figures(other)
     unequal += [name for name in {**ours, **theirs} if name not in ours or name not in theirs]
     return unequal + [name for name in ours if name in theirs and unlike(ours[name], theirs[name])]
@@ -125,7 +140,12 @@ def main(old: Path, new: Path) -> int:
             for part in ("new", "resumed"):
                 unequal = differences(work / "old" / name, work / part / name)
                 count = len(numbers(work / "old" / name))
-                print(json.dumps({"case": name, "by": part, "compared": count, "different": unequal[:5]}), flush=True)
+                print(
+                    json.dumps(
+                        {"case": name, "by": part, "compared": count, "different": unequal[:5]}
+                    ),
+                    flush=True,
+                )
                 failed += unequal
     return int(bool(failed))
 

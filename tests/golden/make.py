@@ -1,9 +1,11 @@
-"""Make the golden fixtures: what the commands write for fixed inputs, to hold later versions against.
+"""Make the golden fixtures: what the commands write for fixed inputs, to hold later versions
+against.
 
 python tests/golden/make.py [--only=runs,study,imported,evaluation,comparison,texts]
 
-A change that alters a figure on purpose runs it again, in a commit of its own that says why. The commands run as the
-tests do (8 fake devices, float64), from this folder, so that no path of a machine is written down.
+A change that alters a figure on purpose runs it again, in a commit of its own that says why. The
+commands run as the tests do (8 fake devices, float64), from this folder, so that no path of a
+machine is written down.
 """
 
 import json
@@ -22,7 +24,13 @@ ENVIRONMENT = {
     **os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", "PYTHONPATH": str(ROOT),
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
 }  # fmt: skip
-RUNS = {"online": "online", "holdout": "classwise", "hard-0": "hard", "hard-1": "hard", "smooth-0": "smooth"}
+RUNS = {
+    "online": "online",
+    "holdout": "classwise",
+    "hard-0": "hard",
+    "hard-1": "hard",
+    "smooth-0": "smooth",
+}
 COMPARED = ("hard-0", "hard-1", "smooth-0")  # of which no weights or checkpoints are kept
 DROPPED = ("*.png", "*.html", "tensorboard", "timing.jsonl", ".lock", "best.npz", "profile")
 CASES = ("plain", "beside")  # of evaluation
@@ -31,7 +39,12 @@ CASES = ("plain", "beside")  # of evaluation
 def command(*words: str) -> str:
     """The output of a command of the package, run in this folder."""
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=HERE, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *words],
+        cwd=HERE,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr}")
@@ -39,7 +52,9 @@ def command(*words: str) -> str:
 
 
 def clean(folder: Path) -> None:
-    """Keep of a run what a later version has to read or write again; its command without this machine's paths."""
+    """Keep of a run what a later version has to read or write again; its command without this
+    machine's paths.
+    """
     for pattern in DROPPED:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -62,13 +77,18 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def runs() -> None:
-    """Run directories: one with checkpoints and a label memory, one with a holdout and a report, three to compare."""
+    """Run directories: one with checkpoints and a label memory, one with a holdout and a report,
+    three to compare.
+    """
     for name, argument in RUNS.items():
         folder = HERE / "runs" / name
         shutil.rmtree(folder, ignore_errors=True)
         seed = name.rpartition("-")[2] if name in COMPARED else "0"
         said = command(
-            "ldl_jax.main", f"--config=digits.py:{argument}", f"--config.seed={seed}", f"--workdir=runs/{name}"
+            "ldl_jax.main",
+            f"--config=digits.py:{argument}",
+            f"--config.seed={seed}",
+            f"--workdir=runs/{name}",
         )
         files = sorted(path.name for path in folder.iterdir())
         clean(folder)
@@ -87,8 +107,12 @@ def study() -> None:
     command("ldl_jax.study", "studies/golden.py", "--workdir=study", "--no-report")
     for name in ("runs", "logs", ".locks"):
         shutil.rmtree(folder / name)
-    (folder / "output.txt").write_text(command("ldl_jax.study", "studies/golden.py", "--workdir=study", "--collect"))
-    (folder / "commands.txt").write_text(command("ldl_jax.study", "studies/golden.py", "--workdir=study", "--print"))
+    (folder / "output.txt").write_text(
+        command("ldl_jax.study", "studies/golden.py", "--workdir=study", "--collect")
+    )
+    (folder / "commands.txt").write_text(
+        command("ldl_jax.study", "studies/golden.py", "--workdir=study", "--print")
+    )
     (folder / "report.html").unlink()
 
 
@@ -104,7 +128,9 @@ def imported() -> None:
 
 
 def inputs() -> None:
-    """Fixed predictions of two networks, of a validation set, of examples of no class, and human votes."""
+    """Fixed predictions of two networks, of a validation set, of examples of no class, and human
+    votes.
+    """
     draw, folder = np.random.default_rng(20230131), HERE / "inputs"
     folder.mkdir(exist_ok=True)
     label = draw.integers(0, 10, 300)
@@ -115,7 +141,11 @@ def inputs() -> None:
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.savez(folder / "second.npz", probs=probs, label=label, index=index)
     other = draw.integers(0, 10, 200)
-    np.savez(folder / "val.npz", logits=2 * draw.normal(size=(200, 10)) + 4 * np.eye(10)[other], label=other)
+    np.savez(
+        folder / "val.npz",
+        logits=2 * draw.normal(size=(200, 10)) + 4 * np.eye(10)[other],
+        label=other,
+    )
     np.save(folder / "ood.npy", draw.normal(size=(100, 10)) * 2)
     votes = np.zeros((300, 10), np.int64)
     votes[index] = draw.multinomial(20, 0.8 * np.eye(10)[label] + 0.02)
@@ -129,7 +159,13 @@ def evaluation() -> None:
     for case, words in zip(CASES, ([], beside), strict=True):
         folder = HERE / "evaluation" / case
         shutil.rmtree(folder, ignore_errors=True)
-        said = command("ldl_jax.evaluate", "inputs/first.npz", "inputs/second.npz", *words, f"--out=evaluation/{case}")
+        said = command(
+            "ldl_jax.evaluate",
+            "inputs/first.npz",
+            "inputs/second.npz",
+            *words,
+            f"--out=evaluation/{case}",
+        )
         (folder / "output.txt").write_text(said)
         (folder / "report.html").unlink()
 
@@ -147,7 +183,9 @@ def texts() -> None:
     folder = HERE / "texts"
     folder.mkdir(exist_ok=True)
     (folder / "help.txt").write_text(command("ldl_jax.main", "--help"))
-    (folder / "dry_run.txt").write_text(command("ldl_jax.main", "--config=digits.py:online", "--dry-run"))
+    (folder / "dry_run.txt").write_text(
+        command("ldl_jax.main", "--config=digits.py:online", "--dry-run")
+    )
     planned = command("ldl_jax.main", "--config=digits.py:teacher", "--config.labels.name=peer", "--dry-run",
                       "--devices=32")  # fmt: skip
     (folder / "dry_run_32.txt").write_text(planned)

@@ -1,8 +1,9 @@
-"""Twins in PyTorch of the methods that ldl_jax has, on a tiny problem in float64: writes methods.npz beside this file.
+"""Twins in PyTorch of the methods that ldl_jax has, on a tiny problem in float64: writes
+methods.npz beside this file.
 
-python tests/vectors/make_methods.py (torch 2.13.0, numpy; seconds on one core). Each twin is written from the formulas
-of its paper or of the published code, which its class names, with PyTorch's own optimizer, losses and layers. The
-tests read the file alone and need no torch.
+python tests/vectors/make_methods.py (torch 2.13.0, numpy; seconds on one core). Each twin is
+written from the formulas of its paper or of the published code, which its class names, with
+PyTorch's own optimizer, losses and layers. The tests read the file alone and need no torch.
 """
 
 import copy
@@ -24,7 +25,9 @@ class Smoothing(Twin):
 
 
 class PSKD(Twin):
-    """Progressive self-knowledge distillation, Kim et al. 2021: last epoch's predictions, weight 0.8 (e + 1) / E."""
+    """Progressive self-knowledge distillation, Kim et al. 2021: last epoch's predictions, weight
+    0.8 (e + 1) / E.
+    """
 
     nesterov = True
 
@@ -48,7 +51,9 @@ class PSKD(Twin):
 
 
 class CutMixPSKD(PSKD):
-    """PS-KD under CutMix: targets of the own images mixed by area, memory from a clean pass before the update."""
+    """PS-KD under CutMix: targets of the own images mixed by area, memory from a clean pass before
+    the update.
+    """
 
     mix = CutMix.mix
 
@@ -58,11 +63,15 @@ class CutMixPSKD(PSKD):
             self.said = look(seen.clean)[0].softmax(1)
         hard, alpha = F.one_hot(seen.y, K).double(), 0.8 * (seen.epoch + 1) / self.epochs
         own = hard if seen.epoch == 0 else (1 - alpha) * hard + alpha * self.rows[seen.index]
-        return soft_cross_entropy(self.net(seen.x)[0], sum(share * own[other] for other, share in seen.parts))
+        return soft_cross_entropy(
+            self.net(seen.x)[0], sum(share * own[other] for other, share in seen.parts)
+        )
 
 
 class Ensembling(Twin):
-    """Temporal ensembling's recursion (Laine and Aila 2017, algorithm 2) inside a cross entropy: a 0.6, weight 0.5."""
+    """Temporal ensembling's recursion (Laine and Aila 2017, algorithm 2) inside a cross entropy: a
+    0.6, weight 0.5.
+    """
 
     def __init__(self, problem):
         super().__init__(problem)
@@ -83,7 +92,9 @@ class Ensembling(Twin):
 
 
 class OLS(Twin):
-    """Online label smoothing, Zhang et al. 2021, as its CIFAR script: 0.5 + 0.5, zeros in the first epoch."""
+    """Online label smoothing, Zhang et al. 2021, as its CIFAR script: 0.5 + 0.5, zeros in the first
+    epoch.
+    """
 
     weights, first, freeze = (0.5, 0.5), 0.0, None
 
@@ -115,14 +126,19 @@ class OLS(Twin):
 
 
 class FineGrainedOLS(OLS):
-    """The same as its fine-grained solver: 1 + 1, uniform in the first epoch, rows frozen from 0.88."""
+    """The same as its fine-grained solver: 1 + 1, uniform in the first epoch, rows frozen from
+    0.88.
+    """
 
     weights, first, freeze = (1.0, 1.0), 1 / K, 0.88
-    epochs, rate = 10, 1.0  # so that rows are frozen, and one of them loses all of its correct examples
+    # so that rows are frozen, and one of them loses all of its correct examples
+    epochs, rate = 10, 1.0
 
 
 class MeanTeacher(Twin):
-    """Tarvainen and Valpola 2017, with a cross entropy; the teacher's BatchNorm by the batch, as in its code."""
+    """Tarvainen and Valpola 2017, with a cross entropy; the teacher's BatchNorm by the batch, as in
+    its code.
+    """
 
     decay = 0.8
 
@@ -148,11 +164,15 @@ class MeanTeacher(Twin):
                 old.mul_(decay).add_(new, alpha=1 - decay)
 
     def extra(self):
-        return {"average": {n: v.detach().numpy().copy() for n, v in self.teacher.named_parameters()}}
+        return {
+            "average": {n: v.detach().numpy().copy() for n, v in self.teacher.named_parameters()}
+        }
 
 
 class AveragedMeanTeacher(MeanTeacher):
-    """The same with the running statistics averaged too and used by the teacher; they are the biased ones here."""
+    """The same with the running statistics averaged too and used by the teacher; they are the
+    biased ones here.
+    """
 
     norm = BiasedNorm
 
@@ -162,7 +182,11 @@ class AveragedMeanTeacher(MeanTeacher):
 
     def averaged(self):
         states = (net.state_dict().items() for net in (self.teacher, self.net))
-        return [(old, new) for (name, old), (_, new) in zip(*states, strict=True) if "num_batches" not in name]
+        return [
+            (old, new)
+            for (name, old), (_, new) in zip(*states, strict=True)
+            if "num_batches" not in name
+        ]
 
     def extra(self):
         return {"average": tensors(self.teacher)}
@@ -182,13 +206,17 @@ class Distillation(Twin):
 
 
 class ElementwiseDistillation(Distillation):
-    """CE + 0.1 T^2 KL at T 3 with the KL's mean over examples and classes, as vision01234/8511 runs it: 0.9 / K."""
+    """CE + 0.1 T^2 KL at T 3 with the KL's mean over examples and classes, as vision01234/8511 runs
+    it: 0.9 / K.
+    """
 
     hard, soft, temperature, reduction = 1.0, 0.1, 3.0, "mean"
 
 
 class MixedTeacher(CutMix):
-    """CutMix, and the frozen teacher's prediction of the mixed image at temperature 1 as the only label."""
+    """CutMix, and the frozen teacher's prediction of the mixed image at temperature 1 as the only
+    label.
+    """
 
     def loss(self, seen):
         with torch.no_grad():
@@ -207,7 +235,9 @@ class TwoTeachers(Twin):
 
 
 class Hint(Twin):
-    """FitNet (Romero et al. 2015) as RepDistiller runs it: CE + 100 MSE after conv, BatchNorm, ReLU; stage 2."""
+    """FitNet (Romero et al. 2015) as RepDistiller runs it: CE + 100 MSE after conv, BatchNorm,
+    ReLU; stage 2.
+    """
 
     rate = 0.02
 
@@ -227,11 +257,15 @@ class Hint(Twin):
         return F.cross_entropy(z, seen.y) + 100 * F.mse_loss(mine, theirs)
 
     def extra(self):
-        return {"regress": {name: value.detach() for name, value in self.regress.named_parameters()}}
+        return {
+            "regress": {name: value.detach() for name, value in self.regress.named_parameters()}
+        }
 
 
 class Mutual(Twin):
-    """Deep mutual learning, Zhang et al. 2018, equations 5-8 for two networks; both updates from the same passes."""
+    """Deep mutual learning, Zhang et al. 2018, equations 5-8 for two networks; both updates from
+    the same passes.
+    """
 
     def __init__(self, problem):
         super().__init__(problem)
@@ -243,11 +277,13 @@ class Mutual(Twin):
     def loss(self, seen):
         logits = [net(seen.x)[0] for net in (self.net, self.other)]
         mine, theirs = (
-            F.cross_entropy(z, seen.y) + F.kl_div(z.log_softmax(1), o.detach().softmax(1), reduction="batchmean")
+            F.cross_entropy(z, seen.y)
+            + F.kl_div(z.log_softmax(1), o.detach().softmax(1), reduction="batchmean")
             for z, o in (logits, logits[::-1])
         )
         self.own = mine.item()
-        return mine + theirs  # neither depends on the other's parameters: the gradients are those of each alone
+        # neither depends on the other's parameters: the gradients are those of each alone
+        return mine + theirs
 
     def extra(self):
         return {"peer": tensors(self.other)}
@@ -262,7 +298,9 @@ METHODS = {
 
 
 def check_frozen(table):
-    """Raise AssertionError where the run doesn't show a row that stays frozen, and one that falls back to uniform."""
+    """Raise AssertionError where the run doesn't show a row that stays frozen, and one that falls
+    back to uniform.
+    """
     before, after = table[:-2], table[1:-1]
     frozen = before.max(-1) >= 0.88
     assert (frozen & (before == after).all(-1)).any()
@@ -281,7 +319,9 @@ def main():
     given = {"start": problem.start, "peer": problem.peer, "regress": problem.regress}
     given |= {f"teacher{number}": weights for number, weights in enumerate(problem.teachers)}
     for name, weights in given.items():
-        found.update({f"{name}/{key}": value.numpy().astype(np.float32) for key, value in weights.items()})
+        found.update(
+            {f"{name}/{key}": value.numpy().astype(np.float32) for key, value in weights.items()}
+        )
     for name, twin in METHODS.items():
         made = twin(problem).run()
         print(name, np.array2string(made["loss"], precision=3, max_line_width=200))

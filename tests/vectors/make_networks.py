@@ -2,9 +2,10 @@
 
 python tests/vectors/make_networks.py   (extra `peers`)
 
-For each twin: a state_dict, and with it the logits of sixteen images in evaluation and in training mode, the mean of
-every channel of every stage in evaluation mode, and the losses of five steps of SGD. The twins have the parts, names
-and layouts of widely used code (named beside each); weights are random and exact in float16, BatchNorm's among them.
+For each twin: a state_dict, and with it the logits of sixteen images in evaluation and in training
+mode, the mean of every channel of every stage in evaluation mode, and the losses of five steps of
+SGD. The twins have the parts, names and layouts of widely used code (named beside each); weights
+are random and exact in float16, BatchNorm's among them.
 """
 
 from pathlib import Path
@@ -23,9 +24,13 @@ def conv(features_in, features, kernel, stride=1):
 
 
 class Block(nn.Module):
-    """A residual block that returns its sum, and for pre-activation the maps before the first ReLU beside it."""
+    """A residual block that returns its sum, and for pre-activation the maps before the first ReLU
+    beside it.
+    """
 
-    def __init__(self, features_in, features, stride, *, inner=None, preact=False, shortcut="downsample"):
+    def __init__(
+        self, features_in, features, stride, *, inner=None, preact=False, shortcut="downsample"
+    ):
         super().__init__()
         self.preact, self.project = preact, shortcut
         layers = [(features, 3, stride), (features, 3, 1)]
@@ -40,7 +45,11 @@ class Block(nn.Module):
         if self.changes:
             project = conv(features_in, features, 1, stride)
             if shortcut != "convShortcut":
-                project = nn.Sequential(project) if preact else nn.Sequential(project, nn.BatchNorm2d(features))
+                project = (
+                    nn.Sequential(project)
+                    if preact
+                    else nn.Sequential(project, nn.BatchNorm2d(features))
+                )
             self.add_module(shortcut, project)
 
     def part(self, kind, number):
@@ -64,7 +73,9 @@ class Block(nn.Module):
 
 
 class Twin(nn.Module):
-    """A stem, stages of blocks, the average, a linear layer; forward returns logits and the maps of the stages."""
+    """A stem, stages of blocks, the average, a linear layer; forward returns logits and the maps of
+    the stages.
+    """
 
     def __init__(
         self, stem, widths, blocks, *, bottleneck=0, preact=False, kernel=3, stem_norm=True, final="", linear="fc",
@@ -85,7 +96,9 @@ class Twin(nn.Module):
                 made.append(Block(last, features, stride, **options))
                 last = features
             made = nn.Sequential(*made)
-            self.add_module(stage.format(number), nn.ModuleDict({"layer": made}) if "block" in stage else made)
+            self.add_module(
+                stage.format(number), nn.ModuleDict({"layer": made}) if "block" in stage else made
+            )
         if final:
             self.add_module(final, nn.BatchNorm2d(last))
         self.add_module(linear, nn.Linear(last, CLASSES))
@@ -117,10 +130,14 @@ KUANGLIU = {"linear": "linear", "shortcut": "shortcut"}
 WIDTHS = (4, 8, 16, 32)
 TWINS = {  # name -> (side of an image, how the twin is made)
     "cifar_resnet": (16, lambda: Twin(4, WIDTHS[:3], 1)),  # RepDistiller's resnet.py, resnet8
-    "resnet_cifar": (16, lambda: Twin(4, WIDTHS, 1, **KUANGLIU)),  # kuangliu's resnet.py, basic blocks
-    "resnet_imagenet": (32, lambda: Twin(2, (2, 4, 8, 16), 1, bottleneck=2, kernel=7)),  # torchvision, wide_resnet50_2
-    "preact_pskd": (16, lambda: Twin(4, WIDTHS, 1, preact=True, **KUANGLIU)),  # PS-KD's CIFAR_ResNet18_preActBasic
-    "preact_bottleneck": (  # kuangliu's preact_resnet.py, bottleneck blocks, with He et al.'s activation at the end
+    # kuangliu's resnet.py, basic blocks
+    "resnet_cifar": (16, lambda: Twin(4, WIDTHS, 1, **KUANGLIU)),
+    # torchvision, wide_resnet50_2
+    "resnet_imagenet": (32, lambda: Twin(2, (2, 4, 8, 16), 1, bottleneck=2, kernel=7)),
+    # PS-KD's CIFAR_ResNet18_preActBasic
+    "preact_pskd": (16, lambda: Twin(4, WIDTHS, 1, preact=True, **KUANGLIU)),
+    # kuangliu's preact_resnet.py, bottleneck blocks, with He et al.'s activation at the end
+    "preact_bottleneck": (
         16,
         lambda: Twin(2, (2, 4, 8, 16), 1, bottleneck=1, preact=True, stem_norm=False, final="bn", **KUANGLIU),
     ),
@@ -132,7 +149,9 @@ TWINS = {  # name -> (side of an image, how the twin is made)
 
 
 def draw_weights(twin, draw):
-    """Random values that float16 holds exactly, BatchNorm's scales, shifts and statistics among them."""
+    """Random values that float16 holds exactly, BatchNorm's scales, shifts and statistics among
+    them.
+    """
     for name, value in twin.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
@@ -150,7 +169,9 @@ def draw_weights(twin, draw):
 
 def train(twin, x, labels, order):
     """Losses of five steps: SGD .1, momentum .9 (Nesterov), L2 5e-4 on all parameters."""
-    optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(
+        twin.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
     losses = []
     twin.train()
     for index in order:
@@ -171,7 +192,14 @@ def main():
     labels = draw.integers(0, CLASSES, IMAGES).astype(np.int32)
     order = np.stack([draw.permutation(IMAGES)[:BATCH] for _ in range(STEPS)]).astype(np.int32)
     versions = f"torch {torch.__version__}, numpy {np.__version__}"
-    found = {"images": images, "labels": labels, "order": order, "versions": versions, "mean": MEAN, "std": STD}
+    found = {
+        "images": images,
+        "labels": labels,
+        "order": order,
+        "versions": versions,
+        "mean": MEAN,
+        "std": STD,
+    }
     for name, (side, make) in TWINS.items():
         twin = make()
         draw_weights(twin, draw)
@@ -185,7 +213,9 @@ def main():
             kept = {key: value.clone() for key, value in twin.state_dict().items()}
             found[f"{name}/train_logits"] = twin.train()(x)[0].numpy()
             twin.load_state_dict(kept)
-        found[f"{name}/losses"] = train(twin, x, torch.from_numpy(labels).long(), torch.from_numpy(order))
+        found[f"{name}/losses"] = train(
+            twin, x, torch.from_numpy(labels).long(), torch.from_numpy(order)
+        )
         found |= {f"{name}/weights/{key}": value for key, value in state.items()}
     np.savez_compressed(Path(__file__).with_name("networks.npz"), **found)
 

@@ -1,8 +1,9 @@
 """Calibration errors that need sorted predictions, by the peers themselves: writes sorted.npz here.
 
-python tests/vectors/make_sorted.py (relplot, uncertainty-calibration, scikit-learn; a second on one core). The tests
-read the file alone. Each case is a set of probabilities f32[400, K] and labels: one overconfident, one about calibrated
-with tied confidences (probabilities of whole percents), one of two classes.
+python tests/vectors/make_sorted.py (relplot, uncertainty-calibration, scikit-learn; a second on one
+core). The tests read the file alone. Each case is a set of probabilities f32[400, K] and labels:
+one overconfident, one about calibrated with tied confidences (probabilities of whole percents), one
+of two classes.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,6 @@
-"""The tiny problem of the twins: 64 images of 8x8 pixels in 5 classes, a ResNet-8 of width 2, drawn mixings."""
+"""The tiny problem of the twins: 64 images of 8x8 pixels in 5 classes, a ResNet-8 of width 2, drawn
+mixings.
+"""
 
 import numpy as np
 import torch
@@ -19,7 +21,9 @@ class Block(nn.Module):
         self.bn2 = norm(outside)
         self.downsample = None
         if stride > 1 or inside != outside:
-            self.downsample = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), norm(outside))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), norm(outside)
+            )
 
     def forward(self, x):
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -69,28 +73,47 @@ class Problem:
         shapes = draw.uniform(40, 210, (K, SIDE, SIDE, 3))
         noise = draw.normal(0, 30, (N, SIDE, SIDE, 3))
         self.images = np.clip(shapes[self.labels] + noise, 0, 255).astype(np.uint8)
-        self.order = np.stack([draw.permutation(N) for _ in range(10)]).reshape(-1, B).astype(np.int32)
+        self.order = (
+            np.stack([draw.permutation(N) for _ in range(10)]).reshape(-1, B).astype(np.int32)
+        )
         steps = 3 * PER_EPOCH  # that are mixed
-        self.partner = np.stack([[draw.permutation(B) for _ in range(4)] for _ in range(steps)]).astype(np.int32)
+        self.partner = np.stack(
+            [[draw.permutation(B) for _ in range(4)] for _ in range(steps)]
+        ).astype(np.int32)
         self.share = draw.beta(1, 1, steps)
-        self.box = np.sort(draw.integers(0, SIDE + 1, (steps, 2, 2)), -1).reshape(steps, 4).astype(np.int32)
+        self.box = (
+            np.sort(draw.integers(0, SIDE + 1, (steps, 2, 2)), -1)
+            .reshape(steps, 4)
+            .astype(np.int32)
+        )
         self.split = draw.integers(1, SIDE, (steps, 2)).astype(np.int32)
         high, low = self.split, SIDE - self.split
-        sides = [(high[:, 0], high[:, 1]), (high[:, 0], low[:, 1]), (low[:, 0], high[:, 1]), (low[:, 0], low[:, 1])]
+        sides = [
+            (high[:, 0], high[:, 1]),
+            (high[:, 0], low[:, 1]),
+            (low[:, 0], high[:, 1]),
+            (low[:, 0], low[:, 1]),
+        ]
         offset = [[draw.integers(0, SIDE - side + 1) for side in both] for both in sides]
         self.offset = np.asarray(offset).transpose(2, 0, 1).astype(np.int32)
         self.start = self.weights(ResNet8(2))
         self.peer = self.weights(ResNet8(2))
         self.teachers = [self.taught(width) for width in (3, 2)]
-        self.regress = self.weights(nn.ModuleDict({"conv": nn.Conv2d(4, 6, 1), "bn": nn.BatchNorm2d(6)}))
+        self.regress = self.weights(
+            nn.ModuleDict({"conv": nn.Conv2d(4, 6, 1), "bn": nn.BatchNorm2d(6)})
+        )
 
     def weights(self, net):
         """A network's tensors, rounded to float32 so that they are stored small and exactly."""
-        kept = {name: value for name, value in net.state_dict().items() if "num_batches" not in name}
+        kept = {
+            name: value for name, value in net.state_dict().items() if "num_batches" not in name
+        }
         return {name: value.to(torch.float32).to(torch.float64) for name, value in kept.items()}
 
     def taught(self, width):
-        """A frozen network that has seen the images for ten epochs, so that its predictions mean something."""
+        """A frozen network that has seen the images for ten epochs, so that its predictions mean
+        something.
+        """
         net = ResNet8(width)
         optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
         for index in np.concatenate([self.order, self.order[:16]]):
@@ -114,7 +137,9 @@ def load(width, weights, norm=nn.BatchNorm2d):
 
 def tensors(net):
     """The tensors of a network as numpy arrays, without PyTorch's counter of batches."""
-    return {n: v.detach().numpy().copy() for n, v in net.state_dict().items() if "num_batches" not in n}
+    return {
+        n: v.detach().numpy().copy() for n, v in net.state_dict().items() if "num_batches" not in n
+    }
 
 
 def flat(weights):

@@ -1,4 +1,6 @@
-"""What all twins share: images mixed by given draws, PyTorch's SGD, a schedule, and what is recorded."""
+"""What all twins share: images mixed by given draws, PyTorch's SGD, a schedule, and what is
+recorded.
+"""
 
 from typing import NamedTuple
 
@@ -26,7 +28,9 @@ def soft_cross_entropy(z, probs):
 
 
 class Twin:
-    """A method: its loss at a step, and what it does after the optimizer step. By default the hard label's."""
+    """A method: its loss at a step, and what it does after the optimizer step. By default the hard
+    label's.
+    """
 
     norm, epochs, rate, nesterov = nn.BatchNorm2d, 3, 0.05, False
     own = None  # the loss to record, where it isn't the one that is minimised
@@ -34,7 +38,9 @@ class Twin:
     def __init__(self, problem):
         self.problem = problem
         self.net = load(2, problem.start, self.norm)
-        self.frozen = [load(w, weights).eval() for w, weights in zip((3, 2), problem.teachers, strict=True)]
+        self.frozen = [
+            load(w, weights).eval() for w, weights in zip((3, 2), problem.teachers, strict=True)
+        ]
         self.memory = []  # after each epoch
 
     def parameters(self):

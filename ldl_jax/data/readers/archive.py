@@ -1,7 +1,8 @@
-"""Published data sets on disk: found as a folder or as the archive it came in, read without extracting, and checked.
+"""Published data sets on disk: found as a folder or as the archive it came in, read without
+extracting, and checked.
 
-Nothing is downloaded, and nothing that is read is trusted: checksums are compared, members are read one by one into
-memory, and a pickle may build lists, names, numbers and uint8 arrays, nothing else.
+Nothing is downloaded, and nothing that is read is trusted: checksums are compared, members are read
+one by one into memory, and a pickle may build lists, names, numbers and uint8 arrays, nothing else.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ class Published(NamedTuple):
     archive: str  # its file name
     md5: str  # the archive's
     folder: str  # that its members lie in
-    files: dict[str, str]  # those that are read -> published MD5 or SHA-1, in hexadecimal; '' where none is known
+    # those that are read -> published MD5 or SHA-1, in hexadecimal; '' where none is known
+    files: dict[str, str]
 
 
 class Found(NamedTuple):
@@ -40,16 +42,21 @@ class Found(NamedTuple):
 
     def name(self, file: str) -> str:
         """How a message names one of the files."""
-        return str(self.place / file) if self.place.is_dir() else f"{self.place} ({self.version.folder}/{file})"
+        return (
+            str(self.place / file)
+            if self.place.is_dir()
+            else f"{self.place} ({self.version.folder}/{file})"
+        )
 
 
 def read(root: str, versions: tuple[Published, ...], *, verify: bool) -> Found:
     """The files of the first version that lies at `root`, in memory.
 
-    root: the folder that holds the published folders or archives, or one of these itself. An earlier version goes
-    before a later one, and of one version the folder before the archive. With `verify` the archive's MD5, or those
-    of the extracted files, are compared. Raises ValueError in one sentence that names the file: what is missing and
-    where it belongs, what is truncated, what has another checksum.
+    root: the folder that holds the published folders or archives, or one of these itself. An
+    earlier version goes before a later one, and of one version the folder before the archive. With
+    `verify` the archive's MD5, or those of the extracted files, are compared. Raises ValueError in
+    one sentence that names the file: what is missing and where it belongs, what is truncated, what
+    has another checksum.
     """
     for version in versions:
         folder, archive = _folder(root, version), _archive(root, version)
@@ -62,7 +69,9 @@ def read(root: str, versions: tuple[Published, ...], *, verify: bool) -> Found:
         f"{', '.join(version.files)}"
         for version in versions
     )
-    raise ValueError(f"config.data.root is {root!r}, where this data set is not; put there {wanted}")
+    raise ValueError(
+        f"config.data.root is {root!r}, where this data set is not; put there {wanted}"
+    )
 
 
 def _folder(root: str, version: Published) -> Path | None:
@@ -71,7 +80,9 @@ def _folder(root: str, version: Published) -> Path | None:
     path = Path(root)
     if (path / version.folder).is_dir():
         return path / version.folder
-    itself = path.is_dir() and (path.name == version.folder or all((path / name).is_file() for name in version.files))
+    itself = path.is_dir() and (
+        path.name == version.folder or all((path / name).is_file() for name in version.files)
+    )
     return path if itself else None
 
 
@@ -80,7 +91,9 @@ def _archive(root: str, version: Published) -> Path | None:
         return None
     path = Path(root)
     itself = path.is_file() and path.name == version.archive
-    return path if itself else path / version.archive if (path / version.archive).is_file() else None
+    return (
+        path if itself else path / version.archive if (path / version.archive).is_file() else None
+    )
 
 
 def _from_folder(folder: Path, version: Published, verify: bool) -> dict[str, bytes]:
@@ -107,7 +120,9 @@ def _from_folder(folder: Path, version: Published, verify: bool) -> dict[str, by
 def _from_archive(path: Path, version: Published, verify: bool) -> dict[str, bytes]:
     if verify:
         with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            digest = hashlib.file_digest(
+                file, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
         _compare(path, "md5", digest, version.md5, "of that name")
     wanted, content = {f"{version.folder}/{name}": name for name in version.files}, {}
     try:
@@ -122,10 +137,14 @@ def _from_archive(path: Path, version: Published, verify: bool) -> dict[str, byt
                 if len(content) == len(wanted):
                     break
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a .tar.gz archive; it is truncated or damaged ({error})") from None
+        raise ValueError(
+            f"{path}: cannot be read as a .tar.gz archive; it is truncated or damaged ({error})"
+        ) from None
     missing = [member for member, name in wanted.items() if name not in content]
     if missing:
-        raise ValueError(f"{path}: holds no {', '.join(missing)}; it is truncated, or another archive of that name")
+        raise ValueError(
+            f"{path}: holds no {', '.join(missing)}; it is truncated, or another archive of that name"
+        )
     return content
 
 
@@ -138,7 +157,9 @@ def _compare(path: Path, algorithm: str, digest: str, published: str, which: str
 
 
 class _Array:
-    """Stands in for a numpy array while a pickle is read, so that none of numpy's own code meets the bytes."""
+    """Stands in for a numpy array while a pickle is read, so that none of numpy's own code meets
+    the bytes.
+    """
 
     def __init__(self, *args):
         self.value = None
@@ -146,8 +167,12 @@ class _Array:
     def __setstate__(self, state):
         _, shape, dtype, fortran, raw = state
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
-        if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes) and math.prod(shape) == len(raw)):
-            raise pickle.UnpicklingError(f"an array of shape {shape} does not have its {len(raw)} bytes")
+        if not (
+            isinstance(dtype, _Dtype) and isinstance(raw, bytes) and math.prod(shape) == len(raw)
+        ):
+            raise pickle.UnpicklingError(
+                f"an array of shape {shape} does not have its {len(raw)} bytes"
+            )
         self.value = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
@@ -180,22 +205,29 @@ _GLOBALS = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) not in _GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs and which is refused")
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which no data set needs and which is refused"
+            )
         return _GLOBALS[module, name]
 
 
 def unpickle(name: str, content: bytes) -> dict[str, object]:
     """A pickled dict of lists, names, numbers and uint8 arrays; names that are bytes become text.
 
-    Raises ValueError naming the file `name` where it is no such pickle, and what it asked for beyond that.
+    Raises ValueError naming the file `name` where it is no such pickle, and what it asked for
+    beyond that.
     """
     try:
         unpickled = _Unpickler(BytesIO(content), encoding="bytes").load()
         if not isinstance(unpickled, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(unpickled).__name__}; allowed is a dict")
+            raise pickle.UnpicklingError(
+                f"it holds a {type(unpickled).__name__}; allowed is a dict"
+            )
         return {_text(key): _plain(value) for key, value in unpickled.items()}
     except Exception as error:  # whatever bytes that are no such pickle lead to
-        raise ValueError(f"{name}: is no pickle of lists, names and uint8 arrays ({one_line(error)})") from None
+        raise ValueError(
+            f"{name}: is no pickle of lists, names and uint8 arrays ({one_line(error)})"
+        ) from None
 
 
 def _text(value):

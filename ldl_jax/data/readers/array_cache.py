@@ -45,7 +45,9 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
         files.write_npz(path, **arrays, **{DIGEST: np.array(_digest(arrays))})
     except OSError as error:
-        warn(f"{path} cannot be written ({error.strerror or error}); the next run will make it again")
+        warn(
+            f"{path} cannot be written ({error.strerror or error}); the next run will make it again"
+        )
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

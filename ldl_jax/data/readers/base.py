@@ -1,4 +1,6 @@
-"""What the readers share: where TensorFlow enters, what a source of encoded images is, what its faults are called."""
+"""What the readers share: where TensorFlow enters, what a source of encoded images is, what its
+faults are called.
+"""
 
 import contextlib
 import os
@@ -26,7 +28,8 @@ class Source(Protocol):
         """What `read` has to know of examples i32[b], arrays [b]."""
 
     def read(self, dataset: Any) -> Any:
-        """From a tf.data.Dataset of (sides, places, serial, *fields) to one of (sides, places, serial, bytes, label).
+        """From a tf.data.Dataset of (sides, places, serial, *fields) to one of (sides, places,
+        serial, bytes, label).
 
         What cannot be read has no bytes, or is an error of that element.
         """
@@ -36,20 +39,25 @@ class Source(Protocol):
 
 
 def tensorflow(what: str = "config.data.resident=False"):
-    """The module, kept off the accelerators. Raises ValueError where it is not installed; `what` needs it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it prints records that are damaged, byte for byte
+    """The module, kept off the accelerators. Raises ValueError where it is not installed; `what`
+    needs it.
+    """
+    # else it prints records that are damaged, byte for byte
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow as tf
     except ImportError as error:
         raise ValueError(
             f"{what} needs TensorFlow, which cannot be imported ({error}); it comes with pip install -e '.[stream]'"
         ) from None
-    with contextlib.suppress(RuntimeError):  # the program that calls us has set TensorFlow up already
+    # the program that calls us has set TensorFlow up already
+    with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf
 
 
-_OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavailable>", "Node: "  # and indented lines
+# and indented lines
+_OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavailable>", "Node: "
 LONGEST = 160  # characters of a reason
 _NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
 

@@ -16,16 +16,22 @@ ATTEMPTS = 10  # boxes that are drawn before the middle is taken, as torchvision
 class View(NamedTuple):
     """What of an image is shown; the options of streamed data sets."""
 
-    size: int = 0  # pixels: side of the square that comes out; 0 = images are shown as they are stored
+    # pixels: side of the square that comes out; 0 = images are shown as they are stored
+    size: int = 0
     crop: bool = False  # in training: a random box of the image; False: the same as in evaluation
-    eval_resize: int = 0  # pixels: shorter side before the middle `size` is cut out; 0 = the middle square is resized
-    scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area in a random box, lowest and highest
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of a random box, lowest and highest
+    # pixels: shorter side before the middle `size` is cut out; 0 = the middle square is resized
+    eval_resize: int = 0
+    # share of the image's area in a random box, lowest and highest
+    scale: tuple[float, float] = (0.08, 1.0)
+    # width / height of a random box, lowest and highest
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
     antialias: bool = True  # of the bilinear filter
 
 
 def check(view: View, block: str) -> View:
-    """The view. Raises ValueError in one sentence naming the field of `block` where a value is not allowed."""
+    """The view. Raises ValueError in one sentence naming the field of `block` where a value is not
+    allowed.
+    """
     low, high = view.scale if len(view.scale) == 2 else (0, 0)
     if not (0 <= view.size <= LARGEST and view.eval_resize <= LARGEST):
         raise ValueError(
@@ -33,23 +39,31 @@ def check(view: View, block: str) -> View:
             "in pixels"
         )
     if view.crop and not view.size:
-        raise ValueError(f"{block}.crop is True and size 0; allowed with a random crop is a size in pixels")
+        raise ValueError(
+            f"{block}.crop is True and size 0; allowed with a random crop is a size in pixels"
+        )
     if view.eval_resize and not 0 < view.size <= view.eval_resize:
         raise ValueError(
             f"{block}.eval_resize is {view.eval_resize} and size {view.size}; allowed are 0, or numbers from size"
         )
     if not 0 < low <= high <= 1:
-        raise ValueError(f"{block}.scale is {view.scale}; allowed are two shares, 0 < lowest <= highest <= 1")
+        raise ValueError(
+            f"{block}.scale is {view.scale}; allowed are two shares, 0 < lowest <= highest <= 1"
+        )
     low, high = view.ratio if len(view.ratio) == 2 else (0, 0)
     if not 0 < low <= high < math.inf:
-        raise ValueError(f"{block}.ratio is {view.ratio}; allowed are two numbers, 0 < lowest <= highest")
+        raise ValueError(
+            f"{block}.ratio is {view.ratio}; allowed are two numbers, 0 < lowest <= highest"
+        )
     return view
 
 
 def uniform(seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
-    """Uniform numbers f64[b, 10, 4] in [0, 1) of examples i32[b]: Philox by seed and epoch, counting from the index.
+    """Uniform numbers f64[b, 10, 4] in [0, 1) of examples i32[b]: Philox by seed and epoch,
+    counting from the index.
 
-    Drawn by NumPy a batch at a time: in tf.data's graph, for one image, they cost as much as the rest of its box.
+    Drawn by NumPy a batch at a time: in tf.data's graph, for one image, they cost as much as the
+    rest of its box.
     """
     drawn = np.empty((len(index), ATTEMPTS, 4))
     philox = np.random.Philox(key=seed * EPOCHS + epoch)
@@ -62,24 +76,27 @@ def uniform(seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
 
 
 def attempts(drawn: np.ndarray, scale, ratio) -> tuple[np.ndarray, np.ndarray]:
-    """What `random_box` tries, of uniform numbers f64[b, 10, 4]: for each attempt area, ratio, row, column.
+    """What `random_box` tries, of uniform numbers f64[b, 10, 4]: for each attempt area, ratio, row,
+    column.
 
-    The area is uniform in `scale`, the ratio log-uniform in `ratio`. Returns sides f64[b, 10, 2] (height, width) by the
-    square root of the image's area, and places f64[b, 11, 2] in [0, 1), the last the middle.
+    The area is uniform in `scale`, the ratio log-uniform in `ratio`. Returns sides f64[b, 10, 2]
+    (height, width) by the square root of the image's area, and places f64[b, 11, 2] in [0, 1), the
+    last the middle.
     """
     area = scale[0] + drawn[..., :1] * (scale[1] - scale[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     sides = np.sqrt(area * np.exp((low + drawn[..., 1:2] * (high - low)) * np.array([-1.0, 1.0])))
-    middle = np.full((len(drawn), 1, 2), np.nextafter(0.5, 0))  # of an odd rest, the smaller half comes first
+    # of an odd rest, the smaller half comes first
+    middle = np.full((len(drawn), 1, 2), np.nextafter(0.5, 0))
     return sides, np.concatenate([drawn[..., 2:], middle], 1)
 
 
 def random_box(sides, places, size, ratio):
     """A box (top, left, height, width) i32[4] as torchvision's RandomResizedCrop draws it.
 
-    sides, places: f64[10, 2] and f64[11, 2], one image's `attempts`. The first that fits is taken; where none fits, the
-    largest in the middle whose ratio is allowed. size: height and width, i32[2]. Written with few operations: each
-    costs half a hundredth of decoding a JPEG.
+    sides, places: f64[10, 2] and f64[11, 2], one image's `attempts`. The first that fits is taken;
+    where none fits, the largest in the middle whose ratio is allowed. size: height and width,
+    i32[2]. Written with few operations: each costs half a hundredth of decoding a JPEG.
     """
     tf = tensorflow()
     limit = tf.cast(size, tf.float64)
@@ -96,11 +113,12 @@ def random_box(sides, places, size, ratio):
 def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bool) -> Callable:
     """(sides f64[10, 2], places f64[11, 2], bytes) -> u8[H, W, C], to be traced by TensorFlow.
 
-    sides and places: the image's `attempts` at a box. A JPEG is decoded no further than its box needs; where the rest
-    of the file is damaged, that box is good. shape: what must come out.
+    sides and places: the image's `attempts` at a box. A JPEG is decoded no further than its box
+    needs; where the rest of the file is damaged, that box is good. shape: what must come out.
     """
     tf = tensorflow()
-    exact = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}  # to the bit what Pillow decodes
+    # to the bit what Pillow decodes
+    exact = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}
 
     def boxed(sides, places, content):
         def box(size):
@@ -113,7 +131,9 @@ def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bo
         # What does not begin as a JPEG is decoded as PNG.
         return tf.cond(
             tf.strings.substr(content, 0, len(JPEG)) == JPEG,
-            lambda: tf.image.decode_and_crop_jpeg(content, box(tf.image.extract_jpeg_shape(content)[:2]), **exact),
+            lambda: tf.image.decode_and_crop_jpeg(
+                content, box(tf.image.extract_jpeg_shape(content)[:2]), **exact
+            ),
             png,
         )
 
@@ -136,7 +156,9 @@ def decoder(view: View, channels: int, shape: tuple[int, int, int], *, train: bo
 def _png_size(content):
     """Height and width i32[2] of a PNG, from the place where its header has width and height."""
     tf = tensorflow()
-    return tf.reverse(tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False), [0])
+    return tf.reverse(
+        tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False), [0]
+    )
 
 
 def _resize(image, size, antialias: bool):
@@ -146,7 +168,9 @@ def _resize(image, size, antialias: bool):
 
 
 def _middle_of_resized(image, view: View):
-    """The shorter side brought to `eval_resize`, then the middle square of `size`: torchvision's roundings."""
+    """The shorter side brought to `eval_resize`, then the middle square of `size`: torchvision's
+    roundings.
+    """
     tf = tensorflow()
     now = tf.shape(image)[:2]
     longer = view.eval_resize * now // tf.reduce_min(now)  # of the shorter side: eval_resize
@@ -156,7 +180,9 @@ def _middle_of_resized(image, view: View):
 
 
 def _middle_square(image, size: int):
-    """The middle square resized by bicubic interpolation with antialiasing, as resident image folders are."""
+    """The middle square resized by bicubic interpolation with antialiasing, as resident image
+    folders are.
+    """
     tf = tensorflow()
     now = tf.cast(tf.shape(image)[:2], tf.float32)
     side = tf.reduce_min(now)

@@ -1,9 +1,10 @@
-"""The stream: any list of examples, decoded by tf.data in parallel, handed out in the order that was asked for.
+"""The stream: any list of examples, decoded by tf.data in parallel, handed out in the order that
+was asked for.
 
-What comes out is a function of (seed, epoch, index) alone. An element that fails ends tf.data's pass or, with
-`on_error='skip'`, is dropped and missed here by its serial number; it is then decoded once more on its own, which heals
-a passing fault and tells the reason of a lasting one. No list of bad files is kept: it would make a resumed run another
-one.
+What comes out is a function of (seed, epoch, index) alone. An element that fails ends tf.data's
+pass or, with `on_error='skip'`, is dropped and missed here by its serial number; it is then decoded
+once more on its own, which heals a passing fault and tells the reason of a lasting one. No list of
+bad files is kept: it would make a resumed run another one.
 """
 
 import collections
@@ -18,19 +19,22 @@ from ldl_jax.data.readers.base import JPEG, PNG, Source, reason_of, tensorflow
 from ldl_jax.data.readers.crops import ATTEMPTS, View, attempts, decoder, uniform
 from ldl_jax.errors import Unreadable, warn
 
-# Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is given no more.
+# Where so many examples (or batches, if that is more) were asked for and none has come, tf.data is
+# given no more.
 AHEAD = 4096, 64
 AT_ONCE = 512  # images decoded together where a whole split is brought into memory
-LOST = 8  # batches of an evaluation, in a row without an image that can be read, after which 'skip' gives up
+# batches of an evaluation, in a row without an image that can be read, after which 'skip' gives up
+LOST = 8
 
 
 def split(source: Source, view: View, on_error: str) -> Split:
     """The streamed split of a source.
 
-    With `on_error='raise'` the stream raises ValueError naming the first example that cannot be read; with 'skip' it
-    warns of each once, and its slot has mask 0 and a copy of a good image of its batch. A batch without any is black
-    in evaluation, where the network is not changed by it; it ends training, and after `LOST` in a row evaluation too:
-    ValueError. Raises ValueError where a size has to be read off the first image and none can be read.
+    With `on_error='raise'` the stream raises ValueError naming the first example that cannot be
+    read; with 'skip' it warns of each once, and its slot has mask 0 and a copy of a good image of
+    its batch. A batch without any is black in evaluation, where the network is not changed by it;
+    it ends training, and after `LOST` in a row evaluation too: ValueError. Raises ValueError where
+    a size has to be read off the first image and none can be read.
     """
     tensorflow()
     shape = (view.size, view.size, source.channels) if view.size else first_shape(source, on_error)
@@ -54,9 +58,13 @@ def resident(streamed: Split, title: str) -> Split:
     count = streamed.num_examples
     images, labels = np.empty((count, *streamed.shape), np.uint8), np.empty(count, np.int32)
     mask = np.empty(count, np.float32)
-    parts = [np.arange(n, min(n + AT_ONCE, count), dtype=np.int32) for n in range(0, count, AT_ONCE)]
+    parts = [
+        np.arange(n, min(n + AT_ONCE, count), dtype=np.int32) for n in range(0, count, AT_ONCE)
+    ]
     batches = streamed.stream(((0, part) for part in parts), None)
-    for batch in tqdm(batches, f"decoding {title}", len(parts), unit="batch", leave=False, disable=None):
+    for batch in tqdm(
+        batches, f"decoding {title}", len(parts), unit="batch", leave=False, disable=None
+    ):
         place = batch["index"]
         images[place], labels[place], mask[place] = batch["image"], batch["label"], batch["mask"]
     if not mask.any():
@@ -71,17 +79,23 @@ def first_shape(source: Source, on_error: str) -> tuple[int, int, int]:
     for index in range(source.num_examples):
         try:
             content = source.content(index)[0]
-            return tuple(tf.io.decode_image(content, source.channels, expand_animations=False).shape)
+            return tuple(
+                tf.io.decode_image(content, source.channels, expand_animations=False).shape
+            )
         except (Unreadable, tf.errors.OpError) as error:
             reason = reason_of(error)
             if on_error == "raise":
                 raise ValueError(fault(source.name(index), reason)) from None
-    raise ValueError(f"{source.name(0)}: {reason}; of {source.num_examples} images none can be read")
+    raise ValueError(
+        f"{source.name(0)}: {reason}; of {source.num_examples} images none can be read"
+    )
 
 
 def fault(name: str, reason: str) -> str:
     """One sentence about an example that stops a run."""
-    return f"{name}: {reason}; mend or remove it (config.data.on_error='skip' leaves such images out)"
+    return (
+        f"{name}: {reason}; mend or remove it (config.data.on_error='skip' leaves such images out)"
+    )
 
 
 class _Stream:
@@ -91,10 +105,12 @@ class _Stream:
         self.source, self.shape, self.tried, self.decode = source, shape, tried, decode
         self.on_error, self.told, self.most = on_error, told, most
         self.alone = None  # `decode`, compiled for one example; made when it is first needed
-        self.asked = collections.deque()  # (first serial number, epoch, index) of batches not yet handed out
+        # (first serial number, epoch, index) of batches not yet handed out
+        self.asked = collections.deque()
         self.lock = threading.Lock()  # held while a batch is asked for
         self.given = self.done = 0  # examples asked for, and those handed out
-        self.lost, self.why = 0, ""  # batches in a row without an image that could be read, and why the last could not
+        # batches in a row without an image that could be read, and why the last could not
+        self.lost, self.why = 0, ""
         self.failed = None  # what the iterable of batches raised, to be raised where it is awaited
 
     def run(self, batches: Iterable) -> Iterator[dict]:
@@ -115,7 +131,9 @@ class _Stream:
                 raise self.failed
 
     def _through(self, first, batches, serial) -> Iterator[dict]:
-        """As many batches as one tf.data pipeline takes: all, but where it hands out nothing any more."""
+        """As many batches as one tf.data pipeline takes: all, but where it hands out nothing any
+        more.
+        """
         tf, ended = tensorflow(), threading.Event()
         chunks = self._dataset(first, batches, serial, ended).as_numpy_iterator()
         held, last = [], -1  # chunks that are not used up; the last serial number seen
@@ -123,7 +141,8 @@ class _Stream:
             while not self.asked or last < self.asked[0][0] + len(self.asked[0][2]) - 1:
                 try:
                     chunk = next(chunks, None)
-                except (tf.errors.OpError, UnicodeDecodeError):  # its messages hold bytes of records
+                # its messages hold bytes of records
+                except (tf.errors.OpError, UnicodeDecodeError):
                     # What was asked for by now is decoded one by one, then tf.data begins anew.
                     with self.lock:
                         ended.set()
@@ -141,7 +160,9 @@ class _Stream:
             held = [part for part in held if part[0][-1] >= stop]
 
     def _dataset(self, first, batches, serial, ended):
-        """tf.data: chunks of (serial number, image, label) in rising order, up to or without those that failed."""
+        """tf.data: chunks of (serial number, image, label) in rising order, up to or without those
+        that failed.
+        """
         tf, source, decode = tensorflow(), self.source, self.decode
         ahead = max(AHEAD[0], AHEAD[1] * len(first[1]))
 
@@ -170,14 +191,20 @@ class _Stream:
 
         made = source.read(batches_of(feed(), source.fields(np.zeros(1, np.int32))).unbatch())
         made = made.map(element, num_parallel_calls=cores(), deterministic=True)
-        if self.on_error == "skip":  # else not: an operation less, and decoding writes straight into the batch
+        # else not: an operation less, and decoding writes straight into the batch
+        if self.on_error == "skip":
             made = made.ignore_errors()
         return made.batch(len(first[1])).prefetch(2).with_options(options())
 
     def _batch(self, start, epoch, index, held) -> dict:
         """One batch from chunks that hold all of it that could be read."""
         mask = np.ones(len(index), np.float32)
-        if len(held) == 1 and held[0][0][0] == start and len(held[0][0]) == len(index) and _is_run(held[0][0]):
+        if (
+            len(held) == 1
+            and held[0][0][0] == start
+            and len(held[0][0]) == len(index)
+            and _is_run(held[0][0])
+        ):
             return {"image": held[0][1], "label": held[0][2], "index": index, "mask": mask}
         image, label = np.empty((len(index), *self.shape), np.uint8), np.zeros(len(index), np.int32)
         missed = np.ones(len(index), bool)
@@ -194,7 +221,9 @@ class _Stream:
         return {"image": image, "label": label, "index": index, "mask": mask}
 
     def _again(self, epoch, index):
-        """(image, label) of one example that tf.data failed on. Raises ValueError, or with 'skip' Unreadable."""
+        """(image, label) of one example that tf.data failed on. Raises ValueError, or with 'skip'
+        Unreadable.
+        """
         tf = tensorflow()
         name = self.source.name(index)
         try:
@@ -202,7 +231,9 @@ class _Stream:
             if not content:
                 raise Unreadable("holds no bytes")
             if not 0 <= label < self.source.num_classes:
-                raise Unreadable(f"has label {label}; allowed are 0 to {self.source.num_classes - 1}")
+                raise Unreadable(
+                    f"has label {label}; allowed are 0 to {self.source.num_classes - 1}"
+                )
             if self.alone is None:
                 self.alone = tf.function(self.decode, autograph=False)
             drawn = (tf.constant(one[0]) for one in self.tried(epoch, [index]))
@@ -214,7 +245,9 @@ class _Stream:
         if name not in self.told:
             self.told.add(name)
             count = f"{len(self.told)} so far"
-            warn(f"{name}: {reason}; its slot counts for nothing ({count}; config.data.on_error='skip')")
+            warn(
+                f"{name}: {reason}; its slot counts for nothing ({count}; config.data.on_error='skip')"
+            )
         raise Unreadable(reason)
 
     def _reason(self, content: bytes, error: Exception) -> str:
@@ -222,7 +255,11 @@ class _Stream:
         if not content.startswith((JPEG, PNG)):
             return "is neither JPEG nor PNG"
         try:
-            shape = tensorflow().io.decode_image(content, self.source.channels, expand_animations=False).shape
+            shape = (
+                tensorflow()
+                .io.decode_image(content, self.source.channels, expand_animations=False)
+                .shape
+            )
         except Exception:
             return f"cannot be decoded ({reason_of(error)})"
         height, width = self.shape[:2]
@@ -230,13 +267,19 @@ class _Stream:
 
 
 def batches_of(fed: Iterator[tuple], fields: tuple[np.ndarray, ...]):
-    """A tf.data.Dataset of the batches (sides, places, serial, *fields) of an iterator; `fields` are some of them.
+    """A tf.data.Dataset of the batches (sides, places, serial, *fields) of an iterator; `fields`
+    are some of them.
 
-    Not `from_generator`: it tells malloc to give all that is large back to the system at once, with which decoding and
-    resizing took half as long again (TensorFlow 2.21).
+    Not `from_generator`: it tells malloc to give all that is large back to the system at once, with
+    which decoding and resizing took half as long again (TensorFlow 2.21).
     """
     tf = tensorflow()
-    kinds = [np.dtype(np.float64), np.dtype(np.float64), np.dtype(np.int64), *(field.dtype for field in fields)]
+    kinds = [
+        np.dtype(np.float64),
+        np.dtype(np.float64),
+        np.dtype(np.int64),
+        *(field.dtype for field in fields),
+    ]
     wide = [(ATTEMPTS, 2), (ATTEMPTS + 1, 2), (), *((),) * len(fields)]
     end = [np.zeros((0, *one), kind) for one, kind in zip(wide, kinds, strict=True)]
     kinds = [tf.string if kind.hasobject else tf.as_dtype(kind) for kind in kinds]
@@ -266,6 +309,7 @@ def options():
     tf = tensorflow()
     chosen = tf.data.Options()
     chosen.deterministic = True
-    chosen.threading.private_threadpool_size = cores() + 2  # many more, for reads that wait, slow down decoding
+    # many more, for reads that wait, slow down decoding
+    chosen.threading.private_threadpool_size = cores() + 2
     chosen.threading.max_intra_op_parallelism = 1
     return chosen

@@ -1,7 +1,9 @@
-"""A prepared TFDS directory: what its metadata say, and every record of its TFRecord shards reachable by index.
+"""A prepared TFDS directory: what its metadata say, and every record of its TFRecord shards
+reachable by index.
 
-A TFRecord file is a row of records: the length of the data as a little-endian u64, its checksum (4 bytes), the data,
-their checksum (4 bytes). Walking over the lengths gives each record's offset; that is done once and kept.
+A TFRecord file is a row of records: the length of the data as a little-endian u64, its checksum (4
+bytes), the data, their checksum (4 bytes). Walking over the lengths gives each record's offset;
+that is done once and kept.
 """
 
 import contextlib
@@ -50,17 +52,25 @@ class Shards(NamedTuple):
 def prepared(root: str, data: str) -> Prepared:
     """The metadata of the one version at or below `root`, local or gs://.
 
-    data: the data set's name, for messages. Raises ValueError in one sentence where there is none, there are several,
-    or it has no labelled images in TFRecord files.
+    data: the data set's name, for messages. Raises ValueError in one sentence where there is none,
+    there are several, or it has no labelled images in TFRecord files.
     """
     tf, field = tensorflow(f"config.data.name={data!r}"), f"config.data.root is {root!r}"
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ValueError(f"{field}, which needs tensorflow-datasets ({error}): pip install -e '.[stream]'") from None
+        raise ValueError(
+            f"{field}, which needs tensorflow-datasets ({error}): pip install -e '.[stream]'"
+        ) from None
     above = root.rstrip("/")
     found = (
-        [p for n in range(DEEP + 1) for p in tf.io.gfile.glob(f"{above}{'/*' * n}/dataset_info.json")] if root else []
+        [
+            p
+            for n in range(DEEP + 1)
+            for p in tf.io.gfile.glob(f"{above}{'/*' * n}/dataset_info.json")
+        ]
+        if root
+        else []
     )
     if len(found) != 1:
         there = ", ".join(os.path.dirname(path) for path in sorted(found)[:3]) or "nothing"
@@ -74,29 +84,37 @@ def prepared(root: str, data: str) -> Prepared:
     except Exception as error:  # whatever damaged metadata lead to
         raise ValueError(f"{folder}: its metadata cannot be read ({reason_of(error)})") from None
     if info.file_format is None or info.file_format.value != "tfrecord":
-        raise ValueError(f"{folder}: its format is {getattr(info.file_format, 'value', None)!r}; allowed is 'tfrecord'")
+        raise ValueError(
+            f"{folder}: its format is {getattr(info.file_format, 'value', None)!r}; allowed is 'tfrecord'"
+        )
     features = dict(info.features.items()) if hasattr(info.features, "items") else {}
     image, label = (
         next((name for name, feature in features.items() if isinstance(feature, kind)), None)
         for kind in (tfds.features.Image, tfds.features.ClassLabel)
     )
     if image is None or label is None:
-        raise ValueError(f"{folder}: its features are {', '.join(features)}; needed are an image and a class label")
+        raise ValueError(
+            f"{folder}: its features are {', '.join(features)}; needed are an image and a class label"
+        )
     splits = {
         name: (tuple(map(str, part.filepaths)), tuple(map(int, part.shard_lengths)))
         for name, part in info.splits.items()
     }
     identified = isinstance(features.get("id"), tfds.features.Text)
     classes = tuple(features[label].names)
-    return Prepared(folder, classes, image, label, features[image].shape[-1] or 3, splits, identified)
+    return Prepared(
+        folder, classes, image, label, features[image].shape[-1] or 3, splits, identified
+    )
 
 
-def source(made: Prepared, split: str, *, field: str, order: str, index: Path, on_error: str) -> "Records":
+def source(
+    made: Prepared, split: str, *, field: str, order: str, index: Path, on_error: str
+) -> "Records":
     """A split as a source of encoded images.
 
-    field: of the config, that names the split; order: 'stored' or 'id'; index: the folder where walks are kept.
-    Raises ValueError in one sentence where there is no such split, or with `on_error='raise'` a shard is missing, cut
-    off or of another length than published.
+    field: of the config, that names the split; order: 'stored' or 'id'; index: the folder where
+    walks are kept. Raises ValueError in one sentence where there is no such split, or with
+    `on_error='raise'` a shard is missing, cut off or of another length than published.
     """
     if split not in made.splits:
         raise ValueError(f"{field} is {split!r}; {made.folder} has {', '.join(made.splits)}")
@@ -111,7 +129,9 @@ def source(made: Prepared, split: str, *, field: str, order: str, index: Path, o
             shards = Shards(paths, *(array[by_id] for array in shards[1:]))
         kept = dict(zip(Shards._fields[1:], shards[1:], strict=True))
         if faults:  # not kept: the next run may find them mended
-            warn(f"{'; '.join(faults)}; what is lost counts for nothing (config.data.on_error='skip')")
+            warn(
+                f"{'; '.join(faults)}; what is lost counts for nothing (config.data.on_error='skip')"
+            )
         else:
             array_cache.save(kept_at, kept)
     return Records(made, Shards(paths, *(kept[name] for name in Shards._fields[1:])))
@@ -148,11 +168,16 @@ def _opened(path: str):
             yield read, file.size()
     else:
         with open(path, "rb", buffering=0) as file:
-            yield lambda offset, count: os.pread(file.fileno(), count, offset), os.fstat(file.fileno()).st_size
+            yield (
+                lambda offset, count: os.pread(file.fileno(), count, offset),
+                os.fstat(file.fileno()).st_size,
+            )
 
 
 def walk(path: str) -> tuple[list[int], list[int], str]:
-    """(offsets, lengths of data, fault) of the whole records of a shard; '' is the fault of a good one."""
+    """(offsets, lengths of data, fault) of the whole records of a shard; '' is the fault of a good
+    one.
+    """
     offsets, lengths, place = [], [], 0
     try:
         with _opened(path) as (read, size):
@@ -186,9 +211,14 @@ def _walked(paths, published, title, on_error) -> tuple[Shards, list[str]]:
         if fault:
             faults.append(f"{path}: {fault}; published are {number}")
             if on_error == "raise":
-                raise ValueError(f"{faults[0]}; prepare it again (config.data.on_error='skip' leaves out what is lost)")
+                raise ValueError(
+                    f"{faults[0]}; prepare it again (config.data.on_error='skip' leaves out what is lost)"
+                )
         whole = min(len(offsets), number)
-        offset[start : start + whole], length[start : start + whole] = offsets[:whole], lengths[:whole]
+        offset[start : start + whole], length[start : start + whole] = (
+            offsets[:whole],
+            lengths[:whole],
+        )
         start += number
     shard = np.repeat(np.arange(len(paths), dtype=np.int32), published)
     record = np.concatenate([np.arange(number, dtype=np.int32) for number in published])
@@ -199,13 +229,19 @@ def _by_id(records: "Records", split: str) -> np.ndarray:
     """Positions i64[N] in the order of the numbers at the end of the examples' ids."""
     field = "config.data.tfds.order is 'id'"
     if not records.made.identified:
-        raise ValueError(f"{field}, but {records.made.folder} has no text feature 'id'; allowed is 'stored'")
+        raise ValueError(
+            f"{field}, but {records.made.folder} has no text feature 'id'; allowed is 'stored'"
+        )
     numbers = []
-    for index in tqdm(range(records.num_examples), f"reading ids of {split}", leave=False, delay=2, disable=None):
+    for index in tqdm(
+        range(records.num_examples), f"reading ids of {split}", leave=False, delay=2, disable=None
+    ):
         try:
             found = re.search(rb"(\d+)$", records.identity(index))
         except Unreadable as error:
-            raise ValueError(f"{field}, but {records.name(index)}: {error}; allowed is 'stored'") from None
+            raise ValueError(
+                f"{field}, but {records.name(index)}: {error}; allowed is 'stored'"
+            ) from None
         numbers.append(int(found[1]) if found else -1)
     order = np.argsort(np.array(numbers), kind="stable")
     if not np.array_equal(np.array(numbers)[order], np.arange(len(order))):
@@ -233,11 +269,16 @@ class Records:
         return s.shard[index], s.offset[index], s.length[index]
 
     def read(self, dataset):
-        """Groups of records, some at a time; one that cannot be read becomes an empty one, which has no image."""
+        """Groups of records, some at a time; one that cannot be read becomes an empty one, which
+        has no image.
+        """
         tf = tensorflow()
 
         def data(shard, offset, length):
-            found = [self._data(*place) for place in zip(shard.tolist(), offset.tolist(), length.tolist(), strict=True)]
+            found = [
+                self._data(*place)
+                for place in zip(shard.tolist(), offset.tolist(), length.tolist(), strict=True)
+            ]
             return np.array([one if isinstance(one, bytes) else b"" for one in found], object)
 
         @tf.autograph.experimental.do_not_convert
@@ -249,11 +290,16 @@ class Records:
             image = tf.where((label >= 0) & (label < self.num_classes), image, "")
             return sides, places, serial, image, tf.cast(label, tf.int32)
 
-        return dataset.batch(GROUP).map(group, num_parallel_calls=READS, deterministic=True).unbatch()
+        return (
+            dataset.batch(GROUP).map(group, num_parallel_calls=READS, deterministic=True).unbatch()
+        )
 
     def _kinds(self) -> dict:
         tf = tensorflow()
-        image, label = tf.io.FixedLenFeature([], tf.string, b""), tf.io.FixedLenFeature([], tf.int64, -1)
+        image, label = (
+            tf.io.FixedLenFeature([], tf.string, b""),
+            tf.io.FixedLenFeature([], tf.int64, -1),
+        )
         return {self.made.image: image, self.made.label: label}
 
     def _data(self, shard: int, offset: int, length: int) -> bytes | str:
@@ -273,7 +319,10 @@ class Records:
 
     def _example(self, index: int):
         found = self._data(
-            *(array[index].item() for array in (self.shards.shard, self.shards.offset, self.shards.length))
+            *(
+                array[index].item()
+                for array in (self.shards.shard, self.shards.offset, self.shards.length)
+            )
         )
         if isinstance(found, str):
             raise Unreadable(found)
@@ -285,7 +334,10 @@ class Records:
     def content(self, index: int) -> tuple[bytes, int]:
         """The encoded image and the label of one record."""
         feature = self._example(index)
-        image, label = feature[self.made.image].bytes_list.value, feature[self.made.label].int64_list.value
+        image, label = (
+            feature[self.made.image].bytes_list.value,
+            feature[self.made.label].int64_list.value,
+        )
         if not image or not label:
             raise Unreadable("is damaged: it holds no image with a label")
         return image[0], label[0]

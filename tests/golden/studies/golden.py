@@ -16,7 +16,9 @@ def get_study():
             Cell("ldl", "digits.py:teacher", SHORT, seeds=6, teachers=("hard",)),
         ),
         findings=(
-            Finding("1", better="ldl", than="hard", metric="ece", about="A teacher's labels calibrate."),
+            Finding(
+                "1", better="ldl", than="hard", metric="ece", about="A teacher's labels calibrate."
+            ),
             Finding("2", better="smooth", than="hard", metric="accuracy", direction="higher"),
         ),
         comparisons=(("smooth", "ldl"),),
