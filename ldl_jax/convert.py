@@ -1,14 +1,14 @@
-"""The command that exchanges weights with PyTorch: a state_dict becomes a finished run, or the
-other way round.
+"""Exchange weights with PyTorch: import a state_dict as a run, or export a run as one.
 
 python -m ldl_jax.convert import FILE --config=CONFIG [--config.FIELD=VALUE ...] --workdir=RUN
 python -m ldl_jax.convert export RUN FILE.safetensors
 
-A parameter's PyTorch name is its flax path with dots: every underscore of a module's name is one,
-as in `layer1_0/downsample_0/kernel`, which is layer1.0.downsample.0.weight. Convolutions are OIHW
-there and HWIO here, linear layers transposed. BatchNorm's running variance is carried over as it
-is, so that a network predicts the same on either side; trained further, PyTorch keeps the unbiased
-variance of a batch and flax the biased one, n / (n - 1) apart.
+A parameter's PyTorch name is its flax path with dots, where an underscore in a module's name
+becomes a dot too: `layer1_0/downsample_0/kernel` is layer1.0.downsample.0.weight. Convolutions are
+OIHW in PyTorch and HWIO here; the matrices of linear layers are transposed. BatchNorm's running
+variance is copied unchanged, so a network predicts the same on either side; in further training,
+PyTorch averages the unbiased variance of a batch and flax the biased one, which differ by the
+factor n / (n - 1).
 """
 
 import sys
@@ -33,97 +33,101 @@ from ldl_jax.models.spec import make_network, network_spec
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]
 
-import: a state_dict of PyTorch, as .safetensors or .npz, becomes a finished run: a teacher, or ldl_jax.load's.
-  --config=FILE          a config whose model and data are the network's; its statistics must be what it was trained on
-  --config.FIELD=VALUE   overrides a field, such as config.model.mean and config.model.std
-  --workdir=DIR          the run's directory, which must hold none yet
+import: make a finished run from a PyTorch state_dict (.safetensors or .npz), as a teacher or for ldl_jax.load.
+  --config=FILE          config with the network's model and data; mean and std must be those it was trained with
+  --config.FIELD=VALUE   override a field, such as config.model.mean and config.model.std
+  --workdir=DIR          directory of the new run; it must not hold a run yet
   --classes=K            number of classes, and
-  --shape=H,W,C          shape of an image, where the data set is not on this disk; then model.mean and std are needed
-export: a finished run becomes a state_dict with PyTorch's names and layouts, for load_state_dict(strict=True).
-  --names=kuangliu       shortcut and linear instead of torchvision's and RepDistiller's downsample and fc
+  --shape=H,W,C          shape of an image, if the data set is not on this disk; model.mean and std are then required
+export: write a finished run as a state_dict with PyTorch's names and layouts, for load_state_dict(strict=True).
+  --names=kuangliu       use shortcut and linear instead of torchvision's and RepDistiller's downsample and fc
 """
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-# kuangliu's pytorch-cifar, PS-KD, RepDistiller's resnetv2
+# Names in kuangliu's pytorch-cifar, PS-KD and RepDistiller's resnetv2 -> ours.
 OTHER_NAMES = {"shortcut": "downsample", "linear": "fc"}
 WRAPPERS = ("state_dict", "model", "module")  # of a checkpoint, or of DataParallel
-SHOWN = 3  # differences that a sentence tells
+SHOWN = 3  # differences listed in an error message
 
 
 def torch_name(path: tuple[str, ...]) -> str:
     """The PyTorch name of a parameter or statistic, from its flax path without the collection."""
     *modules, leaf = path
-    return ".".join([*(module.replace("_", ".") for module in modules), LEAVES.get(leaf, leaf)])
+    parts = [module.replace("_", ".") for module in modules]
+    return ".".join([*parts, LEAVES.get(leaf, leaf)])
 
 
 def _axes(ndim: int) -> tuple[int, ...]:
-    """Which of our axes are PyTorch's: HWIO to OIHW, and a matrix transposed."""
+    """Our axes in PyTorch's order: HWIO to OIHW, and a matrix transposed."""
     return (3, 2, 0, 1) if ndim == 4 else tuple(reversed(range(ndim)))
 
 
 def to_state_dict(variables: PyTree, names: str = "torchvision") -> dict[str, np.ndarray]:
-    """A network's variables under PyTorch's names, in PyTorch's layouts; BatchNorm's counts of
-    batches are left out.
+    """A network's variables under PyTorch's names, in PyTorch's layouts.
 
-    names: 'torchvision' (downsample, fc), or 'kuangliu' (shortcut, linear).
+    BatchNorm's counts of batches are left out. names: 'torchvision' (downsample, fc) or 'kuangliu'
+    (shortcut, linear).
     """
-    others = {ours: theirs for theirs, ours in OTHER_NAMES.items()} if names == "kuangliu" else {}
-    flat = traverse_util.flatten_dict(variables)
-    return {
-        _renamed(torch_name(path[1:]), others): np.ascontiguousarray(
-            np.transpose(leaf, _axes(leaf.ndim))
-        )
-        for path, leaf in flat.items()
-    }
+    renames = {}
+    if names == "kuangliu":
+        renames = {ours: theirs for theirs, ours in OTHER_NAMES.items()}
+    state = {}
+    for path, leaf in traverse_util.flatten_dict(variables).items():
+        name = _renamed(torch_name(path[1:]), renames)
+        # .safetensors files hold contiguous arrays only.
+        state[name] = np.ascontiguousarray(np.transpose(leaf, _axes(leaf.ndim)))
+    return state
 
 
-def _renamed(name: str, others: dict[str, str]) -> str:
-    return ".".join(others.get(part, part) for part in name.split("."))
+def _renamed(name: str, renames: dict[str, str]) -> str:
+    return ".".join(renames.get(part, part) for part in name.split("."))
 
 
 def plain(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state_dict under one set of names: no wrappers, no counts of batches, downsample and fc."""
     for wrapper in WRAPPERS:
-        for mark in (f"{wrapper}/", f"{wrapper}."):
-            if any(name.startswith(mark) for name in state):
-                state = {
-                    name.removeprefix(mark): value
-                    for name, value in state.items()
-                    if name.startswith(mark)
-                }
-    kept = {
-        name: value for name, value in state.items() if not name.endswith("num_batches_tracked")
-    }
-    return {_renamed(name, OTHER_NAMES): value for name, value in kept.items()}
+        for prefix in (f"{wrapper}/", f"{wrapper}."):
+            inner = {}
+            for name, value in state.items():
+                if name.startswith(prefix):
+                    inner[name.removeprefix(prefix)] = value
+            # A checkpoint also holds entries beside the wrapped state_dict, which are dropped.
+            state = inner or state
+    renamed = {}
+    for name, value in state.items():
+        if not name.endswith("num_batches_tracked"):
+            renamed[_renamed(name, OTHER_NAMES)] = value
+    return renamed
 
 
 def from_state_dict(state: dict[str, np.ndarray], abstract: PyTree, name: str) -> PyTree:
-    """The variables of the shapes and types `abstract`, from a state_dict called `name`.
+    """Variables with the shapes and types of `abstract`, from a state_dict called `name`.
 
-    Raises ValueError with the first names that differ: missing, of another shape, or unknown to the
-    network.
+    Raises ValueError listing the first names that are missing, have another shape, or are unknown
+    to the network.
     """
     state = plain(state)
-    leaves = {
-        torch_name(path[1:]): (path, leaf)
-        for path, leaf in traverse_util.flatten_dict(abstract).items()
-    }
-    faults = [_fault(key, state.get(key), _torch_shape(leaf)) for key, (_, leaf) in leaves.items()]
-    faults += [
-        f"{key} {list(array.shape)} is not in it"
-        for key, array in state.items()
-        if key not in leaves
-    ]
-    faults = [fault for fault in faults if fault]
+    leaves = {}
+    for path, leaf in traverse_util.flatten_dict(abstract).items():
+        leaves[torch_name(path[1:])] = (path, leaf)
+    # Collect all differences first: a few together show what kind of network the file holds.
+    faults = []
+    for key, (_, leaf) in leaves.items():
+        fault = _fault(key, state.get(key), _torch_shape(leaf))
+        if fault:
+            faults.append(fault)
+    for key, array in state.items():
+        if key not in leaves:
+            faults.append(f"the network has no {key} {list(array.shape)}")
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise ValueError(
             f"{name} does not fit the network of the config: {'; '.join(faults[:SHOWN])}{more}"
         )
-    flat = {
-        path: state[key].transpose(np.argsort(_axes(leaf.ndim))).astype(leaf.dtype, order="C")
-        for key, (path, leaf) in leaves.items()
-    }
-    return traverse_util.unflatten_dict(flat)
+    variables = {}
+    for key, (path, leaf) in leaves.items():
+        array = state[key].transpose(np.argsort(_axes(leaf.ndim)))
+        variables[path] = array.astype(leaf.dtype, order="C")
+    return traverse_util.unflatten_dict(variables)
 
 
 def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
@@ -131,25 +135,23 @@ def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
 
 
 def _fault(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> str:
-    """What is wrong with an array of a state_dict; '' where nothing is."""
+    """What is wrong with an array of a state_dict; '' if nothing is."""
     if array is None:
         return f"{name} {list(shape)} is missing"
     if array.shape != shape:
-        return f"{name} is {list(array.shape)}, needed is {list(shape)}"
+        return f"{name} must be {list(shape)}, got {list(array.shape)}"
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        return f"{name} is {array.dtype}, needed are floating-point numbers"
+        return f"{name} must be floating-point numbers, got {array.dtype}"
     return ""
 
 
 def read(path) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors or .npz file by name. Raises ValueError where it cannot be read
-    as one.
-    """
+    """Read the arrays of a .safetensors or .npz file. Raises ValueError if it is neither."""
     path = Path(path)
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(
-            f"{path} is neither .safetensors nor .npz; in PyTorch, write one with "
-            f"safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+            f"{path} must be a .safetensors or .npz file; in PyTorch, write one with "
+            "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         )
     if path.suffix == ".npz":
         return files.read_npz(path, "a state_dict")
@@ -160,23 +162,22 @@ def read(path) -> dict[str, np.ndarray]:
 
 
 def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape=None) -> Path:
-    """Write the run directory of the network of `c` with the weights of a state_dict; returns the
-    directory.
+    """Write a run directory with the network of `c` and the weights of a state_dict; returns it.
 
-    classes, shape [H, W, C]: of a network whose data set is not on this disk. Raises ValueError
-    where the file or the config does not fit, or the directory holds a run; then nothing is
-    written.
+    classes, shape [H, W, C]: for a network whose data set is not on this disk. Raises ValueError if
+    the file or the config does not fit, or the directory holds a run; nothing is written then.
     """
     config.check(c)
     directory = Path(directory)
     for name in (workdir.CONFIG, workdir.WEIGHTS):
         if (directory / name).exists():
             raise ValueError(
-                f"--workdir {directory} holds a run already ({name}); allowed is a directory without one"
+                f"{directory} already holds a run ({name}). Pass another --workdir to import one."
             )
     dataset = _dataset(c, classes, shape)
     spec = network_spec(c, dataset, *statistics(c.model, dataset))
     init, _ = make_network(spec)
+    # Only shapes and types are needed, so nothing is initialized.
     abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
     variables = from_state_dict(read(path), abstract, str(path))
     origin = {"file": str(path), "sha256": files.sha256(path)}
@@ -186,18 +187,22 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
 
 
 def _dataset(c: ConfigDict, classes: int | None, shape) -> Dataset:
-    """The data set of a config, or one that has no examples but classes and a shape."""
+    """The data set of a config, or one without examples that has the given classes and shape."""
     if classes is None and shape is None:
         return make_dataset(c.data)
     if classes is None or shape is None:
-        raise ValueError("--classes and --shape come together: they stand for the data set")
+        raise ValueError("--classes and --shape must be passed together: they replace the data set")
     if classes < 2 or len(shape) != 3 or min(shape) < 1:
         raise ValueError(
-            f"--classes is {classes} and --shape {list(shape)}; allowed are K from 2, and H,W,C from 1"
+            "--classes must be at least 2 and --shape three numbers H,W,C above 0, got "
+            f"{classes} and {list(shape)}"
         )
+    # Without images there are no statistics to fall back on.
     if not (c.model.mean and c.model.std):
-        raise ValueError("config.model.mean and config.model.std are needed with --classes and --shape: what the "
-                         "network was trained on, one number for each channel")  # fmt: skip
+        raise ValueError(
+            "config.model.mean and config.model.std are required with --classes and --shape: one "
+            "number per channel, as the network was trained with"
+        )
     split = Split(0, tuple(shape))
     return Dataset(split, split, tuple(map(str, range(classes))), (), ())
 
@@ -206,65 +211,68 @@ def export_run(directory, path, names: str = "torchvision") -> Path:
     """Write a finished run's weights as a PyTorch state_dict in a .safetensors file; returns its
     path.
 
-    names: as in `to_state_dict`. Raises ValueError where the run is missing or unfinished.
+    names: as in `to_state_dict`. Raises ValueError if the run is missing or unfinished.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path} does not end in .safetensors, the only kind that is written")
+        raise ValueError(f"the exported file must end in .safetensors, got {path}")
     state = to_state_dict(load_weights(directory)[1], names)
-    write = safetensors.numpy.save_file
-    return files.write_with(
-        path, lambda temporary: write(state, temporary, metadata={"format": "pt"})
-    )
+
+    def write(temporary):
+        safetensors.numpy.save_file(state, temporary, metadata={"format": "pt"})
+
+    return files.write_with(path, write)
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
+    flags.DEFINE_string("workdir", None, "directory of the run", flag_values=values)
     flags.DEFINE_integer("classes", None, "number of classes", flag_values=values)
-    flags.DEFINE_list("shape", None, "H,W,C of an image", flag_values=values)
+    flags.DEFINE_list("shape", None, "shape H,W,C of an image", flag_values=values)
     flags.DEFINE_enum(
-        "names", "torchvision", ("torchvision", "kuangliu"), "whose names", flag_values=values
+        "names", "torchvision", ("torchvision", "kuangliu"), "set of names", flag_values=values
     )
     return values
 
 
 def _shape(words: list[str] | None) -> tuple[int, ...] | None:
-    if words is not None and not all(word.strip().isdigit() for word in words):
-        raise Usage(
-            f"--shape is {','.join(words)!r}; allowed are three numbers H,W,C, as in 32,32,3"
-        )
-    return None if words is None else tuple(map(int, words))
+    if words is None:
+        return None
+    if not all(word.strip().isdigit() for word in words):
+        raise Usage(f"--shape must be three numbers H,W,C such as 32,32,3, got {','.join(words)!r}")
+    return tuple(map(int, words))
 
 
-def _command(argv: list[str]) -> str:
-    """Do what a command line asks for; returns what to tell of it."""
+def _run_command(argv: list[str]) -> str:
+    """Do what a command line requests; returns the line to print."""
     values = _flags()
     line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
+    # The flags are optional to absl, since only one of the two commands needs them.
     match line.words:
         case ["import", file]:
-            if line.config is None or values.workdir is None:
-                raise Usage(
-                    f"--{'config' if line.config is None else 'workdir'} is missing; import needs both"
-                )
-            directory = import_run(
-                file, line.config, values.workdir, values.classes, _shape(values.shape)
-            )
-            return f"wrote the run {directory}: name it in config.teachers, or read it with ldl_jax.load"
+            if line.config is None:
+                raise Usage("--config is missing; import needs --config and --workdir")
+            if values.workdir is None:
+                raise Usage("--workdir is missing; import needs --config and --workdir")
+            shape = _shape(values.shape)
+            directory = import_run(file, line.config, values.workdir, values.classes, shape)
+            return f"wrote the run {directory}: use it in config.teachers, or with ldl_jax.load"
         case ["export", directory, file]:
             return f"wrote {export_run(directory, file, values.names)}"
-    allowed = "allowed are import FILE, and export RUN FILE.safetensors"
-    raise Usage(f"{' '.join(line.words)!r} is not understood; {allowed}")
+    raise Usage(
+        "the command must be import FILE or export RUN FILE.safetensors, got "
+        f"{' '.join(line.words)!r}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the result cannot be written, 2 the input
-    is not right.
+    """Run the command; returns the exit status: 0 for success, 1 if the result cannot be written, 2
+    if the input is wrong.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or cli.HELP & set(argv):
         return cli.status(lambda: print(USAGE))
-    return cli.status(lambda: print(_command(argv)))
+    return cli.status(lambda: print(_run_command(argv)))
 
 
 if __name__ == "__main__":

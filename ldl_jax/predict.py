@@ -1,5 +1,4 @@
-"""The command that predicts: images go through a finished run, class names and probabilities come
-out.
+"""Predict images with a finished run: class names and probabilities.
 
 python -m ldl_jax.predict RUN IMAGES [--out=STEM]
 """
@@ -31,58 +30,60 @@ class Shown(NamedTuple):
     """Images to predict."""
 
     names: list[str]  # a path below the folder, or a position in the file
-    label: np.ndarray | None  # i32[n], where it is known
+    label: np.ndarray | None  # i32[n], if known
     pixels: Iterator[np.ndarray | str]  # u8[H, W, C] each, or what is wrong with it, as text
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = cli.Parser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
-    line.add_argument("run", metavar="RUN", help="the directory of a finished run")
+    line.add_argument("run", metavar="RUN", help="directory of a finished run")
     line.add_argument(
         "images",
         metavar="IMAGES",
-        help="a folder of JPEG and PNG files, or an .npz with images u8[N, H, W, C]",
+        help="a folder of JPEG and PNG files, or an .npz file with images u8[N, H, W, C]",
     )
     line.add_argument(
         "--out",
         metavar="STEM",
-        help="STEM.npz and STEM.csv are written; RUN/predicted/IMAGES unless given",
+        help="write STEM.npz and STEM.csv (default: RUN/predicted/IMAGES)",
     )
+    # The calibrator is applied by default, since that is how the run is meant to be used.
     line.add_argument(
         "--raw",
         action="store_true",
-        help="leave the temperature out that the run was calibrated with",
+        help="write raw predictions, without the calibrator fitted on the run's holdout",
     )
     line.add_argument(
         "--skip",
         action="store_true",
-        help="leave images out that cannot be read, instead of stopping",
+        help="skip images that cannot be read instead of stopping",
     )
-    line.add_argument("--batch", type=int, default=256, metavar="N", help="images at a time (256)")
+    line.add_argument(
+        "--batch", type=int, default=256, metavar="N", help="number of images per batch (256)"
+    )
     return line
 
 
 def folder(path: Path, sources: dict, shorter: int) -> Shown:
-    """The images of a folder in the order of their paths, deeper ones included, as evaluation shows
-    them.
+    """The images of a folder and its subfolders, sorted by path, as evaluation shows them.
 
-    Where each lies in a folder named like one of the run's classes, that is its label. Raises
-    ValueError where there is no image.
+    If every image is in a folder named like one of the run's classes, that is its label. Raises
+    ValueError if there are no images.
     """
     height, width, channels = sources["shape"]
     paths = sorted(file for file in path.rglob("*") if _is_image(file))
     if not paths:
-        raise ValueError(
-            f"{path}: holds no image; allowed are files that end in {', '.join(IMAGE_ENDINGS)}"
-        )
+        raise ValueError(f"{path} must hold images ({', '.join(IMAGE_ENDINGS)}), got none")
     if height != width or channels not in pillow.MODES:
         shape = ", ".join(map(str, sources["shape"]))
         raise ValueError(
-            f"{path}: the run's images are {shape}; allowed for a folder are squares, grey or RGB"
+            f"{path}: to predict a folder, the run's images must be square, grey or RGB, got "
+            f"[{shape}]"
         )
     number = {name: index for index, name in enumerate(sources["classes"])}
     labels = [number.get(file.parent.name, -1) for file in paths]
+    # Labels of some images only could not be told from wrong ones, so it is all or none.
     label = None if min(labels) < 0 else np.array(labels, np.int32)
     pixels = (pillow.decode(file, height, shorter=shorter, channels=channels) for file in paths)
     return Shown([str(file.relative_to(path)) for file in paths], label, pixels)
@@ -93,34 +94,36 @@ def _is_image(file: Path) -> bool:
 
 
 def arrays(path: Path, sources: dict) -> Shown:
-    """The images of an .npz: `images` u8[N, H, W, C], of the run's shape, and `labels` i[N] if
-    there are such.
+    """The images of an .npz: `images` u8[N, H, W, C] of the run's shape, and `labels` i[N] if
+    present.
 
     Raises ValueError naming the file and what is wrong with it.
     """
     images, label = read_images(path, sources["shape"], sources["num_classes"])
-    return Shown([str(number) for number in range(len(images))], label, iter(images))
+    names = list(map(str, range(len(images))))
+    return Shown(names, label, iter(images))
 
 
 def logits(
     path: Path, shown: Shown, *, batch_size: int, skip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(logits f32[n, K], positions i64[n] among the images) of those that can be read.
+    """(logits f32[n, K], positions i64[n] among the images) of the images that can be read.
 
-    Raises ValueError naming an image that cannot be read, or with `skip` warns of it; and where
-    none can.
+    Raises ValueError naming an image that cannot be read, or warns of it with `skip`; also if none
+    can be read.
     """
     apply, variables = load(path)
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
-    outputs, kept = [], []
-    for positions, images in _batches(_readable(shown, skip), batch_size):
-        # one shape, one compilation
+    outputs = []
+    positions = []
+    for batch_positions, images in _batches(_readable(shown, skip), batch_size):
+        # Pad the last batch with copies, so that there is one shape and one compilation.
         padded = np.stack(images + images[-1:] * (batch_size - len(images)))
         outputs.append(np.asarray(step(variables, padded), np.float32)[: len(images)])
-        kept += positions
-    if not kept:
-        raise ValueError(f"of {len(shown.names)} images none can be read")
-    return np.concatenate(outputs), np.array(kept)
+        positions += batch_positions
+    if not positions:
+        raise ValueError(f"none of the {len(shown.names)} images can be read")
+    return np.concatenate(outputs), np.array(positions)
 
 
 def _readable(shown: Shown, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
@@ -132,10 +135,10 @@ def _readable(shown: Shown, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
         if not isinstance(image, str):
             yield position, image
         elif skip:
-            warn(f"{shown.names[position]}: {image}; left out")
+            warn(f"{shown.names[position]}: {image}; skipped (--skip)")
         else:
             raise ValueError(
-                f"{shown.names[position]}: {image}; mend or remove it (--skip leaves such images out)"
+                f"{shown.names[position]}: {image}; repair or remove it, or pass --skip to skip it"
             )
 
 
@@ -143,44 +146,53 @@ def _batches(
     examples: Iterable[tuple[int, np.ndarray]], size: int
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """(positions, images) of at most `size` examples at a time."""
-    positions, images = [], []
+    positions = []
+    images = []
     for position, image in examples:
         positions.append(position)
         images.append(image)
         if len(images) == size:
             yield positions, images
-            positions, images = [], []
+            positions = []
+            images = []
     if images:
         yield positions, images
 
 
 def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
-    """Log-probabilities f64[n, K] by the calibrator that was fitted on the run's holdout; without
-    one, the logits.
+    """Log-probabilities f64[n, K] by the calibrator fitted on the run's holdout; the logits if it
+    has none.
 
-    A temperature at a bound of its search is applied, as the run's own figures are at it, and
-    warned of.
+    A temperature at a limit of its search is applied with a warning, since the run's own metrics
+    use it too.
     """
     file = path / workdir.CALIBRATION
     if not file.is_file():
         return values
     name, options, params = calibrate.load(file)
     if name == "temperature" and params.get("at_bound"):
-        _warn_of_bound(file, params["temperature"])
+        _warn_of_limit(file, params["temperature"])
     return plug("calibrate", name).make(**options).apply(params, values)
 
 
-def _warn_of_bound(file: Path, temperature: float) -> None:
-    low = "all of its images are predicted rightly", "0 or 1"
-    where, near = low if temperature < 1 else ("the logits say nothing of its labels", "equal")
+def _warn_of_limit(file: Path, temperature: float) -> None:
+    if temperature < 1:
+        limit = "lower"
+        cause = "the holdout contains no errors"
+        effect = "close to 0 or 1"
+    else:
+        limit = "upper"
+        cause = "the logits say nothing about the labels of the holdout"
+        effect = "nearly equal"
     warn(
-        f"{file}: the temperature {temperature:.4g} is a bound of the search: no temperature is best on the holdout, "
-        f"as where {where}; it makes the probabilities all but {near} (--raw leaves it out)"
+        f"{file}: the fitted temperature hit its {limit} limit ({temperature:.4g}): {cause}, so no "
+        f"temperature can be estimated, and all probabilities become {effect} (--raw writes the "
+        "raw ones)"
     )
 
 
 def table(names: list[str], classes: list[str], probs: np.ndarray) -> str:
-    """CSV: name of the image, predicted class, its probability, and the probability of each class."""
+    """CSV: name of the image, predicted class, its probability, and the probability per class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "predicted", "confidence", *(f"p({name})" for name in classes)])
@@ -196,58 +208,65 @@ def predict(
     """Predict the images at `source` with the run at `path`; returns the files written, .npz and
     .csv.
 
-    The .npz is what `ldl_jax.evaluate` reads: logits f32[n, K] (log-probabilities, the run's
-    calibrator already in them), name str[n], classes str[K] and, where they are known, label
-    i32[n]. Raises ValueError in one sentence where something is not right.
+    The .npz can be read by `ldl_jax.evaluate`: logits f32[n, K] (log-probabilities, recalibrated
+    unless `raw`), name str[n], classes str[K] and, if known, label i32[n]. Raises ValueError with
+    one sentence if the run or the images cannot be used.
     """
     sources = load_weights(path)[0]
     shown = _shown(path, source, sources)
-    values, kept = logits(path, shown, batch_size=batch_size, skip=skip)
+    values, positions = logits(path, shown, batch_size=batch_size, skip=skip)
     if not raw:
         values = calibrated(path, values)
-    names = [shown.names[position] for position in kept]
-    labels = {} if shown.label is None else {"label": shown.label[kept]}
+    names = [shown.names[position] for position in positions]
+    labels = {} if shown.label is None else {"label": shown.label[positions]}
     stem = out or path / workdir.PREDICTED / source.stem
+    # Compute the table before writing, so that a fault leaves no file behind.
     text = table(names, sources["classes"], softmax(values.astype(np.float64), -1))
-    return [
-        files.write_npz(
-            Path(f"{stem}.npz"),
-            logits=log_softmax(values, -1).astype(np.float32),
-            name=np.array(names),
-            classes=np.array(sources["classes"], np.str_),
-            **labels,
-        ),
-        files.write(Path(f"{stem}.csv"), text),
-    ]
+    npz = files.write_npz(
+        Path(f"{stem}.npz"),
+        logits=log_softmax(values, -1).astype(np.float32),
+        name=np.array(names),
+        classes=np.array(sources["classes"], np.str_),
+        **labels,
+    )
+    return [npz, files.write(Path(f"{stem}.csv"), text)]
 
 
 def _shown(path: Path, source: Path, sources: dict) -> Shown:
-    """The images at `source`, as the run at `path` was shown its test images."""
+    """The images at `source`, shown to the run at `path` as its own test images were."""
     c = workdir.read_config(path)
     if source.is_dir():
+        # Resident images were shown as their middle square, which is what 0 stands for.
         streamed = c is not None and not c.data.resident
         options = c.data.get(c.data.name, {}) if streamed else {}
         return folder(source, sources, options.get("eval_resize", 0))
     if source.is_file():
         return arrays(source, sources)
-    raise ValueError(f"{source} is not there; needed is a folder of images, or an .npz file")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the
-    input is not right.
-    """
-    return cli.status(
-        lambda: print("\n".join(f"wrote {path}" for path in _predict(parser().parse_args(argv))))
+    raise ValueError(
+        f"IMAGES must be a folder of images or an .npz file, got {source}, which does not exist"
     )
 
 
-def _predict(chosen: argparse.Namespace) -> list[Path]:
-    if chosen.batch < 1:
-        raise Usage(f"--batch is {chosen.batch}; allowed are numbers from 1")
-    out = None if chosen.out is None else Path(chosen.out)
-    options = {"out": out, "raw": chosen.raw, "skip": chosen.skip, "batch_size": chosen.batch}
-    return predict(Path(chosen.run), Path(chosen.images), **options)
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0 for success, 1 if the results cannot be written,
+    2 if the input is wrong.
+    """
+    return cli.status(lambda: print(_run_command(parser().parse_args(argv))))
+
+
+def _run_command(arguments: argparse.Namespace) -> str:
+    """Predict; returns the lines to print."""
+    if arguments.batch < 1:
+        raise Usage(f"--batch must be at least 1, got {arguments.batch}")
+    paths = predict(
+        Path(arguments.run),
+        Path(arguments.images),
+        out=None if arguments.out is None else Path(arguments.out),
+        raw=arguments.raw,
+        skip=arguments.skip,
+        batch_size=arguments.batch,
+    )
+    return "\n".join(f"wrote {path}" for path in paths)
 
 
 if __name__ == "__main__":

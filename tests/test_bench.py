@@ -85,7 +85,7 @@ def test_a_network_is_measured_with_what_the_toolkit_adds(capsys, monkeypatch):
     said = capsys.readouterr().out
     for kind in ("plain JAX step", "bare", "and frozen teacher"):
         assert re.search(rf"^{kind} +[\d,]+\.\d", said, re.MULTILINE), kind
-    assert re.search(r"GFLOP an image, \d.*% of 100", said)
+    assert re.search(r"GFLOP per image, \d.*% of 100", said)
 
 
 @pytest.mark.slow
@@ -137,17 +137,17 @@ def test_the_share_of_the_peak_is_of_the_median_time():
         50,
     )
     assert lines[1:] == [
-        "bare: 100.00 GFLOP an image, 1.00 TFLOP/s, 2.0 % of 50",
-        "bare, chunks: 100.00 GFLOP an image, 4.00 TFLOP/s, 8.0 % of 50",
+        "bare: 100.00 GFLOP per image, 1.00 TFLOP/s, 2.0 % of 50",
+        "bare, chunks: 100.00 GFLOP per image, 4.00 TFLOP/s, 8.0 % of 50",
     ]
 
 
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--model=vgg16"], "--model is 'vgg16'; allowed are "),
+        (["--model=vgg16"], "followed by its depth; got 'vgg16'"),
         (["--config=none.py"], "none.py is not there"),
-        (["--model=resnet18", "--kinds=more"], "--kinds has 'more'; allowed are bare, "),
+        (["--model=resnet18", "--kinds=more"], "--kinds must be among bare, "),
     ],
 )
 def test_what_is_not_there_is_named(capsys, argv, sentence):
@@ -178,7 +178,10 @@ def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys, monkeypatc
     assert "6 JPEGs of " in said
     assert re.search(r"training pipeline: \d\.\d+ of the bare rate", said)
     assert bench.main(["input", "--root=/nowhere"]) == 2
-    assert "--root is '/nowhere'; needed is a folder" in capsys.readouterr().err
+    assert (
+        "--root must be a folder with train/<class>/*.JPEG, got '/nowhere'"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
@@ -190,7 +193,7 @@ def test_figures_are_measured_beside_plain_numpy(capsys):
     said = capsys.readouterr().out
     for name in ("ldl_jax", "ldl_jax streamed", "numpy", "scikit-learn"):
         assert re.search(rf"^{name} +[\d,]+\.\d", said, re.MULTILINE), name
-    assert float(re.search(r"figures agree within (\S+)", said)[1]) < 1e-5
+    assert float(re.search(r"metrics agree within (\S+)", said)[1]) < 1e-5
     assert (
         int(re.search(r"all streaming metrics: ([\d,]+) bytes", said)[1].replace(",", "")) < 2**20
     )

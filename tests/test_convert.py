@@ -204,16 +204,16 @@ def without(state, *names):
 MISFITS = {
     "another shape": (
         lambda s: s | {"fc.weight": s["fc.weight"][:4]},
-        r"fc.weight is \[4, 16\], needed is \[5, 16\]",
+        r"fc.weight must be \[5, 16\], got \[4, 16\]",
     ),
     "missing": (lambda s: without(s, "bn1.bias"), r"bn1.bias \[4\] is missing"),
     "unknown": (
         lambda s: s | {"layer1.0.conv3.weight": np.ones((1, 2))},
-        r"layer1.0.conv3.weight \[1, 2\] is not in",
+        r"the network has no layer1.0.conv3.weight \[1, 2\]",
     ),
     "whole numbers": (
         lambda s: s | {"fc.bias": np.arange(5)},
-        "fc.bias is int64, needed are floating-point numbers",
+        "fc.bias must be floating-point numbers, got int64",
     ),
     "nothing": (lambda s: {}, r"is missing; .* is missing; .* is missing; and \d+ more$"),
 }
@@ -351,7 +351,7 @@ def test_a_directory_that_holds_a_run_is_left_alone(own, capsys):
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text("{}")
     said = refused(capsys, "import", folder / "weights.npz", *argv, f"--workdir={folder / 'run'}")
-    assert "holds a run already (config.json)" in said
+    assert "already holds a run (config.json)" in said
     assert [path.name for path in (folder / "run").iterdir()] == ["config.json"]
 
 
@@ -367,7 +367,7 @@ def test_files_that_are_no_state_dict(own, capsys):
         )
     said = refused(capsys, "import", folder / "weights.pth", *argv)
     assert (
-        "weights.pth is neither .safetensors nor .npz; in PyTorch, write one with safetensors.torch.save_file"
+        "weights.pth must be a .safetensors or .npz file; in PyTorch, write one with safetensors.torch.save_file"
         in said
     )
     assert not (folder / "run").exists()
@@ -376,32 +376,34 @@ def test_files_that_are_no_state_dict(own, capsys):
 def test_command_lines_that_are_not_understood(own, capsys):
     argv, folder = own
     weights, there = folder / "weights.npz", f"--workdir={folder / 'run'}"
-    assert "'' is not understood; allowed are import FILE" in refused(capsys, there)
-    assert "'import' is not understood" in refused(capsys, "import")
-    assert "'convert x' is not understood" in refused(capsys, "convert", "x")
-    assert "--config is missing; import needs both" in refused(capsys, "import", weights, there)
-    assert "--workdir is missing; import needs both" in refused(capsys, "import", weights, *argv)
+    assert "the command must be import FILE or export RUN FILE.safetensors, got ''" in refused(
+        capsys, there
+    )
+    assert "got 'import'" in refused(capsys, "import")
+    assert "got 'convert x'" in refused(capsys, "convert", "x")
+    assert "--config is missing; import needs" in refused(capsys, "import", weights, there)
+    assert "--workdir is missing; import needs" in refused(capsys, "import", weights, *argv)
     assert "config.model has no field 'nam'" in refused(
         capsys, "import", weights, *argv, "--config.model.nam=x"
     )
     for shape, sentence in (
-        ("9", "--shape [9]"),
-        ("a,b,c", "--shape is 'a,b,c'"),
-        ("0,1,3", "--shape [0, 1, 3]"),
+        ("9", "got 5 and [9]"),
+        ("a,b,c", "--shape must be three numbers H,W,C such as 32,32,3, got 'a,b,c'"),
+        ("0,1,3", "got 5 and [0, 1, 3]"),
     ):
         said = refused(capsys, "import", weights, *argv, there, "--classes=5", f"--shape={shape}")
         assert sentence in said
-    assert "--classes and --shape come together" in refused(
+    assert "--classes and --shape must be passed together" in refused(
         capsys, "import", weights, *argv, there, "--classes=5"
     )
     plain = [argv[0], there, "--classes=5", "--shape=16,16,3"]
-    assert "config.model.mean and config.model.std are needed" in refused(
+    assert "config.model.mean and config.model.std are required" in refused(
         capsys, "import", weights, *plain
     )
     assert "is no run directory" in refused(
         capsys, "export", folder / "none", folder / "x.safetensors"
     )
-    assert "x.pth does not end in .safetensors" in refused(
+    assert "the exported file must end in .safetensors, got " in refused(
         capsys, "export", folder / "none", folder / "x.pth"
     )
     assert command("--help") == 0

@@ -72,5 +72,5 @@ def test_the_holdout_is_the_same_for_every_run_and_disjoint():
 
 @pytest.mark.parametrize(("examples", "holdout"), [(1001, 0), (None, 1000), (50, 50)])
 def test_more_than_there_is(examples, holdout):
-    with pytest.raises(ValueError, match=r"config.data.(examples|holdout) is "):
+    with pytest.raises(ValueError, match=r"config.data.(examples|holdout) must be "):
         order.split(np.arange(1000), examples, holdout)

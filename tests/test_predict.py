@@ -95,7 +95,7 @@ def test_raw_leaves_the_temperature_out(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("logits", "T", "words"), [(5.0, 0.001, "all but 0 or 1"), (-5.0, 1000.0, "all but equal")]
+    ("logits", "T", "words"), [(5.0, 0.001, "close to 0 or 1"), (-5.0, 1000.0, "nearly equal")]
 )
 def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(
     model, tmp_path, capsys, logits, T, words
@@ -111,7 +111,7 @@ def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(
             file["logits"], log_softmax(said(model) / T, -1), rtol=1e-4, atol=1e-5
         )
     error = capsys.readouterr().err
-    for text in (str(own / run.CALIBRATION), f"{T:g} is a bound of the search", words, "--raw"):
+    for text in (str(own / run.CALIBRATION), f"limit ({T:g})", words, "--raw"):
         assert text in error
     assert error.startswith("warning: ")
     assert error.count("\n") == 1
@@ -122,12 +122,14 @@ def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(
 
 def test_an_image_that_cannot_be_read_is_named_or_left_out(model, folder, tmp_path, capsys):
     (folder / "ant" / "0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"ant/0\.png: is neither JPEG nor PNG; mend or remove it"):
+    with pytest.raises(
+        ValueError, match=r"ant/0\.png: is neither JPEG nor PNG; repair or remove it"
+    ):
         predict.predict(model, folder, out=tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
     with np.load(predict.predict(model, folder, out=tmp_path / "out", skip=True)[0]) as file:
         assert len(file["logits"]) == 4
-    assert "left out" in capsys.readouterr().err
+    assert "skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -136,15 +138,15 @@ def test_an_image_that_cannot_be_read_is_named_or_left_out(model, folder, tmp_pa
         ({"x": PIXELS}, "it has no images or test_images"),
         (
             {"images": PIXELS[:, :4]},
-            r"images is uint8\[5, 4, 6, 3\]; allowed is uint8 \[N, 6, 6, 3\]",
+            r"images must be uint8\[N, 6, 6, 3\] with N >= 1, got uint8\[5, 4, 6, 3\]",
         ),
-        ({"images": PIXELS[:0]}, "N above 0"),
-        ({"images": PIXELS / 255}, "images is float64"),
+        ({"images": PIXELS[:0]}, "with N >= 1"),
+        ({"images": PIXELS / 255}, "got float64"),
         (
             {"images": PIXELS, "labels": LABEL[:3]},
-            r"labels are int64\[3\]; allowed are integers \[5\]",
+            r"labels must be integers \[5\], .*, got int64\[3\]",
         ),
-        ({"images": PIXELS, "labels": LABEL + 1}, "labels range from 1 to 3; allowed are 0 to 2"),
+        ({"images": PIXELS, "labels": LABEL + 1}, "labels must be between 0 and 2, got 1 to 3"),
         ({"images": np.array([None])}, "cannot be read as an .npz file of images"),
     ],
 )
@@ -159,11 +161,11 @@ def test_the_command_says_in_one_sentence_what_is_wrong(model, tmp_path, capsys)
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.npz").write_bytes(b"PK\3\4")
     cases = {
-        (model, tmp_path / "empty"): "holds no image",
-        (model, tmp_path / "nowhere"): "is not there",
+        (model, tmp_path / "empty"): "must hold images",
+        (model, tmp_path / "nowhere"): "does not exist",
         (model, tmp_path / "cut.npz"): "cannot be read as an .npz",
         (tmp_path / "empty", tmp_path / "empty"): "is no run directory",
-        (model, tmp_path / "empty", "--batch=0"): "--batch is 0",
+        (model, tmp_path / "empty", "--batch=0"): "--batch must be at least 1, got 0",
     }
     for words, sentence in cases.items():
         assert predict.main([str(word) for word in words]) == 2

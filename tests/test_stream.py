@@ -284,8 +284,8 @@ def faults(root):
     (second / "2.JPEG").unlink()
     (second / "2.JPEG").symlink_to("nowhere")
     return {
-        0: (first / "0.JPEG", "cannot be decoded"), 3: (first / "3.JPEG", "holds no bytes"),
-        5: (second / "0.JPEG", "is neither JPEG nor PNG"), 7: (second / "2.JPEG", "is not there"),
+        0: (first / "0.JPEG", "cannot be decoded"), 3: (first / "3.JPEG", "is empty"),
+        5: (second / "0.JPEG", "is neither JPEG nor PNG"), 7: (second / "2.JPEG", "does not exist"),
     }  # fmt: skip
 
 
@@ -298,7 +298,7 @@ def test_an_image_that_cannot_be_read_is_named(copied, tmp_path):
         )
         assert next(stream)["mask"].all()
         assert next(stream)["mask"].all()
-        with pytest.raises(ValueError, match=f"{path}: .*{reason}.*; mend or remove it") as told:
+        with pytest.raises(ValueError, match=f"{path}: .*{reason}.*; repair or remove it") as told:
             next(stream)
         assert "\n" not in str(told.value)
         assert len(str(told.value)) < 400
@@ -350,12 +350,12 @@ def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_
     for _ in range(3 + tfdata.LOST - 1):
         next(found)
     with pytest.raises(
-        ValueError, match=rf"n0./.*; in {tfdata.LOST} batches in a row no image can be read"
+        ValueError, match=rf"n0./.*; no image of {tfdata.LOST} batches in a row can be read"
     ):
         next(found)
     found = made.train.stream([(0, good), (0, bad)], 0)
     next(found)
-    with pytest.raises(ValueError, match=r"n0./.*; in its batch no image can be read"):
+    with pytest.raises(ValueError, match=r"n0./.*; no image of its batch can be read"):
         next(found)
 
 
@@ -472,10 +472,10 @@ def test_records_are_found_in_the_order_of_their_ids_by_option(images, tmp_path)
             np.testing.assert_array_equal(labels, expected["label"][places])
     assert folders.classes == made.classes
     with pytest.raises(
-        ValueError, match=r"config.data.tfds.test is 'test'; .* has train, validation"
+        ValueError, match=r"config.data.tfds.test must be one of train, validation .*, got 'test'"
     ):
         tfds.make(Request(str(root)), size=16)
-    with pytest.raises(ValueError, match=r"config.data.tfds.order is 'rank'; allowed are"):
+    with pytest.raises(ValueError, match=r"config.data.tfds.order must be .*, got 'rank'"):
         tfds.make(Request(str(root)), order="rank")
 
 
@@ -530,7 +530,7 @@ def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp
     size = int.from_bytes(content[:8], "little") + 16
     damaged, says, lost = {
         "cut": (content[:-5], "is cut off or damaged after 3 records", [7]),
-        "gone": (None, "is not there", [4, 5, 6, 7]),
+        "gone": (None, "does not exist", [4, 5, 6, 7]),
         "longer": (content + content[:size], "holds 5 records", []),
         "length": (
             content[:size] + b"\xff" * 8 + content[size + 8 :],
@@ -541,16 +541,19 @@ def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp
     shard.unlink() if damaged is None else shard.write_bytes(damaged)
     made = tfrecord.prepared(str(shard.parent), "imagenet")
     common = {"field": "split", "order": "stored", "index": tmp_path / "cache"}
-    with pytest.raises(ValueError, match=f"{shard}: {says}.*; published are 4; prepare it again"):
+    with pytest.raises(ValueError, match=f"{shard} {says}.*; 4 were published. Prepare it again"):
         tfrecord.source(made, "train", on_error="raise", **common)
     source = tfrecord.source(made, "train", on_error="skip", **common)
-    assert f"warning: {shard}: {says}" in capfd.readouterr().err
+    assert f"warning: {shard} {says}" in capfd.readouterr().err
     np.testing.assert_array_equal(np.flatnonzero(source.shards.offset < 0), lost)
     if kind == "cut":
         split = tfdata.split(source, crops.View(16), "skip")
         found = joined(split.stream((plan(k) for k in range(3)), 1))
         assert list(found["index"][found["mask"] == 0]) == lost
-        assert f"{shard}, record 3: is lost, for its shard ends before it" in capfd.readouterr().err
+        assert (
+            f"{shard}, record 3: is lost, because its shard ends before it"
+            in capfd.readouterr().err
+        )
     shard.write_bytes(content)
     assert (tfrecord.source(made, "train", on_error="raise", **common).shards.offset >= 0).all()
 
@@ -638,19 +641,20 @@ def test_tiny_imagenets_own_folders_are_read(tmp_path):
     with Image.open(root / "val/images/val_2.JPEG") as image:
         np.testing.assert_array_equal(made.test.images[1], np.asarray(image))
     for text, says in (
-        (lines[:2], "has no line for images/val_2.JPEG"), ([*lines, "val_9.JPEG\tn1\n"], "names val_9.JPEG, which is"),
+        (lines[:2], "has no line for images/val_2.JPEG"), ([*lines, "val_9.JPEG\tn1\n"], "lists val_9.JPEG, which"),
         (["val_0.JPEG n1\n"], "has a line without a tab"),
     ):  # fmt: skip
         annotations.write_text("".join(text))
-        with pytest.raises(ValueError, match=f"val_annotations.txt: {says}"):
+        with pytest.raises(ValueError, match=f"val_annotations.txt {says}"):
             imagefolder.make(Request(str(root)), cache=str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ({"size": -1}, r"imagefolder.size is -1"), ({"crop": True}, r"imagefolder.crop is True and size 0"),
-    ({"size": 32, "eval_resize": 16}, r"imagefolder.eval_resize is 16 and size 32"),
-    ({"size": 8, "scale": (0.0, 1.0)}, r"imagefolder.scale is \(0.0, 1.0\); allowed are two shares"),
-    ({"size": 8, "ratio": (2.0, 1.0)}, r"imagefolder.ratio is \(2.0, 1.0\)"),
+    ({"size": -1}, r"imagefolder.size and eval_resize must be .*, got -1"),
+    ({"crop": True}, r"imagefolder.size must be above 0 pixels if crop is True"),
+    ({"size": 32, "eval_resize": 16}, r"imagefolder.eval_resize must be .*; got eval_resize 16 and size 32"),
+    ({"size": 8, "scale": (0.0, 1.0)}, r"imagefolder.scale must be two numbers .*, got \(0.0, 1.0\)"),
+    ({"size": 8, "ratio": (2.0, 1.0)}, r"imagefolder.ratio must be two numbers .*, got \(2.0, 1.0\)"),
 ])  # fmt: skip
 def test_options_that_do_not_fit_are_named(images, options, says):
     with pytest.raises(ValueError, match=says):
@@ -658,22 +662,22 @@ def test_options_that_do_not_fit_are_named(images, options, says):
 
 
 def test_what_is_not_there_is_named(images, tmp_path):
-    with pytest.raises(ValueError, match=r"config.data.resident is True; allowed for ImageNet"):
+    with pytest.raises(ValueError, match=r"config.data.resident must be False for ImageNet"):
         imagenet.make(Request(str(images)))
-    with pytest.raises(ValueError, match=r"names a prepared TFDS directory, .*; found is nothing"):
+    with pytest.raises(ValueError, match=r"must be a prepared TFDS directory .*; found in: none"):
         imagenet.make(Request(str(tmp_path), resident=False))
     with pytest.raises(
-        ValueError, match=r"imagefolder.crop is True .* with config.data.resident=True"
+        ValueError, match=r"imagefolder.crop must be False .* with config.data.resident=True"
     ):
         imagefolder.make(Request(str(images)), size=8, crop=True)
     with pytest.raises(
         ValueError,
-        match=r"val: images are 30x67 pixels, those of .*train 30x34 pixels; allowed is one",
+        match=r"val: images must have the size of those in .*train, 30x34 pixels, got 30x67 pixels",
     ):
         imagefolder.make(Request(str(images), resident=False), cache=str(tmp_path))
     split = tfdata.split(folder.Files(folder.listing(images / "train")), crops.View(), "raise")
     with pytest.raises(
-        ValueError, match=r"/n01/1.JPEG: is 37x45 pixels; allowed is one size, here 30x34"
+        ValueError, match=r"/n01/1.JPEG: is 37x45 pixels, but all images must be 30x34"
     ):
         next(split.stream([(0, np.arange(15))], 0))
 

@@ -209,11 +209,11 @@ FAULTS = {  # a study's text -> what the sentence says
     "Study('x', (Cell('a', 'base.py'),), comparisons=(('a', 'd'),))": "a comparison names 'd'",
     "Study('x', (Cell('a', 'base.py')))": "the study's cells are no tuple of Cell",
     "Study('x', (Cell('a', 'base.py'),), comparisons=('a', 'a'))": "comparisons are no pairs",
-    "Study('x', (Cell('a', 'base.py', {'teachers': ('runs/mine',)}),))": "cell 'a': config.teachers is set; allowed",
+    "Study('x', (Cell('a', 'base.py', {'teachers': ('runs/mine',)}),))": "cell 'a': config.teachers must not be set",
     "Study('x', (Cell('a', 'base.py', {}, 6, ('b',)), Cell('b', 'base.py')), (Finding('1', 'a', 'a'),))":
         r"rests on 'a', whose seeds share teachers \(b\)",
     "Study('x', (Cell('a', 'base.py'), Cell('b', 'base.py', {'data.folds': 5})), comparisons=(('a', 'b'),))":
-        "'a' and 'b' are compared, but their test images are not the same",
+        "'a' and 'b' are compared, but their test images differ",
     "Study('x', (Cell('a', 'base.py', {'data.folds': 5, 'data.fold': 1}, 3, ('b',)), Cell('b', 'base.py', "
     "{'data.folds': 5})))": "cell 'a' has the teacher 'b', which is trained on other folds",
     "7": "returns int; allowed is a Study",
@@ -247,7 +247,7 @@ def test_a_card_comes_back_as_it_was_and_damage_is_named(file, tmp_path):
     with pytest.raises(ValueError, match=r"npz cannot be read .*; remove"):
         cards.read(tmp_path, one)
     facts.write_text(facts.read_text()[:200])
-    with pytest.raises(ValueError, match="no whole result card; remove it"):
+    with pytest.raises(ValueError, match="not a complete result card; remove it"):
         cards.read(tmp_path, one)
 
 
@@ -267,9 +267,9 @@ def test_a_directory_of_another_study_or_of_other_files_is_refused(file, tmp_pat
     (tmp_path / "w" / "thesis.txt").write_text("mine")
     words = [str(file), f"--workdir={tmp_path / 'w'}"]
     assert command.main(words) == 2
-    assert "holds other files and no study" in capsys.readouterr().err
+    assert "contains other files but no study" in capsys.readouterr().err
     assert command.main([*words, "--collect"]) == 2
-    assert "holds no study; --collect is for one that was begun" in capsys.readouterr().err
+    assert "contains no study; run the command without --collect first" in capsys.readouterr().err
     (tmp_path / "w" / directory.MARK).write_text('{"study": "other", "findings": []}')
     assert command.main(words) == 2
     assert "holds the study 'other'" in capsys.readouterr().err
@@ -278,7 +278,7 @@ def test_a_directory_of_another_study_or_of_other_files_is_refused(file, tmp_pat
     assert "cannot be read" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "w").iterdir()} == {"thesis.txt", directory.MARK}
     assert command.main([str(file), f"--workdir={tmp_path / 'w' / 'thesis.txt'}"]) == 2
-    assert "is a file; allowed is a directory" in capsys.readouterr().err
+    assert "--workdir must be a directory, but" in capsys.readouterr().err
 
 
 def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsys):
@@ -299,10 +299,7 @@ def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsy
         write(file, changed)
         assert command.main(words) == 2
         said = capsys.readouterr().err
-        assert (
-            f"its findings were a has lower ece than b (6 and 6 seeds); the study's are now {now}"
-            in said
-        )
+        assert f"they were a has lower ece than b (6 and 6 seeds), and are now {now}" in said
 
 
 def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
@@ -319,7 +316,7 @@ def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, caps
     ]
     assert "--set 'data.root=a b'" in lines[0]
     assert command.main([str(file), "--print", "--only=tutor"]) == 2
-    assert "--only names 'tutor'; allowed are teacher, student, plain" in capsys.readouterr().err
+    assert "got 'tutor'; its cells are teacher, student, plain" in capsys.readouterr().err
     assert command.main([str(file), "--set", "x"]) == 2
     assert command.main([str(file), "--jobs=0"]) == 2
 
@@ -341,7 +338,7 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
     here = workers.ThisProcess(tmp_path, progress.say)
     assert runner.execute([first, second], progress, 1, lambda slot, cell: here) == {}
     said = capsys.readouterr().err
-    assert "plain/0: another process works on it; waiting" in said
+    assert "plain/0: waiting for another process that works on it" in said
     assert "2/2 plain/1" in said
 
 
@@ -633,7 +630,7 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     first = (tmp_path / "w/cards/teacher-0.json").read_text()
     assert command.main(words) == 0
     said = capsys.readouterr()
-    assert "2 of 5 runs are there" in said.err
+    assert "2 of 5 runs have already finished" in said.err
     assert "about 0:00:00 left" in said.err
     assert (tmp_path / "w/cards/teacher-0.json").read_text() == first
     results = json.loads((tmp_path / "w/results.json").read_text())
@@ -760,7 +757,7 @@ def test_a_run_that_is_given_up_takes_those_it_teaches_with_it():
         ("while True: print('noise', flush=True); print('done', input(), flush=True)", (True, "")),
         ("while True: print('failed', input(), 'the disk is full', flush=True)", (False, "the disk is full")),
         ("input(); exit('killed')", (False, "its process ended with status 1 (killed)")),
-        ("exit(3)", (False, "its process ended with status 3 (no word)")),
+        ("exit(3)", (False, "its process ended with status 3 (no error message)")),
     ],
     ids=["done", "failed", "dies", "dies at once"],
 )  # fmt: skip
@@ -768,7 +765,7 @@ def test_what_a_process_answers(tmp_path, code, answer):
     process = workers.Process([sys.executable, "-c", code], dict(os.environ), tmp_path)
     plain = board(("plain", ())).take(0)
     assert process.ask(plain) == answer
-    with pytest.raises(RuntimeError, match=re.escape(answer[1]) or "it left no card"):
+    with pytest.raises(RuntimeError, match=re.escape(answer[1]) or "it wrote no result card"):
         process.run(plain)
     process.close()
 
@@ -824,7 +821,7 @@ def test_a_run_that_fails_is_tried_again_by_a_new_worker():
     some = board(("plain", ()), seeds=2)
     failed, started = executed(some, faults={"plain/0": [OSError("the disk\nis full")]})
     assert failed == {}
-    assert some.progress.said == ["plain/0: tried again: the disk is full"]
+    assert some.progress.said == ["plain/0 failed, trying again: the disk is full"]
     assert some.progress.cards == ["plain/0", "plain/1"]
     assert [worker.asked for worker in started] == [["plain/0"], ["plain/0", "plain/1"]]
     assert all(worker.closed for worker in started)
@@ -836,9 +833,9 @@ def test_a_run_that_fails_twice_is_given_up_and_the_others_go_on(jobs):
     failed, _ = executed(some, jobs, {"teacher/0": [OSError("x" * 400), OSError("y" * 400)]})
     assert failed == {"teacher/0": "y" * 400, "student/0": "its teacher teacher/0 failed"}
     assert some.progress.said == [
-        f"teacher/0: tried again: {'x' * 300}",
-        f"teacher/0: given up: {'y' * 300}",
-        "student/0: its teacher teacher/0 failed",
+        f"teacher/0 failed, trying again: {'x' * 300}",
+        f"teacher/0 failed, giving up: {'y' * 300}",
+        "student/0 skipped: its teacher teacher/0 failed",
     ]
     assert some.progress.cards == ["plain/0"]
     assert some.progress.lost == {("teacher", 0), ("student", 0)}
@@ -848,7 +845,7 @@ def test_a_run_that_another_attempt_cannot_help_is_given_up_at_once():
     some = board(("plain", ()), seeds=1)
     failed, (worker,) = executed(some, faults={"plain/0": [runner.Permanent("no such field")]})
     assert failed == {"plain/0": "no such field"}
-    assert some.progress.said == ["plain/0: given up: no such field"]
+    assert some.progress.said == ["plain/0 failed, giving up: no such field"]
     assert worker.asked == ["plain/0"]
 
 
@@ -942,7 +939,7 @@ def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
     )
     assert command.main([str(file), f"--workdir={tmp_path / 'w'}", "--jobs=2"]) == 1
     said = capsys.readouterr().err
-    assert "teacher/0: tried again: step 2: loss nan" in said
+    assert "teacher/0 failed, trying again: step 2: loss nan" in said
     assert "error: teacher/0 failed: step 2: loss nan" in said
     assert "error: student/1 failed: its teacher teacher/0 failed" in said
     assert {path.name for path in (tmp_path / "w/cards").iterdir()} == {
@@ -974,7 +971,7 @@ def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_pat
     running.terminate()
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 0
-    assert "terminated: the same command goes on" in said
+    assert "terminated; run the same command again to continue" in said
     assert not (tmp_path / "w/cards").exists()
     assert len(list(place.glob("*-0/checkpoints/*.sha256"))) == 2
     assert "terminated: saved at step" in (tmp_path / "w/logs/plain-0.txt").read_text()

@@ -275,7 +275,7 @@ def test_a_subset_of_everything_changes_nothing(own):
         ({"folds": -2}, r"config.data.folds is -2; allowed are 0"),
         ({"folds": 5, "fold": 5}, r"config.data.fold is 5; allowed are 0 to 4"),
         ({"fold": 1}, r"config.data.fold is 1; allowed are 0 to 0"),
-        ({"folds": 61}, r"config.data.folds is 61; allowed are at most 60"),
+        ({"folds": 61}, r"config.data.folds must be at most 60, .*, got 61"),
     ],
 )
 def test_folds_and_splits_that_are_not_there(own, changes, sentence):
@@ -296,13 +296,13 @@ def broken(value, row=5, column=1):
     [
         (
             rows(N + 1),
-            r"holds float64\[61, 4\]; allowed are numbers \[60, 4\], one row for each image",
+            r"must hold numbers \[60, 4\], one row per image .*, got float64\[61, 4\]",
         ),
-        (np.full((N, K + 1), 0.2), r"holds float64\[60, 5\]; allowed are numbers \[60, 4\]"),
-        (np.arange(N) % K, r"holds int64\[60\]; allowed"),
-        (np.full((N, K), "x"), r"holds <U1\[60, 4\]; allowed"),
-        (broken(np.nan), r"row 5 has an entry that is negative or no number"),
-        (broken(-0.1), r"row 5 has an entry that is negative or no number"),
+        (np.full((N, K + 1), 0.2), r"must hold numbers \[60, 4\], .*, got float64\[60, 5\]"),
+        (np.arange(N) % K, r"must hold .*, got int64\[60\]"),
+        (np.full((N, K), "x"), r"must hold .*, got <U1\[60, 4\]"),
+        (broken(np.nan), r"row 5 has a negative or NaN entry"),
+        (broken(-0.1), r"row 5 has a negative or NaN entry"),
         (broken(np.inf), r"row 5 does not sum to 1 within 0.001 \(its sum is inf\)"),
         (rows(N) * 50, r"row 0 does not sum to 1 within 0.001 \(its sum is 50\)"),
         (
@@ -341,11 +341,11 @@ def test_a_table_of_half_precision_is_made_to_sum_to_one(own):
     [
         (
             np.arange(N - 1) % K,
-            r"holds int64\[59\]; allowed are integers \[60\], one for each image of the split",
+            r"must hold integers \[60\], one per image of the split .*, got int64\[59\]",
         ),
-        (np.arange(N).astype(float) % K, r"holds float64\[60\]"),
-        (np.arange(N) % (K + 1), r"has labels from 0 to 4; allowed are 0 to 3"),
-        (np.arange(N) % K - 1, r"has labels from -1 to 2"),
+        (np.arange(N).astype(float) % K, r"must hold .*, got float64\[60\]"),
+        (np.arange(N) % (K + 1), r"must be between 0 and 3, got 0 to 4"),
+        (np.arange(N) % K - 1, r"must be between 0 and 3, got -1 to 2"),
         (np.array([{}] * N), r"cannot be read as an .npy or .npz file of numbers"),
     ],
 )
@@ -372,11 +372,12 @@ def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):
     np.testing.assert_array_equal(read(str(tmp_path / "two.npz"), "best"), labels[::-1])
     for name in ("", "mean"):
         with pytest.raises(
-            ValueError, match=rf"config.data.labels_name is '{name}'; .*two.npz has worst, best"
+            ValueError,
+            match=rf"config.data.labels_name must be .*two.npz \(worst, best\), got '{name}'",
         ):
             read(str(tmp_path / "two.npz"), name)
     with pytest.raises(
-        ValueError, match=r"config.data.labels_file is .*none.npy', which is not there"
+        ValueError, match=r"config.data.labels_file must .*none.npy', which does not exist"
     ):
         read(str(tmp_path / "none.npy"), "")
     for content in (

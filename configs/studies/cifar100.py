@@ -1,26 +1,30 @@
-"""The table of the paper's earlier code on CIFAR-100, twenty methods on five ResNets, and rows of
-other codes.
+"""The table of the paper's earlier code on CIFAR-100, twenty methods on five ResNets, and published
+rows of other repositories.
 
 python -m ldl_jax.study configs/studies/cifar100.py --set data.root=DATA --only=CELL
 
-Published rows: github.com/vision01234/8511 (accuracy / ECE; its number of bins is not stated, its
-teacher a ResNet-110 of plain cross entropy); for PreActResNet-18 and -101
-github.com/lgcnsai/PS-KD-Pytorch (ECE in 10 bins); for ResNet-34
-github.com/zhangchbin/OnlineLabelSmoothing; for distillation at T = 4
-github.com/HobbitLong/RepDistiller; for WRN-28-10 github.com/google/uncertainty-baselines (ECE in 15
-bins). Ours is in 15 bins. 'three' has three teachers' averaged probabilities, 'logits' their
-averaged logits, 'sum' three times that loss; which mixing 'Aug' is, is not said: here CutMix. 5,000
-images are held out of the 50,000 that the published rows were trained on, to fit the temperature
-on; --set data.holdout=0 trains as they did. CRD, SSKD and WSL, which the table has too, are not
-served.
+Sources of the published rows: github.com/vision01234/8511 (accuracy and ECE; the number of bins is
+not stated; its teacher is a ResNet-110 trained with cross entropy); PreActResNet-18 and -101:
+github.com/lgcnsai/PS-KD-Pytorch (ECE with 10 bins); ResNet-34:
+github.com/zhangchbin/OnlineLabelSmoothing; distillation at T = 4:
+github.com/HobbitLong/RepDistiller; WRN-28-10: github.com/google/uncertainty-baselines (ECE with 15
+bins). Our ECE has 15 bins.
+
+'three' uses the averaged probabilities of three teachers, 'logits' their averaged logits, 'sum'
+three times that loss. The source does not say which mixing its 'Aug' is; here it is CutMix. Of the
+50,000 images that the published rows were trained on, 5,000 are held out to fit the temperature;
+--set data.holdout=0 trains on all of them. CRD, SSKD and WSL, which the table also has, are not
+implemented.
 """
 
 from ldl_jax.config import Cell, Study
 
 DEPTHS = (20, 32, 44, 56, 110)
-ONE, THREE = ("teacher",), ("teacher/0", "teacher/1", "teacher/2")
+HELD = {"data.holdout": 5000}
+ONE = ("teacher",)
+THREE = ("teacher/0", "teacher/1", "teacher/2")
 SUM = {"labels.teacher.weight": 3.0}
-# averaged over images and classes
+# Their distillation loss is averaged over images and classes, hence the small weight.
 KD = {"labels.blend.weights": (1.0, 0.001), "labels.teacher.temperature": 3.0}
 METHODS = {  # name -> (config, fields, teachers, published accuracy % / ECE at each depth)
     "hard": ("hard", {}, (), (69.32, 0.070, 71.17, 0.094, 72.11, 0.109, 72.28, 0.123, 73.88, 0.131)),
@@ -49,45 +53,65 @@ METHODS = {  # name -> (config, fields, teachers, published accuracy % / ECE at 
     "peer": ("peer", {}, (), ()),
 }  # fmt: skip
 PREACT = {  # (method, depth of a PreActResNet) with PS-KD's recipe -> accuracy, NLL, ECE
-    ("hard", 18): (0.7582, 1.10, 0.1184), ("smooth", 18): (0.7906, 0.98, 0.1079),
+    ("hard", 18): (0.7582, 1.10, 0.1184),
+    ("smooth", 18): (0.7906, 0.98, 0.1079),
     ("online", 18): (0.7918, 0.76, 0.0177),
-    ("hard", 101): (0.7925, 0.89, 0.1002), ("smooth", 101): (0.8016, 0.93, 0.0343),
+    ("hard", 101): (0.7925, 0.89, 0.1002),
+    ("smooth", 101): (0.8016, 0.93, 0.0343),
     ("online", 101): (0.8057, 0.74, 0.0692),
-}  # fmt: skip
-HELD = {"data.holdout": 5000}
-WRN = {  # uncertainty-baselines' recipe
-    "model.name": "wide_resnet", "data.batch_size": 512, "optimizer.learning_rate": 0.4, "optimizer.nesterov": True,
-    # there 2e-4 times the squared norm in the loss, whose gradient is twice that
+}
+# The recipe of uncertainty-baselines.
+WRN = {
+    "model.name": "wide_resnet",
+    "data.batch_size": 512,
+    "optimizer.learning_rate": 0.4,
+    "optimizer.nesterov": True,
+    # Their loss adds 2e-4 times the squared norm of the weights, whose gradient is twice that.
     "optimizer.weight_decay": 4e-4,
-    "optimizer.boundaries": (60.0, 120.0, 160.0), "optimizer.factor": 0.2,
-    "optimizer.warmup_epochs": 1.0, "train.epochs": 200.0,
-}  # fmt: skip
+    "optimizer.boundaries": (60.0, 120.0, 160.0),
+    "optimizer.factor": 0.2,
+    "optimizer.warmup_epochs": 1.0,
+    "train.epochs": 200.0,
+}
+CLAIMS = (
+    ("kd", "ldl"),
+    ("kd", "smooth"),
+    ("fitnet", "ldl"),
+    ("ldl_mix", "ldl"),
+    ("ldl_mix_long", "ldl_mix"),
+    ("ldl_mix_long", "hard_long"),
+    ("ldl_three_logits", "ldl_three"),
+)
 
 
 def file(name):
-    """The config file of a method, with its schedule."""
+    """The config file of METHOD or METHOD:SCHEDULE, with the schedule as its argument."""
     method, colon, schedule = name.partition(":")
     return f"cifar100_{method}.py{colon}{schedule}"
 
 
 def table():
     """Every method on every ResNet."""
-    made = []
-    for place, depth in enumerate(DEPTHS):
-        for name, (config, fields, teachers, rows) in METHODS.items():
-            known = {"accuracy": rows[2 * place] / 100, "ece": rows[2 * place + 1]} if rows else {}
-            known = {"accuracy": 0.7308} if (name, depth) == ("kd", 32) else known
-            size = {**HELD, **fields, "model.cifar_resnet.depth": depth}
-            made.append(Cell(f"{name}_r{depth}", file(config), size, 3, teachers, known))
-    return made
+    cells = []
+    for column, depth in enumerate(DEPTHS):
+        for name, (config, fields, teachers, row) in METHODS.items():
+            published = {}
+            if row:
+                published = {"accuracy": row[2 * column] / 100, "ece": row[2 * column + 1]}
+            # RepDistiller's, which has this student, but not the ECE.
+            if (name, depth) == ("kd", 32):
+                published = {"accuracy": 0.7308}
+            settings = {**HELD, **fields, "model.cifar_resnet.depth": depth}
+            cells.append(Cell(f"{name}_r{depth}", file(config), settings, 3, teachers, published))
+    return cells
 
 
 def others():
-    """Rows of other codes, each with its own recipe."""
+    """Rows of other repositories, each with its own recipe."""
     small = {**HELD, "model.cifar_resnet.depth": 20}
-    made = [
-        Cell("kd_r20_from_r56", "cifar100_kd.py", small, 3, ("hard_r56",), {"accuracy": 0.7066})
-    ]
+    published = {"accuracy": 0.7066}
+    cells = [Cell("kd_r20_from_r56", "cifar100_kd.py", small, 3, ("hard_r56",), published)]
+
     for (name, depth), (accuracy, nll, ece) in PREACT.items():
         preact = {
             **HELD,
@@ -95,39 +119,46 @@ def others():
             "model.resnet.depth": depth,
             "model.resnet.preact": True,
         }
-        known = {"accuracy": accuracy, "nll": nll, "ece": ece}
-        made.append(Cell(f"{name}_preact{depth}", file(f"{name}:300"), preact, 3, (), known))
+        published = {"accuracy": accuracy, "nll": nll, "ece": ece}
+        cells.append(Cell(f"{name}_preact{depth}", file(f"{name}:300"), preact, 3, (), published))
+
     basic = {**HELD, "model.name": "resnet", "model.resnet.depth": 34}
-    made.append(Cell("hard_resnet34", "cifar100_hard.py:300", basic))
-    made.append(
-        Cell(
-            "classwise_resnet34",
-            "cifar100_classwise.py:300",
-            basic,
-            3,
-            (),
-            {"accuracy": 0.8001, "nll": 0.846},
-        )
-    )
-    wide = {"accuracy": 0.798, "nll": 0.875, "ece": 0.0857}
-    return [*made, Cell("hard_wrn28", "cifar100_hard.py", {**HELD, **WRN}, 3, (), wide)]
+    published = {"accuracy": 0.8001, "nll": 0.846}
+    cells.append(Cell("hard_resnet34", "cifar100_hard.py:300", basic))
+    cells.append(Cell("classwise_resnet34", "cifar100_classwise.py:300", basic, 3, (), published))
+
+    published = {"accuracy": 0.798, "nll": 0.875, "ece": 0.0857}
+    cells.append(Cell("hard_wrn28", "cifar100_hard.py", {**HELD, **WRN}, 3, (), published))
+    return cells
+
+
+def comparisons():
+    """Every method against hard labels, and the pairs that the sources make claims about."""
+    pairs = []
+    for depth in DEPTHS:
+        for name in METHODS:
+            if name != "hard":
+                pairs.append((f"{name}_r{depth}", f"hard_r{depth}"))
+    for depth in DEPTHS:
+        for method, baseline in CLAIMS:
+            pairs.append((f"{method}_r{depth}", f"{baseline}_r{depth}"))
+    for name, depth in PREACT:
+        if name != "hard":
+            pairs.append((f"{name}_preact{depth}", f"hard_preact{depth}"))
+    pairs.append(("classwise_resnet34", "hard_resnet34"))
+    pairs.append(("kd_r20_from_r56", "hard_r20"))
+    return tuple(pairs)
 
 
 def get_study():
-    """The table, the rows of others, and the teachers; compared with hard labels, and where the
-    claims lie.
-    """
-    teacher = Cell(
-        "teacher", "cifar100_hard.py", {**HELD, "model.cifar_resnet.depth": 110, "seed": 100}, 3
-    )
-    pairs = [(f"{name}_r{d}", f"hard_r{d}") for d in DEPTHS for name in METHODS if name != "hard"]
-    claims = (("kd", "ldl"), ("kd", "smooth"), ("fitnet", "ldl"), ("ldl_mix", "ldl"), ("ldl_mix_long", "ldl_mix"),
-              ("ldl_mix_long", "hard_long"), ("ldl_three_logits", "ldl_three"))  # fmt: skip
-    pairs += [(f"{one}_r{d}", f"{other}_r{d}") for d in DEPTHS for one, other in claims]
-    pairs += [(f"{name}_preact{d}", f"hard_preact{d}") for name, d in PREACT if name != "hard"]
-    pairs += [("classwise_resnet34", "hard_resnet34"), ("kd_r20_from_r56", "hard_r20")]
+    """The table, the rows of other repositories, and the teachers."""
+    settings = {**HELD, "model.cifar_resnet.depth": 110, "seed": 100}
+    teacher = Cell("teacher", "cifar100_hard.py", settings, 3)
     return Study(
-        "Label distributions on CIFAR-100", (teacher, *table(), *others()), comparisons=tuple(pairs),
-        about="Three seeds a cell, as published: enough for a mean and a spread, too few for a verdict. 45,000 images "
-        "to train on where the published rows had 50,000; their ECE is in 10 bins (PreAct), 15 (WRN) or not stated.",
-    )  # fmt: skip
+        "Label distributions on CIFAR-100",
+        (teacher, *table(), *others()),
+        comparisons=comparisons(),
+        about="Three seeds a cell, as published: enough for a mean and a spread, too few for a "
+        "verdict. 45,000 images to train on where the published rows had 50,000; their ECE is in "
+        "10 bins (PreAct), 15 (WRN) or not stated.",
+    )

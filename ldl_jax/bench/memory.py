@@ -1,4 +1,4 @@
-"""The update of a label memory of ImageNet's size beside that of a small one."""
+"""The update of a label memory of ImageNet's size, compared with that of a small one."""
 
 from collections.abc import Callable
 
@@ -23,6 +23,7 @@ def update_program(rows: int, classes: int, dtype) -> tuple[Callable, int]:
     index = jnp.asarray(np.random.default_rng(0).choice(rows, BATCH, replace=False), jnp.int32)
     new = jax.nn.softmax(jax.random.normal(jax.random.key(0), (BATCH, classes)))
     table = jnp.zeros((rows, classes), dtype)
+    # Donated, as in training: without it, every update would copy the whole table.
     compiled = jax.jit(update, donate_argnums=0).lower(table, index, new).compile()
 
     def call():
@@ -34,19 +35,18 @@ def update_program(rows: int, classes: int, dtype) -> tuple[Callable, int]:
 
 
 def measure(*, rounds: int, seconds: float, sizes=SIZES) -> str:
-    """Goal: the large update takes at most 10 times the small one's time, with temporaries of at
-    most 16 MiB.
+    """Goal: the large update takes at most 10 times as long as the small one, with temporaries of
+    at most 16 MiB.
     """
-    lines = [f"memory update, batch {BATCH}: {base.machine(rounds)}", ""]
+    sections = [f"memory update, batch {BATCH}: {base.machine(rounds)}\n"]
     for dtype in (jnp.float32, jnp.float16):
-        programs, temporaries = {}, {}
+        programs = {}
+        temporaries = []
         for rows, classes in sizes:
             name = f"{rows:,} x {classes:,} {jnp.dtype(dtype).name}"
-            programs[name], temporaries[name] = update_program(rows, classes, dtype)
+            programs[name], size = update_program(rows, classes, dtype)
+            temporaries.append(f"{size / 2**20:.2f} MiB")
         times = base.alternate(programs, rounds=rounds, seconds=seconds)
-        lines += [base.summary(times, next(iter(programs)), "rows/s", BATCH)]
-        lines += [
-            f"temporaries: {', '.join(f'{size / 2**20:.2f} MiB' for size in temporaries.values())}",
-            "",
-        ]
-    return "\n".join(lines[:-1])
+        table = base.summary(times, next(iter(programs)), "rows/s", BATCH)
+        sections.append(f"{table}\ntemporaries: {', '.join(temporaries)}\n")
+    return "\n".join(sections).removesuffix("\n")

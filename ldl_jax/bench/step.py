@@ -1,5 +1,5 @@
-"""The toolkit's whole train step beside a hand-written cross-entropy step of the same network and
-batch.
+"""The toolkit's whole training step, compared with a hand-written cross-entropy step of the same
+network and batch.
 """
 
 import math
@@ -19,66 +19,73 @@ from ldl_jax.data import order
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.evaluation.load import Teacher
 from ldl_jax.models.spec import make_network
-from ldl_jax.training import experiment as build
-from ldl_jax.training import schedule as plan
-from ldl_jax.training import steps
+from ldl_jax.training import schedule, steps
+from ldl_jax.training.experiment import Experiment, make_experiment
 from ldl_jax.training.programs import make_programs
 
 SHAPES = {  # H, W, C, K, examples
-    "cifar10": (32, 32, 3, 10, 50_000), "cifar100": (32, 32, 3, 100, 50_000), "stl10": (96, 96, 3, 10, 5_000),
+    "cifar10": (32, 32, 3, 10, 50_000),
+    "cifar100": (32, 32, 3, 100, 50_000),
+    "stl10": (96, 96, 3, 10, 5_000),
     "imagenet": (224, 224, 3, 1000, 1_281_167),
-}  # fmt: skip
+}
 # bytes: a larger synthetic set is one batch of images, shown again and again under other indices
 RESIDENT = 2**31
 
 
-def toolkit_step(made: build.Experiment) -> Callable:
-    """The run's own train step on its own data, one step a call."""
-    device, state, batches = make_programs(made), plan.fresh_state(made), _batches(made, 1)
+def toolkit_step(experiment: Experiment) -> Callable:
+    """The run's own training step on its own data, one step per call."""
+    programs = make_programs(experiment)
+    state = schedule.fresh_state(experiment)
+    batches = _batches(experiment, 1)
 
     def call():
         nonlocal state
-        state, scalars = device.step(state, device.frozen, device.train, next(batches))
+        state, scalars = programs.step(state, programs.frozen, programs.train, next(batches))
         return scalars["loss"]
 
     return call
 
 
-def toolkit_chunk(made: build.Experiment, count: int) -> Callable:
-    """The run's own train step, `count` steps a call in one dispatch, as runs on accelerators do
-    it.
-    """
-    device, state, batches = make_programs(made), plan.fresh_state(made), _batches(made, count)
+def toolkit_chunk(experiment: Experiment, count: int) -> Callable:
+    """The run's own training step, `count` steps per call in one dispatch, as on accelerators."""
+    programs = make_programs(experiment)
+    state = schedule.fresh_state(experiment)
+    batches = _batches(experiment, count)
 
     def call():
         nonlocal state
-        state, scalars = device.chunk(state, device.frozen, device.train, next(batches))
+        state, scalars = programs.chunk(state, programs.frozen, programs.train, next(batches))
         return scalars["loss"]
 
     return call
 
 
-def plain_step(made: build.Experiment) -> Callable:
-    """A hand-written cross-entropy step: fetch, network, gradient, optimizer; no plugs, no memory,
-    no augmentation.
+def plain_step(experiment: Experiment) -> Callable:
+    """A hand-written cross-entropy step: gather, network, gradient, optimizer.
+
+    It has no plugs, no memory and no augmentation.
     """
-    data, batches, apply = make_programs(made).train, _batches(made, 1), made.recipe.build.apply
-    optimizer = made.recipe.build.optimizer
-    variables = jax.jit(made.recipe.build.init)(jax.random.key(made.config.seed))
+    data = make_programs(experiment).train
+    batches = _batches(experiment, 1)
+    apply = experiment.recipe.build.apply
+    optimizer = experiment.recipe.build.optimizer
+    variables = jax.jit(experiment.recipe.build.init)(jax.random.key(experiment.config.seed))
     state = (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
 
+    # Donated as in the toolkit's step, so that neither copies the state.
     @partial(jax.jit, donate_argnums=0)
     def step(state, data, batch):
         params, stats, opt_state = state
+        # A streamed set has its images in the batch, a resident one has indices there.
         image = batch["image"] if "image" in batch else data["images"][batch["index"]]
         label = batch["label"] if "label" in batch else data["labels"][batch["index"]]
-        image = image.astype(made.recipe.dtype) / 255
+        image = image.astype(experiment.recipe.dtype) / 255
 
         def loss(params):
-            outputs, new = apply({"params": params, "batch_stats": stats}, image, train=True)
-            return optax.softmax_cross_entropy_with_integer_labels(
-                outputs.logits, label
-            ).mean(), new
+            outputs, new_stats = apply({"params": params, "batch_stats": stats}, image, train=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, label)
+            return losses.mean(), new_stats
 
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -92,132 +99,148 @@ def plain_step(made: build.Experiment) -> Callable:
     return call
 
 
-def _batches(made, count):
+def _batches(experiment: Experiment, count: int):
     """Batches on the device without end; `count` of them stacked for a chunk."""
-    c = made.config
+    c = experiment.config
     sequence = order.batches(
-        made.train, seed=c.seed, batch_size=c.data.batch_size, steps_per_epoch=made.recipe.build.steps_per_epoch,
+        experiment.train,
+        seed=c.seed,
+        batch_size=c.data.batch_size,
+        steps_per_epoch=experiment.recipe.build.steps_per_epoch,
         first_step=0,
-    )  # fmt: skip
-    stream, shown = made.dataset.train.stream, {}
-    # what is streamed lies on the device already: the step is measured, not the input
+    )
+    stream = experiment.dataset.train.stream
+    fixed = {}
+    # Streamed images are put on the device once: the step is measured, not the input.
     if stream is not None:
-        images = next(stream([next(sequence)], 0))
-        shown = mesh.to_global(
-            {name: images[name] for name in ("image", "label", "mask")}, made.mesh
-        )
+        batch = next(stream([next(sequence)], 0))
+        fixed = {name: batch[name] for name in ("image", "label", "mask")}
+        fixed = mesh.to_global(fixed, experiment.mesh)
     while True:
         index = np.stack([next(sequence)[1] for _ in range(count)])
-        index = mesh.to_global(
-            {"index": index if count > 1 else index[0]}, made.mesh, stacked=count > 1
-        )
-        yield shown | index
+        if count > 1:
+            moved = mesh.to_global({"index": index}, experiment.mesh, stacked=True)
+        else:
+            moved = mesh.to_global({"index": index[0]}, experiment.mesh, stacked=False)
+        yield fixed | moved
 
 
 def synthetic(name: str, batch: int) -> Dataset:
-    """Random images of a published set's shape, classes and number: a step's time does not depend
-    on what they show.
+    """Random images with a published set's shape, classes and number.
+
+    The time of a step does not depend on what the images show.
     """
     *shape, classes, count = SHAPES[name]
     draw = np.random.default_rng(0)
 
     def split(count):
-        held = min(count, batch) if count * math.prod(shape) > RESIDENT else count
-        images = draw.integers(0, 256, (held, *shape), np.uint8)
-        made = Split(count, tuple(shape), images, draw.integers(0, classes, held).astype(np.int32))
-        return (
-            made
-            if held == count
-            else made._replace(images=None, labels=None, stream=partial(_again, made))
-        )
+        # ImageNet's images would not fit into memory, so one batch stands for all of them.
+        large = count * math.prod(shape) > RESIDENT
+        stored = min(count, batch) if large else count
+        images = draw.integers(0, 256, (stored, *shape), np.uint8)
+        labels = draw.integers(0, classes, stored).astype(np.int32)
+        resident = Split(count, tuple(shape), images, labels)
+        if stored == count:
+            return resident
+        return resident._replace(images=None, labels=None, stream=partial(_repeated, resident))
 
-    names = tuple(str(number) for number in range(classes))
+    names = tuple(map(str, range(classes)))
     return Dataset(split(count), split(1000), names, (0.5,) * shape[-1], (0.25,) * shape[-1])
 
 
-def _again(held: Split, batches, seed):
-    """The same images for every batch."""
+def _repeated(stored: Split, batches, seed):
+    """A stream with the same images in every batch."""
     del seed
     for _, index in batches:
-        place = np.arange(len(index)) % len(held.images)
-        mask = np.ones(len(index), np.float32)
+        slots = np.arange(len(index)) % len(stored.images)
         yield {
-            "image": held.images[place],
-            "label": held.labels[place],
+            "image": stored.images[slots],
+            "label": stored.labels[slots],
             "index": index,
-            "mask": mask,
+            "mask": np.ones(len(index), np.float32),
         }
 
 
-def flops(made: build.Experiment) -> float | None:
-    """Floating-point operations of the run's train step before any compiling; None where JAX has no
-    CPU to count with.
+def flops(experiment: Experiment) -> float | None:
+    """Floating-point operations of the run's training step; None if JAX has no CPU to count with.
 
-    The step is lowered for the CPU whatever the run computes on: the counter is not there for GPUs
-    before compiling, and afterwards it does not look into calls of cuDNN.
+    The step is lowered for the CPU on any device: for GPUs there is no count before compiling, and
+    afterwards it does not include calls of cuDNN.
     """
-    device = make_programs(made)
-    given = (plan.abstract_state(made), device.frozen, device.train, next(_batches(made, 1)))
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
+    programs = make_programs(experiment)
+    arguments = (
+        schedule.abstract_state(experiment),
+        programs.frozen,
+        programs.train,
+        next(_batches(experiment, 1)),
+    )
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+    # A process may be restricted to its accelerator.
     try:
         cpu = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS names others alone
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
         return None
     with jax.default_device(cpu):
-        cost = jax.jit(steps.make_train_step(made.recipe)).lower(*shapes).cost_analysis()
+        step = jax.jit(steps.make_train_step(experiment.recipe))
+        cost = step.lower(*shapes).cost_analysis()
     return (cost or {}).get("flops")
 
 
 def measure(path, *, rounds: int, seconds: float) -> str:
-    """Goal: the whole online step takes at most 1.02 times a hand-written step's time."""
-    made = build.make_experiment(config.read(path), jax.devices()[:1])
-    programs = {"plain step": plain_step(made), "toolkit step": toolkit_step(made)}
+    """Goal: the whole online step takes at most 1.02 times as long as a hand-written one."""
+    experiment = make_experiment(config.read(path), jax.devices()[:1])
+    programs = {"plain step": plain_step(experiment), "toolkit step": toolkit_step(experiment)}
     times = base.alternate(programs, rounds=rounds, seconds=seconds)
-    head = f"{Path(path).name}: {base.machine(rounds)}"
-    return "\n".join(
-        [head, "", base.summary(times, "plain step", "images/s", made.config.data.batch_size)]
-    )
+    table = base.summary(times, "plain step", "images/s", experiment.config.data.batch_size)
+    return f"{Path(path).name}: {base.machine(rounds)}\n\n{table}"
 
 
 def settings(model: str, *, batch: int, dtype: str, name: str) -> ConfigDict:
-    """A config of a step: 'resnet18' is model.name='resnet' of depth 18, 'cifar_resnet20' and
-    others alike.
-    """
+    """A config for a network with its depth: 'resnet18' is model.name='resnet' of depth 18."""
     c = config.default()
     family = model.rstrip("0123456789")
     if family not in config.plugs("models"):
         raise ValueError(
-            f"--model is {model!r}; allowed are {', '.join(config.plugs('models'))}, each with its depth"
+            f"--model must be one of {', '.join(config.plugs('models'))}, followed by its depth; "
+            f"got {model!r}"
         )
-    c.data.name, c.data.batch_size, c.model.name, c.model.dtype = "digits", batch, family, dtype
+    c.data.name = "digits"
+    c.data.batch_size = batch
+    c.model.name = family
+    c.model.dtype = dtype
     if model != family:
         c.model[family].depth = int(model[len(family) :])
+    # In other families, `stem` is a number of channels.
     if "stem" in c.model[family] and isinstance(c.model[family].stem, str):
         c.model[family].stem = "imagenet" if name == "imagenet" else "cifar"
     return c
 
 
 def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
-    """What is measured: bare, with a memory, and one upon the other augmentation, a memory, a
-    frozen teacher.
+    """What is measured: the bare step, one with a memory, and one with augmentation, to which a
+    memory or a frozen teacher is added.
     """
-    c = deepcopy(c)
-    made = {"bare": deepcopy(c)}
-    c.labels.name = "online"
-    made["online memory"] = deepcopy(c)
-    c.labels.name = "hard"
-    c.augment.pad, c.augment.flip, c.mixing.name, c.mixing.cutmix.probability = (
-        4,
-        True,
-        "cutmix",
-        0.5,
-    )
-    made["crop, flip, CutMix"] = deepcopy(c)
-    c.labels.name = "online"
-    made["and online memory"] = deepcopy(c)
-    c.labels.name = "teacher"
-    made["and frozen teacher"] = c
-    return made
+    bare = deepcopy(c)
+    memory = deepcopy(c)
+    memory.labels.name = "online"
+    # Augmentation costs the same with any labels, so measure it once and add to it.
+    augmented = deepcopy(c)
+    augmented.labels.name = "hard"
+    augmented.augment.pad = 4
+    augmented.augment.flip = True
+    augmented.mixing.name = "cutmix"
+    augmented.mixing.cutmix.probability = 0.5
+    augmented_memory = deepcopy(augmented)
+    augmented_memory.labels.name = "online"
+    teacher = deepcopy(augmented)
+    teacher.labels.name = "teacher"
+    return {
+        "bare": bare,
+        "online memory": memory,
+        "crop, flip, CutMix": augmented,
+        "and online memory": augmented_memory,
+        "and frozen teacher": teacher,
+    }
 
 
 def frozen_copy(spec: dict) -> Teacher:
@@ -227,6 +250,7 @@ def frozen_copy(spec: dict) -> Teacher:
 
 
 def _trace(program: Callable, folder: str) -> None:
+    # The first call compiles, which does not belong into the trace.
     jax.block_until_ready(program())
     with jax.profiler.trace(folder):
         for _ in range(3):
@@ -234,67 +258,78 @@ def _trace(program: Callable, folder: str) -> None:
 
 
 def reached(times: dict, work: dict, each: float, peak: float | None) -> list[str]:
-    """Lines with the TFLOP/s of the bare step, a dispatch each and in chunks, at `each` operations
-    an image.
+    """Lines with the TFLOP/s of the bare step, one step per dispatch and in chunks.
+
+    each: floating-point operations per image.
     """
-    lines = []
+    lines = [""]
     for kind in ("bare", "bare, chunks"):
         if kind in times:
             rate = each * work[kind] / np.median(times[kind]) / 1e12
             share = f", {100 * rate / peak:.1f} % of {peak:g}" if peak else ""
-            lines.append(f"{kind}: {each / 1e9:.2f} GFLOP an image, {rate:.2f} TFLOP/s{share}")
-    return ["", *lines]
+            lines.append(f"{kind}: {each / 1e9:.2f} GFLOP per image, {rate:.2f} TFLOP/s{share}")
+    return lines
 
 
 def measure_kinds(
-    c: ConfigDict, name: str, *, rounds: int, seconds: float, peak: float | None, peers: bool, trace: str | None = None,
+    c: ConfigDict,
+    name: str,
+    *,
+    rounds: int,
+    seconds: float,
+    peak: float | None,
+    peers: bool,
+    trace: str | None = None,
     only: tuple[str, ...] = (),
-) -> str:  # fmt: skip
-    """Images per second of a network's step, bare and with what the toolkit adds; beside PyTorch's
-    with `peers`.
+) -> str:
+    """Images per second of a network's step, bare and with what the toolkit adds.
 
-    peak: the device's peak in TFLOP/s for the activations' type, to show the share of it that a
-    step reaches. trace: a folder for the profiler's trace of three steps with the memory. only:
-    these kinds beside the bare one; () = all. Raises ValueError for a kind that is not there.
+    peak: the device's peak in TFLOP/s for the activations' type, to show the share that a step
+    reaches. peers: also PyTorch's step. trace: a folder for the profiler's trace of three steps
+    with the memory. only: these kinds beside the bare one; (): all. Raises ValueError for an
+    unknown kind.
     """
-    chosen = kinds(c)
+    configs = kinds(c)
     for kind in only:
-        if kind not in chosen:
-            raise ValueError(f"--kinds has {kind!r}; allowed are {', '.join(chosen)}")
-    chosen = {kind: made for kind, made in chosen.items() if not only or kind in ("bare", *only)}
+        if kind not in configs:
+            raise ValueError(f"--kinds must be among {', '.join(configs)}; got {kind!r}")
     batch = c.data.batch_size
     dataset = synthetic(name, batch)
-    programs, work, waits = {}, {}, {}
-    for kind, settings in chosen.items():
-        teachers = (frozen_copy,) if settings.labels.name == "teacher" else ()
-        made = build.make_experiment(
-            settings, jax.devices()[:1], dataset=dataset, teachers=teachers
+    programs = {}
+    work = {}
+    for kind, kind_config in configs.items():
+        # The bare step is the reference of all ratios.
+        if only and kind not in ("bare", *only):
+            continue
+        teachers = (frozen_copy,) if kind_config.labels.name == "teacher" else ()
+        experiment = make_experiment(
+            kind_config, jax.devices()[:1], dataset=dataset, teachers=teachers
         )
         if kind == "bare":
-            programs["plain JAX step"] = plain_step(made)
-            count = flops(made)
-        programs[kind] = toolkit_step(made)
-        if (
-            jax.default_backend() != "cpu" and made.dataset.train.stream is None
-        ):  # XLA:CPU runs convolutions inside a scan many times slower
-            programs[f"{kind}, chunks"] = toolkit_chunk(made, plan.CHUNK)
-            work[f"{kind}, chunks"] = batch * plan.CHUNK
+            programs["plain JAX step"] = plain_step(experiment)
+            operations = flops(experiment)
+        programs[kind] = toolkit_step(experiment)
+        # XLA:CPU runs convolutions inside a scan many times slower, so runs there have no chunks.
+        if jax.default_backend() != "cpu" and experiment.dataset.train.stream is None:
+            programs[f"{kind}, chunks"] = toolkit_chunk(experiment, schedule.CHUNK)
+            work[f"{kind}, chunks"] = batch * schedule.CHUNK
+    waits = {}
     if peers:
         from ldl_jax.bench import torch_step
 
-        for kind, program in torch_step.programs(c, dataset).items():
-            programs[kind], waits[kind] = program, torch_step.wait
-    work = {kind: work.get(kind, batch) for kind in programs}
+        peer_programs = torch_step.programs(c, dataset)
+        programs |= peer_programs
+        waits = dict.fromkeys(peer_programs, torch_step.wait)
+    work = dict.fromkeys(programs, batch) | work
     if trace:
         _trace(programs["online memory"], trace)
     times = base.alternate(programs, rounds=rounds, seconds=seconds, wait=waits)
-    notes = reached(times, work, count / batch, peak) if count else []
-    what = f"{c.model.name} {c.model.dtype}, batch {batch}, images of {name}'s shape"
-    return "\n".join(
-        [
-            f"{what}: {base.machine(rounds)}",
-            "",
-            base.summary(times, "bare", "images/s", work),
-            *notes,
-        ]
-    )
+    title = f"{c.model.name} {c.model.dtype}, batch {batch}, images of {name}'s shape"
+    lines = [
+        f"{title}: {base.machine(rounds)}",
+        "",
+        base.summary(times, "bare", "images/s", work),
+    ]
+    if operations:
+        lines += reached(times, work, operations / batch, peak)
+    return "\n".join(lines)

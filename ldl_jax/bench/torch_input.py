@@ -14,25 +14,26 @@ except ImportError as error:
 
 
 class Boxes(Dataset):
-    """Boxes of files, resized by Pillow, which always filters against aliasing."""
+    """Boxes of files, resized by Pillow, which always antialiases."""
 
     def __init__(self, paths: list[str], places: np.ndarray, size: int):
-        self.paths, self.places, self.size = paths, places, size
+        self.paths = paths
+        self.places = places
+        self.size = size
 
     def __len__(self):
         return len(self.paths)
 
-    def __getitem__(self, number):
-        top, left, height, width = self.places[number].tolist()
-        with Image.open(self.paths[number]) as stored:
-            part = stored.convert("RGB").crop((left, top, left + width, top + height))
-        return torch.from_numpy(
-            np.array(part.resize((self.size, self.size), Image.Resampling.BILINEAR))
-        )
+    def __getitem__(self, index):
+        top, left, height, width = self.places[index].tolist()
+        with Image.open(self.paths[index]) as image:
+            part = image.convert("RGB").crop((left, top, left + width, top + height))
+        resized = part.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized))
 
 
 class Endless(Sampler):
-    """The numbers 0 to `total` - 1, round and round."""
+    """The numbers 0 to `total` - 1, again and again."""
 
     def __init__(self, total: int):
         self.total = total
@@ -44,9 +45,13 @@ class Endless(Sampler):
 def batches(
     paths: list[str], places: np.ndarray, size: int, batch_size: int, *, workers: int
 ) -> Iterator:
-    """Batches u8[b, size, size, 3] without end from so many worker processes."""
-    # Spawned: a process with TensorFlow's threads may not be forked.
-    kept = {"num_workers": workers, "multiprocessing_context": "spawn"}
-    return iter(
-        DataLoader(Boxes(paths, places, size), batch_size, sampler=Endless(len(paths)), **kept)
+    """Batches u8[b, size, size, 3] without end, from `workers` processes."""
+    loader = DataLoader(
+        Boxes(paths, places, size),
+        batch_size,
+        sampler=Endless(len(paths)),
+        num_workers=workers,
+        # Spawned: a process with TensorFlow's threads may not be forked.
+        multiprocessing_context="spawn",
     )
+    return iter(loader)

@@ -13,23 +13,23 @@ except ImportError as error:
 
 
 def program(logits: np.ndarray, label: np.ndarray, bins: int) -> Callable:
-    """A function that gives torchmetrics' ECE, and NLL and Brier score by PyTorch, which it has no
-    functions for.
+    """Make a function that computes torchmetrics' ECE, and NLL and Brier score by PyTorch.
+
+    torchmetrics has no functions for the latter two.
     """
-    scores, target = torch.from_numpy(logits), torch.from_numpy(label.astype(np.int64))
+    scores = torch.from_numpy(logits)
+    target = torch.from_numpy(label.astype(np.int64))
 
     def run() -> dict[str, float]:
         with torch.no_grad():
             probs = torch.softmax(scores, 1)
             own = probs.gather(1, target[:, None])[:, 0]
+            # Validation would add passes over the data that other programs do not make.
             ece = multiclass_calibration_error(
                 probs, target, num_classes=probs.shape[1], n_bins=bins, validate_args=False
             )
             brier = (probs.square().sum(1) - 2 * own + 1).double().mean()
-            return {
-                "ece": float(ece),
-                "nll": float(cross_entropy(scores, target)),
-                "brier": float(brier),
-            }
+            nll = cross_entropy(scores, target)
+        return {"ece": float(ece), "nll": float(nll), "brier": float(brier)}
 
     return run

@@ -1,4 +1,4 @@
-"""The user's own images: one .npz file with train_images, train_labels, test_images, test_labels."""
+"""The user's own images in one .npz file: train_images, train_labels, test_images, test_labels."""
 
 import os
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax import files
-from ldl_jax.data.base import Dataset, Request, check_labels, check_split
+from ldl_jax.data.base import Dataset, Request, Split, check_labels, check_split
 from ldl_jax.errors import UnreadableFile
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
-# the first that is there, and its labels
+# Images to predict -> their labels; the first pair that the file holds is used.
 TO_PREDICT = {"images": "labels", "test_images": "test_labels"}
 
 
@@ -22,10 +22,10 @@ class Images(NamedTuple):
 
 
 def read_images(path, shape: tuple[int, int, int], num_classes: int) -> Images:
-    """`images` of an .npz file, or `test_images`, and `labels` or `test_labels` where it has them.
+    """Read `images` (or `test_images`) of an .npz file, and `labels` (or `test_labels`) if any.
 
-    shape: H, W, C. Raises ValueError naming the file where something is missing, of another shape
-    or out of range.
+    shape: H, W, C. Raises ValueError naming the file if an array is missing, has another shape or
+    is out of range.
     """
     noun = "an .npz file of images"
     names = set(files.npz_names(path, noun))
@@ -33,64 +33,74 @@ def read_images(path, shape: tuple[int, int, int], num_classes: int) -> Images:
     if field is None:
         raise UnreadableFile(path, noun, f"it has no {' or '.join(TO_PREDICT)}")
     arrays = files.read_npz(path, noun, (field, TO_PREDICT[field]))
-    images, labels = arrays[field], arrays.get(TO_PREDICT[field])
+    images = arrays[field]
+    labels = arrays.get(TO_PREDICT[field])
+    # The network's input has one fixed shape, so refuse other images before it is loaded.
     if images.dtype != np.uint8 or images.shape[1:] != tuple(shape) or not len(images):
         raise ValueError(
-            f"{path}: {field} is {images.dtype}{list(images.shape)}; allowed is uint8 "
-            f"[N, {', '.join(map(str, shape))}], N above 0"
+            f"{path}: {field} must be uint8[N, {', '.join(map(str, shape))}] with N >= 1, got "
+            f"{images.dtype}{list(images.shape)}"
         )
-    return Images(
-        images,
-        None if labels is None else check_labels(str(path), labels, len(images), num_classes),
-    )
+    if labels is not None:
+        labels = check_labels(str(path), labels, len(images), num_classes)
+    return Images(images, labels)
 
 
 def _read(root: str) -> dict[str, np.ndarray]:
+    """The arrays of the file, including `classes` if it has them."""
     if not os.path.isfile(root):
         raise ValueError(
-            f"data.root is {root!r}; for data.name='arrays' it names an .npz file with {', '.join(FIELDS)}"
+            "config.data.root must be an .npz file for data.name='arrays', with "
+            f"{', '.join(FIELDS)}; got {root!r}"
         )
     arrays = files.read_npz(root, "an .npz file of plain arrays", (*FIELDS, "classes"))
     missing = [name for name in FIELDS if name not in arrays]
     if missing:
-        raise ValueError(f"{root}: has no {', '.join(missing)}; needed are {', '.join(FIELDS)}")
+        raise ValueError(f"{root} has no {', '.join(missing)}; it must hold {', '.join(FIELDS)}")
     return arrays
 
 
-def _classes(root: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The classes' names: `classes`, or their numbers up to the highest label that is trained on."""
-    names, labels = arrays.get("classes"), arrays["train_labels"]
+def _class_names(root: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """The entry `classes`, or the numbers 0 to the highest training label."""
+    names = arrays.get("classes")
+    labels = arrays["train_labels"]
     if names is None:
-        # else the labels are refused, whatever the number of classes
-        whole = labels.dtype.kind in "iu"
-        names = np.arange(int(labels.max(initial=0)) + 1 if whole else 1)
+        # Labels that are not integers are refused later, with any number of classes.
+        count = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
+        names = np.arange(count)
     if names.ndim != 1:
         raise ValueError(
-            f"{root}: classes are {names.dtype}{list(names.shape)}; allowed is a list of names, one a class"
+            f"{root}: classes must be a list with one name per class, got "
+            f"{names.dtype}{list(names.shape)}"
         )
-    return tuple(str(name) for name in names)
+    return tuple(map(str, names))
+
+
+def _split(root: str, arrays: dict[str, np.ndarray], part: str, num_classes: int) -> Split:
+    images = arrays[f"{part}_images"]
+    labels = arrays[f"{part}_labels"]
+    return check_split(f"{root} ({part})", images, labels, num_classes)
 
 
 def make(request: Request) -> Dataset:
-    """The user's own .npz: uint8 images [N, H, W, C] and integer labels [N] of two splits, and
-    `classes` if named.
+    """The user's own .npz: uint8 images [N, H, W, C] and integer labels [N] of two splits.
 
-    Raises ValueError naming the file and field where something is missing, of another shape or out
-    of range.
+    Classes are named by `classes` if the file has it. mean and std are those of the training
+    images. Raises ValueError naming the file and the field if an array is missing, has another
+    shape or is out of range.
     """
     root = request.root
     arrays = _read(root)
-    classes = _classes(root, arrays)
-    train, test = (
-        check_split(
-            f"{root} ({part})", arrays[f"{part}_images"], arrays[f"{part}_labels"], len(classes)
-        )
-        for part in ("train", "test")
-    )
+    classes = _class_names(root, arrays)
+    train = _split(root, arrays, "train", len(classes))
+    test = _split(root, arrays, "test", len(classes))
     if train.shape != test.shape:
         raise ValueError(
-            f"{root}: test images are {test.shape}; allowed is the shape of train images, {train.shape}"
+            f"{root}: test images must have the shape of the training images, {train.shape}, got "
+            f"{test.shape}"
         )
-    mean = tuple(float(value) for value in train.images.mean((0, 1, 2)) / 255)
-    std = tuple(float(max(value, 1 / 255)) for value in train.images.std((0, 1, 2)) / 255)
-    return Dataset(train, test, classes, mean, std, digest=files.sha256(root))
+    mean = train.images.mean((0, 1, 2)) / 255
+    # Pixels are divided by the deviation, which is 0 for images of a single colour.
+    std = np.maximum(train.images.std((0, 1, 2)) / 255, 1 / 255)
+    digest = files.sha256(root)
+    return Dataset(train, test, classes, tuple(mean.tolist()), tuple(std.tolist()), digest=digest)

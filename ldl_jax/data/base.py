@@ -7,25 +7,26 @@ import numpy as np
 
 
 class Request(NamedTuple):
-    """What every data set is asked with: the fields of `config.data` that all of them share."""
+    """Options of `config.data` that every data set receives."""
 
     root: str = ""  # folder or file of the data on disk
     verify: bool = True  # compare published checksums
-    # keep the whole set in the device's memory; False: feed it batch by batch
+    # keep the whole set in the device's memory; False: stream it batch by batch
     resident: bool = True
-    on_error: str = "raise"  # an unreadable image: 'raise', or 'skip' (its slot stays, with mask 0)
+    # what to do with an unreadable image: 'raise', or 'skip' (its slot stays, with mask 0)
+    on_error: str = "raise"
 
 
 class Split(NamedTuple):
     """One split in its published order; example i is the i-th of that order.
 
-    Resident: `images` holds them all and `stream` is None. Streamed: the other way round.
-    `stream(batches, seed)` takes an iterable of (epoch, index i32[b]) and yields, for each, a dict
-    of numpy arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]}: the
-    very examples asked for, in their order. With a seed the crop of an example is drawn from (seed,
-    epoch, index); with None it is that of evaluation. A slot that could not be read keeps its
-    index, has mask 0 and holds a copy of a good image of its batch, or in evaluation, where there
-    is none, a black one.
+    Resident: `images` holds all images and `stream` is None. Streamed: the other way round.
+    `stream(batches, seed)` takes an iterable of (epoch, index i32[b]) and yields for each a dict
+    of numpy arrays {'image' u8[b, H, W, C], 'label' i32[b], 'index' i32[b], 'mask' f32[b]} with
+    exactly these examples, in their order. With a seed, the crop of an example is drawn from
+    (seed, epoch, index); with None, it is the crop of evaluation. An image that cannot be read
+    keeps its index and has mask 0; its pixels are a copy of a good image of the batch or, in
+    evaluation, black if the batch has none.
     """
 
     num_examples: int  # N
@@ -33,36 +34,35 @@ class Split(NamedTuple):
     images: np.ndarray | None = None  # u8[N, H, W, C]
     labels: np.ndarray | None = None  # i32[N]
     stream: Callable[[Iterable, int | None], Iterator[dict]] | None = None
-    # dict of [N, ...], one row an example: 'label' i32 to train on instead, 'table' f32[N, K]
+    # dict of [N, ...], one row per example: 'label' i32 to train on instead, 'table' f32[N, K]
     given: Any = ()
-    # f32[N], resident: 0 for images that could not be read; None = all are good
+    # f32[N], resident: 0 for images that could not be read; None: all are good
     mask: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
-    """A data set: its splits, the names of its classes, and the statistics of its pixels in [0, 1]."""
+    """A data set: its splits, class names, and pixel statistics with pixels scaled to [0, 1]."""
 
     train: Split
     test: Split
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    subset: np.ndarray | None = None  # i64[n]: positions of the train split to train on; None = all
-    # SHA-256 of its file, or of the names of its files in their order; '' = not known
+    subset: np.ndarray | None = None  # i64[n]: positions of `train` to train on; None: all
+    # SHA-256 of its file, or of the names of its files in their order; '': not known
     digest: str = ""
 
 
 def streamed(split: Split) -> Split:
-    """The same split fed from the host's memory batch by batch."""
+    """The same split, streamed from the host's memory batch by batch."""
 
     def stream(batches, seed):
         del seed  # nothing is drawn: the images are as they are
         for _, index in batches:
             mask = np.ones(len(index), np.float32) if split.mask is None else split.mask[index]
-            image, label = split.images[index], split.labels[index]
             yield {
-                "image": image,
-                "label": label,
+                "image": split.images[index],
+                "label": split.labels[index],
                 "index": np.asarray(index, np.int32),
                 "mask": mask,
             }
@@ -73,18 +73,19 @@ def streamed(split: Split) -> Split:
 def unread(num_examples: int, shape: tuple[int, int, int]) -> Split:
     """A resident split of a published size that takes no memory: black images, all of class 0."""
     images = np.broadcast_to(np.uint8(0), (num_examples, *shape))
-    return Split(num_examples, shape, images, np.broadcast_to(np.int32(0), num_examples))
+    labels = np.broadcast_to(np.int32(0), num_examples)
+    return Split(num_examples, shape, images, labels)
 
 
 def check_split(name: str, images, labels, num_classes: int) -> Split:
-    """A resident split from uint8 images [N, H, W, C] and integer labels [N].
+    """Make a resident split from uint8 images [N, H, W, C] and integer labels [N].
 
-    Raises ValueError with one sentence that names `name` where shapes, types or the range of labels
-    are wrong.
+    Raises ValueError with one sentence that names `name` if a shape or type is wrong or a label
+    is out of range.
     """
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(
-            f"{name}: images are {images.dtype}{list(images.shape)}; allowed is uint8 [N, H, W, C]"
+            f"{name}: images must be uint8[N, H, W, C], got {images.dtype}{list(images.shape)}"
         )
     labels = check_labels(name, labels, len(images), num_classes)
     return Split(len(images), images.shape[1:], np.ascontiguousarray(images), labels)
@@ -94,12 +95,14 @@ def check_labels(name: str, labels, count: int, num_classes: int) -> np.ndarray:
     """The labels i32[N] of `count` images. Raises ValueError as `check_split` does."""
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{name}: labels are {labels.dtype}{list(labels.shape)}; allowed are integers [{count}], one for each image"
+            f"{name}: labels must be integers [{count}], one per image, got "
+            f"{labels.dtype}{list(labels.shape)}"
         )
     if not count:
-        raise ValueError(f"{name}: holds no images; at least one is needed")
+        raise ValueError(f"{name} holds no images; at least one is needed")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"{name}: labels range from {labels.min()} to {labels.max()}; allowed are 0 to {num_classes - 1}"
+            f"{name}: labels must be between 0 and {num_classes - 1}, got {labels.min()} to "
+            f"{labels.max()}"
         )
     return labels.astype(np.int32)

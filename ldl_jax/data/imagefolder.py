@@ -1,4 +1,4 @@
-"""The user's own image files: one folder a class."""
+"""The user's own image files: one folder per class."""
 
 import os
 from collections.abc import Callable
@@ -17,158 +17,160 @@ from ldl_jax.data.readers.tfdata import fault
 from ldl_jax.errors import warn
 
 BLOCK = "config.data.imagefolder"
-DECODING = 1  # raise it where the same file comes to other pixels
+DECODING = 1  # raise it if the same file is decoded to other pixels
 
 
 def make(
     request: Request,
     *,
-    size: int = 0,  # pixels: the middle square (the whole shorter side) is resized to it; 0 = all are of one size
-    cache: str = "",  # folder for what took long to make; '' = ldl_jax/images below $XDG_CACHE_HOME or ~/.cache
-    crop: bool = False,  # streamed, in training: a random box of the image, resized to `size`
-    scale: tuple[float, float] = (
-        0.08,
-        1.0,
-    ),  # share of the image's area in a random box, lowest and highest
-    ratio: tuple[float, float] = (
-        0.75,
-        1.3333333333333333,
-    ),  # width / height of a random box, lowest and highest
-    eval_resize: int = 0,  # streamed, pixels: shorter side before the middle `size` is cut out; 0 = the middle square
-    antialias: bool = True,  # of the bilinear filter after a random box or eval_resize
+    size: int = 0,  # side in pixels to resize the center square to (0: stored sizes, all equal)
+    cache: str = "",  # cache folder ('': ldl_jax/images in $XDG_CACHE_HOME or ~/.cache)
+    crop: bool = False,  # streamed training: resize a random box of each image to `size`
+    scale: tuple[float, float] = (0.08, 1.0),  # random box: share of the image's area, min, max
+    ratio: tuple[float, float] = (0.75, 1.3333333333333333),  # random box: width / height, min, max
+    eval_resize: int = 0,  # streamed: shorter side in pixels before evaluation's center crop (0: center square)
+    antialias: bool = True,  # antialias the bilinear filter of random boxes and eval_resize
 ) -> Dataset:
-    """An image folder, <root>/train/<class>/* and <root>/val/<class>/* (test/ where there is no
-    val/).
+    """An image folder, <root>/train/<class>/* and <root>/val/<class>/* (or test/ without a val/).
 
-    The sorted names of the class folders are the classes 0 to K - 1; the published order is class
-    by class, in each the sorted paths, files in deeper folders included (so that `data.examples`
-    takes the first classes alone). JPEG and PNG files count; those whose name begins with a dot do
-    not. Tiny ImageNet's own val/ (one folder, classes in val_annotations.txt) is read as well.
-    Every image becomes RGB as it is stored: no rotation by EXIF, no transparency. Resident images
-    are decoded once and kept in the cache; streamed ones (`data.resident=False`) are the same
-    pixels where `crop` and `eval_resize` are off, but for rounding where `size` resizes them. mean
-    and std are ImageNet's. Raises ValueError in one sentence where folders are missing, empty or do
-    not fit, an image cannot be read (`on_error='raise'`), or sizes differ.
+    The sorted names of the class folders are the classes 0 to K - 1. The published order is class
+    by class, each with its sorted paths, including files in deeper folders (so `data.examples`
+    takes the first classes only). JPEG and PNG files are used, except those whose name begins with
+    a dot. Tiny ImageNet's own val/ (one folder, classes in val_annotations.txt) is read as well.
+    Images become RGB as stored: EXIF rotation and transparency are ignored. Resident images are
+    decoded once and cached; streamed ones (`data.resident=False`) have the same pixels if `crop`
+    and `eval_resize` are off, except for rounding if `size` resizes them. mean and std are
+    ImageNet's. Raises ValueError with one sentence if folders are missing, empty or do not match,
+    an image cannot be read (`on_error='raise'`), or sizes differ.
     """
     view = crops.check(
         crops.View(size, crop, eval_resize, tuple(scale), tuple(ratio), antialias), BLOCK
     )
     if request.resident and (crop or eval_resize):
         raise ValueError(
-            f"{BLOCK}.crop is {crop} and eval_resize {eval_resize} with config.data.resident=True; allowed for "
-            "resident images, which are decoded once, are False and 0"
+            f"{BLOCK}.crop must be False and eval_resize 0 with config.data.resident=True, because "
+            f"resident images are decoded only once; got crop {crop} and eval_resize {eval_resize}"
         )
-    kept_in = array_cache.folder(cache)
-    listings = folder.listings(
-        request.root, "imagefolder", index=None if request.resident else kept_in
-    )
-    if request.resident:
-        train, test = (_split(listing, size, kept_in, request.on_error) for listing in listings)
-    else:
-        train, test = (
-            tfdata.split(folder.Files(listing), view, request.on_error) for listing in listings
-        )
+    cache_folder = array_cache.folder(cache)
+    # The cache of decoded images knows each file, so only streaming needs a cached listing.
+    index = None if request.resident else cache_folder
+    listings = folder.listings(request.root, "imagefolder", index=index)
+    splits = []
+    for listing in listings:
+        if request.resident:
+            splits.append(_resident_split(listing, size, cache_folder, request.on_error))
+        else:
+            splits.append(tfdata.split(folder.Files(listing), view, request.on_error))
+    train, test = splits
     if train.shape != test.shape:
         raise ValueError(
-            f"{listings[1].folder}: images are {_pixels(test.shape)}, those of {listings[0].folder} "
-            f"{_pixels(train.shape)}; allowed is one size, or a size in config.data.imagefolder.size"
+            f"{listings[1].folder}: images must have the size of those in {listings[0].folder}, "
+            f"{_pixels(train.shape)}, got {_pixels(test.shape)}; set {BLOCK}.size to resize them"
         )
     return Dataset(train, test, listings[0].classes, *IMAGENET, digest=folder.digest(*listings))
 
 
-def _split(listing: Listing, size: int, kept_in: Path, on_error: str) -> Split:
-    """The split's images, from the cache or decoded and then cached."""
-    facts = [
-        [os.fsdecode(name), *_facts(Path(listing.path(index)))]
-        for index, name in enumerate(listing.names)
-    ]
-    path = array_cache.path_of(kept_in, DECODING, PIL.__version__, size, facts)
+def _resident_split(listing: Listing, size: int, cache_folder: Path, on_error: str) -> Split:
+    """The split's images, from the cache, or decoded and then cached."""
+    # Name the cache by all that the pixels depend on, so that an outdated one is never found.
+    stamps = []
+    for index, name in enumerate(listing.names):
+        stamps.append([os.fsdecode(name), *_size_and_time(Path(listing.path(index)))])
+    path = array_cache.path_of(cache_folder, DECODING, PIL.__version__, size, stamps)
     decoded = array_cache.load(path)
     if decoded is None:
         decoded = decode_all(listing, size, on_error)
         array_cache.save(path, decoded)
-    images, bad = decoded["images"], decoded["bad"]
-    for number, reason in zip(bad, decoded["reasons"], strict=True):
+    images = decoded["images"]
+    bad = decoded["bad"]
+    # The cache may come from a run with on_error='skip', so check its faults as well.
+    for index, reason in zip(bad, decoded["reasons"], strict=True):
         if on_error == "raise":
-            raise ValueError(fault(listing.path(number), reason))
-        warn(
-            f"{listing.path(number)}: {reason}; its slot counts for nothing (config.data.on_error='skip')"
-        )
+            raise ValueError(fault(listing.path(index), reason))
+        warn(f"{listing.path(index)}: {reason}; skipped (config.data.on_error='skip')")
     split = check_split(str(listing.folder), images, listing.labels, len(listing.classes))
     mask = np.ones(len(images), np.float32)
     mask[bad] = 0
     return split._replace(mask=mask) if len(bad) else split
 
 
-def _facts(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns; of a link that leads nowhere, -1 and -1."""
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns; -1 and -1 for a broken link."""
     try:
         stat = os.stat(path)
-    except OSError:  # told of when it is decoded
+    except OSError:  # reported when the file is decoded
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
 
 def decode_all(listing: Listing, size: int, on_error: str) -> dict[str, np.ndarray]:
-    """All images of a split: {'images' u8[N, H, W, 3], 'bad' i64[n], 'reasons' str[n]}, decoded in
-    threads.
+    """Decode all images of a split in threads.
 
-    A slot that could not be read holds a copy of the first good image. Raises ValueError where
-    on_error is 'raise' and an image cannot be read, where none can, or where sizes differ.
+    Returns {'images' u8[N, H, W, 3], 'bad' i64[n], 'reasons' str[n]}: an image that cannot be read
+    is listed in `bad`, and its pixels are a copy of the first good image. Raises ValueError if
+    on_error is 'raise' and an image cannot be read, if none can, or if sizes differ.
     """
     count = len(listing.names)
-    paths = [Path(listing.path(number)) for number in range(count)]
-    shape, first = ((size, size, 3), None) if size else _first_shape(paths, on_error)
-    images, reasons = np.zeros((count, *shape), np.uint8), {}
+    paths = [Path(listing.path(index)) for index in range(count)]
+    if size:
+        shape, first = (size, size, 3), None
+    else:
+        shape, first = _first_shape(paths, listing.folder, on_error)
+    images = np.zeros((count, *shape), np.uint8)
+    reasons = {}
 
-    def decode(number):
-        image = pillow.decode(paths[number], size)
+    def decode(index):
+        image = pillow.decode(paths[index], size)
         if isinstance(image, str):
             if on_error == "raise":
-                raise ValueError(fault(paths[number], image))
-            reasons[number] = image
+                raise ValueError(fault(paths[index], image))
+            reasons[index] = image
         elif image.shape != shape:
             raise ValueError(
-                f"{paths[number]}: is {_pixels(image.shape)}, but {first} is {_pixels(shape)}; allowed is one size, or "
-                "a size in config.data.imagefolder.size"
+                f"{paths[index]} is {_pixels(image.shape)}, but {first} is {_pixels(shape)}; all "
+                f"images must have one size. Set {BLOCK}.size to resize them."
             )
         else:
-            images[number] = image
+            images[index] = image
 
     _in_threads(decode, count, f"decoding {listing.folder}")
     bad = np.array(sorted(reasons), np.int64)
     if len(bad) == count:
-        raise ValueError(
-            f"{paths[0]}: {reasons[0]}; of the {count} images of {listing.folder} none can be read"
-        )
+        raise ValueError(_none_readable(paths, listing.folder, reasons[0]))
+    # A masked image still passes through the network, so give it pixels that do no harm.
     if len(bad):
-        images[bad] = images[next(number for number in range(count) if number not in reasons)]
-    return {
-        "images": images,
-        "bad": bad,
-        "reasons": np.array([reasons[number] for number in bad], str),
-    }
+        good = next(index for index in range(count) if index not in reasons)
+        images[bad] = images[good]
+    texts = np.array([reasons[index] for index in bad], str)
+    return {"images": images, "bad": bad, "reasons": texts}
 
 
-def _first_shape(paths, on_error: str):
+def _first_shape(paths: list[Path], folder: Path, on_error: str) -> tuple[tuple, Path]:
     """The shape of the first image that can be read, and its path."""
+    reasons = []
     for path in paths:
         image = pillow.decode(path)
         if not isinstance(image, str):
             return image.shape, path
         if on_error == "raise":
             raise ValueError(fault(path, image))
-    raise ValueError(f"{paths[0]}: {image}; of {len(paths)} images none can be read")
+        reasons.append(image)
+    raise ValueError(_none_readable(paths, folder, reasons[0]))
+
+
+def _none_readable(paths: list[Path], folder: Path, reason: str) -> str:
+    return f"none of the {len(paths)} images in {folder} can be read ({paths[0]}: {reason})"
 
 
 def _in_threads(work: Callable, count: int, title: str) -> None:
+    """Call work(0) to work(count - 1) in threads; the first exception ends it."""
     pool = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
+    results = pool.map(work, range(count))
     try:
-        for _ in tqdm(
-            pool.map(work, range(count)), title, count, unit="image", leave=False, disable=None
-        ):
+        for _ in tqdm(results, title, count, unit="image", leave=False, disable=None):
             pass
     finally:
+        # After an exception, do not decode the images that are still queued.
         pool.shutdown(cancel_futures=True)
 
 

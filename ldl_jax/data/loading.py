@@ -1,63 +1,70 @@
-"""The data set that a config names: what it holds, which examples take part, the statistics of its
-pixels.
-"""
+"""Make the data set that a config names, choose its examples, and find its pixel statistics."""
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax.config.options import plug
 from ldl_jax.data import order, own_labels
-from ldl_jax.data.base import Dataset, Request, streamed
+from ldl_jax.data.base import Dataset, Request, Split, streamed
 
 
 def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
-    """The data set that `config.data` names, resident or streamed; `published`: its sizes alone,
-    nothing is read.
+    """The data set that `config.data` names, resident or streamed.
 
-    Raises ValueError where its module does, or where it has a single class.
+    published: only its published sizes; no file is read. Raises ValueError if its module does, or
+    if the data have a single class.
     """
-    module, options = plug("data", settings.name), settings[settings.name]
+    module = plug("data", settings.name)
+    options = settings[settings.name]
     request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
     dataset = module.published(**options) if published else module.make(request, **options)
     if len(dataset.classes) < 2:
         raise ValueError(
-            f"config.data.root {settings.root!r} has images of a single class; allowed are two or more classes"
+            f"config.data.root {settings.root!r} must hold images of at least two classes, got one"
         )
-    dataset = own_labels.trained_on(own_labels.with_tables(dataset, settings), settings)
+    # Tables belong to the published splits, so attach them before the splits are exchanged.
+    dataset = own_labels.with_tables(dataset, settings)
+    dataset = own_labels.trained_on(dataset, settings)
     if settings.resident or published:
         return dataset
-    train, test = (
-        part if part.stream else streamed(part) for part in (dataset.train, dataset.test)
-    )
-    return dataset._replace(train=train, test=train if dataset.test is dataset.train else test)
+    train = _as_stream(dataset.train)
+    # With folds, both splits are the same object, and have to stay so.
+    test = train if dataset.test is dataset.train else _as_stream(dataset.test)
+    return dataset._replace(train=train, test=test)
+
+
+def _as_stream(split: Split) -> Split:
+    return split if split.stream else streamed(split)
 
 
 def positions(settings: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions i64, rising, of the examples that are trained on, set aside, and evaluated as test.
+    """Positions i64, rising, of the training examples, the holdout, and the test examples.
 
-    With `folds` the fold's examples are the test ones, and the others those that may be trained on.
+    With `folds`, the chosen fold holds the test examples, and the other folds the rest.
     """
-    test, allowed = np.arange(dataset.test.num_examples), np.arange(dataset.train.num_examples)
+    test = np.arange(dataset.test.num_examples)
+    allowed = np.arange(dataset.train.num_examples)
     if settings.folds:
         allowed, test = order.fold(dataset.train.num_examples, settings.folds, settings.fold)
     if dataset.subset is not None:
         allowed = np.intersect1d(allowed, dataset.subset)
-    return *order.split(allowed, settings.examples, settings.holdout), test
+    train, holdout = order.split(allowed, settings.examples, settings.holdout)
+    return train, holdout, test
 
 
 def statistics(
     settings: ConfigDict, dataset: Dataset
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the pixels of each channel: those of `config.model`, or the
-    data set's.
+    """Mean and standard deviation of the pixels per channel: `config.model`'s, or the data set's.
 
-    Raises ValueError where they are not one for each channel, or a deviation is not above 0.
+    Raises ValueError if there is not one of each per channel, or a deviation is not above 0.
     """
-    mean, std = tuple(settings.mean) or dataset.mean, tuple(settings.std) or dataset.std
+    mean = tuple(settings.mean) or dataset.mean
+    std = tuple(settings.std) or dataset.std
     channels = dataset.train.shape[-1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(
-            f"config.model.mean is {mean} and std {std}; images have {channels} channels, and allowed are one number "
-            "for each, standard deviations above 0"
+            "config.model.mean and config.model.std must have one number per channel "
+            f"({channels}), with standard deviations above 0; got {mean} and {std}"
         )
     return mean, std

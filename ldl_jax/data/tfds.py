@@ -11,57 +11,57 @@ GREY = (0.449,), (0.226,)  # mean and std of images with one channel: the means 
 def make(
     request: Request,
     *,
-    train: str = "train",  # published split that is trained on
-    test: str = "test",  # published split that is evaluated
-    order: str = "stored",  # of the examples: 'stored', shard after shard, or 'id', the numbers their ids end in
-    size: int = 0,  # pixels: the middle square (the whole shorter side) is resized to it; 0 = all are of one size
-    crop: bool = False,  # streamed, in training: a random box of the image, resized to `size`
-    scale: tuple[float, float] = (
-        0.08,
-        1.0,
-    ),  # share of the image's area in a random box, lowest and highest
-    ratio: tuple[float, float] = (
-        0.75,
-        1.3333333333333333,
-    ),  # width / height of a random box, lowest and highest
-    eval_resize: int = 0,  # pixels: shorter side before the middle `size` is cut out; 0 = the middle square
-    antialias: bool = True,  # of the bilinear filter after a random box or eval_resize
-    cache: str = "",  # folder for the index; '' = ldl_jax/images below $XDG_CACHE_HOME or ~/.cache
+    train: str = "train",  # name of the split to train on
+    test: str = "test",  # name of the split to evaluate
+    order: str = "stored",  # order of examples: 'stored' (by shard) or 'id' (by the number at the end of the id)
+    size: int = 0,  # side in pixels to resize the center square to (0: stored sizes, all equal)
+    crop: bool = False,  # streamed training: resize a random box of each image to `size`
+    scale: tuple[float, float] = (0.08, 1.0),  # random box: share of the image's area, min, max
+    ratio: tuple[float, float] = (0.75, 1.3333333333333333),  # random box: width / height, min, max
+    eval_resize: int = 0,  # evaluation: shorter side in pixels before the center crop (0: center square)
+    antialias: bool = True,  # antialias the bilinear filter of random boxes and eval_resize
+    cache: str = "",  # folder for the index ('': ldl_jax/images in $XDG_CACHE_HOME or ~/.cache)
 ) -> Dataset:
-    """A set prepared by TensorFlow Datasets, as TFRecord files: the version's folder or one above
-    it, local or gs://.
+    """A set prepared by TensorFlow Datasets, as TFRecord files, local or gs://.
 
-    Example i is the i-th record of the shards one after another, an order that preparing has
-    shuffled; order='id' gives back that of the source where the ids end in its numbers, as those of
-    CIFAR do. Resident images are decoded at every start. mean and std are ImageNet's;
-    config.model.mean and std are for others. Raises ValueError in one sentence where the data are
-    missing or damaged, or an option is not allowed.
+    `data.root` is the version's folder or one above it. Example i is the i-th record of the shards
+    one after another, an order that preparing has shuffled; order='id' restores that of the source
+    if the ids end in its numbers, as those of CIFAR do. Resident images are decoded at every start.
+    mean and std are ImageNet's; set config.model.mean and std to use others. Raises ValueError with
+    one sentence if the data are missing or damaged, or an option is out of range.
     """
     view = crops.check(
         crops.View(size, crop, eval_resize, tuple(scale), tuple(ratio), antialias), BLOCK
     )
     if request.resident and crop:
         raise ValueError(
-            f"{BLOCK}.crop is True with config.data.resident=True; allowed for resident images is False"
+            f"{BLOCK}.crop must be False with config.data.resident=True, because resident images "
+            "are decoded only once; got True"
         )
     if order not in ("stored", "id"):
-        raise ValueError(f"{BLOCK}.order is {order!r}; allowed are 'stored', 'id'")
+        raise ValueError(f"{BLOCK}.order must be 'stored' or 'id', got {order!r}")
     prepared = tfrecord.prepared(request.root, "tfds")
-    options = {"order": order, "index": array_cache.folder(cache), "on_error": request.on_error}
-    sources = [
-        tfrecord.source(prepared, split, field=f"{BLOCK}.{field}", **options)
-        for field, split in (("train", train), ("test", test))
-    ]
+    sources = []
+    for field, name in (("train", train), ("test", test)):
+        sources.append(
+            tfrecord.source(
+                prepared,
+                name,
+                field=f"{BLOCK}.{field}",
+                order=order,
+                index=array_cache.folder(cache),
+                on_error=request.on_error,
+            )
+        )
     splits = [tfdata.split(source, view, request.on_error) for source in sources]
+    # Compare shapes before the images are decoded, which may take minutes.
     if splits[0].shape != splits[1].shape:
         raise ValueError(
-            f"{prepared.folder}: images of {test} are {splits[1].shape}, those of {train} {splits[0].shape}; allowed "
-            f"is one size, or a size in {BLOCK}.size"
+            f"{prepared.folder}: images of {test} must have the shape of those of {train}, "
+            f"{splits[0].shape}, got {splits[1].shape}; set {BLOCK}.size to resize them"
         )
     if request.resident:
-        titles = (f"{prepared.folder} ({name})" for name in (train, test))
-        splits = [
-            tfdata.resident(split, title) for split, title in zip(splits, titles, strict=True)
-        ]
+        splits[0] = tfdata.resident(splits[0], f"{prepared.folder} ({train})")
+        splits[1] = tfdata.resident(splits[1], f"{prepared.folder} ({test})")
     mean, std = IMAGENET if prepared.channels == 3 else GREY
     return Dataset(*splits, prepared.classes, mean, std, digest=tfrecord.digest(*sources))

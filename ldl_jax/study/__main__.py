@@ -1,13 +1,13 @@
-"""The command that answers questions with many runs: a table of configs times seeds, and what it
-decides.
+"""The `study` command: train a table of configs with several seeds each, and test hypotheses on it.
 
 python -m ldl_jax.study configs/studies/digits.py [--workdir=DIR] [--set FIELD=VALUE] [--jobs=N]
 [--only=CELL[/NUMBER]]
 
-Every finished run is kept as a result card in DIR/cards, and the same command goes on with what is
-missing. The report is DIR/report.html, with results.json and results.csv beside it. --print gives
-the command of each run, a line each, for a cluster's job array (a student's line does its teachers
-first, or waits for who does them); --collect makes the report of what is there.
+Every finished run has a result card in DIR/cards; repeating the command does the runs that are
+missing. The report is DIR/report.html, with results.json and results.csv next to it. --print prints
+the command of each run, one per line, for a cluster's job array (the command of a student trains
+its teachers first, or waits for the process that does). --collect makes the report from the cards
+that exist.
 """
 
 import argparse
@@ -25,16 +25,17 @@ from ldl_jax.study.progress import Progress
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     command = Parser(
-        prog="python -m ldl_jax.study", description="Run a study's cells and answer its questions."
+        prog="python -m ldl_jax.study",
+        description="Do the runs of a study and report whether they support its findings.",
     )
     add = command.add_argument
-    add("study", help="a file with get_study(), such as configs/studies/digits.py")
+    add("study", help="file that defines get_study(), such as configs/studies/digits.py")
     add(
         "--workdir",
         metavar="DIR",
-        help="where all of it lies; studies/<the study's name> unless given",
+        help="directory of the study (default: studies/NAME, NAME being that of the study's file)",
     )
     add(
         "--set",
@@ -42,22 +43,32 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         dest="fields",
-        help="a config field of all cells, such as data.root=DIR",
+        help="config field to set in all cells, such as data.root=DIR; may be repeated",
     )
     add(
         "--only",
         metavar="CELL[/NUMBER]",
-        help="these cells or runs (0: the first seed), by commas, and their teachers",
+        help="cells or runs to do, separated by commas (0: the first seed), with their teachers",
     )
-    add("--jobs", type=int, default=1, metavar="N", help="processes side by side, each at one cell")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of parallel processes, each working on one cell at a time (default: 1)",
+    )
     add(
         "--print",
         action="store_true",
         dest="commands",
-        help="print the command of each run, do nothing",
+        help="print the command of each run, one per line, and exit",
     )
-    add("--no-report", action="store_true", help="do the runs and leave the report to --collect")
-    add("--collect", action="store_true", help="make the report of the cards that are there")
+    add("--no-report", action="store_true", help="do the runs only; make the report with --collect")
+    add(
+        "--collect",
+        action="store_true",
+        help="make the report from the runs that have finished, without starting any",
+    )
     return command
 
 
@@ -69,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = status(lambda: failures.extend(work(parser().parse_args(argv))))
     except runner.Stopped:
-        print("terminated: the same command goes on", file=sys.stderr)
+        print("terminated; run the same command again to continue", file=sys.stderr)
         return 0
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
@@ -77,23 +88,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(arguments: argparse.Namespace) -> list[str]:
-    """Do what a command line asks for; returns a sentence for each run that failed."""
+    """Do what a command line asks for; returns a sentence for each failed run."""
     if arguments.jobs < 1:
-        raise Usage(f"--jobs is {arguments.jobs}; allowed are numbers from 1")
+        raise Usage(f"--jobs must be at least 1, got {arguments.jobs}")
     path = Path(arguments.study)
     study = load(path)
     planned = plan.plan(study, path, _fields(arguments.fields))
-    wanted = _wanted(arguments.only, planned)
+    selected = _selected(arguments.only, planned)
     if arguments.commands:
-        print("\n".join(shlex.join(_command(arguments, [one])) for one in wanted))
+        for run in selected:
+            print(shlex.join(_command(arguments, [run])))
         return []
 
     folder = Path(arguments.workdir or f"studies/{path.stem}")
     directory.claim(folder, path, study, new=not arguments.collect)
-    # All cards are read before anything runs: a damaged one, or one of another config, is told at
-    # once.
-    present = {one.key: cards.read(folder / directory.CARDS, one) for one in planned}
-    failed = {} if arguments.collect else _run(arguments, wanted, present, folder)
+    # All cards are read before any run starts, so that a damaged one, or one of another config, is
+    # reported at once and not after hours.
+    present = {run.key: cards.read(folder / directory.CARDS, run) for run in planned}
+    failed = {} if arguments.collect else _run(arguments, selected, present, folder)
     if not arguments.no_report:
         _report(study, path, planned, folder, _command(arguments))
     return [f"{name} failed: {reason}" for name, reason in failed.items()]
@@ -105,60 +117,72 @@ def _fields(texts: list[str]) -> dict[str, str]:
     for text in texts:
         field, equals, value = text.partition("=")
         if not equals:
-            raise Usage(f"--set is {text!r}; allowed is FIELD=VALUE, as in data.root=DIR")
+            raise Usage(f"--set must be FIELD=VALUE, such as data.root=DIR; got {text!r}")
         fields[field.removeprefix("config.")] = value
     return fields
 
 
-def _wanted(only: str | None, planned: list[Planned]) -> list[Planned]:
-    """The runs that --only names, and those that teach them; all without it."""
+def _selected(only: str | None, planned: list[Planned]) -> list[Planned]:
+    """The runs that --only names, with their teachers; all runs if it is None."""
     if only is None:
         return planned
-    cells = dict.fromkeys(one.cell.name for one in planned)
     names = set(only.split(","))
-    unknown = sorted(names - {*cells, *(one.name for one in planned)})
+    cells: dict[str, None] = {}  # in the order of the study, for the message
+    selected = set()
+    unknown = set(names)
+    for run in planned:
+        cells[run.cell.name] = None
+        unknown -= {run.cell.name, run.name}
+        if run.cell.name in names or run.name in names:
+            selected.add(run.key)
     if unknown:
         raise Usage(
-            f"--only names {unknown[0]!r}; allowed are {', '.join(cells)}, and CELL/NUMBER, 0 for its first seed"
+            f"--only must name cells or runs (CELL/NUMBER, from 0) of this study, got "
+            f"{min(unknown)!r}; its cells are {', '.join(cells)}"
         )
-    keys = {one.key for one in planned if {one.cell.name, one.name} & names}
-    # Teachers come before those they teach, so from the end on each run's teachers are still to
-    # come.
-    for one in reversed(planned):
-        if one.key in keys:
-            keys |= set(one.needs)
-    return [one for one in planned if one.key in keys]
+
+    # Teachers come before their students, so in reverse order each run's teachers are added before
+    # they are looked at themselves.
+    for run in reversed(planned):
+        if run.key in selected:
+            selected |= set(run.needs)
+    return [run for run in planned if run.key in selected]
 
 
 def _command(arguments: argparse.Namespace, runs: list[Planned] | None = None) -> list[str]:
-    """The command of these runs, or of the whole study with its report."""
+    """The command line that does these runs, or all of the study with its report."""
     command = ["python", "-m", "ldl_jax.study", arguments.study]
     if arguments.workdir is not None:
         command.append(f"--workdir={arguments.workdir}")
     for field in arguments.fields:
         command += ["--set", field]
     if runs is not None:
-        command += [f"--only={','.join(one.name for one in runs)}", "--no-report"]
+        command += [f"--only={','.join(run.name for run in runs)}", "--no-report"]
     return command
 
 
 def _run(
     arguments: argparse.Namespace,
-    wanted: list[Planned],
+    selected: list[Planned],
     present: dict[tuple[str, int], cards.Card | None],
     folder: Path,
 ) -> dict[str, str]:
-    """Do the runs that have no card yet; returns what failed."""
-    todo = [one for one in wanted if present[one.key] is None]
+    """Do the selected runs that have no card yet; returns failed run -> reason."""
+    todo = []
+    seconds = {}  # of the finished runs, from which the time left is estimated
+    for run in selected:
+        card = present[run.key]
+        if card is None:
+            todo.append(run)
+        else:
+            seconds[run.key] = card.facts["seconds"]
+    # Better now than after the hours that the other runs take.
     _check_teachers(todo, present, folder)
-    seconds = {
-        one.key: present[one.key].facts["seconds"] for one in wanted if present[one.key] is not None
-    }
-    progress = Progress(wanted, seconds, arguments.jobs)
+    progress = Progress(selected, seconds, arguments.jobs)
     if seconds:
-        progress.say(f"{len(seconds)} of {len(wanted)} runs are there")
+        progress.say(f"{len(seconds)} of {len(selected)} runs have already finished")
     try:
-        return _execute(arguments, wanted, todo, folder, progress)
+        return _execute(arguments, selected, todo, folder, progress)
     finally:
         progress.close()
 
@@ -166,66 +190,70 @@ def _run(
 def _check_teachers(
     todo: list[Planned], present: dict[tuple[str, int], cards.Card | None], folder: Path
 ) -> None:
-    """Teachers that are not trained now have their weights. Raises ValueError."""
-    for one in todo:
-        for cell, place in one.needs:
-            weights = directory.of_run(folder, cell, place) / workdir.WEIGHTS
-            if present[cell, place] is not None and not weights.is_file():
+    """Raise ValueError if a teacher has a card, and so is not trained again, but no weights."""
+    for run in todo:
+        for cell, index in run.needs:
+            weights = directory.of_run(folder, cell, index) / workdir.WEIGHTS
+            if present[cell, index] is not None and not weights.is_file():
                 raise ValueError(
-                    f"{one.name} needs the weights of {cell}/{place}, which has a result card but no {weights}; bring "
-                    "them back, or remove the card"
+                    f"{run.name} needs the weights of its teacher {cell}/{index}, which has a "
+                    f"result card but no {weights}; restore the weights, or remove the card to "
+                    "train the teacher again"
                 )
 
 
 def _execute(
     arguments: argparse.Namespace,
-    wanted: list[Planned],
+    selected: list[Planned],
     todo: list[Planned],
     folder: Path,
     progress: Progress,
 ) -> dict[str, str]:
-    """Do the runs, in this process or in others; returns what failed."""
+    """Do the runs, in this process or in child processes; returns failed run -> reason."""
     from ldl_jax.training import devices
 
     if arguments.jobs > 1:
-        start = workers.processes(todo, folder, arguments.jobs, partial(_interpreted, arguments))
+        start = workers.processes(todo, folder, arguments.jobs, partial(_child_command, arguments))
         return runner.execute(todo, progress, arguments.jobs, start)
 
     if todo:
         devices.prepare(todo[0].config)
-    here = workers.ThisProcess(folder, progress.say)
+    worker = workers.ThisProcess(folder, progress.say)
     if not workers.is_worker():
-        return runner.execute(todo, progress, 1, lambda slot, cell: here)
+        return runner.execute(todo, progress, 1, lambda slot, cell: worker)
 
-    # The process that started this one names the runs, and tries again those that fail.
+    # This is a child process: its parent names the runs, and repeats those that fail. Each answer
+    # starts on a line of its own, since training may have left an unfinished one on stdout.
     workers.bind()
     requests = iter(sys.stdin.readline, "")
-    answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)  # on a line of its own
-    workers.answer_requests(wanted, here, requests, answer)
+    answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)
+    workers.answer_requests(selected, worker, requests, answer)
     return {}
 
 
-def _interpreted(arguments: argparse.Namespace, runs: list[Planned]) -> list[str]:
-    """The command of these runs with the interpreter that runs this one."""
+def _child_command(arguments: argparse.Namespace, runs: list[Planned]) -> list[str]:
+    """The command line of a child process, with the interpreter of this one."""
     return [sys.executable, *_command(arguments, runs)[1:]]
 
 
 def _report(
     study: Study, path: Path, planned: list[Planned], folder: Path, command: list[str]
 ) -> None:
-    """Write results.json, results.csv and report.html of the cards that are there, and print the
-    answers.
+    """Write results.json, results.csv and report.html from the cards that exist, and print the
+    tables.
     """
     from ldl_jax.study import page, tables
 
+    # Read again, since the runs of this command and of other processes have added cards.
     present: hypotheses.Cards = {}
-    for one in planned:
-        card = cards.read(folder / directory.CARDS, one)
+    for run in planned:
+        card = cards.read(folder / directory.CARDS, run)
         if card is not None:
-            present.setdefault(one.cell.name, {})[one.place] = card
+            present.setdefault(run.cell.name, {})[run.place] = card
     if not present:
-        print("no run is finished yet")
+        print("no run has finished yet")
         return
+
     results = {
         "study": path.stem,
         "title": study.title,
@@ -234,15 +262,15 @@ def _report(
         "findings": hypotheses.answers(study, present),
         "comparisons": hypotheses.explored(study, present),
     }
+    report = page.page(study, results, present, shlex.join(command))
     written = [
         files.write_json(folder / "results.json", results),
         files.write(folder / "results.csv", tables.numbers(results)),
-        files.write(
-            folder / "report.html", page.page(study, results, present, shlex.join(command))
-        ),
+        files.write(folder / "report.html", report),
     ]
     print(tables.text(results), end="\n\n")
-    print("\n".join(f"wrote {file}" for file in written))
+    for file in written:
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

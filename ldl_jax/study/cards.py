@@ -1,8 +1,9 @@
-"""Result cards: what is kept of a study's finished run, small enough to be kept for good.
+"""Result cards: the results of a study's finished run, small enough to be kept for good.
 
-A card is <cell>-<place>.json (figures raw and at the run's temperature, bins, figures by epoch, how
-it was made) and .npz (`COLUMNS` of each test image, for comparisons on the same images; to 11 bits,
-since hundreds are kept).
+A card is two files. <cell>-<index>.json has the metrics of the raw and of the recalibrated
+predictions, the bins of the confidence, metrics by epoch, and how the run was made.
+<cell>-<index>.npz has `COLUMNS` for each test image, for comparisons on the same images, in half
+precision, since a study keeps hundreds of them.
 """
 
 import hashlib
@@ -23,50 +24,58 @@ from ldl_jax.report.result import STATES
 
 FORMAT, VERSION = "ldl_jax.study.card", 1
 COLUMNS = ("confidence", "correct", "nll", "brier")
-LARGEST = np.finfo(np.float16).max  # of an image's NLL, as it is kept
+LARGEST = np.finfo(np.float16).max  # upper limit of stored values, such as an image's NLL
+# keys that a card's .json must have besides its format and version
+NEEDED = {"identity", "settings", *STATES, "epochs", "seconds", "at_bound"}
 
 
 class Card(NamedTuple):
-    """What is kept of a finished run."""
+    """The results of a finished run."""
 
     facts: dict  # see `make`
     columns: dict[str, dict[str, np.ndarray]]  # state -> column -> f16[N], 'correct' bool[N]
 
     def side(self, state: str) -> Answers | None:
-        """What differences are made from; None where there is no such state."""
+        """The per-image columns of a state, for differences; None if the card lacks the state."""
         if state not in self.columns:
             return None
-        kept = {
-            name: x if x.dtype == bool else x.astype(np.float64)
-            for name, x in self.columns[state].items()
-        }
-        means = {"accuracy": kept["correct"], "nll": kept["nll"], "brier": kept["brier"]}
-        return Answers(kept["confidence"], kept["correct"], means)
+        stored = self.columns[state]
+        correct = stored["correct"]
+        # Sums over images need more than the half precision in which they are stored.
+        nll = stored["nll"].astype(np.float64)
+        brier = stored["brier"].astype(np.float64)
+        confidence = stored["confidence"].astype(np.float64)
+        return Answers(confidence, correct, {"accuracy": correct, "nll": nll, "brier": brier})
 
 
 def paths(folder, planned: Planned) -> tuple[Path, Path]:
-    """The two files of a run's card."""
+    """The two files of a run's card, .json and .npz."""
     name = f"{planned.cell.name}-{planned.place}"
     return Path(folder) / f"{name}.json", Path(folder) / f"{name}.npz"
 
 
 def make(planned: Planned, workdir, seconds: float) -> Card:
-    """The card of the finished run in `workdir`, which took so many seconds.
+    """The card of the finished run in the directory `workdir`, which took `seconds`.
 
-    facts: cell, place, seed, identity, settings, seconds, images (their number), tested_on (digest
-    of which), temperature (None without a holdout), at_bound (whether it is a bound of the search),
-    'raw' and 'scaled' (None) with figures (fractions, nat), floor of the ECE and bins of the
-    confidence, epochs (lists of epoch, accuracy, ece), and versions.
+    facts: cell, place (index of the seed), seed, identity, settings, seconds, images (number of
+    test images), tested_on (digest of which they are), temperature (None without a holdout),
+    at_bound (whether the temperature is a limit of the search), epochs (lists of epoch, accuracy,
+    ece), versions, and for each state, 'raw' and 'scaled' (None without a temperature): figures
+    (metrics; fractions, nat), floor (noise floor of the ECE) and reliability (bins of the
+    confidence).
     """
     run = runs.read(workdir)
-    columns, states = {}, dict.fromkeys(STATES)
+    columns = {}
+    states = dict.fromkeys(STATES)
     for state in STATES:
         scaled = state == "scaled"
-        if not scaled or run.temperature is not None:
-            reduced = runs.reduced(run, scaled=scaled)
-            columns[state] = _kept(reduced)
-            states[state] = _measured(reduced)
-    head = {
+        # Without a holdout there is nothing to fit a temperature on.
+        if scaled and run.temperature is None:
+            continue
+        reduced = runs.reduced(run, scaled=scaled)
+        columns[state] = _stored(reduced)
+        states[state] = _measured(reduced)
+    facts = {
         "cell": planned.cell.name,
         "place": planned.place,
         "seed": planned.config.seed,
@@ -77,14 +86,15 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
         "tested_on": _digest(run.test.index, run.test.label),
         "temperature": run.temperature,
         "at_bound": run.at_bound,
+        **states,
+        "epochs": _epochs(workdir),
+        "versions": _versions(workdir),
     }
-    return Card(
-        {**head, **states, "epochs": _epochs(workdir), "versions": _versions(workdir)}, columns
-    )
+    return Card(facts, columns)
 
 
 def _measured(reduced: Reduced) -> dict:
-    """The figures of one state."""
+    """The metrics of one state."""
     return {
         "figures": bootstrap.figures(*runs.answers(reduced)),
         "floor": evaluation.ece_floor(reduced)[0],
@@ -92,99 +102,111 @@ def _measured(reduced: Reduced) -> dict:
     }
 
 
-def _kept(reduced: Reduced) -> dict[str, np.ndarray]:
-    """COLUMNS of one state, in half precision."""
-    columns = {
-        name: np.minimum(getattr(reduced, name), LARGEST).astype(np.float16) for name in COLUMNS
-    }
-    return {**columns, "correct": reduced.correct.astype(bool)}
+def _stored(reduced: Reduced) -> dict[str, np.ndarray]:
+    """COLUMNS of one state, as they are stored: f16[N], 'correct' bool[N]."""
+    columns = {}
+    for name in COLUMNS:
+        values = getattr(reduced, name)
+        # The NLL of a sure mistake can exceed half precision, and would become infinite.
+        columns[name] = np.minimum(values, LARGEST).astype(np.float16)
+    columns["correct"] = reduced.correct.astype(bool)
+    return columns
 
 
 def _versions(workdir) -> dict:
-    """Where the run's last start ran."""
+    """The software and hardware of the run's last start."""
     start = json.loads((Path(workdir) / run_directory.VERSIONS).read_text())["starts"][-1]
-    return {
-        name: start[name]
-        for name in ("python", "packages", "backend", "device", "devices", "cores")
-    }
+    names = ("python", "packages", "backend", "device", "devices", "cores")
+    return {name: start[name] for name in names}
 
 
 def _digest(*columns: np.ndarray) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of integers, whatever type they are of."""
-    made = hashlib.sha256()
+    """The first 16 hexadecimal digits of the SHA-256 of integers, independent of their dtype."""
+    sha256 = hashlib.sha256()
     for column in columns:
-        made.update(np.ascontiguousarray(column, "<i8").tobytes())
-    return made.hexdigest()[:16]
+        sha256.update(np.ascontiguousarray(column, "<i8").tobytes())
+    return sha256.hexdigest()[:16]
 
 
 def _epochs(workdir) -> dict[str, list[float]]:
-    rows = [
-        row
-        for row in run_directory.read_log(Path(workdir) / run_directory.METRICS)
-        if "test/accuracy" in row
-    ]
-    return {name: [row[field] for row in rows] for name, field in
-            (("epoch", "epoch"), ("accuracy", "test/accuracy"), ("ece", "test/ece"))}  # fmt: skip
+    """Epoch, accuracy and ECE of each evaluation on the test images during training."""
+    epochs: dict[str, list[float]] = {"epoch": [], "accuracy": [], "ece": []}
+    for row in run_directory.read_log(Path(workdir) / run_directory.METRICS):
+        # The other rows log training steps.
+        if "test/accuracy" in row:
+            epochs["epoch"].append(row["epoch"])
+            epochs["accuracy"].append(row["test/accuracy"])
+            epochs["ece"].append(row["test/ece"])
+    return epochs
 
 
 def write(folder, planned: Planned, card: Card) -> None:
-    """Keep a card; the .json comes last, so that a card whose .json is there is whole."""
-    facts, columns = paths(folder, planned)
-    flat = {f"{state}/{name}": x for state, own in card.columns.items() for name, x in own.items()}
-    files.write_with(columns, lambda path: np.savez_compressed(path, **flat))
-    files.write_json(facts, {"format": FORMAT, "version": VERSION, **card.facts})
+    """Write a card."""
+    facts_path, columns_path = paths(folder, planned)
+    arrays = {}
+    for state, columns in card.columns.items():
+        for name, values in columns.items():
+            arrays[f"{state}/{name}"] = values
+    # The .json comes last: if it exists, the card is complete.
+    files.write_with(columns_path, lambda path: np.savez_compressed(path, **arrays))
+    files.write_json(facts_path, {"format": FORMAT, "version": VERSION, **card.facts})
 
 
 def read(folder, planned: Planned) -> Card | None:
-    """The card of a run; None where there is none.
+    """The card of a run; None if it has none.
 
-    Raises ValueError, naming the file, where it is damaged or of another version, and, naming the
-    fields, where the cell has another config than it had.
+    Raises ValueError, naming the file, if the card is damaged or has another version, and, naming
+    the fields, if the cell's config has changed.
     """
-    path, columns = paths(folder, planned)
-    if not path.is_file():
+    facts_path, columns_path = paths(folder, planned)
+    if not facts_path.is_file():
         return None
-    facts = _facts(path)
+    facts = _facts(facts_path)
+    # Results of another config must not be mixed with those of this one.
     if facts["identity"] != planned.identity:
         raise ValueError(
-            f"cell {planned.cell.name!r} was run with another config ({_changed(facts['settings'], planned)}); allowed "
-            f"is the same, another --workdir, or without {path} and the run's directory, which makes it anew"
+            f"cell {planned.cell.name!r} was run with another config "
+            f"({_changed(facts['settings'], planned)}). Restore the config, pass another --workdir, "
+            f"or remove {facts_path} and the run's directory to do the run again"
         )
     try:
-        flat = files.read_npz(columns)
-        found = {
-            state: {name: flat[f"{state}/{name}"] for name in COLUMNS}
-            for state in STATES
-            if facts[state] is not None
-        }
+        arrays = files.read_npz(columns_path)
+        columns = {}
+        for state in STATES:
+            if facts[state] is not None:
+                columns[state] = {name: arrays[f"{state}/{name}"] for name in COLUMNS}
     except (UnreadableFile, KeyError) as error:
         reason = getattr(error, "reason", error)
         raise ValueError(
-            f"{columns} cannot be read ({reason}); remove {path}, and the run is made again"
+            f"{columns_path} cannot be read ({reason}); remove {facts_path} to have the card made "
+            "again"
         ) from None
-    return Card(facts, found)
+    return Card(facts, columns)
 
 
 def _facts(path: Path) -> dict:
+    """The facts of a card's .json file. Raises ValueError if it is damaged or of another version."""
     try:
         facts = json.loads(path.read_text())
         version = facts["version"]
-        whole = {"identity", "settings", *STATES, "epochs", "seconds", "at_bound"} <= set(facts)
-        if facts["format"] != FORMAT or not whole:
+        if facts["format"] != FORMAT or not set(facts) >= NEEDED:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{path} is no whole result card; remove it, and the run is made again"
+            f"{path} is not a complete result card; remove it to have the card made again"
         ) from None
     if version != VERSION:
-        raise ValueError(f"{path} is of version {version!r}; allowed is {VERSION}")
+        raise ValueError(f"{path} must have version {VERSION}, got {version!r}")
     return facts
 
 
 def _changed(before: dict, planned: Planned) -> str:
-    after = planned.settings
-    differ = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return (
-        run_directory.sentence({n: (before.get(n), after.get(n)) for n in differ})
-        or "its teachers' configs differ"
-    )
+    """The settings of a run that differ from those on its card, as text."""
+    changes = {}
+    for name in {**before, **planned.settings}:
+        old = before.get(name)
+        new = planned.settings.get(name)
+        if old != new:
+            changes[name] = (old, new)
+    # The identity also covers the teachers, whose settings are not on the card.
+    return run_directory.sentence(changes) or "its teachers' configs differ"

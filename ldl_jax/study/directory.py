@@ -1,4 +1,4 @@
-"""A study's directory: the names in it, and which study it belongs to."""
+"""A study's directory: the names of its files and folders, and which study it belongs to."""
 
 import json
 from datetime import UTC, datetime
@@ -7,81 +7,99 @@ from pathlib import Path
 from ldl_jax import files
 from ldl_jax.config.study import Study
 
-RUNS, CARDS, LOGS, LOCKS = "runs", "cards", "logs", ".locks"
-MARK = "study.json"  # which study it is, and its hypotheses, written down before the runs
+RUNS = "runs"
+CARDS = "cards"
+LOGS = "logs"
+LOCKS = ".locks"
+MARK = "study.json"  # the study's name and findings, written before the first run
 
 
-def of_run(folder, cell: str, place: int) -> Path:
-    """Where the run of a cell and a place among its seeds lies in a study's directory."""
-    return Path(folder) / RUNS / f"{cell}-{place}"
+def of_run(folder, cell: str, index: int) -> Path:
+    """The directory of a run in the study's directory `folder`.
+
+    index: which of the cell's seeds, from 0.
+    """
+    return Path(folder) / RUNS / f"{cell}-{index}"
 
 
 def claim(folder: Path, path: Path, study: Study, *, new: bool) -> None:
-    """Make `folder` this study's, its hypotheses written down. Raises ValueError where it is
-    another one's.
+    """Assign `folder` to the study of the file `path`, and write down its findings.
+
+    new: whether a study may start there. Raises ValueError if the directory holds another study or
+    other files, or if the findings changed after the first result.
     """
     mark = folder / MARK
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--workdir {folder} is a file; allowed is a directory")
+        raise ValueError(f"--workdir must be a directory, but {folder} is a file")
     if mark.exists():
         _check_mark(folder, path, study)
     elif not new:
-        raise ValueError(f"--workdir {folder} holds no study; --collect is for one that was begun")
+        raise ValueError(
+            f"--workdir {folder} contains no study; run the command without --collect first"
+        )
     elif folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise ValueError(
-            f"--workdir {folder} holds other files and no study; allowed is a new or empty directory"
+            f"--workdir {folder} contains other files but no study; pass a new or empty directory"
         )
     else:
         files.write_json(mark, _mark(path, study))
 
 
 def _mark(path: Path, study: Study) -> dict:
-    """What is written down of a study before its runs: its findings but for the claim in words, and
-    their seeds.
+    """The contents of study.json: the findings without their claims in words, and the seeds of
+    their cells.
     """
-    asked_of = {cell for finding in study.findings for cell in (finding.better, finding.than)}
+    findings = []
+    compared_cells = set()
+    for finding in study.findings:
+        # The claim, the last field, may still be reworded: it decides nothing.
+        findings.append(list(finding[:-1]))
+        compared_cells |= {finding.better, finding.than}
     return {
         "study": path.stem,
         "title": study.title,
         "began": f"{datetime.now(UTC):%Y-%m-%d}",
-        "findings": [list(finding[:-1]) for finding in study.findings],
-        "seeds": {cell.name: cell.seeds for cell in study.cells if cell.name in asked_of},
+        "findings": findings,
+        "seeds": {cell.name: cell.seeds for cell in study.cells if cell.name in compared_cells},
     }
 
 
 def _check_mark(folder: Path, path: Path, study: Study) -> None:
-    """Raise ValueError where another study was begun in `folder`, or its findings changed after the
+    """Raise ValueError if `folder` belongs to another study, or if the findings changed after the
     first result.
     """
-    file, mark = folder / MARK, _mark(path, study)
-    findings, seeds = mark["findings"], mark["seeds"]
+    file = folder / MARK
+    mark = _mark(path, study)
     try:
-        before = json.loads(file.read_text())
-        name, findings_before, seeds_before = (
-            before["study"],
-            before["findings"],
-            before.get("seeds", seeds),
-        )
+        stored = json.loads(file.read_text())
+        stored_name = stored["study"]
+        stored_findings = stored["findings"]
+        # Older files have no seeds; those of today stand for them.
+        stored_seeds = stored.get("seeds", mark["seeds"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file} cannot be read; it was changed since a study wrote it") from None
-    if name != path.stem:
+        raise ValueError(f"{file} cannot be read: it is damaged or was edited") from None
+    if stored_name != path.stem:
         raise ValueError(
-            f"--workdir {folder} holds the study {name!r}; allowed for {path.stem!r} is another one"
+            f"--workdir {folder} holds the study {stored_name!r}; pass another directory for "
+            f"{path.stem!r}"
         )
-    changed = (findings_before, seeds_before) != (findings, seeds)
+
+    # A hypothesis that is adapted to results it has seen would not be tested by them.
+    changed = (stored_findings, stored_seeds) != (mark["findings"], mark["seeds"])
     if changed and any((folder / CARDS).glob("*.json")):
         raise ValueError(
-            f"--workdir {folder} has results, and its findings were {_sentence(findings_before, seeds_before)}; the "
-            f"study's are now {_sentence(findings, seeds)}, and allowed are those written down before the runs"
+            f"--workdir {folder} already has results, so the study's findings must not change: "
+            f"they were {_described(stored_findings, stored_seeds)}, and are now "
+            f"{_described(mark['findings'], mark['seeds'])}. Restore them, or pass another --workdir"
         )
-    # Without a result yet findings may change. A mark of before seeds were written down gets them.
-    if changed or "seeds" not in before:
-        files.write_json(file, {**mark, "began": before.get("began", mark["began"])})
+    # Before the first result, findings may change. An older file gets its seeds here.
+    if changed or "seeds" not in stored:
+        files.write_json(file, {**mark, "began": stored.get("began", mark["began"])})
 
 
-def _sentence(findings: list, seeds: dict[str, int]) -> str:
-    claims = [
-        f"{better} has {direction} {metric} than {than} ({seeds.get(better)} and {seeds.get(than)} seeds)"
-        for _, better, than, metric, direction in findings
-    ]
+def _described(findings: list, seeds: dict[str, int]) -> str:
+    claims = []
+    for _, better, than, metric, direction in findings:
+        counts = f"{seeds.get(better)} and {seeds.get(than)} seeds"
+        claims.append(f"{better} has {direction} {metric} than {than} ({counts})")
     return ", ".join(claims) or "none"

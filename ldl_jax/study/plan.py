@@ -1,4 +1,4 @@
-"""From a study to its runs: every config built, in an order in which teachers come first."""
+"""From a study to its runs: build every config, and order the runs so that teachers come first."""
 
 import ast
 import copy
@@ -11,56 +11,66 @@ from ldl_jax import config
 from ldl_jax.config.study import Cell, Planned, Study, identity, needs, order
 from ldl_jax.errors import one_line
 
-TO_COME = "runs/teacher"  # stands for a teacher's directory until it is known
-DATA_SET = ("data.name", "data.root", "data.tfds.test")  # fields that say which data set it is
-# fields that say which of its images are tested on
-SPLIT = ("data.train_split", "data.folds", "data.fold")
+TO_COME = "runs/teacher"  # placeholder for a teacher's directory until the run starts
+DATA_SET = ("data.name", "data.root", "data.tfds.test")  # fields that select the data set
+SPLIT = ("data.train_split", "data.folds", "data.fold")  # fields that select its test images
+TEACHERS = ("teachers", "teachers_from")  # fields that a study fills in from Cell.teachers
 
 
 def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Planned]:
-    """All runs of a study file at `path`, teachers first, a cell's seeds one after another.
+    """All runs of a study file at `path`: teachers first, the seeds of a cell one after another.
 
-    overrides: dotted field -> text, for all cells (where the data lie). Raises ValueError naming
-    cell and field where a config cannot be built.
+    overrides: dotted field -> text of its value, for all cells (such as the folder of the data).
+    Raises ValueError, naming the cell and the field, if a config cannot be built.
     """
     configs_folder = Path(path).parent.parent
     planned: dict[tuple[str, int], Planned] = {}
     for cell in order(study):
         cell_config = _config(cell, configs_folder, overrides or {})
-        for place in range(cell.seeds):
+        for index in range(cell.seeds):
             run_config = copy.deepcopy(cell_config)
-            run_config.seed += place
-            # As a card's JSON will hold them: tuples become lists.
+            run_config.seed += index
+            # A round trip through JSON turns tuples into lists, as when a card is read back.
             settings = json.loads(json.dumps(config.decisive(run_config)))
-            teachers = needs(cell, place, study)
-            mark = identity(settings, [planned[key].identity for key in teachers])
-            planned[cell.name, place] = Planned(cell, place, run_config, teachers, mark, settings)
+            # The teachers' identities are part of the student's: with another teacher it is
+            # another run. They are known by now, since teachers come first.
+            teachers = needs(cell, index, study)
+            run_identity = identity(settings, [planned[key].identity for key in teachers])
+            planned[cell.name, index] = Planned(
+                cell, index, run_config, teachers, run_identity, settings
+            )
     _check_images(study, planned)
     return list(planned.values())
 
 
 def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None:
-    """Cells that are compared are measured on the same images, and nobody teaches what a student is
-    tested on.
+    """Raise ValueError if compared cells have different test images, or if a teacher was trained on
+    test images of its student.
     """
     fields = {cell.name: config.flatten(planned[cell.name, 0].config) for cell in study.cells}
 
     def agree(cell: str, other: str, names: tuple[str, ...]) -> bool:
         return all(fields[cell][name] == fields[other][name] for name in names)
 
-    pairs = [(finding.better, finding.than) for finding in study.findings] + list(study.comparisons)
-    for cell, other in pairs:
+    # Differences are paired over images, so both cells must be measured on the same ones.
+    pairs = [(finding.better, finding.than) for finding in study.findings]
+    for cell, other in (*pairs, *study.comparisons):
         if not agree(cell, other, DATA_SET + SPLIT):
             raise ValueError(
-                f"cells {cell!r} and {other!r} are compared, but their test images are not the same"
+                f"cells {cell!r} and {other!r} are compared, but their test images differ; "
+                f"{', '.join(DATA_SET + SPLIT)} must be the same for both"
             )
+
+    # A teacher from another data set is fine. One from other folds of the same data has been
+    # trained on the student's test images, and would leak their labels.
     for cell in study.cells:
         for name in cell.teachers:
             teacher = name.partition("/")[0]
             if agree(cell.name, teacher, DATA_SET) and not agree(cell.name, teacher, SPLIT):
                 raise ValueError(
-                    f"cell {cell.name!r} has the teacher {teacher!r}, which is trained on other folds of the same "
-                    f"data, test images of {cell.name!r} among them; allowed is the same {', '.join(SPLIT)}"
+                    f"cell {cell.name!r} has the teacher {teacher!r}, which is trained on other "
+                    f"folds of the same data and so on test images of {cell.name!r}; "
+                    f"{', '.join(SPLIT)} must be the same for both"
                 )
 
 
@@ -68,20 +78,26 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     """The config of a cell's first seed. Raises ValueError that names the cell."""
     try:
         cell_config = config.read(folder / cell.config)
-        if {"teachers", "teachers_from"} & {*cell.fields, *overrides}:
-            raise ValueError(
-                "config.teachers is set; allowed are the cells that Cell.teachers names"
-            )
+        # Directories of teachers are known only when a run starts, so no field may name them.
+        for field in TEACHERS:
+            if field in cell.fields or field in overrides:
+                raise ValueError(
+                    f"config.{field} must not be set in a study; name the cells of the teachers "
+                    "in Cell.teachers"
+                )
         for field, value in cell.fields.items():
             _set(cell_config, field, value)
         for field, text in overrides.items():
             _set(cell_config, field, _parsed(cell_config, field, text))
         if cell_config.teachers and not cell.teachers:
             raise ValueError(
-                f"{cell.config} names teachers; allowed are the cells that Cell.teachers names"
+                f"{cell.config} must not set teachers; name the cells of the teachers in "
+                "Cell.teachers"
             )
+
+        # The study has a report of its own.
         cell_config.eval.report = False
-        cell_config.teachers = tuple(TO_COME for _ in cell.teachers)
+        cell_config.teachers = (TO_COME,) * len(cell.teachers)
         config.check(cell_config)
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
@@ -89,8 +105,8 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
 
 
 def _set(cell_config: ConfigDict, field: str, value) -> None:
-    """Set a dotted field. Raises ValueError where there is no such field, or its type is another
-    one.
+    """Set a dotted field. Raises ValueError if there is no such field, or if the value has another
+    type.
     """
     unknown = config.unknown_field(field)
     if unknown:
@@ -99,7 +115,8 @@ def _set(cell_config: ConfigDict, field: str, value) -> None:
     block = cell_config
     for block_name in blocks:
         block = block[block_name]
-    with block.unlocked():  # the options of a module of the user's own are not known before
+    # Unlocked, since the options of a user's own module are not in the default config.
+    with block.unlocked():
         try:
             block[name] = tuple(value) if isinstance(value, list) else value
         except (TypeError, ValueError) as error:
@@ -107,8 +124,8 @@ def _set(cell_config: ConfigDict, field: str, value) -> None:
 
 
 def _parsed(cell_config: ConfigDict, field: str, text: str):
-    """The value that a text stands for: itself where the field is a string, a literal of Python
-    otherwise.
+    """The value that a text stands for: the text itself for a string field, otherwise a Python
+    literal if it is one.
     """
     if isinstance(config.flatten(cell_config).get(field), str):
         return text

@@ -1,4 +1,4 @@
-"""One run of a study, trained in this process, and its card."""
+"""One run of a study, trained in this process, and its result card."""
 
 import json
 import shutil
@@ -14,75 +14,85 @@ from ldl_jax.study.runner import Stopped
 
 
 def train(planned: Planned, folder, compiled: dict) -> cards.Card:
-    """Train a run in this process, its output into a log file, and keep its card; teachers must be
-    there.
+    """Train a run in this process and write its card; its output goes to a log file.
 
-    folder: the study's directory. compiled: programs, kept between calls. Of a run that is finished
-    already, its card alone is made. Raises Busy where another process is at it, and Stopped where
-    SIGTERM ended it.
+    The runs of its teachers must be finished. folder: the study's directory. compiled: cache of
+    compiled programs, which the caller keeps between runs. If the run is already finished, only its
+    card is made. Raises Busy if another process works on the run, and Stopped if SIGTERM ended it.
     """
     folder = Path(folder)
-    here = directory.of_run(folder, *planned.key)
-    # Held until the card is there, longer than the run's own lock: no other process begins the run
-    # anew.
-    with workdir.locked(folder / directory.LOCKS / here.name):
+    run_folder = directory.of_run(folder, *planned.key)
+    # This lock is held until the card is written, longer than the run's own: no other process may
+    # start the run again in between.
+    with workdir.locked(folder / directory.LOCKS / run_folder.name):
         # Another process may have made the card since the caller looked.
         card = cards.read(folder / directory.CARDS, planned)
         if card is not None:
             return card
-        if not _is_finished(planned, folder, here):
-            _train(planned, folder, here, compiled)
-        card = cards.make(planned, here, _spent(here))
+        if not _is_finished(planned, folder, run_folder):
+            _train(planned, folder, run_folder, compiled)
+        card = cards.make(planned, run_folder, _spent(run_folder))
         cards.write(folder / directory.CARDS, planned, card)
-        # The weights are in model.npz as well, and nothing goes on from here.
-        shutil.rmtree(here / workdir.CHECKPOINTS, ignore_errors=True)
+        # The final weights are in model.npz as well, and nothing resumes a finished run.
+        shutil.rmtree(run_folder / workdir.CHECKPOINTS, ignore_errors=True)
         return card
 
 
-def _is_finished(planned: Planned, folder: Path, here: Path) -> bool:
-    """Whether a directory holds this very run to its end, learned from the teachers that are there
-    now.
-    """
-    if not (workdir.is_finished(here) and workdir.is_measured(here)):
+def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
+    """Whether a directory holds this run, finished, with the config and the teachers of today."""
+    if not (workdir.is_finished(run_folder) and workdir.is_measured(run_folder)):
         return False
-    inputs = json.loads((here / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]
-    digests_then = [digest for name, digest in inputs.items() if name.startswith("teachers[")]
-    weights = [directory.of_run(folder, *key) / workdir.WEIGHTS for key in planned.needs]
-    digests_now = [files.sha256(path) for path in weights if path.is_file()]
-    if digests_then != digests_now:
+
+    # A teacher that was trained again has other weights: its student has to learn from those.
+    inputs = json.loads((run_folder / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]
+    recorded = []
+    for name, digest in inputs.items():
+        if name.startswith("teachers["):
+            recorded.append(digest)
+    present = []
+    for key in planned.needs:
+        weights = directory.of_run(folder, *key) / workdir.WEIGHTS
+        if weights.is_file():
+            present.append(files.sha256(weights))
+    if recorded != present:
         return False
-    return not config.differences(workdir.read_config(here), planned.config)
+    return not config.differences(workdir.read_config(run_folder), planned.config)
 
 
-def _train(planned: Planned, folder: Path, here: Path, compiled: dict) -> None:
+def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict) -> None:
+    """Train or resume a run. Raises Stopped if SIGTERM ended it."""
     from ldl_jax import checkpoint
     from ldl_jax.training import loop, remeasure
 
     settings = planned.config.copy_and_resolve_references()
     settings.teachers = tuple(str(directory.of_run(folder, *key)) for key in planned.needs)
-    log = folder / directory.LOGS / f"{planned.cell.name}-{planned.place}.txt"
+    log = folder / directory.LOGS / f"{run_folder.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(here):
-        if workdir.is_finished(here) and not checkpoint.saved_steps(here / workdir.CHECKPOINTS):
-            summary = remeasure.measure_again(settings, here)  # only its predictions are gone
+    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(run_folder):
+        checkpoints = run_folder / workdir.CHECKPOINTS
+        # A finished run without checkpoints has its weights: only its predictions are missing.
+        if workdir.is_finished(run_folder) and not checkpoint.saved_steps(checkpoints):
+            summary = remeasure.measure_again(settings, run_folder)
         else:
-            summary = loop.train(settings, here, compiled=compiled)
+            summary = loop.train(settings, run_folder, compiled=compiled)
     if summary is None:
         raise Stopped
 
 
 @contextmanager
-def _timed(here: Path) -> Iterator[None]:
-    """Add the seconds of an attempt to those of the run, for its card."""
+def _timed(run_folder: Path) -> Iterator[None]:
+    """Add the seconds of this attempt to those that the run has taken so far."""
     began = time.perf_counter()
     try:
         yield
     finally:
-        if (here / workdir.CONFIG).is_file():
-            seconds = _spent(here) + time.perf_counter() - began
-            files.write(here / workdir.SPENT, f"{seconds:.1f}\n")
+        # Without a config the attempt failed before the run's directory was set up.
+        if (run_folder / workdir.CONFIG).is_file():
+            seconds = _spent(run_folder) + time.perf_counter() - began
+            files.write(run_folder / workdir.SPENT, f"{seconds:.1f}\n")
 
 
-def _spent(here: Path) -> float:
-    file = here / workdir.SPENT
+def _spent(run_folder: Path) -> float:
+    """The seconds that a run has taken so far, over all attempts."""
+    file = run_folder / workdir.SPENT
     return float(file.read_text()) if file.is_file() else 0.0

@@ -1,8 +1,8 @@
-"""The executor of a study: a board hands its runs out to workers, and each run is tried twice at
-most.
+"""The executor of a study: a board hands out the runs to workers, and each run gets at most two
+attempts.
 
-What a worker is (this process, or one that is started for it) is in `workers`; the executor sees
-`Worker` alone.
+The executor knows only the protocol `Worker`. Its implementations, which train in this process or
+in one started for it, are in `workers`.
 """
 
 import signal
@@ -22,86 +22,88 @@ ATTEMPTS = 2
 
 
 class Stopped(Exception):
-    """SIGTERM came: what is finished is kept, what was under way goes on from its checkpoint."""
+    """SIGTERM arrived. Finished runs are kept; the others resume from their checkpoints."""
 
 
 class Permanent(Exception):
-    """A run failed, and trying it again cannot help."""
+    """A run failed in a way that another attempt cannot fix."""
 
 
 class Worker(Protocol):
-    """What does runs, one at a time."""
+    """Does runs, one at a time."""
 
     def run(self, planned: Planned) -> Card:
-        """Do a run whose teachers are there. Raises Stopped, Permanent, or whatever ended the run."""
+        """Do a run whose teachers are finished. Raises Stopped, Permanent, or the run's error."""
 
     def ended(self) -> bool:
-        """Whether it can do no more runs."""
+        """Whether the worker can do no more runs."""
 
     def stop(self) -> None:
-        """Have it save what it is at, and leave; called by a signal's handler."""
+        """Make the worker save its current run and exit; called by a signal handler."""
 
     def close(self) -> None:
-        """End it after the run that it is at."""
+        """End the worker after its current run."""
 
 
 class Board:
-    """What is left to do, handed out run by run to those who ask, and what was lost."""
+    """The runs that are still to do, handed out one by one, and those that failed."""
 
     def __init__(self, todo: list[Planned], progress: Progress, stopping: threading.Event):
         self.waiting = list(todo)
-        self.undone = {planned.key for planned in todo}  # neither done nor lost
+        self.undone = {planned.key for planned in todo}  # neither finished nor given up
         self.progress = progress
         self.stopping = stopping
         self.failed: dict[str, str] = {}  # run -> reason
-        self.at: dict[int, str] = {}  # slot -> the cell it works on
+        self.at: dict[int, str] = {}  # slot -> cell of its current run
         self.changed = threading.Condition()
 
     def take(self, slot: int) -> Planned | None:
-        """A run whose teachers are done, waited for; None where nothing is left or the study stops.
+        """The next run for a slot; None if no run is left or the study is stopping.
 
-        It is of the cell that the slot was at, which it has compiled, else of the one that the
-        fewest others are at.
+        Waits until there is a run whose teachers are finished. Prefers the slot's last cell, whose
+        programs are compiled there, and then the cell that the fewest other slots work on.
         """
         with self.changed:
             while self.waiting and not self.stopping.is_set():
-                ready = [
-                    planned for planned in self.waiting if not self.undone & set(planned.needs)
-                ]
+                ready = [run for run in self.waiting if not self.undone & set(run.needs)]
                 if ready:
                     return self._hand_out(ready, slot)
+                # The timeout is for a signal, whose handler does not notify this condition.
                 self.changed.wait(1.0)
             self.at.pop(slot, None)
             return None
 
     def _hand_out(self, ready: list[Planned], slot: int) -> Planned:
-        own_cell = self.at.pop(slot, None)
-        crowd = Counter(self.at.values())
-        chosen = min(
-            ready, key=lambda planned: (planned.cell.name != own_cell, crowd[planned.cell.name])
-        )
+        last_cell = self.at.pop(slot, None)
+        slots_of_cell = Counter(self.at.values())
+
+        def preference(run: Planned) -> tuple[bool, int]:
+            return run.cell.name != last_cell, slots_of_cell[run.cell.name]
+
+        chosen = min(ready, key=preference)
         self.waiting.remove(chosen)
         self.at[slot] = chosen.cell.name
         return chosen
 
     def done(self, planned: Planned) -> None:
-        """A run has its card: those it teaches may begin."""
+        """Record that a run has finished, so that its students may start."""
         with self.changed:
             self.undone.discard(planned.key)
             self.changed.notify_all()
 
     def lost(self, planned: Planned, reason: str) -> None:
-        """A run was given up, and so are those that it was to teach."""
+        """Record that a run failed for good, and give up its students as well."""
         with self.changed:
             self._give_up(planned, reason)
-            # Teachers come first in `waiting`, so one pass reaches the students of students.
+            # Teachers come first in `waiting`, so one pass also reaches students of students.
             for student in tuple(self.waiting):
-                teachers = [f"{cell}/{number}" for cell, number in student.needs]
-                lost = [teacher for teacher in teachers if teacher in self.failed]
-                if lost:
-                    self.waiting.remove(student)
-                    self._give_up(student, f"its teacher {lost[0]} failed")
-                    self.progress.say(f"{student.name}: its teacher {lost[0]} failed")
+                for cell, index in student.needs:
+                    teacher = f"{cell}/{index}"
+                    if teacher in self.failed:
+                        self.waiting.remove(student)
+                        self._give_up(student, f"its teacher {teacher} failed")
+                        self.progress.say(f"{student.name} skipped: its teacher {teacher} failed")
+                        break
             self.changed.notify_all()
 
     def _give_up(self, planned: Planned, reason: str) -> None:
@@ -111,20 +113,20 @@ class Board:
 
 
 class Slot:
-    """Does runs until the board has none left, with one worker at a time, which is kept for the
-    runs of a cell.
+    """Does runs until the board has none left. It has one worker at a time, and keeps it as long as
+    the runs are of one cell.
     """
 
     def __init__(self, number: int, board: Board, start: Callable[[int, str], Worker], live: set):
         self.number = number
         self.board = board
         self.start = start
-        self.live = live  # the workers of all slots, to be told of a signal
+        self.live = live  # the running workers of all slots, for the signal handler
         self.worker: Worker | None = None
-        self.cell: str | None = None  # that the worker is for
+        self.cell: str | None = None  # the worker's cell
 
     def work(self) -> None:
-        """Do runs until none is left or the study stops. Raises Stopped."""
+        """Do runs until none is left or the study is stopping. Raises Stopped."""
         try:
             while (planned := self.board.take(self.number)) is not None:
                 self._do(planned)
@@ -132,21 +134,23 @@ class Slot:
             self._close()
 
     def _do(self, planned: Planned) -> None:
-        """One run, once more with a new worker where it fails; else it is lost."""
+        """Do one run, again with a new worker if it fails; after ATTEMPTS it is given up."""
         for attempt in range(1, ATTEMPTS + 1):
             worker = self._worker(planned.cell.name, new=attempt > 1)
             try:
                 card = worker.run(planned)
             except Stopped:
                 raise
-            except Exception as error:  # whatever ends a run: the others go on
+            # Any error ends this run alone; the other runs of the study continue.
+            except Exception as error:
+                # A worker that was stopped by the signal has not failed.
                 if self.board.stopping.is_set():
-                    return  # it was told to leave
+                    return
                 reason = one_line(error)
-                again = attempt < ATTEMPTS and not isinstance(error, Permanent)
-                outcome = "tried again" if again else "given up"
-                self.board.progress.say(f"{planned.name}: {outcome}: {reason[:300]}")
-                if not again:
+                retry = attempt < ATTEMPTS and not isinstance(error, Permanent)
+                outcome = "trying again" if retry else "giving up"
+                self.board.progress.say(f"{planned.name} failed, {outcome}: {reason[:300]}")
+                if not retry:
                     self.board.lost(planned, reason)
                     return
             else:
@@ -155,15 +159,16 @@ class Slot:
                 return
 
     def _worker(self, cell: str, *, new: bool) -> Worker:
-        """The slot's worker for runs of a cell, which replaces one of another cell, or one that has
-        ended.
+        """The slot's worker for runs of a cell.
+
+        It replaces a worker of another cell or one that has ended; new: any worker.
         """
         if self.worker is None or new or self.cell != cell or self.worker.ended():
             self._close()
             self.worker = self.start(self.number, cell)
             self.cell = cell
             self.live.add(self.worker)
-            # A signal that came before it was live did not reach it.
+            # A signal that arrived before the worker was in `live` has not reached it.
             if self.board.stopping.is_set():
                 self.worker.stop()
         return self.worker
@@ -178,23 +183,22 @@ class Slot:
 def execute(
     todo: list[Planned], progress: Progress, jobs: int, start: Callable[[int, str], Worker]
 ) -> dict[str, str]:
-    """Do the runs with `jobs` workers side by side; returns what failed, with the reason. Raises
-    Stopped.
+    """Do the runs with `jobs` workers in parallel; returns failed run -> reason. Raises Stopped.
 
-    start(slot, cell) -> a worker for runs of that cell. Workers that would be idle share a cell's
-    seeds. A single one works in the caller's thread.
+    start(slot, cell) -> a worker for runs of that cell. If there are fewer cells than workers, they
+    share the seeds of a cell. A single worker runs in the caller's thread.
     """
     live: set[Worker] = set()
     with ThreadPoolExecutor(jobs) as pool, told_of_sigterm(live) as stopping:
         board = Board(todo, progress, stopping)
         slots = [Slot(number, board, start, live) for number in range(min(jobs, len(todo)))]
         if jobs == 1:
-            # Training takes SIGTERM itself, to save; Python allows that in the main thread alone.
+            # Training handles SIGTERM itself, to save; Python allows that only in the main thread.
             for slot in slots:
                 slot.work()
         else:
             futures = [pool.submit(slot.work) for slot in slots]
-            # A slot that fails ends the waiting for the others, which are then stopped.
+            # An error in a slot itself is a fault of the study: stop the other slots at once.
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         if stopping.is_set():
@@ -204,9 +208,9 @@ def execute(
 
 @contextmanager
 def told_of_sigterm(live: set[Worker]) -> Iterator[threading.Event]:
-    """SIGTERM, and whatever ends the work early, is handed on to the workers, which save and leave.
+    """On SIGTERM, or on any error in the block, stop the workers, which save and exit.
 
-    The event says that it came.
+    Yields the event that is set when SIGTERM arrives. The handler of before is restored at the end.
     """
     stopping = threading.Event()
 

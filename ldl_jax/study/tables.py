@@ -1,4 +1,4 @@
-"""A study's results as tables: answers, cells and other comparisons; as text and as CSV."""
+"""A study's results as tables: findings, cells and other comparisons, as text and as CSV."""
 
 from ldl_jax.config.study import METRICS, Study
 from ldl_jax.evaluation import bootstrap
@@ -7,19 +7,37 @@ from ldl_jax.report.result import STATES
 from ldl_jax.report.tables import Cell, Table, as_csv, as_text, simple
 from ldl_jax.study.cards import Card
 
-COLUMNS = [*(("raw", name) for name in METRICS), *(("scaled", name) for name in METRICS[1:])]
+# Accuracy is the same in both states, since a temperature keeps the order of the logits.
+COLUMNS = [("raw", name) for name in METRICS] + [("scaled", name) for name in METRICS[1:]]
+STATE_NAMES = {"raw": "raw", "scaled": "recalibrated"}  # state -> its name for readers
 CSV = [
-    "what", "name", "than", "state", "figure", "mean", "std", "n", "low", "high", "images_low", "images_high", "p",
-    "less_floors", "less_floors_p", "holm", "verdict",
-]  # fmt: skip
+    "what",
+    "name",
+    "than",
+    "state",
+    "figure",
+    "mean",
+    "std",
+    "n",
+    "low",
+    "high",
+    "images_low",
+    "images_high",
+    "p",
+    "less_floors",
+    "less_floors_p",
+    "holm",
+    "verdict",
+]
 MISSING = "–"
 
 
 def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
-    """For each cell with results: its figures over seeds, by state.
+    """The metrics of each cell that has results, over its seeds.
 
-    Of each figure the mean and the std (n - 1; None for one seed); n, seeds: how many are there and
-    planned.
+    For each state: metric -> mean and std (with n - 1; None for one seed), or None if a run has no
+    temperature. n: number of finished seeds; seeds: number planned; seconds: mean over the runs;
+    at_bound: number of runs whose temperature is a limit of the search.
     """
     rows = []
     for cell in study.cells:
@@ -34,6 +52,7 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
             "at_bound": sum(fact["at_bound"] for fact in facts),
             "seconds": sum(fact["seconds"] for fact in facts) / len(facts),
         }
+        # If one run has no temperature, there is no mean over the seeds.
         for state in STATES:
             results = [fact[state] for fact in facts]
             row[state] = None if None in results else _over_seeds(results)
@@ -42,14 +61,23 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
 
 
 def _over_seeds(results: list[dict]) -> dict:
-    values = {name: [result["figures"][name] for result in results] for name in METRICS}
+    """Mean and std over seeds of each metric and of the ECE's noise floor."""
+    values = {}
+    for name in METRICS:
+        values[name] = [result["figures"][name] for result in results]
     values["floor"] = [result["floor"] for result in results]
-    spreads = {name: bootstrap.over_seeds(numbers) for name, numbers in values.items()}
-    return {name: {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
+    over_seeds = {}
+    for name, value_of_seed in values.items():
+        spread = bootstrap.over_seeds(value_of_seed)
+        over_seeds[name] = {"mean": spread.mean, "std": spread.std}
+    return over_seeds
 
 
 def numbers(results: dict) -> str:
-    """All of it as CSV, a line for each cell or comparison, state and figure; fractions, nat."""
+    """All results as CSV; values are fractions, those of the NLL in nat.
+
+    One line for each cell, finding or comparison, in each state and metric.
+    """
     lines: list[list[Cell]] = []
     for row in results["cells"]:
         for state in STATES:
@@ -57,49 +85,67 @@ def numbers(results: dict) -> str:
                 spread = [value["mean"], value["std"], row["n"]]
                 lines.append(["cell", row["cell"], None, state, name, *spread])
     for what in ("findings", "comparisons"):
-        for asked in results[what]:
+        for comparison in results[what]:
             for state in STATES:
-                if asked[state] is not None:
-                    lines.append(_numbers_of(what.removesuffix("s"), asked, state))
+                if comparison[state] is not None:
+                    lines.append(_numbers_of(what.removesuffix("s"), comparison, state))
     return as_csv(simple(CSV, lines))
 
 
-def _numbers_of(what: str, asked: dict, state: str) -> list[Cell]:
+def _numbers_of(what: str, comparison: dict, state: str) -> list[Cell]:
     """A line of CSV: a finding or another comparison, in one state."""
-    difference = asked[state]
-    line = [what, asked["better"], asked["than"], state, asked["metric"]]
-    line += [difference[name] for name in ("mean", "std", "n")]
-    for over in ("seeds", "images"):
-        line += difference[over] or (None, None)
+    difference = comparison[state]
+    line = [what, comparison["better"], comparison["than"], state, comparison["metric"]]
+    line += [difference["mean"], difference["std"], difference["n"]]
+    # One seed has no interval over seeds.
+    line += difference["seeds"] or (None, None)
+    line += difference["images"] or (None, None)
     line.append(difference["p"])
-    line += [(difference["excess"] or {}).get(name) for name in ("mean", "p")]
-    return line + [difference.get(name) for name in ("holm", "verdict")]
+    # Only the ECE has noise floors, and only findings have a correction and a verdict.
+    excess = difference["excess"] or {}
+    line += [excess.get("mean"), excess.get("p")]
+    line += [difference.get("holm"), difference.get("verdict")]
+    return line
 
 
 def text(results: dict) -> str:
-    """The answers and the table for the terminal."""
-    tables = [answers(results), cells(results)]
-    return as_text(*(table for table in tables if table.rows()), notes=notes(results))
+    """The tables of the findings and of the cells, for the terminal."""
+    tables = [table for table in (answers(results), cells(results)) if table.rows()]
+    return as_text(*tables, notes=notes(results))
 
 
 def notes(results: dict) -> list[str]:
-    """What a reader has to know of some of the cells."""
-    rows = [row for row in results["cells"] if row["at_bound"]]
-    return [at_bound(row["cell"], row["at_bound"], row["n"]) for row in rows]
+    """Notes on cells with runs whose temperature is a limit of the search."""
+    notes = []
+    for row in results["cells"]:
+        if row["at_bound"]:
+            notes.append(at_bound(row["cell"], row["at_bound"], row["n"]))
+    return notes
 
 
 def cells(results: dict) -> Table:
-    """The cells' figures over seeds, with what was published."""
-    states = [state for state in STATES if any(row[state] for row in results["cells"])]
-    columns = [(state, name) for state, name in COLUMNS if state in states]
-    published = list(dict.fromkeys(name for row in results["cells"] for name in row["published"]))
-    head = ["", "n", *(title(name, state) for state, name in columns)]
+    """The metrics of the cells over seeds, with published values next to them."""
+    rows = results["cells"]
+    head = ["", "n"]
+    # A state that no cell has would be a block of empty columns.
+    columns = []
+    for state, name in COLUMNS:
+        if any(row[state] for row in rows):
+            columns.append((state, name))
+            head.append(title(name, state))
+    published: dict[str, None] = {}
+    for row in rows:
+        published |= dict.fromkeys(row["published"])
     head += [f"published {title(name)}" for name in published]
+
     lines = []
-    for row in results["cells"]:
-        figures = [_spread(row[state], name) for state, name in columns]
-        theirs = [number(name, row["published"].get(name), MISSING) for name in published]
-        lines.append([row["cell"], _count(row["n"], row["seeds"]), *figures, *theirs])
+    for row in rows:
+        line = [row["cell"], _count(row["n"], row["seeds"])]
+        for state, name in columns:
+            line.append(_spread(row[state], name))
+        for name in published:
+            line.append(number(name, row["published"].get(name), MISSING))
+        lines.append(line)
     return simple(head, lines)
 
 
@@ -108,7 +154,7 @@ def _count(n: int, of: int) -> str:
 
 
 def _spread(values: dict | None, name: str) -> str:
-    """Mean, standard deviation and, of the ECE, its noise floor, a line each."""
+    """Mean, standard deviation and, for the ECE, noise floor, each on a line of its own."""
     if values is None:
         return MISSING
     lines = [number(name, values[name]["mean"])]
@@ -120,53 +166,57 @@ def _spread(values: dict | None, name: str) -> str:
 
 
 def answers(results: dict) -> Table:
-    """What each finding's difference is, and what it decides."""
-    head = ["finding", "", "verdict", "difference", "over seeds", "over images", "less floors"]
-    head += ["p", "n"]
+    """The findings: verdict and difference with its intervals, in both states."""
+    head = ["finding", "", "verdict", "difference", "over seeds", "over images"]
+    head += ["minus noise floors", "p", "n"]
     lines = []
     for finding in results["findings"]:
-        wanted = f"{finding['direction']} {title(finding['metric'])}"
-        question = f"{finding['name']}: {wanted}, {finding['better']} than {finding['than']}"
-        lines.append([question, "raw", *_answer(finding, "raw")])
-        lines.append(["", "at T", *_answer(finding, "scaled")])
+        metric = f"{finding['direction']} {title(finding['metric'])}"
+        claim = f"{finding['name']}: {metric}, {finding['better']} than {finding['than']}"
+        # The claim stands on the first of its lines alone.
+        for state, state_name in STATE_NAMES.items():
+            lines.append([claim if state == "raw" else "", state_name, *_answer(finding, state)])
     return simple(head, lines)
 
 
 def _answer(finding: dict, state: str) -> list[str]:
-    """The cells of an answer from its verdict on."""
+    """The columns of a finding in one state, from its verdict on."""
     difference = finding[state]
     if difference is None:
-        # without a temperature there is a raw difference; without runs there is none
+        # Without a temperature there is a raw difference; without finished runs there is none.
         return ["no temperature" if finding["raw"] else "undecided", *[MISSING] * 6]
-    metric, excess = finding["metric"], difference["excess"]
-    less = MISSING
+    metric = finding["metric"]
+    excess = difference["excess"]
+    less_floors = MISSING
     if excess is not None:
         ends = signed_interval("ece", excess["seeds"], MISSING)
-        less = f"{signed('ece', excess['mean'])} ({ends})"
+        less_floors = f"{signed('ece', excess['mean'])} ({ends})"
     return [
         difference["verdict"],
         signed(metric, difference["mean"]),
         signed_interval(metric, difference["seeds"], MISSING),
         signed_interval(metric, difference["images"], MISSING),
-        less,
+        less_floors,
         _p(difference["holm"]),
         _count(difference["n"], difference["of"]),
     ]
 
 
 def comparisons(results: dict) -> Table:
-    """The other comparisons' differences, which decide nothing."""
-    head = ["", "figure", "difference", "over seeds", "p", "over images", "n"]
+    """The other comparisons: differences with their intervals, without a verdict."""
+    head = ["", "metric", "difference", "over seeds", "p", "over images", "n"]
     lines = []
-    for compared in results["comparisons"]:
-        pair, metric = f"{compared['better']} less {compared['than']}", compared["metric"]
+    for comparison in results["comparisons"]:
+        pair = f"{comparison['better']} minus {comparison['than']}"
+        metric = comparison["metric"]
         for state in STATES:
-            if compared[state] is not None and (state, metric) in COLUMNS:
-                lines.append([pair, *_difference(metric, state, compared[state])])
+            if comparison[state] is not None and (state, metric) in COLUMNS:
+                lines.append([pair, *_difference(metric, state, comparison[state])])
     return simple(head, lines)
 
 
 def _difference(metric: str, state: str, difference: dict) -> list[str]:
+    """The columns of another comparison, from its metric on."""
     return [
         title(metric, state),
         signed(metric, difference["mean"]),

@@ -1,4 +1,4 @@
-"""What does a study's runs: this process, or processes that are asked for one run at a time."""
+"""The workers of a study: this process, or child processes that are sent one run at a time."""
 
 import os
 import re
@@ -15,14 +15,17 @@ from ldl_jax.config.study import Planned
 from ldl_jax.errors import Busy, one_line
 from ldl_jax.study import cards, directory, run, runner
 
-DONE, FAILED = "done", "failed"  # a process's answers to the one that handed it a run
-POLL = 2.0  # seconds between two looks at a run that another process works on
-SLOT = "LDL_STUDY_SLOT"  # of the environment of a process that is one of several
-MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's, which JAX takes at its start
+# The first word of a child process's answer.
+DONE = "done"
+FAILED = "failed"
+
+POLL = 2.0  # seconds between two checks of a run that another process works on
+SLOT = "LDL_STUDY_SLOT"  # environment variable of a child process: SLOT/JOBS
+MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # JAX's: fraction of a GPU's memory to reserve
 
 
 class ThisProcess:
-    """Trains here; compiled programs are kept between runs that differ in seed and teachers alone."""
+    """Trains in this process. Runs that differ only in seed and teachers share compiled programs."""
 
     def __init__(self, folder, say: Callable[[str], None]):
         self.folder = Path(folder)
@@ -31,11 +34,12 @@ class ThisProcess:
         self.stopping = threading.Event()
 
     def run(self, planned: Planned) -> cards.Card:
-        """Do a run. One that another process works on is waited for: a job array's lines begin at
-        once, teachers too.
+        """Do a run; if another process works on it, wait for its card.
 
-        Raises runner.Stopped, or whatever ended the run.
+        Raises runner.Stopped, or the error that ended the run.
         """
+        # The lines of a job array start at the same time, so several of them need the same teacher
+        # at once: the first one trains it and the others wait.
         waiting = False
         while not self.stopping.is_set():
             card = cards.read(self.folder / directory.CARDS, planned)
@@ -45,21 +49,21 @@ class ThisProcess:
                 return run.train(planned, self.folder, self.compiled)
             except Busy:
                 if not waiting:
-                    self.say(f"{planned.name}: another process works on it; waiting")
+                    self.say(f"{planned.name}: waiting for another process that works on it")
                 waiting = True
                 self.stopping.wait(POLL)
         raise runner.Stopped
 
     def ended(self) -> bool:
-        """Never, as long as it is asked."""
+        """Always False: this process can always do another run."""
         return False
 
     def stop(self) -> None:
-        """Begin no more runs; the one under way takes the signal itself."""
+        """Start no more runs. Training handles the signal itself, and saves the current one."""
         self.stopping.set()
 
     def close(self) -> None:
-        """Nothing is left open between runs."""
+        """Do nothing: no resource is open between runs."""
 
 
 def answer_requests(
@@ -68,29 +72,31 @@ def answer_requests(
     requests: Iterable[str],
     answer: Callable[[str], None],
 ) -> None:
-    """Do the runs that another process names, one a line, and answer each with a line; who asked
-    tries again.
+    """Serve a parent process: do the run named by each request, and answer with a line for each.
 
-    Raises runner.Stopped.
+    The parent decides whether a failed run gets another attempt. Raises runner.Stopped.
     """
-    by_name = {one.name: one for one in planned}
+    runs = {run.name: run for run in planned}
     with runner.told_of_sigterm({worker}):
         for request in requests:
             name = request.strip()
-            asked = by_name[name]
+            requested = runs[name]
             try:
-                worker.run(asked)
+                worker.run(requested)
             except runner.Stopped:
                 raise
-            except Exception as error:  # whatever ends a run
+            # Any error ends this run alone: the next request may succeed.
+            except Exception as error:
                 answer(f"{FAILED} {name} {one_line(error)}")
             else:
                 answer(f"{DONE} {name}")
 
 
 class Process:
-    """A process that does runs of a cell, one after another, as it is asked for them with
-    `answer_requests`.
+    """A child process that does runs of one cell, one after another.
+
+    command: its command line, which ends in `answer_requests`. environment: all of its environment
+    variables. card_folder: folder of the result cards.
     """
 
     def __init__(self, command: list[str], environment: dict[str, str], card_folder):
@@ -106,11 +112,11 @@ class Process:
         )
 
     def run(self, planned: Planned) -> cards.Card:
-        """Have a run done, and read its card.
+        """Let the child process do a run, and read its card.
 
-        Raises RuntimeError with the reason where there is none, and runner.Permanent where trying
-        again cannot help: the process was given bad input, or the card cannot be read or is of
-        another config.
+        Raises RuntimeError with the reason if there is no card, and runner.Permanent if another
+        attempt cannot help: the process got bad input, or the card is unreadable or has another
+        config.
         """
         try:
             done, reason = self.ask(planned)
@@ -118,39 +124,46 @@ class Process:
         except ValueError as error:
             raise runner.Permanent(str(error)) from error
         if card is None:
-            raise RuntimeError(reason or "it left no card")
+            raise RuntimeError(reason or "it wrote no result card")
         return card
 
     def ask(self, planned: Planned) -> tuple[bool, str]:
-        """Have a run done: (whether it is, else why not). A ValueError says that trying again
-        cannot help.
+        """Send a run to the child process; returns (True, '') or (False, reason).
+
+        Raises ValueError if another attempt cannot help.
         """
-        with suppress(OSError):  # it has ended already, and its status is told below
+        # If the process has ended already, the loop ends at once and its status is reported below.
+        with suppress(OSError):
             print(planned.name, file=self.process.stdin, flush=True)
+        # Other lines are output of the training.
         for line in self.process.stdout:
             answer, _, reason = line.strip().partition(f" {planned.name}")
             if answer in (DONE, FAILED):
                 return answer == DONE, reason.strip()
 
-        # Its output ended without an answer, and so did the process.
+        # The output ended without an answer, so the process has ended. The last line on stderr is
+        # usually the error.
         code = self.process.wait()
         self.errors.seek(0)
-        last_line = (self.errors.read().strip().splitlines() or ["no word"])[-1]
+        lines = self.errors.read().strip().splitlines()
+        last_line = lines[-1] if lines else "no error message"
         reason = f"its process ended with status {code} ({last_line[:300]})"
+        # Status 2 means bad input, which stays bad.
         if code == 2:
             raise ValueError(reason)
         return False, reason
 
     def ended(self) -> bool:
-        """Whether it is there no more."""
+        """Whether the process has ended."""
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        """Have it save and leave."""
+        """Make the process save its run and exit."""
         self.process.terminate()
 
     def close(self) -> None:
-        """End it after the run that it is at."""
+        """End the process after its current run."""
+        # It reads requests until its stdin is closed.
         with suppress(OSError):
             self.process.stdin.close()
         self.process.wait()
@@ -161,73 +174,74 @@ class Process:
 def processes(
     todo: list[Planned], folder, jobs: int, command: Callable
 ) -> Callable[[int, str], Process]:
-    """What starts one of `jobs` processes for runs of a cell, with its share of the machine, as
-    `runner.execute` asks.
+    """A function (slot, cell) -> child process, for `runner.execute`.
 
-    command(runs of a cell) -> its words.
+    Each of `jobs` processes gets its share of the machine. folder: the study's directory.
+    command(runs of a cell) -> command line of a process that does them.
     """
     gpus = visible_gpus()
-    runs: dict[str, list[Planned]] = {}
+    runs_of_cell: dict[str, list[Planned]] = {}
     for planned in todo:
-        runs.setdefault(planned.cell.name, []).append(planned)
+        runs_of_cell.setdefault(planned.cell.name, []).append(planned)
 
     def start(slot: int, cell: str) -> Process:
-        return Process(
-            command(runs[cell]), environment(slot, jobs, gpus), Path(folder) / directory.CARDS
-        )
+        share = environment(slot, jobs, gpus)
+        return Process(command(runs_of_cell[cell]), share, Path(folder) / directory.CARDS)
 
     return start
 
 
 def environment(slot: int, jobs: int, gpus: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of one of several processes: its share of the threads, and of the GPUs or of
-    the memory of one.
+    """The environment variables of one of `jobs` processes: its share of the CPU threads, and of
+    the GPUs or of one GPU's memory.
 
-    gpus: their names, as CUDA_VISIBLE_DEVICES has them. With as many as jobs or more, each process
-    has its own, a power of two of them; with fewer, several share one and its memory.
+    slot: number of the process, from 0. gpus: names as in CUDA_VISIBLE_DEVICES. With at least as
+    many GPUs as processes, each process has GPUs of its own, a power of two of them; with fewer,
+    several processes share one GPU and its memory.
     """
-    threads = (
-        max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
-    )
-    more = {"OMP_NUM_THREADS": str(threads), SLOT: f"{slot}/{jobs}"}
+    # Systems other than Linux cannot tell how many cores this process may use.
+    threads = 1
+    if hasattr(os, "sched_getaffinity"):
+        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    share = {"OMP_NUM_THREADS": str(threads), SLOT: f"{slot}/{jobs}"}
     if gpus:
+        # A power of two divides the usual batch sizes.
         each = 1 << (max(1, len(gpus) // jobs).bit_length() - 1)
         first = slot * each % len(gpus)
-        more["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + each])
+        share["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + each])
     if 0 < len(gpus) < jobs:
-        sharing = -(-jobs // len(gpus))
-        more[MEMORY] = os.environ.get(MEMORY, f"{0.8 / sharing:.3f}")
-    return {**os.environ, **more}
+        # JAX reserves 75 % of a GPU by default, which leaves nothing for a second process.
+        processes_per_gpu = -(-jobs // len(gpus))
+        share[MEMORY] = os.environ.get(MEMORY, f"{0.8 / processes_per_gpu:.3f}")
+    return {**os.environ, **share}
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """NVIDIA's GPUs that a process started here may use, as CUDA_VISIBLE_DEVICES names them; none
-    without a driver.
-
-    They are counted without JAX, which would take their memory from the runs.
+    """The NVIDIA GPUs that a child process may use, named as in CUDA_VISIBLE_DEVICES; none without
+    a driver.
     """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return tuple(filter(None, (name.strip() for name in chosen.split(","))))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",")]
+        return tuple(filter(None, names))
+    # Ask the driver and not JAX, which would reserve GPU memory in this process.
     if shutil.which("nvidia-smi") is None:
         return ()
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    count = (
-        len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE)) if listed.returncode == 0 else 0
-    )
-    return tuple(str(number) for number in range(count))
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        return ()
+    count = len(re.findall(r"^GPU \d+:", listing.stdout, re.MULTILINE))
+    return tuple(map(str, range(count)))
 
 
 def bind() -> None:
-    """Keep this process to its share of the cores, where it is one of several: XLA's threads follow
-    the cores.
-
-    Ctrl-C reaches it too, and is left to the process that started it, which has it saved.
-    """
+    """Restrict this process to its share of the cores if it is one of several."""
+    # Ctrl-C reaches parent and children alike; the parent then stops the children, which save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     slot, _, jobs = os.environ.get(SLOT, "").partition("/")
     if not jobs or not hasattr(os, "sched_setaffinity"):
         return
+    # XLA starts as many threads as there are cores to run on.
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // int(jobs))
     first = int(slot) * share % len(cores)
@@ -235,5 +249,5 @@ def bind() -> None:
 
 
 def is_worker() -> bool:
-    """Whether this process does runs for another one, which names them."""
+    """Whether this process is a child that does the runs its parent names."""
     return SLOT in os.environ

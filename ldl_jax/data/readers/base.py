@@ -1,5 +1,5 @@
-"""What the readers share: where TensorFlow enters, what a source of encoded images is, what its
-faults are called.
+"""What the readers share: where TensorFlow is imported, what a source of encoded images is, and
+the wording of its faults.
 """
 
 import contextlib
@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"  # the first bytes of such a file
+# The first bytes of a file.
+JPEG = b"\xff\xd8\xff"
+PNG = b"\x89PNG"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the pixels in [0, 1]
 
 
@@ -28,10 +30,10 @@ class Source(Protocol):
         """What `read` has to know of examples i32[b], arrays [b]."""
 
     def read(self, dataset: Any) -> Any:
-        """From a tf.data.Dataset of (sides, places, serial, *fields) to one of (sides, places,
+        """Map a tf.data.Dataset of (sides, places, serial, *fields) to one of (sides, places,
         serial, bytes, label).
 
-        What cannot be read has no bytes, or is an error of that element.
+        An example that cannot be read has no bytes, or is an error of that element.
         """
 
     def content(self, index: int) -> tuple[bytes, int]:
@@ -39,24 +41,26 @@ class Source(Protocol):
 
 
 def tensorflow(what: str = "config.data.resident=False"):
-    """The module, kept off the accelerators. Raises ValueError where it is not installed; `what`
-    needs it.
+    """Import TensorFlow and keep it off the accelerators.
+
+    Raises ValueError if it is not installed; `what` names the setting that needs it.
     """
-    # else it prints records that are damaged, byte for byte
+    # Otherwise TensorFlow prints damaged records byte for byte.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow as tf
     except ImportError as error:
         raise ValueError(
-            f"{what} needs TensorFlow, which cannot be imported ({error}); it comes with pip install -e '.[stream]'"
+            f"{what} needs TensorFlow, which cannot be imported ({error}); install it with "
+            "pip install -e '.[stream]'"
         ) from None
-    # the program that calls us has set TensorFlow up already
+    # This fails if the calling program has already initialized TensorFlow.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf
 
 
-# and indented lines
+# Beginnings of the lines that TensorFlow adds about its graph; it also adds indented lines.
 _OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavailable>", "Node: "
 LONGEST = 160  # characters of a reason
 _NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
@@ -64,7 +68,10 @@ _NODES = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:[^\]]*\]( name:)?")
 
 def reason_of(error: Exception) -> str:
     """An error's text without line breaks and without what TensorFlow adds about its graph."""
-    lines = str(getattr(error, "message", None) or error).splitlines()
-    lines = [line for line in lines if not line[:1].isspace() and not line.startswith(_OF_GRAPHS)]
+    text = str(getattr(error, "message", None) or error)
+    lines = []
+    for line in text.splitlines():
+        if not line[:1].isspace() and not line.startswith(_OF_GRAPHS):
+            lines.append(line)
     text = " ".join(_NODES.sub("", " ".join(lines)).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

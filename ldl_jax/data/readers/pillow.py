@@ -1,4 +1,4 @@
-"""Image files decoded by Pillow: what stands in them, as evaluation shows it to a network."""
+"""Decode image files with Pillow, as stored or as evaluation shows them to a network."""
 
 from pathlib import Path
 
@@ -13,43 +13,44 @@ MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 
 def decode(path: Path, size: int = 0, *, shorter: int = 0, channels: int = 3) -> np.ndarray | str:
-    """The image u8[H, W, C] of a JPEG or PNG file, or what is wrong with it, as text.
+    """Decode a JPEG or PNG file to u8[H, W, C]; returns what is wrong, as text, if it fails.
 
-    size: pixels; 0 = as it is stored, else the middle square, resized (bicubic, antialiased), or
-    with `shorter` the middle of the image whose shorter side is brought to so many pixels
-    (bilinear, antialiased: torchvision's Resize and CenterCrop). No rotation by EXIF, no
-    transparency.
+    size: pixels; 0: as stored, else the middle square, resized (bicubic, antialiased), or with
+    `shorter` the middle of the image after resizing its shorter side to this many pixels
+    (bilinear, antialiased: torchvision's Resize and CenterCrop). EXIF rotation and transparency
+    are ignored.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip and not scale
+            # Pillow would clip 16-bit grey to 8 bits instead of scaling it.
+            if image.mode.startswith("I"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert(MODES[channels])
-        if size:
-            image = (
-                _middle_of_resized(image, size, shorter) if shorter else _middle_square(image, size)
-            )
+        if size and shorter:
+            image = _middle_of_resized(image, size, shorter)
+        elif size:
+            image = _middle_square(image, size)
         return np.asarray(image).reshape(image.height, image.width, channels)
     except FileNotFoundError:
-        return "is a link to a file that is not there"
+        return "is a link to a missing file"
     except PIL.UnidentifiedImageError:
-        return "holds no bytes" if not Path(path).stat().st_size else "is neither JPEG nor PNG"
-    except Exception as error:  # whatever a decoder makes of damaged bytes
+        return "is empty" if not Path(path).stat().st_size else "is neither JPEG nor PNG"
+    except Exception as error:  # damaged bytes may raise anything
         return f"cannot be decoded ({one_line(error)})"
 
 
 def _middle_square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
-    left, top = ((length - side) / 2 for length in image.size)
-    return image.resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
+    left = (image.width - side) / 2
+    top = (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def _middle_of_resized(image: Image.Image, size: int, shorter: int) -> Image.Image:
     side = min(image.size)
-    image = image.resize(
-        [shorter * length // side for length in image.size], Image.Resampling.BILINEAR
-    )
-    left, top = (round((length - size) / 2) for length in image.size)
+    resized = (shorter * image.width // side, shorter * image.height // side)
+    image = image.resize(resized, Image.Resampling.BILINEAR)
+    left = round((image.width - size) / 2)
+    top = round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
