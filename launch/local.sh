@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # One run by several processes on this machine: launch/local.sh N --config=FILE --workdir=DIR [...]
 #
-# Each process gets its share of the GPUs in CUDA_VISIBLE_DEVICES (or of all). LOCAL_DEVICES=D: D CPU devices each
-# instead. Process 0 is shown; the others write to $LOGS/process-<n>.log (a temporary folder unless given). SIGTERM and
-# SIGINT go to all. Where one fails, the others have GRACE seconds (30) to end by themselves.
+# The processes share the GPUs in CUDA_VISIBLE_DEVICES (default: all). LOCAL_DEVICES=D: use D CPU devices per process
+# instead. Process 0 prints to the terminal, the others to $LOGS/process-<n>.log (default: a temporary folder). SIGTERM
+# and SIGINT are passed on to all. If one process fails, the others have GRACE seconds (default: 30) to finish.
 set -euo pipefail
-set -m # each process in a group of its own: Ctrl-C comes here, and is passed on once
+set -m # process groups of their own, so that Ctrl-C reaches this script only, which passes it on once
 
 count=${1:-}
 if ! [[ $count =~ ^[1-9][0-9]*$ ]]; then
-  echo "error: launch/local.sh N --config=FILE ...: N is '$count'; allowed are numbers of processes from 1" >&2
+  echo "error: launch/local.sh N --config=FILE ...: N must be a number of processes of at least 1, got '$count'" >&2
   exit 2
 fi
 shift
@@ -27,7 +27,7 @@ elif command -v nvidia-smi >/dev/null; then
   mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader)
 fi
 if ((${#gpus[@]} % count)); then
-  echo "error: $count processes cannot share ${#gpus[@]} GPUs evenly; choose them by CUDA_VISIBLE_DEVICES" >&2
+  echo "error: $count processes cannot share ${#gpus[@]} GPUs evenly; select GPUs with CUDA_VISIBLE_DEVICES" >&2
   exit 2
 fi
 share=$((${#gpus[@]} / count))
@@ -36,7 +36,7 @@ free_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s
 JAX_COORDINATOR_ADDRESS="127.0.0.1:$("$python" -c "$free_port")"
 export JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$count
 
-declare -A number=() # process id -> number of the process, of those that run
+declare -A number=() # process id -> process number, of the running processes
 start() {
   export JAX_PROCESS_ID=$1
   if ((share)); then
@@ -52,7 +52,7 @@ start() {
   number[$!]=$1
 }
 
-# shellcheck disable=SC2329 # the traps call it
+# shellcheck disable=SC2329 # called by the traps
 pass_on() {
   for pid in "${!number[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
@@ -70,9 +70,9 @@ while ((${#number[@]})); do
     unset "number[$pid]"
     if ((code == 0 || status)); then continue; fi
     status=$code until=$((SECONDS + grace))
-    said=""
-    if ((who)); then said="; see $logs/process-$who.log"; fi
-    echo "error: process $who of $count ended with status $code$said; the others have $grace seconds to end" >&2
+    log=""
+    if ((who)); then log="; see $logs/process-$who.log"; fi
+    echo "error: process $who of $count exited with status $code$log; the others have $grace seconds to finish" >&2
   done
   if [ -n "$until" ] && ((SECONDS > until)); then
     for pid in "${!number[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done

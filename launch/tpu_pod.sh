@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A run on all workers of a Cloud TPU slice, step by step; each step is shown before it is taken.
+# A run on all workers of a Cloud TPU slice. Each command is printed before it is executed.
 #
 #   launch/tpu_pod.sh [--dry-run] create | install | run ARGS... | log | stop | fetch FROM TO | delete
 #
-# NAME, ZONE, TYPE (such as v4-32) and VERSION (of the TPU software) are read from the environment; SPOT=1 asks for a
-# preemptible slice. NFS=HOST:/SHARE is mounted as /shared by `install`: a run's --workdir has to lie where all workers
-# see it. `run ARGS` starts `python -m ldl_jax.main ARGS` on every worker, `stop` lets it save and leave.
+# Environment variables: NAME, ZONE, TYPE (such as v4-32) and VERSION (of the TPU software); SPOT=1 for a preemptible
+# slice; NFS=HOST:/SHARE for a share that `install` mounts as /shared, because all workers must see --workdir.
+# `run ARGS` starts `python -m ldl_jax.main ARGS` on every worker; `stop` makes it save and exit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 archive=${TMPDIR:-/tmp}/ldl_jax.tar.gz
@@ -23,7 +23,7 @@ fi
 if [ "${1:-}" = create ]; then needed=(NAME ZONE TYPE VERSION); else needed=(NAME ZONE); fi
 for field in "${needed[@]}"; do
   if [ -z "${!field:-}" ]; then
-    echo "error: the environment variable $field is not set; needed are ${needed[*]}" >&2
+    echo "error: the environment variable $field is not set; this command requires ${needed[*]}" >&2
     exit 2
   fi
 done
@@ -47,7 +47,7 @@ install() {
   step tar --exclude=./runs --exclude=./.git --exclude=./.venv -czf "$archive" .
   tpu scp "$archive" "$NAME:" --worker=all
   on_all "mkdir -p ldl_jax && tar -xzf ldl_jax.tar.gz -C ldl_jax"
-  # A Python of its own: that of the machine may be older than JAX allows.
+  # A separate Python, because the system's may be too old for JAX.
   on_all "python3 -m pip install --user uv && ~/.local/bin/uv venv --python 3.12 --clear venv"
   on_all "cd ldl_jax && ~/.local/bin/uv pip install --python ~/venv/bin/python -e '.[tpu,stream]'"
   if [ -n "${NFS:-}" ]; then

@@ -1,8 +1,9 @@
-"""Label distribution learning in JAX: image classifiers whose confidence can be trusted."""
+"""Label distribution learning in JAX: train image classifiers with calibrated confidence."""
 
 
 def __getattr__(name):
-    if name == "load":  # on demand, so that `import ldl_jax` costs nothing
+    # Loaded on first use: `import ldl_jax` must not import JAX.
+    if name == "load":
         from ldl_jax.evaluation.load import load
 
         return load

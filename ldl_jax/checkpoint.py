@@ -1,6 +1,4 @@
-"""Checkpoints: saved while training goes on, checked byte by byte before they are used; the only
-user of orbax.
-"""
+"""Checkpoints: saved in the background, verified before use. The only module that uses orbax."""
 
 import contextlib
 import logging
@@ -23,40 +21,36 @@ from ldl_jax.errors import warn
 
 
 def layout(state: PyTree) -> dict[str, list]:
-    """Name, shape and type of every leaf of a state: {'params/model/fc/bias': [[10], 'float32'],
-    ...}.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)]
-        for path, leaf in leaves
-    }
+    """{name: [shape, dtype]} of a state's leaves: {'params/model/fc/bias': [[10], 'float32'], ...}."""
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        leaves[name] = [list(leaf.shape), str(leaf.dtype)]
+    return leaves
 
 
 def saved_steps(folder) -> list[int]:
-    """Steps of the complete checkpoints in a folder, in rising order; none where it is not there.
+    """Steps of the complete checkpoints in a folder, in rising order; [] if there is no folder.
 
-    Raises ValueError where the folder cannot be read: what cannot be seen is not taken for nothing.
+    Raises ValueError if the folder cannot be read.
     """
     try:
-        return sorted(
-            int(path.name)
-            for path in Path(folder).iterdir()
-            if path.name.isdigit() and path.is_dir()
-        )
+        paths = list(Path(folder).iterdir())
+        return sorted(int(path.name) for path in paths if path.name.isdigit() and path.is_dir())
     except FileNotFoundError:
         return []
     except OSError as error:
+        # Reporting no checkpoints here would make the run start again and overwrite them.
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None
 
 
 def disk_fault(error: BaseException | None) -> str | None:
-    """What the system said, as 'No space left on device', where an error comes from a disk; None
-    for all others.
+    """The system's message, such as 'No space left on device', if an error comes from a disk.
 
-    orbax hands on what its threads and its libraries raise: an OSError, or a number of the system
-    in a text.
+    None for all other errors.
     """
+    # orbax passes on what its threads and libraries raise: an OSError somewhere in the chain of
+    # causes, or the system's error number within a text.
     while error is not None:
         if isinstance(error, OSError):
             return error.strerror or str(error)
@@ -67,46 +61,45 @@ def disk_fault(error: BaseException | None) -> str | None:
     return None
 
 
-def _not_of_the_disk(record: logging.LogRecord) -> bool:
-    """Whether a log message is let through: the traceback of what `Checkpoints` warns of is not."""
+def _is_not_disk_fault(record: logging.LogRecord) -> bool:
+    """Logging filter that drops tracebacks of disk errors, which `Checkpoints` warns about."""
     return not (record.exc_info and disk_fault(record.exc_info[1]))
 
 
 def _print_unraisable(before, caught) -> None:
-    """Hand an error of a library's thread on, but for writers that outlive the save that failed."""
+    """Call the previous hook, except for orbax's writers that outlive a failed save."""
     if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
         before(caught)
 
 
-def _quieten() -> None:
+def _silence_disk_tracebacks() -> None:
     """Keep orbax's threads from printing tracebacks of a full disk; a second call does nothing."""
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_not_of_the_disk)
+        logging.getLogger(name).addFilter(_is_not_disk_fault)
     if getattr(sys.unraisablehook, "func", None) is not _print_unraisable:
         sys.unraisablehook = partial(_print_unraisable, sys.unraisablehook)
 
 
 def _first(fault: str | None) -> str | None:
-    """The first fault that a process has found, told to all; None where none has."""
+    """The first fault of any process, on all processes; None if there is none."""
     return next(filter(None, mesh.tell(fault or "")), None)
 
 
 class _Damaged(Exception):
-    """A checkpoint is not what was written; said on all processes."""
+    """A checkpoint is not what was written. Raised on all processes alike."""
 
 
 class Checkpoints:
-    """The checkpoints of a run below `folder`: the latest `keep` of those at multiples of
-    `every_steps`.
+    """The checkpoints of a run in `folder`: the latest `keep`, saved at multiples of `every_steps`.
 
-    A checkpoint is folder/<step>, whole or not there; its `Checksums` are written as soon as it is
-    complete. One that cannot be written is told in a warning and removed, those before it stay, and
-    the next that is due is tried. To keep the tracebacks of orbax's threads out, it filters the
-    loggers 'absl' and 'asyncio' and wraps `sys.unraisablehook`.
+    folder/<step> is a complete checkpoint; its `Checksums` follow. If a save fails, the run is only
+    warned: earlier checkpoints stay, and the next save is tried. To keep tracebacks of orbax's
+    threads out of the output, the class filters the loggers 'absl' and 'asyncio' and wraps
+    `sys.unraisablehook`.
     """
 
     def __init__(self, folder, *, every_steps: int, keep: int):
-        _quieten()
+        _silence_disk_tracebacks()
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._checksums = Checksums(self.folder)
@@ -115,90 +108,101 @@ class Checkpoints:
             preservation_policy=LatestN(keep),
             cleanup_tmp_directories=True,
         )
-        self._manager = None  # made after the damaged ones are out of its sight
+        self._manager = None  # created late, so that it never sees damaged checkpoints
         self._pending = None  # step that is being written, or waits for its checksums
         self._hashing = None  # thread
         self._saved = None  # the latest step that was restored or saved
 
     def restore(self, abstract: PyTree, warn) -> tuple[PyTree, dict] | None:
-        """The newest checkpoint that is whole, as (state, notes), placed as `abstract` says; None
-        where there is none.
+        """The latest intact checkpoint as (state, notes), or None if there is no checkpoint.
 
-        One that is damaged is set aside as folder/damaged-<step>; `warn` is called with a sentence
-        that names the file. Raises ValueError where all that there were are damaged, since
-        beginning anew would overwrite the log, or where one is of another model, naming the first
-        leaf that differs; OSError where one whose checksums match cannot be read: all stay as they
-        are, since the next start may read it.
+        abstract: shapes, types and shardings of the state. A damaged checkpoint is moved to
+        folder/damaged-<step>, and `warn` called with a sentence that names the file. Raises
+        ValueError if all checkpoints are damaged, or if one has the layout of another model, naming
+        the first leaf that differs; OSError if one cannot be read although its checksums match.
         """
         while (step := mesh.from_main(max(self.steps(), default=-1))) >= 0:
             try:
-                summed = self._check(step)
-                meta = self._read(step, summed, notes=ocp.args.JsonRestore()).notes
+                has_checksums = self._check(step)
+                meta = self._read(step, has_checksums, notes=ocp.args.JsonRestore()).notes
                 if not (isinstance(meta, dict) and {"layout", "notes"} <= set(meta)):
-                    raise _Damaged("its notes are not a checkpoint's")
+                    raise _Damaged("its notes are not those of a checkpoint")
+                # Compare the layout first: orbax's own message about a shape names no leaf.
                 self._check_layout(step, meta["layout"], layout(abstract))
-                state = self._read(step, summed, state=ocp.args.StandardRestore(abstract)).state
+                arguments = ocp.args.StandardRestore(abstract)
+                state = self._read(step, has_checksums, state=arguments).state
             except _Damaged as fault:
-                self._manager = None  # it has seen the one that is set aside
+                # The manager has listed this checkpoint already; the next one will not.
+                self._manager = None
                 mesh.on_main(lambda step=step, fault=fault: self._set_aside(step, fault, warn))
                 continue
-            if mesh.is_main() and not summed:  # its process was killed before it had any
+            # The run was killed between the checkpoint and its checksums: write them now.
+            if mesh.is_main() and not has_checksums:
                 self._checksums.write(step)
             self._saved = step
             return state, meta["notes"]
+        # Starting again from step 0 would overwrite the logs, so leave that to the user.
         damaged = sorted(str(path) for path in self.folder.glob("damaged-*"))
         if damaged:
             raise ValueError(
-                f"{self.folder} has no whole checkpoint, only {', '.join(damaged)}; to begin anew, remove them or take "
-                "another --workdir"
+                f"{self.folder} has no intact checkpoint, only {', '.join(damaged)}; delete them to start over, or "
+                "pass another --workdir"
             )
         return None
 
     def _check(self, step) -> bool:
-        """Whether a checkpoint has checksums. Raises _Damaged where its files do not match them."""
-        fault = unread = None
+        """Whether a checkpoint has checksums. Raises _Damaged if its files do not match them."""
+        fault = None
+        unreadable = None
         try:
             fault = self._checksums.fault(step) if mesh.is_main() else None
         except OSError as error:
-            unread = f"{self.folder / str(step)} cannot be read ({error}); the checkpoints are left as they are"
-        if unread := _first(unread):
-            raise OSError(unread)
+            unreadable = (
+                f"{self.folder / str(step)} cannot be read ({error}); no checkpoint was changed"
+            )
+        # Process 0 alone reads the files, but all must raise, or the others would wait for it.
+        if unreadable := _first(unreadable):
+            raise OSError(unreadable)
         if fault := _first(fault):
             raise _Damaged(fault)
         return bool(mesh.from_main(int(self._checksums.path(step).exists())))
 
-    def _read(self, step, summed, **parts):
-        """These parts of a checkpoint. Where they cannot be read, raises _Damaged if it has no
-        checksums, else OSError.
+    def _read(self, step, has_checksums, **parts):
+        """Read parts of a checkpoint. If that fails, raises OSError, or _Damaged without checksums.
 
-        Files that match their checksums are whole: what went wrong, such as memory that ran out,
-        lies elsewhere.
+        The files match their checksums if there are any, so a failure has another cause, such as
+        too little memory.
         """
-        found = fault = cause = None
+        restored = None
+        fault = None
+        cause = None
         try:
-            found = self._ready().restore(step, args=ocp.args.Composite(**parts))
+            restored = self._ready().restore(step, args=ocp.args.Composite(**parts))
         except Exception as error:  # orbax raises whatever its readers do
-            self._manager, cause = None, error
-            said = next(iter(str(error).splitlines()), "")[:300]
-            fault = f"cannot be read ({type(error).__name__}{said and ': '}{said})"
+            self._manager = None
+            cause = error
+            message = next(iter(str(error).splitlines()), "")[:300]
+            fault = f"cannot be read ({type(error).__name__}{message and ': '}{message})"
+        # All processes return or raise together.
         if (fault := _first(fault)) is None:
-            return found
-        if not summed:
+            return restored
+        if not has_checksums:
             raise _Damaged(f"it {fault}")
         raise OSError(
-            f"checkpoint {self.folder / str(step)} {fault}, though its files are whole: all checksums match; the "
-            "checkpoints are left as they are"
+            f"checkpoint {self.folder / str(step)} {fault}, although all its checksums match; no checkpoint was changed"
         ) from cause
 
     def _set_aside(self, step, fault, warn):
-        aside, number = self.folder / f"damaged-{step}", 0
+        """Move a damaged checkpoint out of the way, to a name that is not taken yet."""
+        aside = self.folder / f"damaged-{step}"
+        number = 0
         while aside.exists():
             number += 1
             aside = self.folder / f"damaged-{step}-{number}"
         (self.folder / str(step)).rename(aside)
         self._checksums.path(step).unlink(missing_ok=True)
         warn(
-            f"checkpoint {step} is damaged: {fault}; it is set aside as {aside}, and the one before is looked for"
+            f"checkpoint {step} is damaged: {fault}; it was moved to {aside}, and the previous checkpoint is used"
         )
 
     def steps(self) -> list[int]:
@@ -206,57 +210,55 @@ class Checkpoints:
         return saved_steps(self.folder)
 
     def due(self, step: int) -> bool:
-        """Whether a save at this step would write."""
+        """Whether `save` would write a checkpoint at this step."""
         return self._ready().should_save(step)
 
     def save(self, step: int, state: PyTree, notes: dict, *, force: bool = False) -> None:
-        """Write the state and notes (JSON values) of this step in the background, where one is due
-        or forced.
-        """
+        """Write the state and notes (JSON values) in the background, if a save is due or forced."""
         self.poll()
         if step == self._saved or not (force or self.due(step)):
             return
+        # At most one save at a time: the next one waits for the one before.
         self._finish()
         meta = {"notes": notes, "layout": layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(meta))
         fault = _first(self._probe(step) if mesh.is_main() else None)
         if fault is not None:
-            self._tell(step, fault)
+            self._warn_not_written(step, fault)
             return
-        self._sweep()
-        with self._tried(step):
+        self._delete_partial_saves()
+        with self._tolerate_disk_faults(step):
             if self._ready().save(step, args=args, force=force):
                 self._saved = step
                 self._pending = step if mesh.is_main() else None
 
     def poll(self) -> None:
-        """Begin the checksums of a checkpoint that has become complete; costs next to nothing,
-        called each step.
-        """
+        """Start the checksums of a checkpoint once it is complete; cheap enough for every step."""
         if self._pending is None or self._hashing or self._manager.is_saving_in_progress():
             return
-        step, self._pending = self._pending, None
-        with self._tried(step):
-            self._manager.wait_until_finished()  # it has finished: this raises what went wrong
-            self._hashing = threading.Thread(target=self._write_all_sums)
+        step = self._pending
+        self._pending = None
+        with self._tolerate_disk_faults(step):
+            # The save has finished; this call raises what went wrong in it, if anything.
+            self._manager.wait_until_finished()
+            # Hash in a thread: reading a large checkpoint takes longer than a step.
+            self._hashing = threading.Thread(target=self._write_checksums)
             self._hashing.start()
 
     def confirm(self, step: int) -> None:
-        """Wait until all is written. Raises OSError where the checkpoint of this step could not be."""
+        """Wait for pending writes. Raises OSError if the checkpoint of this step was not written."""
         self._finish()
         if not mesh.from_main(int(step in self.steps())):
-            raise OSError(f"the checkpoint of step {step} is not there: it could not be written")
+            raise OSError(f"the checkpoint of step {step} could not be written")
 
     def close(self) -> None:
-        """Wait until all is written."""
+        """Wait for pending writes and release the folder."""
         self._finish()
         if self._manager is not None:
             self._manager.close()
 
     def _probe(self, step) -> str | None:
-        """What is wrong with the folder where it takes nothing, found out before orbax's threads
-        begin.
-        """
+        """Why the folder cannot be written to, or None; asked before orbax starts its threads."""
         probe = self.folder / f"{step}.tmp"
         try:
             probe.mkdir()
@@ -265,27 +267,24 @@ class Checkpoints:
             return error.strerror or str(error)
         return None
 
-    def _sweep(self):
-        """Remove what a failed save left, whose writers may have gone on for a while; called while
-        nothing is saved.
-        """
-        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if mesh.is_main() else ():
-            shutil.rmtree(path, ignore_errors=True)
+    def _delete_partial_saves(self):
+        """Delete what failed saves left behind. Must not be called during a save."""
+        if mesh.is_main():
+            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _tell(self, step, reason):
+    def _warn_not_written(self, step, reason):
         if mesh.is_main():
             warn(
-                f"checkpoint {step} cannot be written ({reason}); the run goes on, and the next save tries again"
+                f"checkpoint {step} cannot be written ({reason}); training continues, and the next save tries again"
             )
 
     @contextlib.contextmanager
-    def _tried(self, step):
-        """Warn where the disk fails, remove what is half-written, and begin anew with a manager
-        that knows of nothing.
+    def _tolerate_disk_faults(self, step):
+        """Turn a disk error into a warning, delete the partial save, and drop the manager.
 
-        A checkpoint gets its name when it is complete, and older ones are removed after that.
-        Raises OSError where there are several processes: each may have another part of the fault,
-        and the next save would wait for all.
+        Raises OSError if there are several processes, because they may disagree about what failed
+        while the next save would wait for all of them.
         """
         try:
             yield
@@ -295,10 +294,15 @@ class Checkpoints:
                 raise
             if mesh.processes() > 1:
                 raise OSError(f"checkpoint {step} cannot be written ({reason})") from error
-            self._manager = self._pending = self._saved = None
-            self._sweep()
+            # A new manager reads the folder again and does not know of the failed save.
+            self._manager = None
+            self._pending = None
+            self._saved = None
+            self._delete_partial_saves()
+            # A checkpoint gets its final name once complete; then only the deletion of older
+            # ones has failed.
             if step not in self.steps():
-                self._tell(step, reason)
+                self._warn_not_written(step, reason)
 
     def _ready(self):
         if self._manager is None:
@@ -307,28 +311,32 @@ class Checkpoints:
 
     def _finish(self):
         if self._manager is not None:
-            with self._tried(self._saved):
+            with self._tolerate_disk_faults(self._saved):
                 self._manager.wait_until_finished()
         self.poll()
         if self._hashing:
             self._hashing.join()
             self._hashing = None
 
-    def _write_all_sums(self):
-        """Checksums of all checkpoints that have none: of the new one, and of those where writing
-        them failed.
-        """
-        self._sweep()
+    def _write_checksums(self):
+        """Write the checksums of the new checkpoint, and of older ones for which that failed."""
+        self._delete_partial_saves()
         self._checksums.write_missing(self.steps())
 
-    def _check_layout(self, step, there, here) -> None:
-        """Raise ValueError where the state is of another model."""
-        for name in [*here, *there]:
-            if there.get(name) != here.get(name):
-                was, now = (
-                    f"{x[1]}{x[0]}" if x else "absent" for x in (there.get(name), here.get(name))
-                )
+    def _check_layout(self, step, saved, expected) -> None:
+        """Raise ValueError if a checkpoint has the layout of another model."""
+        for name in [*expected, *saved]:
+            if saved.get(name) != expected.get(name):
                 raise ValueError(
-                    f"{self.folder / str(step)} is of another model: {name} is {was} there and {now} in this config; "
-                    "allowed are the config and the version of ldl_jax that it was made with, or another --workdir"
+                    f"{self.folder / str(step)} was saved by a different model: {name} is {_text(saved.get(name))} "
+                    f"there and {_text(expected.get(name))} in this config; use the config and the version of ldl_jax "
+                    "that saved it, or pass another --workdir"
                 )
+
+
+def _text(leaf: list | None) -> str:
+    """A leaf of a layout as text, such as 'float32[8]'."""
+    if leaf is None:
+        return "absent"
+    shape, dtype = leaf
+    return f"{dtype}{shape}"

@@ -1,4 +1,4 @@
-"""Checksums of checkpoints: a flipped byte on a disk would be restored unnoticed."""
+"""Checksums of checkpoints: without them, a byte flipped on disk would be restored unnoticed."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ from ldl_jax.errors import warn
 
 
 class Checksums:
-    """The checksums of the checkpoints below `folder`: folder/<step>.sha256 for each folder/<step>.
+    """The checksums of the checkpoints in `folder`: folder/<step>.sha256 for each folder/<step>.
 
-    A file holds the SHA-256 of every file of its checkpoint, by its path in it, as JSON.
+    A JSON file: {path within the checkpoint: SHA-256 of that file}.
     """
 
     def __init__(self, folder: Path):
@@ -21,8 +21,9 @@ class Checksums:
         return self.folder / f"{step}.sha256"
 
     def write(self, step: int) -> None:
-        """Write those of a checkpoint, and remove those of checkpoints that are gone; warns where
-        it cannot.
+        """Write the checksums of a checkpoint and delete those of removed checkpoints.
+
+        If they cannot be written, only a warning is printed.
         """
         root = self.folder / str(step)
         try:
@@ -31,6 +32,7 @@ class Checksums:
                 if path.is_file():
                     sums[str(path.relative_to(root))] = files.sha256(path)
             files.write_json(self.path(step), sums)
+            # orbax removes old checkpoints by itself, and does not know these files.
             for old in self.folder.glob("*.sha256"):
                 if not (self.folder / old.stem).exists():
                     old.unlink(missing_ok=True)
@@ -40,28 +42,27 @@ class Checksums:
             )
 
     def write_missing(self, steps: list[int]) -> None:
-        """Write those of the checkpoints that have none."""
+        """Write the checksums of those checkpoints that have none."""
         for step in steps:
             if not self.path(step).exists():
                 self.write(step)
 
     def fault(self, step: int) -> str | None:
-        """What is wrong with a checkpoint's files; None where nothing is. Raises OSError where one
-        cannot be read.
+        """What is wrong with the files of a checkpoint; None if they match their checksums.
 
-        Without checksums (its process was killed in the moment between) it is taken as it is: it is
-        complete.
+        A checkpoint without checksums passes. Raises OSError if a file cannot be read.
         """
         root = self.folder / str(step)
+        # A process killed between the two writes leaves a complete checkpoint without checksums.
         if not self.path(step).exists():
             return None
         try:
             sums = json.loads(self.path(step).read_text())
         except ValueError:
-            return f"{self.path(step)} is not JSON"
+            return f"{self.path(step)} is not valid JSON"
         for name, expected in sums.items():
             if not (root / name).is_file():
                 return f"{root / name} is missing"
             if files.sha256(root / name) != expected:
-                return f"{root / name} has another SHA-256 than when it was written"
+                return f"{root / name} does not match its SHA-256 checksum"
         return None

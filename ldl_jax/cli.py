@@ -1,6 +1,4 @@
-"""What the commands share: command lines whose faults are one sentence, flags of a config, and the
-exit status.
-"""
+"""Command lines: parsing of flags and config overrides, one-sentence errors, and exit statuses."""
 
 import argparse
 import contextlib
@@ -20,34 +18,32 @@ PROGRAM = "ldl_jax"  # absl expects the program's name before the arguments
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line that raises Usage in one sentence where it is not understood; options are not
-    abbreviated.
-    """
+    """An argument parser that raises Usage in one sentence. Options cannot be abbreviated."""
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message):
-        """Raise Usage instead of leaving the program."""
-        raise Usage(f"{message}; --help shows what is allowed")
+        """Raise Usage instead of exiting."""
+        raise Usage(f"{message}; see --help")
 
 
 class Once(argparse.Action):
-    """An option that may be given once."""
+    """An option that may be given only once."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        """Keep the value; raises Usage where there is one already."""
+        """Store the value. Raises Usage if the option was given before."""
         if getattr(namespace, self.dest) is not None:
-            raise Usage(f"{option_string} is given twice; allowed is once")
+            raise Usage(f"{option_string} is given twice; pass it only once")
         setattr(namespace, self.dest, values)
 
 
 class CommandLine(NamedTuple):
-    """What a command line with `--config` says, beside the flags of the command's own."""
+    """The parts of a command line with `--config` that are not flags of the command."""
 
-    words: list[str]  # those that are no flags
-    config: ConfigDict | None  # with its overrides; None without --config
-    file: str | None  # the config's FILE or FILE:ARGUMENT
+    words: list[str]  # positional arguments
+    config: ConfigDict | None  # with overrides applied; None without --config
+    file: str | None  # FILE or FILE:ARGUMENT, as given
 
 
 def read_flags(
@@ -57,60 +53,67 @@ def read_flags(
     read: Callable[[str], ConfigDict],
     unknown_field: Callable[[str], str | None],
 ) -> CommandLine:
-    """Read `argv`, without the program's name, into `values`: `--config`, its overrides and the
-    command's own flags.
+    """Parse `argv`, without the program's name: `--config`, its overrides and the flags in `values`.
 
-    read: the config of FILE or FILE:ARGUMENT; called once. unknown_field: a sentence about a dotted
-    field that is not there, or None. Raises Usage in one sentence that names the field or the file.
+    read: (FILE or FILE:ARGUMENT) -> config; called once. unknown_field: (dotted field) -> a
+    sentence if the config has no such field, else None. Raises Usage, naming the field or file.
     """
     config_flag = flags.FlagValues()
-    flags.DEFINE_string("config", None, "a config file", flag_values=config_flag)
+    flags.DEFINE_string("config", None, "config file", flag_values=config_flag)
+    # Flags may follow positional arguments.
     for flag_values in (config_flag, values):
-        flag_values.set_gnu_getopt(True)  # flags may come after words
-    rest = [PROGRAM, *argv]
+        flag_values.set_gnu_getopt(True)
+    arguments = [PROGRAM, *argv]
     try:
-        # The file comes first, wherever it is named: its fields are the flags that may override
-        # them.
-        rest = config_flag(rest, known_only=True)
-        file, config = config_flag.config, None
+        # Read the config file first, wherever it is named: its fields define the override flags.
+        arguments = config_flag(arguments, known_only=True)
+        file = config_flag.config
+        config = None
         if file is not None:
             config = read(file)
-            config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
-        return CommandLine(values(rest)[1:], config, file)
+            config_flags.DEFINE_config_dict(
+                "config", config, flag_values=values, sys_argv=arguments
+            )
+        words = values(arguments)[1:]
+        return CommandLine(words, config, file)
     except (AttributeError, KeyError) as error:
-        raise Usage(_unknown(rest, unknown_field) or str(error)) from None
+        # ml_collections raises these for an unknown field, with a text that does not name it.
+        raise Usage(_unknown(arguments, unknown_field) or str(error)) from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(one_line(error)) from None
 
 
 def _unknown(argv: list[str], unknown_field: Callable[[str], str | None]) -> str | None:
-    """The sentence about the first override of a field that is not there."""
-    names = [
-        arg.partition("=")[0].lstrip("-")
-        for arg in argv
-        if arg.startswith(("--config.", "-config."))
-    ]
-    sentences = [unknown_field(name.removeprefix("config.")) for name in names]
-    sentences += [
-        _unknown_option(name) for name in names if name.startswith("config.model.options.")
-    ]
-    return next(filter(None, sentences), None)
+    """The sentence about the first override of a field that does not exist, or None."""
+    names = []
+    for argument in argv:
+        if argument.startswith(("--config.", "-config.")):
+            names.append(argument.partition("=")[0].lstrip("-"))
+    for name in names:
+        message = unknown_field(name.removeprefix("config."))
+        if message:
+            return message
+    # Options of the user's own model are free, so `unknown_field` cannot know them.
+    for name in names:
+        if name.startswith("config.model.options."):
+            return _unknown_option(name)
+    return None
 
 
 def _unknown_option(field: str) -> str:
     block, _, name = field.rpartition(".")
-    return f"{block} has no field {name!r}; there are those that the config file sets, for a module of yours"
+    return f"{block} has no field {name!r}; options of your own module must be set in the config file first"
 
 
 def folder(path: Path) -> Path:
-    """A folder that may be written to, there or not. Raises ValueError where a file has its name."""
+    """Return `path` if it can be an output folder. Raises ValueError if it is a file."""
     if path.exists() and not path.is_dir():
-        raise ValueError(f"--out {path} is a file; allowed is a folder")
+        raise ValueError(f"--out must be a folder, got the file {path}")
     return path
 
 
 def reason(error: OSError) -> str:
-    """What the system said, after the name of the file where there is one."""
+    """The system's message for an error, with the name of the file if it is known."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
@@ -121,15 +124,14 @@ def clock(seconds: float) -> str:
 
 
 def status(work: Callable[[], object]) -> int:
-    """Do the work of a command; returns the exit status.
+    """Run a command and return its exit status; each error is one sentence on stderr.
 
-    0 done, 1 a result cannot be written, 2 the input is not right; that of a `Failed` where one is
-    raised. Each fault is one sentence on stderr. A pipe that was closed, as by `head`, ends the
-    command with status 1 and no sentence.
+    0: success; 1: a result cannot be written; 2: invalid input; for `Failed`, its own status. If
+    stdout was closed, as by `| head`, the status is 1 and nothing is printed.
     """
     try:
         work()
-        # here, where a closed pipe can be answered, and not when the interpreter ends
+        # Flush while a closed pipe can still be caught; the interpreter's exit is too late.
         sys.stdout.flush()
     except (Usage, ValueError) as error:
         return _fail(error, 2)
@@ -143,16 +145,18 @@ def status(work: Callable[[], object]) -> int:
     return 0
 
 
-def _fail(why: object, code: int) -> int:
-    print(f"error: {why}", file=sys.stderr)
+def _fail(message: object, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
     return code
 
 
 def _close_output() -> None:
-    """Send to nowhere what is left to print: at its end the interpreter would try again, and
-    complain.
+    """Redirect stdout to the null device.
+
+    Otherwise the interpreter would flush it to the closed pipe at exit, and print an error.
     """
-    with contextlib.suppress(OSError, ValueError):  # where the output is no file, as in a notebook
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    # In a notebook, stdout is not a file and has no descriptor.
+    with contextlib.suppress(OSError, ValueError):
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, sys.stdout.fileno())
+        os.close(null_device)

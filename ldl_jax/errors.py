@@ -1,19 +1,17 @@
-"""How faults are told: warnings, one-line reasons, and the exceptions that more than one part of
-the package knows.
-"""
+"""Warnings, one-line reasons, and the exceptions that several parts of the package share."""
 
 import contextlib
 import sys
 
 
 class Usage(Exception):
-    """The command line is not understood."""
+    """The command line is invalid."""
 
 
 class Failed(Exception):
-    """A command that was understood has failed; its text is the reason.
+    """A valid command failed; the text of the exception is the reason.
 
-    status: the exit status, 1 unless given.
+    status: exit status of the command, 1 by default.
     """
 
     def __init__(self, reason: object, status: int = 1):
@@ -22,17 +20,17 @@ class Failed(Exception):
 
 
 class Busy(ValueError):
-    """Another process works on a run's directory."""
+    """Another process is using a run directory."""
 
 
 class Unreadable(Exception):
-    """An example that cannot be read; its text is the reason."""
+    """An example cannot be read; the text of the exception is the reason."""
 
 
 class UnreadableFile(ValueError):
-    """A file that cannot be read as what it should be.
+    """A file cannot be read as what it should be.
 
-    reason: why, without the file's name.
+    reason: why, without the name of the file.
     """
 
     def __init__(self, path, noun: str, reason: str):
@@ -41,14 +39,15 @@ class UnreadableFile(ValueError):
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr, and go on where the file behind it lies on a disk that is full."""
+    """Print a warning on stderr. Never raises: stderr may be a file on a full disk."""
     with contextlib.suppress(OSError):
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """An error's text without line breaks, at most `most` characters of it; its type where it has
-    no text.
+    """The text of an error without line breaks, cut to `most` characters.
+
+    If the error has no text, the name of its type.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if most is None else text[:most]

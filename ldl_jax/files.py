@@ -1,6 +1,4 @@
-"""Files: written whole or not at all, read as arrays (.npz, .npy, .csv) with nothing in them
-trusted, and digests.
-"""
+"""Files: atomic writes, safe readers of arrays (.npz, .npy, .csv), and digests."""
 
 import contextlib
 import csv
@@ -23,39 +21,52 @@ import numpy as np
 
 from ldl_jax.errors import UnreadableFile, one_line
 
-LINES = 4096  # of a .csv, read at a time
+LINES = 4096  # lines of a .csv read at a time
 # What numpy, zipfile and the decompressors raise for files that are damaged, encrypted or of
 # another kind.
 UNREADABLE = (
-    OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError,
-    SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def write(path, data: bytes | str) -> Path:
-    """Write `data` to `path` through a temporary name beside it; returns the path. Raises OSError
-    naming the path.
+    """Write `data` to `path` atomically, through a temporary file beside it; returns the path.
+
+    Raises OSError naming the path.
     """
     content = data.encode() if isinstance(data, str) else data
-    return _through(
-        f".{Path(path).name}.{secrets.token_hex(4)}.tmp",
-        path,
-        lambda temporary: temporary.write_bytes(content),
-    )
+    temporary_name = f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
+    return _write_atomically(temporary_name, path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_with(path, writer) -> Path:
-    """Let `writer(temporary path)` write a file, then rename it to `path`; the temporary keeps the
-    ending.
+    """Let `writer(temporary path)` write a file, then rename it to `path`; returns the path.
 
-    Raises OSError naming `path`, not the temporary.
+    The temporary file has the suffix of `path`. Raises OSError naming `path`, not the temporary.
     """
-    return _through(f".{secrets.token_hex(4)}.tmp.{Path(path).name}", path, writer)
+    # Writers such as np.savez choose the format by the suffix, so it comes last here.
+    temporary_name = f".{secrets.token_hex(4)}.tmp.{Path(path).name}"
+    return _write_atomically(temporary_name, path, writer)
 
 
-def _through(name: str, path, writer) -> Path:
+def _write_atomically(temporary_name: str, path, writer) -> Path:
     path = Path(path)
-    temporary = path.with_name(name)
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = path.with_name(temporary_name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,31 +90,30 @@ def write_npz(path, **arrays) -> Path:
 
 
 def sha256(path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value) -> str:
-    """The SHA-256 of a JSON value, whatever the order of its keys, in hexadecimal."""
+    """The SHA-256 of a JSON value in hexadecimal, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def cache_folder(name: str) -> Path:
-    """The folder of a cache: ldl_jax/<name> below $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldl_jax" / name
+    """The folder of a cache: ldl_jax/<name> in $XDG_CACHE_HOME or ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "ldl_jax" / name
 
 
 def is_npz(path) -> bool:
-    """Whether a file begins as an .npz does, whatever its name."""
+    """Whether a file starts like an .npz file, whatever its name."""
     with open(path, "rb") as file:
         return file.read(4) == b"PK\3\4"
 
 
 def npz_names(path, noun: str = ".npz") -> list[str]:
-    """The names of the arrays in an .npz file. Raises UnreadableFile, where the file is called
-    `noun`.
-    """
+    """The names of the arrays in an .npz file. Raises UnreadableFile, calling the file `noun`."""
     with _reading(path, noun), _archive(path) as archive:
         return list(_members(archive))
 
@@ -111,28 +121,32 @@ def npz_names(path, noun: str = ".npz") -> list[str]:
 def read_npz(
     path, noun: str = ".npz", names: Iterable[str] | None = None, *, mapped: bool = False
 ) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file: those of `names` that it holds, or all of them.
+    """The arrays of an .npz file: those of `names` that it contains, or all of them.
 
-    mapped: read-only from the disk where they are not compressed, which passes over their
-    checksums. Raises UnreadableFile, where the file is called `noun`, also for Python objects: no
-    pickle is opened.
+    mapped: memory-map uncompressed arrays, read-only; their checksums are then not verified. Raises
+    UnreadableFile, calling the file `noun`, also for Python objects: pickles are never loaded.
     """
     with _reading(path, noun), _archive(path) as archive:
         members = _members(archive)
-        wanted = [name for name in (members if names is None else names) if name in members]
-        return {name: _read_member(path, archive, members[name], mapped) for name in wanted}
+        arrays = {}
+        for name in members if names is None else names:
+            if name in members:
+                arrays[name] = _read_member(path, archive, members[name], mapped)
+        return arrays
 
 
 def read_npy(path, noun: str = ".npy") -> np.ndarray:
-    """The array of an .npy file, read-only and mapped. Raises UnreadableFile, where the file is
-    called `noun`.
+    """The array of an .npy file, memory-mapped and read-only.
+
+    Raises UnreadableFile, calling the file `noun`.
     """
     with _reading(path, noun):
         return _map(path, 0, os.stat(path).st_size)
 
 
 def mapped_file(values) -> mmap.mmap | None:
-    """The file that an array is mapped from; None where it is in memory."""
+    """The file that an array is mapped from; None if the array is in memory."""
+    # A view keeps its parent in `base`, down to the mapping or to nothing.
     while isinstance(values, np.ndarray):
         values = values.base
     return values if isinstance(values, mmap.mmap) else None
@@ -140,7 +154,7 @@ def mapped_file(values) -> mmap.mmap | None:
 
 @contextlib.contextmanager
 def _reading(path, noun: str) -> Iterator[None]:
-    """Make one sentence of whatever a file that is no such arrays leads to."""
+    """Turn every error that an unreadable file causes into one UnreadableFile."""
     try:
         yield
     except UNREADABLE as error:
@@ -151,7 +165,7 @@ def _archive(path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise ValueError("it is no zip archive, or not a whole one") from None
+        raise ValueError("not a zip archive, or a truncated one") from None
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -159,37 +173,39 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _read_member(path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, mapped: bool) -> np.ndarray:
-    with archive.open(info) as member:  # refuses an entry whose own header is another one's
+    # Opening the entry also checks that its local header agrees with the archive's directory.
+    with archive.open(info) as member:
         if not mapped or info.compress_type != zipfile.ZIP_STORED:
             return np.lib.format.read_array(member, allow_pickle=False)
     with open(path, "rb") as file:
-        # of the entry's own header: its name and extra field may differ in length
+        # The lengths in the local header: they may differ from those in the directory.
         file.seek(info.header_offset + 26)
-        name, extra = struct.unpack("<HH", file.read(4))
-    begin = info.header_offset + 30 + name + extra
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+    begin = info.header_offset + 30 + name_length + extra_length
     return _map(path, begin, begin + info.file_size)
 
 
 def _map(path, begin: int, end: int) -> np.ndarray:
-    """The array in .npy format between two bytes of a file, read-only and mapped."""
+    """The array in .npy format between two offsets of a file, memory-mapped and read-only."""
     with open(path, "rb") as file:
         file.seek(begin)
         version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"its format is {version}; allowed are (1, 0) and (2, 0)")
-        header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = header(file)
-        begin, there = file.tell(), os.fstat(file.fileno()).st_size
+        if version == (1, 0):
+            read_header = np.lib.format.read_array_header_1_0
+        elif version == (2, 0):
+            read_header = np.lib.format.read_array_header_2_0
+        else:
+            raise ValueError(f"the .npy format version must be (1, 0) or (2, 0), got {version}")
+        shape, fortran, dtype = read_header(file)
+        begin = file.tell()
+        file_size = os.fstat(file.fileno()).st_size
     if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects, which are refused; allowed are numbers")
+        raise ValueError("it contains pickled Python objects, which are refused; use plain arrays")
+    # A mapping beyond the end of the file would crash the process on access.
     size = math.prod(shape) * dtype.itemsize
-    if begin + size > min(end, there):
+    if begin + size > min(end, file_size):
         raise ValueError(
-            f"it is truncated: {dtype}{list(shape)} has {size:,} bytes, and {end - begin:,} are there"
+            f"truncated: {dtype}{list(shape)} needs {size:,} bytes, but only {end - begin:,} are present"
         )
     if size == 0:
         return np.empty(shape, dtype)
@@ -197,11 +213,10 @@ def _map(path, begin: int, end: int) -> np.ndarray:
 
 
 def read_csv(path, leave_out: Iterable[str] = ()) -> tuple[np.ndarray, list[str] | None]:
-    """The numbers f32[N, columns] of a .csv file, and the names of its columns; None where it has
-    no header.
+    """The numbers f32[N, columns] of a .csv file and its column names, or None without a header.
 
-    leave_out: names, in lower case, of columns that are not read. Raises ValueError naming the
-    file, and the line that holds something else than numbers.
+    leave_out: columns to skip, by their names in lower case. Raises ValueError naming the file and,
+    if a line is not a row of numbers, the line.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -214,30 +229,32 @@ def _read_lines(path, file: Iterable[str], leave_out) -> tuple[np.ndarray, list[
     lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
     first = next(lines, (1, ""))
     fields = _fields(first[1])
-    header = not all(map(_is_number, fields))
-    used = [
-        column for column, name in enumerate(fields) if not header or name.lower() not in leave_out
-    ]
+    has_header = not all(map(_is_number, fields))
+    used = []
+    for column, name in enumerate(fields):
+        if not has_header or name.lower() not in leave_out:
+            used.append(column)
+    # The first line is the header, or already a row of numbers.
     batch = list(islice(lines, LINES))
-    if fields and not header:
+    if fields and not has_header:
         batch = [first, *batch]
+    # Read in batches: the text of a large file takes several times the memory of its numbers.
     tables = []
     while batch:
         tables.append(_numbers(path, batch, len(fields), used))
         batch = list(islice(lines, LINES))
     if not tables:
-        raise ValueError(
-            f"{path}: has no rows of numbers; allowed is a file with at least one example"
-        )
-    return np.concatenate(tables), [fields[column] for column in used] if header else None
+        raise ValueError(f"{path}: no rows of numbers; the file must have at least one example")
+    names = [fields[column] for column in used] if has_header else None
+    return np.concatenate(tables), names
 
 
 def _numbers(path, batch: list[tuple[int, str]], width: int, used: list[int]) -> np.ndarray:
-    """The used columns of some numbered lines: f32[n, columns]."""
+    """The used columns of a batch of numbered lines: f32[n, columns]."""
     lines = [line for _, line in batch]
     columns = used if len(used) < width else None
     try:
-        # With some columns alone, loadtxt does not count the fields.
+        # With `usecols`, loadtxt does not check the number of fields.
         if columns is not None and any(len(_fields(line)) != width for line in lines):
             raise ValueError
         table = np.loadtxt(
@@ -247,20 +264,21 @@ def _numbers(path, batch: list[tuple[int, str]], width: int, used: list[int]) ->
             raise ValueError
     except ValueError:
         raise ValueError(_bad_row(path, batch, width, used)) from None
-    with np.errstate(over="ignore"):  # the infinity is a fault that is found later
+    # An overflow to infinity is reported later, by the checks of the values.
+    with np.errstate(over="ignore"):
         return table.astype(np.float32)
 
 
 def _bad_row(path, batch: list[tuple[int, str]], width: int, used: list[int]) -> str:
-    """What is wrong with the first line that is no row of numbers."""
+    """The message about the first line that is not a row of numbers."""
     for number, line in batch:
         fields = _fields(line)
         if len(fields) != width:
-            return f"{path}, line {number}: has {len(fields)} fields; allowed are {width}, as in the first line"
+            return f"{path}, line {number}: expected {width} fields, as in the first line, got {len(fields)}"
         for column in used:
             if not _is_number(fields[column]):
-                return f"{path}, line {number}: column {column + 1} holds {fields[column][:40]!r}; allowed are numbers"
-    return f"{path}, lines {batch[0][0]} to {batch[-1][0]}: cannot be read; allowed are numbers separated by commas"
+                return f"{path}, line {number}: column {column + 1} must be a number, got {fields[column][:40]!r}"
+    return f"{path}, lines {batch[0][0]} to {batch[-1][0]}: expected numbers separated by commas"
 
 
 def _fields(line: str) -> list[str]:

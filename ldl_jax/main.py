@@ -1,4 +1,4 @@
-"""The command: train by a config, go on with a run, or measure it again.
+"""The command that trains a config, resumes a run, or evaluates it again.
 
 python -m ldl_jax.main --config=configs/digits_online.py [--workdir=DIR] [--config.FIELD=VALUE ...]
 """
@@ -17,17 +17,18 @@ from ldl_jax.errors import Failed, Usage, one_line
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
-  --config=FILE        a config, such as configs/digits_online.py; FILE:ARGUMENT where it takes one (a schedule)
-  --config.FIELD=VALUE overrides one of the fields below
-  --workdir=DIR        the run's directory; runs/<config's name>-seed<seed> unless given
-  --mode=train|eval    train (or go on where the run stopped), or measure the latest checkpoint again
-  --dry-run            print sizes, build everything, start nothing
-  --devices=N          with --dry-run: plan for so many devices; default those at hand
-  --extend             let a run that is there become longer
-  --profile=10:15      write a profiler trace of these steps
-  --join-seconds=300   how long to wait, at the start, for all processes of a job that has several
+  --config=FILE         config file, such as configs/digits_online.py; FILE:ARGUMENT if it takes an argument
+  --config.FIELD=VALUE  override one of the fields below
+  --workdir=DIR         run directory (default: runs/<config name>-seed<seed>)
+  --mode=train|eval     train (or resume) a run, or evaluate its latest checkpoint again
+  --dry-run             print durations, memory use and communication, without training
+  --devices=N           number of devices to plan for, with --dry-run (default: those available)
+  --extend              allow an existing run to become longer
+  --profile=10:15       write a profiler trace of steps 10 to 15
+  --join-seconds=300    time to wait at startup for all processes of a multi-process job
 """
 
+# Parts of JAX's messages when another process of the job is lost.
 GONE = (
     "UNAVAILABLE",
     "DEADLINE_EXCEEDED",
@@ -41,67 +42,67 @@ GONE = (
 
 
 def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
-    """The flags of a command line, without the program's name. Raises Usage naming the field or
-    file.
-    """
+    """Parse a command line, without the program's name. Raises Usage, naming the field or file."""
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
-    flags.DEFINE_enum("mode", "train", ("train", "eval"), "what to do", flag_values=values)
-    flags.DEFINE_bool("dry-run", False, "print sizes, start nothing", flag_values=values)
+    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    flags.DEFINE_enum("mode", "train", ("train", "eval"), "train or evaluate", flag_values=values)
+    flags.DEFINE_bool("dry-run", False, "print sizes without training", flag_values=values)
+    flags.DEFINE_integer("devices", None, "devices to plan for, with --dry-run", flag_values=values)
+    flags.DEFINE_bool("extend", False, "allow a run to become longer", flag_values=values)
     flags.DEFINE_integer(
-        "devices", None, "with --dry-run: plan for so many devices", flag_values=values
+        "join-seconds", 300, "time to wait for the processes of the job", 1, flag_values=values
     )
-    flags.DEFINE_bool("extend", False, "let a run become longer", flag_values=values)
-    flags.DEFINE_integer(
-        "join-seconds", 300, "wait for the processes of the job", 1, flag_values=values
-    )
-    flags.DEFINE_string("profile", None, "steps of a trace, FIRST:LAST", flag_values=values)
+    flags.DEFINE_string("profile", None, "steps to trace, FIRST:LAST", flag_values=values)
     line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
     if line.words:
-        raise Usage(f"{line.words[0]!r} is not understood; options begin with --")
+        raise Usage(f"unexpected argument {line.words[0]!r}; options start with --")
     return values, line
 
 
 def settings(values: flags.FlagValues, line: CommandLine) -> tuple[ConfigDict, Path]:
-    """The config and the run's directory. Raises Usage where one of them is missing."""
+    """The config and the run directory. Raises Usage if there is no config."""
     c = line.config
     if c is None:
         c = _config_of_run(values)
     if values.workdir is not None:
         return c, Path(values.workdir)
     file, _, argument = line.file.partition(":")
-    name = "-".join([Path(file).stem, *([argument] if argument else [])])
+    name = Path(file).stem
+    if argument:
+        name = f"{name}-{argument}"
     return c, Path(f"runs/{name}-seed{c.seed}")
 
 
 def _config_of_run(values: flags.FlagValues) -> ConfigDict:
-    """The config of a run that is measured again, which its directory holds."""
+    """The config stored in the run directory, for `--mode=eval` without `--config`."""
     from ldl_jax import workdir
 
     if values.workdir is None or values.mode != "eval":
-        raise Usage("--config is missing; name a config file, such as configs/digits_online.py")
+        raise Usage(
+            "--config is missing; pass a config file, such as --config=configs/digits_online.py"
+        )
     c = workdir.read_config(values.workdir)
     if c is None:
-        raise Usage(
-            f"--workdir {values.workdir} holds no run that could be measured; train one there first"
-        )
+        raise Usage(f"--workdir {values.workdir} holds no run to evaluate; train one there first")
     return c
 
 
-def _steps(text: str | None) -> tuple[int, int] | None:
+def _parse_profile(text: str | None) -> tuple[int, int] | None:
+    """The first and last step of `--profile=FIRST:LAST`; None without the flag."""
     if text is None:
         return None
     first, colon, last = text.partition(":")
     if not (colon and first.isdigit() and last.isdigit() and int(first) <= int(last)):
-        raise Usage(f"--profile is {text!r}; allowed are two steps, as in 10:15")
+        raise Usage(f"--profile must be FIRST:LAST with FIRST <= LAST, as in 10:15; got {text!r}")
     return int(first), int(last)
 
 
 def main(argv: list[str] | None = None, *, join: bool = False) -> int:
-    """Run the command; returns the exit status.
+    """Run the command and return its exit status.
 
-    0 done, 1 the training failed, 2 the input is not right, 3 the other processes of the job did
-    not come or went. join: become one of the processes of a job, where this one is started as such.
+    0: success; 1: training failed; 2: invalid input; 3: other processes of the job did not join or
+    were lost. join: join the other processes of the job, if this process was started as part of
+    one.
     """
     argv = sys.argv[1:] if argv is None else argv
     if cli.HELP & set(argv):
@@ -110,25 +111,25 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
 
 
 def _run(argv: list[str], join: bool) -> None:
-    """Read the command line and do what it asks for."""
+    """Parse the command line and run the mode that it selects."""
     values, line = parse(argv)
     c, workdir = settings(values, line)
-    profile = _steps(values.profile)
-    if values.devices is not None and not values["dry-run"].value:
+    profile = _parse_profile(values.profile)
+    is_dry_run = values["dry-run"].value
+    if values.devices is not None and not is_dry_run:
         raise Usage(
-            f"--devices is {values.devices} without --dry-run; a run takes the devices that are there"
+            f"--devices={values.devices} requires --dry-run; training uses all available devices"
         )
     config.check(c)
-    # JAX is imported after these checks, so that a command line that is not right is answered at
-    # once.
+    # Import JAX only now, so that an invalid command line fails at once.
     from ldl_jax import mesh
     from ldl_jax.training import devices, dry_run, loop, remeasure
 
+    # A dry run plans for devices that need not exist, so it waits for no other process.
+    join_seconds = values["join-seconds"].value if join and not is_dry_run else None
     try:
-        devices.prepare(
-            c, values["join-seconds"].value if join and not values["dry-run"].value else None
-        )
-        if values["dry-run"].value:
+        devices.prepare(c, join_seconds)
+        if is_dry_run:
             print(dry_run.sizes(c, values.devices))
         elif values.mode == "eval":
             remeasure.measure_again(c, workdir)
@@ -138,18 +139,18 @@ def _run(argv: list[str], join: bool) -> None:
         raise Failed(error) from error
     except mesh.NotJoined as error:
         raise Failed(error, 3) from error
-    except BrokenPipeError:  # whoever read the output has left; nothing is wrong with the run
+    except BrokenPipeError:
+        # The reader of stdout has closed it, as `head` does; that is no failure of the run, and
+        # `cli.status` ends the command without a message.
         raise
     except OSError as error:
         raise Failed(
-            f"{cli.reason(error)}; the same command goes on from the last checkpoint"
+            f"{cli.reason(error)}; run the same command again to resume from the last checkpoint"
         ) from error
 
 
 def command() -> None:
-    """The command as a process: where it is one of several and fails, it leaves without waiting for
-    the others.
-    """
+    """Run the command as a process. If one process of a job fails, it does not wait for the others."""
     import jax
 
     try:
@@ -157,20 +158,22 @@ def command() -> None:
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
+        # Losing a peer is common on preemptible machines: report it in one line, not a traceback.
         reason = one_line(error, 300)
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason for word in GONE):
             print(
-                f"error: a process of this job gives up, since another one does not answer ({reason}); start "
-                "all of them again: the run goes on from its latest checkpoint",
+                f"error: another process of this job does not respond ({reason}); restart all processes to resume "
+                "from the latest checkpoint",
                 file=sys.stderr,
             )
         else:
             traceback.print_exc()
         status = 3
     if status and jax.distributed.is_initialized():
+        # A normal exit would wait for all processes, so leave at once.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # the usual way out waits for all processes
+        os._exit(status)
     sys.exit(status)
 
 

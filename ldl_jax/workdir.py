@@ -1,6 +1,4 @@
-"""The run directory: the names of its files, who may write to it, what it keeps of settings,
-weights and the log.
-"""
+"""The run directory: names of its files, its lock, checks before a start, weights and logs."""
 
 import contextlib
 import json
@@ -22,23 +20,23 @@ from ldl_jax.errors import Busy
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes in one directory are then not told apart
+except ImportError:  # Windows, where a run directory cannot be locked
     fcntl = None
 
-# Written at the start.
+# Written at the start of a run.
 LOCK = ".lock"
 CONFIG = "config.json"
 NETWORK = "network.json"  # the network spec
 VERSIONS = "versions.json"
-# Written while training.
+# Written during training.
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 EVENTS = "tensorboard"
 PROFILE = "profile"
 BEST = "best.npz"
-SPENT = "spent.txt"  # seconds, of a study's run
-# Written at the end.
+SPENT = "spent.txt"  # seconds spent on a run of a study
+# Written at the end of a run.
 WEIGHTS = "model.npz"
 PREDICTIONS = "predictions"  # a folder: see `predictions_file`
 CALIBRATION = "calibration.json"
@@ -47,7 +45,7 @@ CURVES = "curves.png"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
 SUMMARY = "summary.json"
-PREDICTED = "predicted"  # a folder: of images that were predicted afterwards
+PREDICTED = "predicted"  # a folder: predictions for further images, made after the run
 
 PACKAGES = (
     "ldl-jax",
@@ -61,33 +59,32 @@ PACKAGES = (
     "numpy",
 )
 EXTENDABLE = ("train.epochs", "train.max_steps")
-IMAGES = "data.root"  # the input that the images come from
+IMAGES = "data.root"  # the input with the images
 
 
 def predictions_file(workdir, split: str = "test") -> Path:
-    """The file of a split's predictions: logits f32[n, K], label i32[n], index i32[n], classes
-    str[K].
+    """The file with the predictions for a split.
+
+    Its arrays: logits f32[n, K], label i32[n], index i32[n], classes str[K].
     """
     return Path(workdir) / PREDICTIONS / f"{split}.npz"
 
 
 def is_finished(workdir) -> bool:
-    """Whether a run directory has the weights and the summary of a run that came to its end."""
+    """Whether a run directory has the weights and the summary of a finished run."""
     return all((Path(workdir) / name).is_file() for name in (WEIGHTS, SUMMARY))
 
 
 def is_measured(workdir) -> bool:
-    """Whether a run directory has the summary and the test predictions of a run, which may have
-    ended half-way.
-    """
+    """Whether a run directory has a summary and test predictions, of a finished run or a partial one."""
     return (Path(workdir) / SUMMARY).is_file() and predictions_file(workdir).is_file()
 
 
 @contextlib.contextmanager
 def locked(workdir):
-    """Hold a run directory for this process, made where it is not there.
+    """Lock a run directory for this process, creating it if necessary.
 
-    Raises ValueError where it cannot be written, Busy where another process holds it.
+    Raises ValueError if it cannot be written, Busy if another process has locked it.
     """
     workdir = Path(workdir)
     try:
@@ -103,9 +100,10 @@ def locked(workdir):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(
-                f"--workdir {workdir} is in use by another process; allowed is one at a time"
+                f"--workdir {workdir} is in use by another process; wait for it or pass another --workdir"
             ) from None
-        except OSError:  # a file system without locks: two processes are then not told apart
+        except OSError:
+            # Some network file systems have no locks; running without one is better than failing.
             pass
         yield
 
@@ -113,12 +111,12 @@ def locked(workdir):
 def check(
     workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend: bool, saved: bool
 ) -> None:
-    """See that `workdir` is free for a run or holds this one; nothing is written.
+    """Check that `workdir` is free or holds this very run; writes nothing.
 
-    inputs: SHA-256 of what a run reads (images, teachers, labels, tables), by '<field> = <path>'.
-    With `extend` the run may be longer than the one before. saved: whether there is a checkpoint.
-    Raises ValueError where the directory holds another run, naming the fields that differ, imported
-    weights, or a finished run without a checkpoint.
+    inputs: {'<field> = <path>': SHA-256} of what the run reads (images, teachers, labels, tables).
+    extend: allow the run to be longer than before. saved: whether there is a checkpoint. Raises
+    ValueError if the directory holds a run with a different config (naming the fields), imported
+    weights, or a finished run without checkpoints.
     """
     workdir = Path(workdir)
     before = read_config(workdir)
@@ -126,30 +124,33 @@ def check(
         return
     if "imported" in read_json(workdir / NETWORK):
         raise ValueError(
-            f"--workdir {workdir} holds imported weights; allowed for training is another directory"
+            f"--workdir {workdir} holds imported weights; pass another --workdir to train"
         )
     _check_config(workdir, before, c, extend=extend)
     check_data(workdir, spec, inputs)
+    # Without a checkpoint, the run would start again from step 0 and overwrite the finished one.
     if not saved and is_finished(workdir):
         step = read_weights(workdir / WEIGHTS)[1]["step"]
         raise ValueError(
-            f"--workdir {workdir} holds a run that is finished at step {step}, and its checkpoints are gone; allowed "
-            "are --mode=eval, or another --workdir"
+            f"--workdir {workdir} holds a run that finished at step {step} and has no checkpoints left; evaluate it "
+            "with --mode=eval, or pass another --workdir"
         )
 
 
 def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: int) -> None:
-    """Make `workdir`, which was checked, the directory of this run of `total` steps, and record the
-    start.
+    """Make `workdir`, after `check`, the directory of this run of `total` steps; record the start.
 
-    The weights and summary of a run that was shorter are removed: until the longer one ends, it is
-    not finished. Raises ValueError where the directory cannot be written.
+    If it holds the results of a shorter run, its weights and summary are deleted. Raises ValueError
+    if the directory cannot be written.
     """
     workdir = Path(workdir)
     history = read_json(workdir / VERSIONS).get("starts", []) if (workdir / CONFIG).exists() else []
     try:
-        for name in (SUMMARY, WEIGHTS) if _is_shorter(workdir, total) else ():
-            (workdir / name).unlink(missing_ok=True)
+        # An extended run is not finished before its new end; `is_finished` looks at these files.
+        if _is_shorter(workdir, total):
+            for name in (SUMMARY, WEIGHTS):
+                (workdir / name).unlink(missing_ok=True)
+        # The config comes last: a directory without one counts as free.
         files.write_json(workdir / NETWORK, spec)
         files.write_json(
             workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]}
@@ -162,9 +163,7 @@ def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: 
 
 
 def _is_shorter(workdir: Path, total: int) -> bool:
-    """Whether there are weights of fewer steps, or such as cannot be read, which are of no use
-    either.
-    """
+    """Whether the weights were trained for fewer than `total` steps, or are unreadable."""
     try:
         return (workdir / WEIGHTS).is_file() and read_weights(workdir / WEIGHTS)[1]["step"] < total
     except (ValueError, KeyError):
@@ -172,33 +171,38 @@ def _is_shorter(workdir: Path, total: int) -> bool:
 
 
 def check_data(workdir, spec: dict, inputs: dict[str, str]) -> list[dict]:
-    """Raise ValueError where a run directory is of other data or teachers than these; returns its
-    starts so far.
+    """Check that a run directory was made with this data and these teachers; returns its starts.
 
-    Imported weights were not trained here: of them the number of examples may differ, and the
-    classes' names where they were imported without a data set. The `model` block of a network is
-    the config's.
+    spec: the network spec; its `model` block is checked with the config. Imported weights may have
+    any number of examples and, if imported without a data set, any class names. Raises ValueError
+    naming what differs.
     """
-    there = read_json(Path(workdir) / NETWORK)
+    stored = read_json(Path(workdir) / NETWORK)
     history = read_json(Path(workdir) / VERSIONS).get("starts", [])
-    imported = "imported" in there
-    free = {"model"}
+    imported = "imported" in stored
+    unchecked = {"model"}
     if imported:
-        free |= {"num_examples"} if there["num_examples"] else {"num_examples", "classes"}
+        unchecked.add("num_examples")
+        if not stored["num_examples"]:
+            unchecked.add("classes")
     for name in spec:
-        if name not in free and there.get(name) != spec[name]:
+        if name not in unchecked and stored.get(name) != spec[name]:
+            origin = "imported for" if imported else "started with"
             raise ValueError(
-                f"--workdir {workdir} was {'imported for' if imported else 'begun with'} other data: {name} was "
-                f"{_short(there.get(name))}, is {_short(spec[name])}; allowed is the same"
+                f"--workdir {workdir} was {origin} other data: {name} was {_short(stored.get(name))}, is now "
+                f"{_short(spec[name])}; use the same data or another --workdir"
             )
+
+    # Imported weights were trained elsewhere, so there are no inputs to compare with.
     known = history[-1]["inputs"] if history and not imported else inputs
     before = _by_field(known)
     now = _by_field(inputs)
-    before.setdefault(IMAGES, now.get(IMAGES))  # runs of one's own arrays did not note it once
+    # Older versions did not record the images of data.name='arrays'.
+    before.setdefault(IMAGES, now.get(IMAGES))
     if any(before.get(field) != now.get(field) for field in {**before, **now}):
         raise ValueError(
-            f"--workdir {workdir} was begun with {list(known)} and what they held then; {list(inputs)} hold "
-            "something else, and allowed is the same"
+            f"--workdir {workdir} was started with {list(known)}; the contents of {list(inputs)} are different, so "
+            "restore the original files or pass another --workdir"
         )
     return history
 
@@ -209,44 +213,49 @@ def _short(value) -> str:
 
 
 def _by_field(inputs: dict[str, str]) -> dict[str, str]:
-    """The same without paths: where a file lies may change, what it holds may not."""
+    """{field: SHA-256}, without the paths: a file may move, but its contents must stay the same."""
     return {name.partition(" = ")[0]: digest for name, digest in inputs.items()}
 
 
 def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -> None:
-    """Raise ValueError where a run's config is another one; with `extend` it may be longer."""
+    """Raise ValueError if the config of a run is a different one; with `extend` it may be longer."""
     changed = config.differences(before, c)
-    longer = {name: both for name, both in changed.items() if name in EXTENDABLE}
+    durations = {name: values for name, values in changed.items() if name in EXTENDABLE}
     if extend:
-        for name, (was, now) in longer.items():
+        for name, (was, now) in durations.items():
             if was is not None and now is not None and now < was:
-                raise ValueError(f"--extend: config.{name} was {was}, is {now}; allowed is more")
-        changed = {name: both for name, both in changed.items() if name not in longer}
+                raise ValueError(
+                    f"--extend can only make a run longer: config.{name} was {was}, got {now}"
+                )
+            del changed[name]
     if changed:
-        hint = " (a longer run goes on with --extend)" if longer and not extend else ""
+        # Suggest --extend only if it was not passed already.
+        way_out = "--extend to make the run longer, or " if durations and not extend else ""
         raise ValueError(
-            f"--workdir {workdir} holds another run: {sentence(changed)}{hint}; allowed is the same config"
+            f"--workdir {workdir} already holds a run with a different config: {sentence(changed)}; pass {way_out}"
+            "another --workdir to start a new run"
         )
 
 
 def sentence(changed: dict[str, tuple]) -> str:
-    """The fields in which two configs differ, as text."""
-    return "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in changed.items())
+    """The fields that differ between two configs, with both values, as text."""
+    return "; ".join(f"{name} was {was!r}, is now {now!r}" for name, (was, now) in changed.items())
 
 
 def read_json(path) -> dict:
-    """What a JSON file of a run directory holds. Raises ValueError where it cannot be read."""
+    """The contents of a JSON file of a run directory. Raises ValueError if it cannot be read."""
     try:
         return json.loads(Path(path).read_text())
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError:
-        raise ValueError(f"{path} is not JSON; it was changed since the run wrote it") from None
+        raise ValueError(f"{path} is not valid JSON; it was edited or damaged") from None
 
 
 def read_config(workdir) -> ConfigDict | None:
-    """The config of a run directory; None where there is none. Raises ValueError for a file that is
-    not JSON.
+    """The config of a run directory, or None if there is none.
+
+    Raises ValueError if the file is not a config.
     """
     path = Path(workdir) / CONFIG
     if not path.exists():
@@ -258,7 +267,7 @@ def read_config(workdir) -> ConfigDict | None:
 
 
 def versions() -> dict:
-    """What ran: versions of the packages, the machine, the command."""
+    """The environment of a start: package versions, devices, machine and command."""
     packages = {}
     for name in PACKAGES:
         try:
@@ -279,22 +288,28 @@ def versions() -> dict:
 
 
 def save_weights(path, variables: PyTree, **notes: float) -> Path:
-    """Write a network's variables, and numbers to remember with them, as one .npz file."""
-    flat = traverse_util.flatten_dict({"notes": notes, **variables}, sep="/")
-    return files.write_npz(path, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+    """Write a network's variables, and numbers that belong to them, as one .npz file."""
+    leaves = traverse_util.flatten_dict({"notes": notes, **variables}, sep="/")
+    arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    return files.write_npz(path, **arrays)
 
 
 def read_weights(path) -> tuple[PyTree, dict[str, float]]:
-    """The variables and notes of `save_weights`. Raises ValueError where the file is damaged."""
+    """The variables and notes of `save_weights`. Raises ValueError if the file is damaged."""
     tree = traverse_util.unflatten_dict(files.read_npz(path, "the weights of a network"), sep="/")
     notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
-    return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, notes
+    # A network without parameters or statistics leaves no leaf behind in the file.
+    variables = {
+        "params": tree.get("params", {}),
+        "batch_stats": tree.get("batch_stats", {}),
+    }
+    return variables, notes
 
 
 def read_log(path) -> list[dict]:
-    """The rows of metrics.jsonl or timing.jsonl, nulls as NaN; a half-written last line is ignored.
+    """The rows of metrics.jsonl or timing.jsonl, with nulls as NaN.
 
-    Raises ValueError for a broken line anywhere else.
+    A last line that was only partly written is ignored. Raises ValueError for any other broken line.
     """
     lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
@@ -302,7 +317,7 @@ def read_log(path) -> list[dict]:
         row = _parse_row(line)
         if row is not None:
             rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        # a whole line ends in a newline, so something, if only "", follows it
+        # A complete line ends in a newline, so at least "" follows it.
         elif line and number < len(lines):
             raise ValueError(
                 f"{path}, line {number}: not a JSON object with a 'step': {line[:80]!r}"
@@ -311,20 +326,19 @@ def read_log(path) -> list[dict]:
 
 
 def cut_log_back(workdir, step: int) -> None:
-    """Forget what a run recorded after `step`, and lines that are no whole JSON object; kept lines
-    stay as they are.
-    """
+    """Remove the rows after `step` and broken lines from a run's logs; other lines stay unchanged."""
     for path in (Path(workdir) / METRICS, Path(workdir) / TIMING):
         if not path.exists():
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        kept = []
+        valid_lines = []
         for line in text.split("\n"):
             row = _parse_row(line)
             if row is not None and row["step"] <= step:
-                kept.append(line + "\n")
-        if "".join(kept) != text:
-            files.write(path, "".join(kept))
+                valid_lines.append(line + "\n")
+        shortened = "".join(valid_lines)
+        if shortened != text:
+            files.write(path, shortened)
 
 
 def _parse_row(line: str) -> dict | None:

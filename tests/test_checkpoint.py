@@ -109,7 +109,7 @@ def test_with_none_left_nothing_is_overwritten(folder):
     for _ in range(2):  # the second time, all have been set aside
         with pytest.raises(
             ValueError,
-            match=r"has no whole checkpoint, only .*damaged-10.*damaged-17; to begin anew",
+            match=r"has no intact checkpoint, only .*damaged-10.*damaged-17; delete them",
         ):
             restored(folder)
 
@@ -153,7 +153,7 @@ def test_one_whose_checksums_match_is_not_set_aside_whatever_its_reader_says(
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
         patch.setattr(ocp.CheckpointManager, "restore", fails)
-        said = r"/17 cannot be read \(RuntimeError: RESOURCE_EXHAUSTED: out of memory\), though .* all checksums match"
+        said = r"/17 cannot be read \(RuntimeError: RESOURCE_EXHAUSTED: out of memory\), although all its checksums"
         with pytest.raises(OSError, match=said):
             restored(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -167,7 +167,7 @@ def test_one_whose_files_cannot_be_read_at_the_moment_is_not_set_aside(folder, m
     with monkeypatch.context() as patch:
         patch.setattr(files, "sha256", fails)
         with pytest.raises(
-            OSError, match=r"17 cannot be read .*error.*; the checkpoints are left as they are"
+            OSError, match=r"17 cannot be read .*error.*; no checkpoint was changed"
         ):
             restored(folder)
     assert restored(folder)[0][1] == {"step": 17}
@@ -178,7 +178,7 @@ def test_what_another_process_cannot_read_is_raised_here_too(folder, monkeypatch
     words = iter([None, None, "cannot be read (RuntimeError)"])
     monkeypatch.setattr(checkpoint, "_first", lambda fault: fault or next(words))
     with pytest.raises(
-        OSError, match=r"17 cannot be read \(RuntimeError\), though its files are whole"
+        OSError, match=r"17 cannot be read \(RuntimeError\), although all its checksums"
     ):
         restored(folder)
     assert not list(folder.glob("damaged-*"))

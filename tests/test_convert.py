@@ -299,10 +299,7 @@ def test_imported_weights_of_a_network_of_one_s_own_are_measured(own, capsys):
     assert main([*argv, there, "--mode=eval"]) == 0
     assert "accuracy %" in capsys.readouterr().out
     assert main([*argv, there]) == 2
-    assert (
-        "holds imported weights; allowed for training is another directory"
-        in capsys.readouterr().err
-    )
+    assert "holds imported weights; pass another --workdir to train" in capsys.readouterr().err
     apply, variables = ldl_jax.load(folder / "run")
     with np.load(folder / "run" / "predictions" / "test.npz") as file:
         images = images_of("cifar_resnet")[file["index"]]

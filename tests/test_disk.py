@@ -50,10 +50,10 @@ def test_lines_wait_for_the_disk_and_keep_their_order(tmp_path, monkeypatch, cap
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3  # once for each outage, and once for what is lost
     assert (
-        "metrics.jsonl cannot be written (No space left on device); its lines are kept until it can be"
+        "metrics.jsonl cannot be written (No space left on device); its lines are kept in memory until it can"
         in said[0]
     )
-    assert "timing.jsonl could not be written to the end; its last 1 lines are lost" in said[2]
+    assert "timing.jsonl: the last lines (1) could not be written and are lost" in said[2]
 
 
 def test_a_save_that_fails_is_told_and_the_next_one_is_tried(tmp_path, monkeypatch, capsys):
@@ -68,7 +68,7 @@ def test_a_save_that_fails_is_told_and_the_next_one_is_tried(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", full)
         checkpoints.save(3, state, {})
-        with pytest.raises(OSError, match="the checkpoint of step 3 is not there"):
+        with pytest.raises(OSError, match="the checkpoint of step 3 could not be written"):
             checkpoints.confirm(3)
     # the last good one, without checksums
     assert {path.name for path in tmp_path.iterdir()} == {"2", "1.sha256"}
@@ -82,7 +82,8 @@ def test_a_save_that_fails_is_told_and_the_next_one_is_tried(tmp_path, monkeypat
         "2.sha256 cannot be written (No space left on device); the next save tries again" in said[0]
     )
     assert (
-        "checkpoint 3 cannot be written (No space left on device); the run goes on, and" in said[1]
+        "checkpoint 3 cannot be written (No space left on device); training continues, and"
+        in said[1]
     )
 
 
@@ -132,7 +133,7 @@ def test_results_that_cannot_be_written_end_the_command_in_one_sentence(
     said = capsys.readouterr().err
     assert f"warning: {tmp_path / 'best.npz'} cannot be written (No space left on device)" in said
     assert (
-        f"error: {tmp_path / 'model.npz'}: No space left on device; the same command goes on"
+        f"error: {tmp_path / 'model.npz'}: No space left on device; run the same command again"
         in said
     )
     assert "Traceback" not in said, said
@@ -164,7 +165,7 @@ def saved(workdir):
 def outage(out):
     """Whether a save has failed and the log's lines wait."""
     said = out.read_text()
-    return "the run goes on" in said and "its lines are kept" in said
+    return "training continues" in said and "its lines are kept" in said
 
 
 def check(process, workdir, out, reason):
@@ -173,7 +174,9 @@ def check(process, workdir, out, reason):
     """
     assert process.wait(50) == 0
     said = out.read_text()
-    assert f"cannot be written ({reason}); the run goes on, and the next save tries again" in said
+    assert (
+        f"cannot be written ({reason}); training continues, and the next save tries again" in said
+    )
     assert said.count("metrics.jsonl cannot be written") == 1
     assert "Traceback" not in said, said
     assert "never awaited" not in said

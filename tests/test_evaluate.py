@@ -119,7 +119,7 @@ FAULTS = {  # words of the command -> what the sentence says
     ),
     "a file as the folder": (
         ["test.npz", "--out", "odd.npy"],
-        "--out odd.npy is a file; allowed is a folder",
+        "--out must be a folder, got the file odd.npy",
     ),
     "missing": (["none.npz"], "none.npz: is not there"),
     "a folder": (["."], "allowed are .npz, .npy, .csv"),

@@ -125,7 +125,7 @@ def test_a_streamed_run_that_is_killed_goes_on_bitwise(data, environment, tmp_pa
             time.sleep(0.02)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    assert "going on at step" in run([*words, f"--workdir={folder}"], environment)
+    assert "resuming at step" in run([*words, f"--workdir={folder}"], environment)
     assert (folder / workdir.METRICS).read_text() == (
         tmp_path / "calm" / workdir.METRICS
     ).read_text()

@@ -135,7 +135,7 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(golden, capsys, name,
         (run / file).unlink()
     assert main.main([f"--config=digits.py:{argument}", f"--workdir=runs/{name}"]) == 0
     printed = capsys.readouterr().out
-    assert f"going on at step {saved}" in printed
+    assert f"resuming at step {saved}" in printed
     assert_same_results(run, name)
     assert_same(lines(run / "metrics.jsonl"), lines(GOLDEN / "runs" / name / "metrics.jsonl"))
     ours = {path.name for path in run.iterdir()} - {"files.txt", "output.txt"}

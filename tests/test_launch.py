@@ -113,7 +113,7 @@ def test_local_processes_may_have_cpu_devices(place):
 
 @pytest.mark.parametrize(
     ("words", "gpus", "sentence"),
-    [((), "", "N is ''; allowed"), (("0",), "", "N is '0'"), (("--config=a",), "", "N is '--config=a'"),
+    [((), "", "got ''"), (("0",), "", "got '0'"), (("--config=a",), "", "got '--config=a'"),
      (("2",), "0,1,2", "2 processes cannot share 3 GPUs evenly")],
 )  # fmt: skip
 def test_what_local_cannot_do_is_one_sentence(place, words, gpus, sentence):
@@ -132,7 +132,7 @@ def test_where_a_local_process_fails_the_others_are_ended_and_its_status_is_told
     assert done.returncode == 7
     log = f"; see {place}/logs/process-1.log" if who else ""
     assert (
-        f"error: process {who} of 3 ended with status 7{log}; the others have 1 seconds to end"
+        f"error: process {who} of 3 exited with status 7{log}; the others have 1 seconds to finish"
         in done.stderr
     )
     assert ("out of memory" in done.stdout) == (who == 0)

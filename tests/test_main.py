@@ -47,7 +47,7 @@ WRONG = {
     "model.std=(None,)": r"config.model.std\[0\] is None; allowed are numbers",
     "auxiliary.names=(1,)": r"config.auxiliary.names\[0\] is 1; allowed are strings",
     "teachers=(1.5,)": r"config.teachers\[0\] is 1.5; allowed are strings",
-    "model.options.foo=3": "config.model.options has no field 'foo'; there are those that the config file sets",
+    "model.options.foo=3": "config.model.options has no field 'foo'; options of your own module",
     "train.epochs=nan": "config.train.epochs is nan; allowed are numbers from 0",
     "optimizer.schedule=step": "optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'",
     "optimizer.momentum=1.5": "momentum 1.5; allowed are",
@@ -56,10 +56,10 @@ WRONG = {
     "labels.name=teacher": "needs teachers, but config.teachers is empty",
     "teachers=('runs/none',)": "runs/none is no run directory: it has no model.npz; make it with python -m",
     "mixing.name=cutmix": "labels.online.write is 'unmixed', but mixing touches every example",
-    "data.batch_size=1440": "config.data.batch_size is 1440; allowed are at most 1280",
+    "data.batch_size=1440": "config.data.batch_size must be at most 1280, .*; got 1440",
     "data.holdout=1437": "config.data.holdout must be less than 1437, .*, got 1437",
     "data.examples=1438": "config.data.examples must be at most 1437, got 1438",
-    "optimizer.accumulate=100": "config.optimizer.accumulate is 100; allowed are at most 20",
+    "optimizer.accumulate=100": "config.optimizer.accumulate must be at most 20, .*; got 100",
     "eval.weights=ema": "config.eval.weights is 'ema', but config.optimizer.ema is 0",
     "model.mean=(0.5,0.5)": r"config.model.mean and .* one number per channel \(1\).*; got \(0.5, 0.5\)",
     "model.cifar_resnet.depth=9": "model.cifar_resnet.depth is 9; allowed are 6n",
@@ -121,9 +121,9 @@ def test_what_is_no_config(capsys, tmp_path):
 
 
 def test_what_is_no_option(capsys):
-    assert "'train' is not understood" in refused(capsys, DIGITS, "train")
+    assert "unexpected argument 'train'" in refused(capsys, DIGITS, "train")
     assert "Unknown command line flag 'nope'" in refused(capsys, DIGITS, "--nope=1")
-    assert "--profile is '15:10'" in refused(capsys, DIGITS, "--profile=15:10")
+    assert "--profile must be FIRST:LAST" in refused(capsys, DIGITS, "--profile=15:10")
     assert "train|eval" in refused(capsys, DIGITS, "--mode=test")
 
 
@@ -275,9 +275,9 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(capsys, tmp_path):
     said = capsys.readouterr().out
     for name in (
         "parameters",
-        "label memory, bytes a device",
-        "checkpoint, bytes",
-        "optimizer, bytes a device",
+        "label memory, bytes per device",
+        "checkpoint, total bytes",
+        "optimizer, bytes per device",
     ):
         assert name in said
     assert not (tmp_path / "run").exists()

@@ -44,31 +44,32 @@ def number(said, name):
 @pytest.mark.parametrize("count", frame.slow_but([8, 256], [1, 8, 32, 256]))
 def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
     said = dry_run.sizes(absent, count)
-    assert said.startswith(f"published sizes; no data read at '{absent.data.root}'")
+    assert said.startswith(f"published sizes, no data found at '{absent.data.root}'")
     parameters = number(said, "parameters")
-    assert number(said, "label memory, bytes a device") == ROWS * CLASSES * 2 // count
+    assert number(said, "label memory, bytes per device") == ROWS * CLASSES * 2 // count
     # the momentum, and a count
-    assert number(said, "optimizer, bytes a device") == 4 * parameters + 4
+    assert number(said, "optimizer, bytes per device") == 4 * parameters + 4
     assert (
-        number(said, "images fed in each step, bytes a device") == BATCH // count * SIDE * SIDE * 3
+        number(said, "streamed images per step, bytes per device")
+        == BATCH // count * SIDE * SIDE * 3
     )
-    assert number(said, "resident images, bytes a device") == 0
+    assert number(said, "resident images, bytes per device") == 0
     assert number(said, "training examples") == IMAGES
     assert f"{IMAGES // BATCH * 100:,} = 100 epochs of {IMAGES // BATCH:,}" in said
-    assert f"{BATCH:,}, of which {BATCH // count:,} a device" in said
+    assert f"{BATCH:,} ({BATCH // count:,} per device)" in said
     state = ROWS * CLASSES * 2 + 8 * parameters
     # and running statistics
-    assert state < number(said, "checkpoint, bytes in all") < state + 20_000
-    sent = number(said, "sent in each step, bytes a device")
+    assert state < number(said, "checkpoint, total bytes") < state + 20_000
+    sent = number(said, "communication per step, bytes per device")
     at_least = (count - 1) / count * (2 * 4 * parameters + (2 * 2 + 1) * 2 * BATCH * CLASSES)
     # gradients, rows read and written, and what is small
     assert at_least <= sent <= 1.01 * at_least
 
 
 def test_the_table_has_the_numbers_of_devices_that_can_share_the_batch(absent):
-    assert re.search(r"on so many +1 +8 +16 +32 +256$", dry_run.sizes(absent, 16), re.MULTILINE)
+    assert re.search(r"for N = +1 +8 +16 +32 +256$", dry_run.sizes(absent, 16), re.MULTILINE)
     absent.data.batch_size = 96
-    assert re.search(r"on so many +1 +8 +32$", dry_run.sizes(absent, 8), re.MULTILINE)
+    assert re.search(r"for N = +1 +8 +32$", dry_run.sizes(absent, 8), re.MULTILINE)
 
 
 def test_a_planned_mesh_places_shapes_as_devices_that_are_here_do():
@@ -104,11 +105,11 @@ def test_published_sizes_take_part_in_what_the_config_asks_of_the_data(absent):
 def test_the_flag(capsys):
     digits = "--config=configs/digits_online.py"
     assert main([digits, "--dry-run", "--devices=32"]) == 0
-    assert number(capsys.readouterr().out, "label memory, bytes a device") == 3072 * 10 * 4 // 32
+    assert number(capsys.readouterr().out, "label memory, bytes per device") == 3072 * 10 * 4 // 32
     for words, sentence in (
         (
             ["--devices=8"],
-            "--devices is 8 without --dry-run; a run takes the devices that are there",
+            "--devices=8 requires --dry-run; training uses all available devices",
         ),
         (
             ["--devices=256", "--dry-run"],

@@ -152,7 +152,7 @@ def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, t
             devices=devices,
         )
         assert set(job.wait()) == {0}, job.said()
-    assert "going on at step 10" in job.said()
+    assert "resuming at step 10" in job.said()
     check_alike(tmp_path / "run", one)
 
 
@@ -168,7 +168,7 @@ def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(t
     assert step == saved(folder)[-1] == last_step(folder)
     assert "terminated" not in job.said(1)
     again = Job(folder, *LONG, devices=1)
-    again.until(lambda: f"going on at step {step}" in again.said())
+    again.until(lambda: f"resuming at step {step}" in again.said())
     again.reach(step + 30)
     for process in again.processes:  # as Slurm and Kubernetes do: all of them at once
         process.send_signal(signal.SIGTERM)
@@ -185,14 +185,14 @@ def test_sigkill_of_one_of_two_the_other_gives_up_and_a_restart_goes_on(victim, 
     statuses = job.wait(GIVES_UP)
     assert statuses[victim] == -signal.SIGKILL
     assert statuses[1 - victim] not in (0, -signal.SIGKILL)
-    assert "another one does not answer" in job.said(
+    assert "another process of this job does not respond" in job.said(
         1 - victim
     ) or "JAX distributed service" in job.said(1 - victim)
     latest = max(
         int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()
     )
     again = Job(folder, *LONG, devices=1)
-    again.until(lambda: f"going on at step {latest}" in again.said())
+    again.until(lambda: f"resuming at step {latest}" in again.said())
     again.reach(latest + 5)
     again.processes[0].send_signal(signal.SIGTERM)
     assert again.wait(60) == [0, 0]

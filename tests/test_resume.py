@@ -149,5 +149,5 @@ def test_terminated_it_saves_and_leaves_with_status_0(calm, tmp_path, environmen
     assert (workdir / "checkpoints" / f"{step}.sha256").exists()
     assert not (workdir / "summary.json").exists()
     assert start(workdir, environment).wait(240) == 0
-    assert f"going on at step {step}" in Path(f"{workdir}.log").read_text()
+    assert f"resuming at step {step}" in Path(f"{workdir}.log").read_text()
     check_equal(workdir, calm)

@@ -123,13 +123,13 @@ def test_a_run_leaves_steps_out_counts_them_and_ends_where_it_leaves_out_too_man
     ]
     assert "step 14: loss 2." in said
     assert "step 18: loss 2." in said
-    assert "from here on only counted (train/skipped)" in said
+    assert "further skipped steps are only counted (train/skipped)" in said
     rows = [row for row in run.read_log(tmp_path / "run" / run.METRICS) if "train/skipped" in row]
     assert [(row["step"], row["train/skipped"]) for row in rows] == [(10, 0), (20, 7), (24, 4)]
     assert np.isfinite(rows[1]["train/loss"])
     assert "train/loss" not in rows[2]
     with pytest.raises(
         train.NonFinite,
-        match=r"step 113: loss .*; it is the last of 100 in a row that were skipped",
+        match=r"step 113: loss .*; the last 100 steps were all skipped",
     ):
         train.train(settings(130), tmp_path / "long", devices=there)

@@ -257,7 +257,7 @@ def test_a_cell_whose_config_changed_is_refused_by_name(file, tmp_path):
     file.write_text(file.read_text().replace("'train.epochs': 1.0", "'train.epochs': 2.0"))
     with pytest.raises(
         ValueError,
-        match=r"cell 'plain' was run with another config \(train.epochs was 1.0, is 2.0\)",
+        match=r"cell 'plain' was run with another config \(train.epochs was 1.0, is now 2.0\)",
     ):
         cards.read(tmp_path, planned(file)[-1])
 

@@ -196,7 +196,7 @@ def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
     again = shutil.copytree(calm, tmp_path / "again")
     measure_again(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
     said = capsys.readouterr().out
-    assert "test at T" in said
+    assert "test recalibrated" in said
     assert f"{again / 'report.html'}" in said
     (found,) = json.loads((again / "evaluation.json").read_text())["suites"]
     before = json.loads((calm / "summary.json").read_text())
@@ -253,7 +253,7 @@ def test_an_array_that_would_be_sent_to_the_devices_in_every_step_is_refused(tmp
 @pytest.mark.slow
 def test_a_longer_run_needs_the_word_and_is_recorded(calm, tmp_path):
     longer = shutil.copytree(calm, tmp_path / "longer")
-    with pytest.raises(ValueError, match=r"train.epochs was 3.0, is 4.0 .*--extend"):
+    with pytest.raises(ValueError, match=r"train.epochs was 3.0, is now 4.0.*--extend"):
         go(longer, settings(optimizer__ema=0.9, train__epochs=4.0))
     summary = go(longer, settings(optimizer__ema=0.9, train__epochs=4.0), extend=True)
     assert summary["step"] == 52
@@ -271,7 +271,7 @@ def test_a_longer_run_needs_the_word_and_is_recorded(calm, tmp_path):
 )
 def test_another_config_is_refused_by_the_names_of_the_fields(calm, fields, name):
     before = (calm / "config.json").read_bytes()
-    with pytest.raises(ValueError, match=rf"holds another run: {name} was .*, is "):
+    with pytest.raises(ValueError, match=rf"a run with a different config: {name} was .*, is now "):
         go(calm, settings(optimizer__ema=0.9, **fields))
     assert (calm / "config.json").read_bytes() == before
 
@@ -285,7 +285,7 @@ def test_another_model_behind_the_same_config_is_refused_by_the_leaf_that_differ
     c.model.options.channels = 6
     with pytest.raises(
         ValueError,
-        match=r"checkpoints/39 is of another model: params/model/bn/bias is float32\[8\]",
+        match=r"checkpoints/39 was saved by a different model: params/model/bn/bias is float32\[8\]",
     ):
         go(other, c)
     assert (other / "checkpoints" / "39").is_dir()
@@ -337,7 +337,7 @@ def test_a_finished_run_teaches_and_is_remembered_by_its_weights(calm, tmp_path)
     other = shutil.copytree(calm, tmp_path / "other")
     variables, _ = run.read_weights(calm / "model.npz")
     run.save_weights(other / "model.npz", jax.tree.map(lambda x: x + 1, variables), step=39)
-    with pytest.raises(ValueError, match=r"begun with .*calm.* hold something else"):
+    with pytest.raises(ValueError, match=r"started with .*calm.* are different"):
         go(
             tmp_path / "student",
             settings(labels__name="teacher", teachers=(str(other),), train__epochs=1.0),
@@ -426,7 +426,7 @@ def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_tol
     go(tmp_path / "short", c, profile=(3, 9))
     assert list((tmp_path / "short" / "profile").rglob("*.xplane.pb"))
     go(tmp_path / "short", c, profile=(3, 9))
-    assert "no trace was written: step 3 did not come" in capsys.readouterr().out
+    assert "no trace was written: step 3 was not run" in capsys.readouterr().out
 
 
 def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritten(tmp_path):
@@ -456,11 +456,11 @@ def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritte
         (go, "mean", 4, 128, 1),
     ):
         arrays(*others)
-        with pytest.raises(ValueError, match=f"begun with other data: {name} was "):
+        with pytest.raises(ValueError, match=f"started with other data: {name} was "):
             work(tmp_path / "run", c)
     arrays(4, first=1)  # other labels of the same images
     with pytest.raises(
-        ValueError, match=r"begun with \['data.root = .*own.npz'\] and what they held then"
+        ValueError, match=r"started with \['data.root = .*own.npz'\]; the contents of"
     ):
         go(tmp_path / "run", c)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
@@ -481,7 +481,7 @@ def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tm
     for work in (go, measured):
         with pytest.raises(
             ValueError,
-            match=r"begun with \['data.labels_file = noisy.npy'\] and what they held then",
+            match=r"started with \['data.labels_file = noisy.npy'\]; the contents of",
         ):
             work(other, settings(optimizer__ema=0.9))
     assert contents(other) == before
@@ -493,7 +493,7 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
     for epochs, extend in ((3.0, False), (4.0, True)):
         with pytest.raises(
             ValueError,
-            match=r"kept holds a run that is finished at step 39, and its checkpoints are",
+            match=r"kept holds a run that finished at step 39 and has no checkpoints left",
         ):
             go(kept, settings(optimizer__ema=0.9, train__epochs=epochs), extend=extend)
     with pytest.raises(
@@ -524,7 +524,7 @@ def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
 def test_a_directory_belongs_to_one_process(tmp_path):
     with (
         run.locked(tmp_path),
-        pytest.raises(ValueError, match="is in use by another process; allowed is one at a time"),
+        pytest.raises(ValueError, match="is in use by another process"),
     ):
         go(tmp_path, settings())
 
@@ -532,7 +532,9 @@ def test_a_directory_belongs_to_one_process(tmp_path):
 def test_an_extension_that_cannot_begin_keeps_the_finished_run(calm, tmp_path, monkeypatch):
     kept = shutil.copytree(calm, tmp_path / "kept")
     before = contents(kept)
-    with pytest.raises(ValueError, match="kept is at step 39; allowed are runs of more than that"):
+    with pytest.raises(
+        ValueError, match="kept is already at step 39, but this config has only 20 steps"
+    ):
         go(kept, settings(optimizer__ema=0.9, train__max_steps=20), extend=True)
     assert contents(kept) == before
 
@@ -556,7 +558,8 @@ def test_checkpoints_that_cannot_be_seen_are_not_taken_for_none(calm, tmp_path):
 
 def test_a_run_is_not_extended_to_less(calm):
     with pytest.raises(
-        ValueError, match=r"--extend: config.train.epochs was 3.0, is 1.0; allowed is more"
+        ValueError,
+        match=r"--extend can only make a run longer: config.train.epochs was 3.0, got 1.0",
     ):
         go(calm, settings(optimizer__ema=0.9, train__epochs=1.0), extend=True)
 

@@ -1,6 +1,4 @@
-"""Batches onto the devices, ahead of the step that asks for them, and how long the host was waited
-for.
-"""
+"""Batches sent to the devices ahead of the steps that use them, and the time spent waiting."""
 
 import itertools
 import time
@@ -15,22 +13,21 @@ from ldl_jax.data import order
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.schedule import Plan
 
-AHEAD = 2  # batches that are on the devices, or on their way, while a step computes
+AHEAD = 2  # dispatches whose batches are on the devices, or on their way, while a step computes
 
 
 class Feed:
-    """The dispatches of a run from step `first` to the last: an iterator of (number of steps,
-    batches on the devices).
+    """Iterator over the dispatches of a run from step `first` on: (number of steps, batches).
 
-    The images of a streamed set are read, and sent, while the devices compute. What comes is a
-    function of the seed and the step alone.
+    The batches are on the devices. Images of a streamed set are read and sent while the devices
+    compute. The batches depend on the seed and the step only.
     """
 
     def __init__(self, experiment: Experiment, plan: Plan, first: int):
         self._mesh = experiment.mesh
         self._plan = plan
         self._step = first
-        self._single = _host_batches(experiment, plan, first)
+        self._host_batches = _host_batches(experiment, plan, first)
         self._ready = deque()
         self._waited = 0.0
 
@@ -38,6 +35,7 @@ class Feed:
         return self
 
     def __next__(self):
+        # Refill before handing out, so that AHEAD dispatches stay in flight behind this one.
         while len(self._ready) <= AHEAD and self._step < self._plan.total:
             self._fetch()
         if not self._ready:
@@ -45,29 +43,32 @@ class Feed:
         return self._ready.popleft()
 
     def take_wait(self) -> float:
-        """Seconds spent waiting for batches from the host since this was asked last."""
-        waited, self._waited = self._waited, 0.0
+        """Seconds spent waiting for batches from the host since the last call."""
+        waited = self._waited
+        self._waited = 0.0
         return waited
 
     def _fetch(self):
-        """Read the batches of the next dispatch and begin to send them."""
-        # A chunk never crosses an edge at which a dispatch has to end: there, steps come one by
-        # one.
+        """Read the batches of the next dispatch and start sending them."""
+        # A chunk must not cross a step at which a dispatch has to end, such as an evaluation; the
+        # steps up to there are dispatched one by one.
         plan = self._plan
-        whole = plan.chunk > 1 and plan.edge(self._step) - self._step >= plan.chunk
-        count = plan.chunk if whole else 1
+        is_chunk = plan.chunk > 1 and plan.edge(self._step) - self._step >= plan.chunk
+        count = plan.chunk if is_chunk else 1
 
         began = time.perf_counter()
-        parts = list(itertools.islice(self._single, count))
+        batches = list(itertools.islice(self._host_batches, count))
         self._waited += time.perf_counter() - began
 
-        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *parts) if whole else parts[0]
-        self._ready.append((count, mesh.to_global(batch, self._mesh, stacked=whole)))
+        batch = batches[0]
+        if is_chunk:
+            batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        self._ready.append((count, mesh.to_global(batch, self._mesh, stacked=is_chunk)))
         self._step += count
 
 
 def _host_batches(experiment: Experiment, plan: Plan, first: int) -> Iterator[dict]:
-    """This process's part of the batch of every step from `first` to the last, as numpy arrays."""
+    """This process's part of the batch of every step from `first` on, as numpy arrays."""
     c = experiment.config
     stream = experiment.dataset.train.stream
     mine = mesh.local_slice(c.data.batch_size, experiment.mesh)
@@ -78,9 +79,9 @@ def _host_batches(experiment: Experiment, plan: Plan, first: int) -> Iterator[di
         steps_per_epoch=plan.per_epoch,
         first_step=first,
     )
-    local = (
-        (epoch, index[mine]) for epoch, index in itertools.islice(sequence, plan.total - first)
-    )
+    remaining = itertools.islice(sequence, plan.total - first)
+    local = ((epoch, index[mine]) for epoch, index in remaining)
+    # A resident set lies on the devices already, so its batches are just indices.
     if stream is None:
         return ({"index": index} for _, index in local)
     return iter(stream(local, c.seed))

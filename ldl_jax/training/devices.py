@@ -1,4 +1,4 @@
-"""What has to be set before the first use of a device."""
+"""Settings that must be made before the first use of a device."""
 
 import os
 
@@ -7,19 +7,20 @@ from ml_collections import ConfigDict
 
 from ldl_jax import files, mesh
 
-COMPILE_SECONDS = 0.5  # programs that compile faster are not kept
+COMPILE_SECONDS = 0.5  # programs that compile faster are not cached
 
 
 def prepare(c: ConfigDict, seconds: int | None = None) -> None:
-    """Set XLA's flags and the cache of compiled programs, and join the processes of the job in
-    `seconds`.
+    """Set XLA's flags and the compilation cache, and join the other processes of the job.
 
-    None: there are no others. Raises mesh.NotJoined where not all of them come.
+    seconds: time to wait for the other processes; None if this is the only one. Raises
+    mesh.NotJoined if not all processes join in time.
     """
+    # XLA reads its flags once, when the backend starts.
     if c.train.deterministic:
-        os.environ["XLA_FLAGS"] = (
-            os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-        )
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = flags + " --xla_gpu_deterministic_ops=true"
+    # A cache that the user has configured stays in use.
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(files.cache_folder("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_SECONDS)

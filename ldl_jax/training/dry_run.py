@@ -1,4 +1,4 @@
-"""What a run would hold and move, known before it is paid for: the text of `--dry-run`."""
+"""The text of `--dry-run`: durations, memory and communication of a run, before it starts."""
 
 import math
 from pathlib import Path
@@ -15,112 +15,117 @@ from ldl_jax.training.experiment import Experiment, make_experiment
 from ldl_jax.training.schedule import abstract_state, make_plan
 from ldl_jax.training.steps import TrainState
 
-COUNTS = (1, 8, 32, 256)  # numbers of devices that are set side by side
+COUNTS = (1, 8, 32, 256)  # numbers of devices compared in the table of communication
 
 
 def sizes(c: ConfigDict, devices: int | None = None) -> str:
-    """What a run would hold and move: steps, bytes on each device and in a checkpoint, bytes sent
-    in each step.
+    """Steps of a run, bytes on each device and in a checkpoint, and bytes sent in each step, as text.
 
-    devices: so many, which need not be here; None = those at hand. Raises ValueError where the
-    config does not fit.
+    devices: number of devices to plan for, which need not exist; None for those available. Raises
+    ValueError if the config is invalid.
     """
     config.check(c)
     dataset, note = data_set(c.data)
     planned = None if devices is None else mesh.planned_mesh(devices)
     experiment = make_experiment(c, planned, dataset=dataset)
+    # All arrays are abstract, so neither the devices nor their memory are needed.
     state = abstract_state(experiment)
     count = experiment.mesh.size
-    sent = sum(move.sent() for move in _moves(experiment, state, count))
+    sent = 0.0
+    for move in _moves(experiment, state, count):
+        sent += move.sent()
     rows = [
         *_durations(experiment, state, count),
-        *_held(experiment, state, count),
-        ("sent in each step, bytes a device", _bytes(sent)),
+        *_memory(experiment, state, count),
+        ("communication per step, bytes per device", _bytes_text(sent)),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [note] if note else []
-    lines += [f"{name:<{width}}  {value}" for name, value in rows]
-    lines += ["", *_moved(experiment, state, sorted({*COUNTS, count}))]
+    for name, value in rows:
+        lines.append(f"{name:<{width}}  {value}")
+    lines.append("")
+    lines += _communication_table(experiment, state, sorted({*COUNTS, count}))
     return "\n".join(lines)
 
 
 def data_set(settings: ConfigDict) -> tuple[Dataset, str]:
-    """The data set to plan with, and a note where nothing was read.
+    """The data set to plan with, and a note if no data was read.
 
-    Where `config.data.root` holds nothing, the sizes that the data set's module gives with
-    `published`, if it does.
+    If `config.data.root` is empty and the data set's module has `published`, its published sizes
+    are used instead.
     """
     root = Path(settings.root)
-    remote = "://" in settings.root  # a bucket is for the data set's own module to read
-    filled = bool(settings.root) and root.exists() and (not root.is_dir() or any(root.iterdir()))
-    if not (filled or remote) and hasattr(plug("data", settings.name), "published"):
-        return make_dataset(
-            settings, published=True
-        ), f"published sizes; no data read at {settings.root!r}"
+    # A bucket cannot be listed here; the data set's own module reads it.
+    is_remote = "://" in settings.root
+    has_files = bool(settings.root) and root.exists() and (not root.is_dir() or any(root.iterdir()))
+    knows_sizes = hasattr(plug("data", settings.name), "published")
+    if not (has_files or is_remote) and knows_sizes:
+        note = f"published sizes, no data found at {settings.root!r}"
+        return make_dataset(settings, published=True), note
     return make_dataset(settings), ""
 
 
 def human(size: float) -> str:
-    """Bytes in KiB, MiB or GiB."""
+    """A number of bytes as text, in B, KiB, MiB or GiB."""
     for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
         if size >= 1024**power:
             return f"{size / 1024**power:.1f} {unit}"
     return f"{size:.0f} B"
 
 
-def _bytes(size: float) -> str:
+def _bytes_text(size: float) -> str:
     return f"{size:,.0f}" + (f" ({human(size)})" if size >= 1024 else "")
 
 
 def _durations(experiment: Experiment, state: TrainState, count: int) -> list[tuple[str, str]]:
-    """Parameters, durations, and how the batch is shared out."""
-    plan, batch = make_plan(experiment), experiment.config.data.batch_size
+    """Rows of (name, value): parameters, durations, and how the devices share the batch."""
+    plan = make_plan(experiment)
+    batch = experiment.config.data.batch_size
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    at_hand = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    examples = f"{len(experiment.train):,} ({len(experiment.holdout):,} more in the holdout)"
+    epochs = plan.total / plan.per_epoch
+    available = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return [
         ("parameters", f"{parameters:,}"),
-        (
-            "training examples",
-            f"{len(experiment.train):,} (and {len(experiment.holdout):,} held out)",
-        ),
-        ("steps", f"{plan.total:,} = {plan.total / plan.per_epoch:g} epochs of {plan.per_epoch:,}"),
-        ("devices", f"{count} (at hand: {at_hand})"),
-        ("batch, examples", f"{batch:,}, of which {batch // count:,} a device"),
+        ("training examples", examples),
+        ("steps", f"{plan.total:,} = {epochs:g} epochs of {plan.per_epoch:,}"),
+        ("devices", f"{count} (available: {available})"),
+        ("batch size", f"{batch:,} ({batch // count:,} per device)"),
     ]
 
 
-def _held(experiment: Experiment, state: TrainState, count: int) -> list[tuple[str, str]]:
-    """Bytes on each device that stay there, activations not counted, and in a checkpoint."""
+def _memory(experiment: Experiment, state: TrainState, count: int) -> list[tuple[str, str]]:
+    """Rows of (name, bytes): arrays that stay on each device, without activations; a checkpoint."""
 
-    def on_a_device(tree):
-        leaves = jax.tree.leaves(tree)
-        return sum(
-            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf in leaves
-        )
+    def bytes_per_device(tree):
+        total = 0
+        for leaf in jax.tree.leaves(tree):
+            shard = leaf.sharding.shard_shape(leaf.shape)
+            total += math.prod(shard) * leaf.dtype.itemsize
+        return total
 
+    # The folds of a cross-validation share one array, which must not be counted twice.
     train = experiment.dataset.train
-    # folds share one
-    splits = {id(split.images): split.images for split in (train, experiment.dataset.test)}
-    images = sum(held.nbytes for held in splits.values() if held is not None)
-    fed = (
-        0
-        if train.images is not None
-        else experiment.config.data.batch_size // count * math.prod(train.shape)
-    )
+    arrays = {}
+    for split in (train, experiment.dataset.test):
+        if split.images is not None:
+            arrays[id(split.images)] = split.images
+    resident = sum(images.nbytes for images in arrays.values())
+    streamed = 0
+    if train.images is None:
+        streamed = experiment.config.data.batch_size // count * math.prod(train.shape)
+
+    network = (state.params, state.batch_stats, state.ema)
     rows = [
-        (
-            "parameters and statistics, bytes a device",
-            on_a_device((state.params, state.batch_stats, state.ema)),
-        ),
-        ("optimizer, bytes a device", on_a_device(state.opt_state)),
-        ("label memory, bytes a device", on_a_device((state.labels, state.auxiliary))),
-        ("frozen networks, bytes a device", traffic.bytes_of(experiment.frozen)),
-        ("resident images, bytes a device", images),
-        ("images fed in each step, bytes a device", fed),
-        ("checkpoint, bytes in all", traffic.bytes_of(state)),
+        ("parameters and statistics, bytes per device", bytes_per_device(network)),
+        ("optimizer, bytes per device", bytes_per_device(state.opt_state)),
+        ("label memory, bytes per device", bytes_per_device((state.labels, state.auxiliary))),
+        ("frozen networks, bytes per device", traffic.bytes_of(experiment.frozen)),
+        ("resident images, bytes per device", resident),
+        ("streamed images per step, bytes per device", streamed),
+        ("checkpoint, total bytes", traffic.bytes_of(state)),
     ]
-    return [(name, _bytes(size)) for name, size in rows]
+    return [(name, _bytes_text(size)) for name, size in rows]
 
 
 def _moves(experiment: Experiment, state: TrainState, count: int) -> list[traffic.Move]:
@@ -133,19 +138,20 @@ def _moves(experiment: Experiment, state: TrainState, count: int) -> list[traffi
     )
 
 
-def _moved(experiment: Experiment, state: TrainState, counts: list[int]) -> list[str]:
-    """A table of what each device sends to others in a step, for the numbers of devices that can
-    share the batch.
-    """
+def _communication_table(experiment: Experiment, state: TrainState, counts: list[int]) -> list[str]:
+    """Lines of a table: bytes that a device sends per step, for several numbers of devices."""
+    # Only numbers of devices that can share the batch evenly.
     counts = [count for count in counts if experiment.config.data.batch_size % count == 0]
-    table: dict[str, list[float]] = {}
+    bytes_by_name: dict[str, list[float]] = {}
     for column, count in enumerate(counts):
         for move in _moves(experiment, state, count):
-            table.setdefault(move.name, [0.0] * len(counts))[column] += move.sent()
-    table["in all"] = [sum(column) for column in zip(*table.values(), strict=True)]
-    title = "sent by a device in a step, on so many"
-    width = max(len(title), *map(len, table))
+            row = bytes_by_name.setdefault(move.name, [0.0] * len(counts))
+            row[column] += move.sent()
+    bytes_by_name["total"] = [sum(column) for column in zip(*bytes_by_name.values(), strict=True)]
+
+    title = "sent per device and step, for N ="
+    width = max(len(title), *map(len, bytes_by_name))
     lines = [f"{title:<{width}}" + "".join(f"{count:>12}" for count in counts)]
-    for name, sent in table.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{human(size):>12}" for size in sent))
+    for name, row in bytes_by_name.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{human(size):>12}" for size in row))
     return lines

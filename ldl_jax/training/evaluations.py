@@ -1,4 +1,4 @@
-"""The evaluations of a run on its way: measured, logged, and the best weights kept."""
+"""Evaluations during training: measure, log, and save the best weights."""
 
 import math
 from pathlib import Path
@@ -17,8 +17,10 @@ from ldl_jax.training.steps import TrainState
 
 
 class Evaluations:
-    """The evaluations of one run; `best` is the lowest NLL on its holdout so far, None before the
-    first one.
+    """The evaluations of one run.
+
+    best: lowest NLL on the holdout so far; None before the first evaluation. last: each split's
+    `Measured` after the last step, with predictions; None before.
     """
 
     def __init__(
@@ -37,32 +39,33 @@ class Evaluations:
         self._log = log
         self._directory = directory
         self.best = best
-        self.last: dict[str, Measured] | None = None  # with predictions, after the last step
+        self.last: dict[str, Measured] | None = None
 
     def run(self, state: TrainState, step: int) -> None:
-        """Measure the network after so many steps, log it, and keep its weights where the holdout's
-        NLL is lowest.
-        """
-        last = step == self._plan.total
+        """Measure and log the network after `step` steps; save its weights if they are the best."""
+        # Only the last evaluation keeps its predictions, which the results of the run are made of.
+        is_last = step == self._plan.total
         variables = measured_weights(state, self._experiment.config.eval.weights)
-        measured = measure_splits(self._experiment, self._programs, variables, keep=last)
-        if last:
+        measured = measure_splits(self._experiment, self._programs, variables, keep=is_last)
+        if is_last:
             self.last = measured
 
         row = {"epoch": step / self._plan.per_epoch}
         for split, part in measured.items():
-            row |= {f"{split}/{name}": value for name, value in part.scores.items()}
+            for name, value in part.scores.items():
+                row[f"{split}/{name}"] = value
         memory = jax.device_get(self._programs.report(state.labels))
-        row |= {f"labels/{name}": float(value) for name, value in memory.items()}
+        for name, value in memory.items():
+            row[f"labels/{name}"] = float(value)
         self._log.scalars(step, row)
 
+        # Select on the holdout only: choosing by the test split would bias its result.
         if "holdout" in measured:
             self._keep_best(variables, step, measured["holdout"].scores["nll"])
 
     def _keep_best(self, variables, step: int, nll: float) -> None:
-        """Write the weights where they are the best so far; what the disk does not take is no
-        reason to end the run.
-        """
+        """Write the weights if they are the best so far. A full disk does not end the run."""
+        # Not `nll >= best`, so that a NaN is never the best.
         if not nll < (math.inf if self.best is None else self.best):
             return
         try:
@@ -72,5 +75,5 @@ class Evaluations:
             self.best = nll
         except OSError as error:
             warn(
-                f"{error.filename} cannot be written ({error.strerror}); the next that is better will be"
+                f"{error.filename} cannot be written ({error.strerror}); the next better weights will be tried"
             )

@@ -1,4 +1,4 @@
-"""From a config to everything that a run works with: data, network, plugs, devices, durations."""
+"""An experiment: the data, network, plugs and devices that a config stands for."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,50 +21,58 @@ from ldl_jax.models.base import check_group
 from ldl_jax.models.spec import make_network, network_spec, spec_dtype
 from ldl_jax.training import steps
 
-# fields of config.data that name files of labels
+# Fields of config.data that name files with labels.
 TABLES = ("labels_file", "train_table", "test_table")
 
 
 class Experiment(NamedTuple):
-    """All of a run but its state."""
+    """Everything that a run consists of, except its state."""
 
     config: ConfigDict
     dataset: Dataset
-    # i64[n]: positions, in the published order, of the examples that are trained on
+    # positions in published order: i64[n] of the training examples, i64[h] of the holdout
     train: np.ndarray
-    holdout: np.ndarray  # i64[h]: positions of those set aside
-    # i64[t]: positions, in the test split's order, of the examples that are evaluated as test
-    test: np.ndarray
-    spec: dict[str, Any]  # what the network is made from: see `models.spec`
+    holdout: np.ndarray
+    test: np.ndarray  # i64[t]: positions in the test split of the examples evaluated as test
+    spec: dict[str, Any]  # network spec: see `models.spec`
     mesh: Mesh
     recipe: steps.Recipe
     metrics: dict[str, Metric]
     frozen: tuple[PyTree, ...]  # the teachers' variables, on the host
-    teachers: dict[str, str]  # run directory -> SHA-256 of the weights used
-    # SHA-256 of images, teachers, labels and tables, by '<field> = <path>': see `_inputs`
+    teachers: dict[str, str]  # {run directory: SHA-256 of the weights used}
+    # {'<field> = <path>': SHA-256} of images, teachers, labels and tables: see `_inputs`
     inputs: dict[str, str]
-    teacher_specs: tuple[dict | None, ...] = ()  # what the teachers' networks are made from
+    teacher_specs: tuple[dict | None, ...] = ()  # network specs of the teachers
 
 
 def make_experiment(
     c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()
 ) -> Experiment:
-    """Everything that a config stands for, checked. Raises ValueError in one sentence where
-    something does not fit.
+    """Build the experiment of a config. Raises ValueError if something does not fit.
 
-    `devices`: a list, None for all, or an abstract mesh to plan with. A `dataset` given here takes
-    the place of the one that the config names; `teachers` (functions of the network's spec that
-    make a `Teacher`) join those it names.
+    devices: a list; None for all; or an abstract mesh to plan with. dataset: used instead of the
+    config's. teachers: functions of the network spec that make a `Teacher`, in addition to the
+    config's.
     """
     config.check(c)
     dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout, test = positions(c.data, dataset)
-    there = devices if isinstance(devices, AbstractMesh) else mesh.make_mesh(devices)
-    mesh.local_slice(c.data.batch_size, there)  # raises where the devices cannot share a batch
+    device_mesh = devices if isinstance(devices, AbstractMesh) else mesh.make_mesh(devices)
+    # Raises if the devices cannot share a batch; better here than after the teachers are loaded.
+    mesh.local_slice(c.data.batch_size, device_mesh)
     spec = network_spec(c, dataset, *statistics(c.model, dataset))
+
+    # If a teacher is missing, the error shows the command that trains it.
     made_from = f"{c.teachers_from} --config.data.root={c.data.root}" if c.teachers_from else ""
-    named = [load_teacher(path, spec, made_from) for path in c.teachers]
-    teachers = named + [make(spec) for make in teachers]
+    loaded = [load_teacher(path, spec, made_from) for path in c.teachers]
+    digests = {}
+    for path, teacher in zip(c.teachers, loaded, strict=True):
+        digests[str(path)] = teacher.digest
+    all_teachers = loaded + [make(spec) for make in teachers]
+
+    metrics = {}
+    for name in config.plugs("metrics"):
+        metrics[name] = plug("metrics", name).make(spec["num_classes"])
     return Experiment(
         config=c,
         dataset=dataset,
@@ -72,42 +80,36 @@ def make_experiment(
         holdout=holdout,
         test=test,
         spec=spec,
-        mesh=there,
-        recipe=make_recipe(c, spec, teachers, dataset, len(train)),
-        metrics={
-            name: plug("metrics", name).make(spec["num_classes"])
-            for name in config.plugs("metrics")
-        },
-        frozen=tuple(teacher.variables for teacher in teachers),
-        teachers={
-            str(path): teacher.digest for path, teacher in zip(c.teachers, named, strict=True)
-        },
-        inputs=_inputs(c, named, dataset.digest),
-        teacher_specs=tuple(teacher.spec for teacher in teachers),
+        mesh=device_mesh,
+        recipe=make_recipe(c, spec, all_teachers, dataset, len(train)),
+        metrics=metrics,
+        frozen=tuple(teacher.variables for teacher in all_teachers),
+        teachers=digests,
+        inputs=_inputs(c, loaded, dataset.digest),
+        teacher_specs=tuple(teacher.spec for teacher in all_teachers),
     )
 
 
 def digest(experiment: Experiment, but: tuple[str, ...] = ()) -> str:
-    """SHA-256 of all that a run's numbers depend on: settings, data, network. The same on all
-    processes.
+    """SHA-256 of everything that a run's numbers depend on: settings, data and network.
 
-    but: fields that are left out; without 'teachers', what their files and the tables' hold is left
-    out too.
+    but: fields to leave out; with 'teachers', also the contents of teachers and tables. Equal on
+    all processes.
     """
     left_out = (*config.MAY_DIFFER, *but)
-    settings = {
-        name: value
-        for name, value in config.in_use(experiment.config).items()
-        if name not in left_out
-    }
+    settings = {}
+    for name, value in config.in_use(experiment.config).items():
+        if name not in left_out:
+            settings[name] = value
+    # Contents only, without paths: a file may lie elsewhere on another machine.
     inputs = [] if "teachers" in but else sorted(experiment.inputs.values())
-    parts = settings, experiment.spec, experiment.dataset.digest, inputs
-    return files.digest(parts)
+    return files.digest((settings, experiment.spec, experiment.dataset.digest, inputs))
 
 
 def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, str]:
-    """SHA-256 of all that a run reads, by '<field> = <path>': of folders the images' names, of
-    files what they hold.
+    """{'<field> = <path>': SHA-256} of everything that a run reads.
+
+    Of a folder, the digest covers the names of its images; of a file, its contents.
     """
     inputs = {}
     if images:
@@ -121,24 +123,27 @@ def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, st
 
 
 def durations(c: ConfigDict, count: int) -> tuple[int, int]:
-    """Steps of an epoch of `count` examples, and of the run. Raises ValueError where a batch does
-    not fit.
+    """(steps per epoch, total steps) of a run on `count` training examples.
+
+    Raises ValueError if an epoch has less than one batch or update.
     """
-    if c.data.batch_size > count:
+    batch_size = c.data.batch_size
+    if batch_size > count:
         raise ValueError(
-            f"config.data.batch_size is {c.data.batch_size}; allowed are at most {count}, the examples of an epoch"
+            f"config.data.batch_size must be at most {count}, the number of training examples; got {batch_size}"
         )
+    # Whole updates only, so that an epoch never ends amid accumulated gradients.
     accumulate = c.optimizer.accumulate
-    per_epoch = count // c.data.batch_size // accumulate * accumulate
+    batches = count // batch_size
+    per_epoch = batches // accumulate * accumulate
     if not per_epoch:
         raise ValueError(
-            f"config.optimizer.accumulate is {accumulate}; allowed are at most {count // c.data.batch_size}, the steps "
-            "of an epoch"
+            f"config.optimizer.accumulate must be at most {batches}, the number of steps per epoch; got {accumulate}"
         )
     total = round(c.train.epochs * per_epoch) if c.train.max_steps is None else c.train.max_steps
     if not 1 <= total <= checks.COUNTER:
         raise ValueError(
-            f"config.train.epochs is {c.train.epochs}; allowed are 1 to {checks.COUNTER} steps"
+            f"config.train.epochs must give between 1 and {checks.COUNTER} steps; {c.train.epochs} gives {total}"
         )
     return per_epoch, total
 
@@ -146,14 +151,16 @@ def durations(c: ConfigDict, count: int) -> tuple[int, int]:
 def make_recipe(
     c: ConfigDict, spec: dict, teachers: list[Teacher], dataset: Dataset, count: int
 ) -> steps.Recipe:
-    """All that is static in a step on epochs of `count` examples: network, plugs, augmentation,
-    mixing, optimizer.
+    """The static parts of a step: network, plugs, augmentation, mixing and optimizer.
+
+    count: number of training examples.
     """
     per_epoch, total = durations(c, count)
     init, apply = make_network(spec)
     dtype = spec_dtype(spec)
     schedule, transformation = _optimizer(c.optimizer, per_epoch, total)
     mixer = plug("mixing", c.mixing.name).make(**c.mixing[c.mixing.name])
+    # Outputs, teachers and parts are filled in by `_with_views`, which needs the rest of the build.
     build = Build(
         num_classes=spec["num_classes"],
         num_examples=dataset.train.num_examples,
@@ -191,7 +198,7 @@ def make_recipe(
 
 
 def _augment(settings: ConfigDict, spec: dict) -> Callable:
-    """(keys[B], image[B, H, W, C]) -> image, of `config.augment`."""
+    """The augmentation of `config.augment`: (keys[B], image[B, H, W, C]) -> image."""
     pixels = augment.Pixels(tuple(spec["shape"]), tuple(spec["mean"]))
     members = [plug("augment", name).make(pixels, **settings[name]) for name in settings.names]
     return augment.make(
@@ -200,7 +207,8 @@ def _augment(settings: ConfigDict, spec: dict) -> Callable:
 
 
 def _optimizer(settings: ConfigDict, per_epoch: int, total: int):
-    """(schedule over updates, optax transformation) of `config.optimizer`."""
+    """(learning-rate schedule, optax transformation) of `config.optimizer`."""
+    # The schedule counts updates, of which there is one in `accumulate` steps.
     schedule = optimizer.make_schedule(
         settings.learning_rate,
         schedule=settings.schedule,
@@ -223,42 +231,46 @@ def _optimizer(settings: ConfigDict, per_epoch: int, total: int):
 
 
 def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, dict[str, Auxiliary]]:
-    """The build with abstract outputs, and the auxiliaries, which decide how many views there are."""
+    """The build with abstract outputs, and the auxiliaries, which determine the number of views."""
     variables = jax.eval_shape(build.init, jax.eval_shape(lambda: jax.random.key(0)))
 
     def student(variables, image):
         return build.apply(variables, image, train=False)
 
-    def seeing(views):
-        """The build and the auxiliaries of batches of so many views."""
-        shown = jax.ShapeDtypeStruct((views, *image.shape), image.dtype)
-        outputs = _abstract_outputs(student, variables, shown)
-        of_teachers = []
+    def complete(views):
+        """The build and the auxiliaries for batches with this number of views."""
+        shape = jax.ShapeDtypeStruct((views, *image.shape), image.dtype)
+        outputs = _abstract_outputs(student, variables, shape)
+        teacher_outputs = []
         for teacher in teachers:
-            apply = lambda variables, image, teacher=teacher: (teacher.apply(variables, image), ())  # noqa: E731
-            of_teachers.append(_abstract_outputs(apply, teacher.variables, shown))
 
+            def apply(variables, image, teacher=teacher):
+                return teacher.apply(variables, image), ()
+
+            teacher_outputs.append(_abstract_outputs(apply, teacher.variables, shape))
+
+        # Blended label sources make their parts by name, from the very build that they are given.
         def part(name):
-            return plug("labels", name).make(complete, **c.labels[name])
+            return plug("labels", name).make(completed, **c.labels[name])
 
-        complete = build._replace(outputs=outputs, teachers=tuple(of_teachers), part=part)
-        auxiliaries = {
-            name: plug("auxiliary", name).make(complete, **c.auxiliary[name])
-            for name in c.auxiliary.names
-        }
-        return complete, auxiliaries
+        completed = build._replace(outputs=outputs, teachers=tuple(teacher_outputs), part=part)
+        auxiliaries = {}
+        for name in c.auxiliary.names:
+            auxiliaries[name] = plug("auxiliary", name).make(completed, **c.auxiliary[name])
+        return completed, auxiliaries
 
-    # How many views there are is known from the auxiliaries, which are made from a build of one
-    # view for that.
-    complete, auxiliaries = seeing(1)
+    # The auxiliaries say how many views there are, but making them needs a build: start with one
+    # view.
+    completed, auxiliaries = complete(views=1)
     views = steps.num_views(auxiliaries, image)
     check_group(c.model.norm_group, c.data.batch_size, views)
-    return (complete, auxiliaries) if views == 1 else seeing(views)
+    return (completed, auxiliaries) if views == 1 else complete(views)
 
 
 def _abstract_outputs(apply: Callable, variables: PyTree, image):
-    """Shapes of the Outputs [V, B, ...] of a network (variables, image) -> (Outputs, anything) on
-    abstract views.
+    """Abstract Outputs [V, B, ...] of a network on abstract views.
+
+    apply: (variables, image) -> (Outputs, anything).
     """
 
     def passed(variables, image):
@@ -268,19 +280,20 @@ def _abstract_outputs(apply: Callable, variables: PyTree, image):
 
 
 def _check_rows(source, auxiliaries, build: Build) -> None:
-    """Every entry called `rows` in a plug's state has the padded number of examples as its first
-    axis.
+    """Check that every entry called `rows` in a plug's state has `build.rows` rows.
+
+    These entries are sharded over the devices by their first axis.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = {
         "labels": jax.eval_shape(lambda key: source.init(key, build.init(key)), key),
-        "auxiliary": {
-            name: jax.eval_shape(auxiliary.init, key)[1] for name, auxiliary in auxiliaries.items()
-        },
+        "auxiliary": {},
     }
+    for name, auxiliary in auxiliaries.items():
+        state["auxiliary"][name] = jax.eval_shape(auxiliary.init, key)[1]
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         if mesh.is_rows(path) and leaf.shape[:1] != (build.rows,):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise ValueError(
-                f"{name} is {list(leaf.shape)}; allowed is build.rows = {build.rows} as its first axis"
+                f"{name} must have build.rows = {build.rows} rows; got the shape {list(leaf.shape)}"
             )

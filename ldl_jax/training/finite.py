@@ -1,4 +1,4 @@
-"""Whether a state holds finite numbers alone, and what becomes of one that does not."""
+"""Checks whether a train state is finite, and the state to keep if it is not."""
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +8,34 @@ from ldl_jax.mesh import is_rows
 
 
 def all_finite(tree: PyTree) -> Array:
-    """Whether all numbers of a state are finite, but for memories: they hold what was computed from
-    it, row by row.
+    """Whether all numbers of a state are finite, memories (entries called `rows`) excepted.
+
+    Returns bool[]. Memory rows are computed from the rest of the state, so they need no check.
     """
-    leaves = [
-        leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if not is_rows(path)
-    ]
-    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
+    checks = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if not is_rows(path) and jnp.issubdtype(leaf.dtype, jnp.floating):
+            checks.append(jnp.isfinite(leaf).all())
+    return jnp.all(jnp.stack(checks))
 
 
 def unless_finite(finite: Array, old: PyTree, new: PyTree, written: PyTree) -> PyTree:
-    """The new train state or, where it is not finite, the old one a step later.
+    """The new train state if it is finite, else the old one with the new step count.
 
-    Memories are those of `written`, a state of labels that was made under a mask of 0: selecting
-    between two tables would copy them.
+    finite: bool[]. written: the label state updated under a mask that is 0 if not finite; memories
+    are taken from it.
     """
 
+    # Selecting between two memories would copy a table of N x K, so the caller masks the writing.
     def choose(path, before, after, masked):
         return masked if is_rows(path) else jnp.where(finite, after, before)
 
-    labels = ({"labels": state} for state in (old.labels, new.labels, written))
-    labels = jax.tree_util.tree_map_with_path(choose, *labels)["labels"]
-    rest = (state.replace(labels=()) for state in (old, new))
-    kept = jax.tree.map(lambda before, after: jnp.where(finite, after, before), *rest)
-    return kept.replace(step=new.step, labels=labels)
+    labels = jax.tree_util.tree_map_with_path(
+        choose, {"labels": old.labels}, {"labels": new.labels}, {"labels": written}
+    )["labels"]
+    state = jax.tree.map(
+        lambda before, after: jnp.where(finite, after, before),
+        old.replace(labels=()),
+        new.replace(labels=()),
+    )
+    return state.replace(step=new.step, labels=labels)

@@ -1,6 +1,4 @@
-"""What a run says while it trains: lines or a bar in the terminal, JSON lines and TensorBoard
-events in its folder.
-"""
+"""The output of a run: progress in the terminal, JSON lines and TensorBoard events in its folder."""
 
 import contextlib
 import json
@@ -19,17 +17,17 @@ from ldl_jax import cli
 from ldl_jax.errors import warn
 from ldl_jax.workdir import EVENTS, METRICS, TIMING
 
-LINE_SECONDS = 10.0  # without a terminal: at most one progress line in this time
+LINE_SECONDS = 10.0  # shortest time between two progress lines, without a terminal
 
-_clock = time.monotonic
+_clock = time.monotonic  # replaced in tests
 
 
 class Log:
-    """The one writer of a run: messages and progress for people, numbers for programs; silent where
-    `main` is False.
+    """All output of a run: messages and progress for people, numbers for programs.
 
-    Appends to the files of an earlier start: to resume, call `workdir.cut_log_back(workdir,
-    start_step)` first. TensorBoard hides what earlier starts wrote after `start_step`.
+    main: False for processes that write nothing. Appends to the files of earlier starts: to resume,
+    call `workdir.cut_log_back(workdir, start_step)` first. TensorBoard hides what earlier starts
+    wrote after `start_step`.
     """
 
     def __init__(self, workdir, *, total_steps: int, start_step: int = 0, main: bool = True):
@@ -41,34 +39,32 @@ class Log:
         self._metrics = _File(workdir / METRICS)
         self._timing = _File(workdir / TIMING)
         self._events = _Events(workdir / EVENTS, start_step)
+        # A bar redraws its line, which fills a log file with control characters.
         self._progress = (_Bar if sys.stderr.isatty() else _Lines)(total_steps)
 
     def message(self, text: str) -> None:
-        """Print one line, above the progress bar where there is one."""
+        """Print a line, above the progress bar if there is one."""
         if self._main:
             self._progress.say(text)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Record what a second run of the same seed would record again; a value that is not finite
-        is a null.
-        """
+        """Record values that are the same for every run with this seed; NaN and infinity as null."""
         if self._main:
             self._record(self._metrics, step, values)
 
     def timing(self, step: int, values: dict[str, float]) -> None:
-        """Record what differs between two runs of the same seed: images per second, seconds, bytes."""
+        """Record values that differ between runs with the same seed: speed, seconds, bytes."""
         if self._main:
             self._record(self._timing, step, values)
 
     def progress(self, step: int, values: dict[str, float]) -> None:
-        """Show that `step` steps are done, with the speed (steps/s), the time left and `values`."""
+        """Show the progress after `step` steps: speed (steps/s), remaining time and `values`."""
         if self._main:
-            self._progress.show(
-                step, "  ".join(f"{name} {_short(value)}" for name, value in values.items())
-            )
+            texts = [f"{name} {_short(value)}" for name, value in values.items()]
+            self._progress.show(step, "  ".join(texts))
 
     def close(self) -> None:
-        """Write out what is pending and close the files; a second call does nothing."""
+        """Write pending lines and close the files; a second call does nothing."""
         if self._main:
             self._main = False
             for part in (self._progress, self._events, self._metrics, self._timing):
@@ -76,19 +72,22 @@ class Log:
 
     def _record(self, file, step, values):
         values = {name: _number(value) for name, value in values.items()}
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        file.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
+        # JSON has no NaN or infinity; TensorBoard has, and gets the values as they are.
+        row = {"step": int(step)}
+        for name, value in values.items():
+            row[name] = value if math.isfinite(value) else None
+        file.write(json.dumps(row, allow_nan=False) + "\n")
         self._events.add(int(step), values)
 
 
 def _print(text, stream):
-    """Print, and go on where the file behind a stream lies on a disk that is full."""
+    """Print, without an error if the stream is a file on a full disk."""
     with contextlib.suppress(OSError):
         print(text, file=stream, flush=True)
 
 
 class _File:
-    """Lines of a file. What cannot be written, as on a full disk, waits in memory until it can be."""
+    """A file of lines. Lines that cannot be written, as on a full disk, wait in memory."""
 
     def __init__(self, path):
         self._path = path
@@ -105,43 +104,46 @@ class _File:
             self._write()
         if self._waiting:
             count = self._waiting.count(b"\n")
-            warn(f"{self._path} could not be written to the end; its last {count} lines are lost")
+            warn(f"{self._path}: the last lines ({count}) could not be written and are lost")
 
     def _write(self):
         try:
-            # Opened anew each time, and no buffer: what a full disk took of a line is known, and
-            # the rest follows.
+            # Opened each time and without a buffer: if a full disk takes only part of a line, that
+            # part is known, and the rest follows later.
             with open(self._path, "ab", buffering=0) as file:
                 while self._waiting:
                     self._waiting = self._waiting[file.write(self._waiting) :]
             self._outage = False
         except OSError as error:
+            # Warn once per outage, not for every line.
             if not self._outage:
                 warn(
-                    f"{self._path} cannot be written ({error.strerror}); its lines are kept until it can be"
+                    f"{self._path} cannot be written ({error.strerror}); its lines are kept in memory until it can"
                 )
             self._outage = True
 
 
 class _Events:
-    """TensorBoard events, in a file of this start; where it cannot be written they are left out.
+    """TensorBoard events, in a file for each start. Events that cannot be written are lost.
 
-    Written here, not by tensorboardX's SummaryWriter: its thread dies of an OSError, and then its
-    queue blocks.
+    Not tensorboardX's SummaryWriter: an OSError ends its thread, and then its queue blocks.
     """
 
     def __init__(self, folder, start_step):
-        self._folder, self._start, self._writer = folder, start_step, None
+        self._folder = folder
+        self._start = start_step
+        self._writer = None
+        # The start of a session makes TensorBoard hide earlier events from this step on.
         session = SessionLog(status=SessionLog.START)
         self._put([Event(wall_time=time.time(), step=start_step + 1, session_log=session)])
 
     def add(self, step, values):
         now = time.time()
-        rows = (
-            Summary(value=[Summary.Value(tag=name, simple_value=value)])
-            for name, value in values.items()
-        )
-        self._put([Event(wall_time=now, step=step, summary=row) for row in rows])
+        events = []
+        for name, value in values.items():
+            summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+            events.append(Event(wall_time=now, step=step, summary=summary))
+        self._put(events)
 
     def close(self):
         if self._writer is not None:
@@ -152,13 +154,14 @@ class _Events:
         try:
             if self._writer is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                # A name of its own: files of two starts within one second would be called the same.
+                # tensorboardX names files by the second, so two quick starts would share one.
                 name = f".{self._start}.{time.time_ns()}"
                 self._writer = EventsWriter(str(self._folder / "events"), name)
             for event in events:
                 self._writer.write_event(event)
             self._writer.flush()
-        except OSError:  # a record may be cut: the next ones begin another file
+        except OSError:
+            # The last record may be incomplete, so the next ones go to another file.
             self.close()
             self._writer = None
 
@@ -185,13 +188,14 @@ class _Bar:
             self._bar.write(text)
 
     def show(self, step, values):
-        # made at the first call, so that compilation does not count as slow steps
+        # Created at the first call, so that compilation does not count as slow steps.
         if self._bar is None:
             self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)
         self._bar.set_postfix_str(values, refresh=False)
         self._bar.update(step - self._bar.n)
+        # Close after the last step, so that later messages appear below the bar.
         if step >= self._total:
-            self.close()  # so that what is said after the last step comes below the bar
+            self.close()
 
     def close(self):
         if self._bar is not None:
@@ -200,13 +204,12 @@ class _Bar:
 
 
 class _Lines:
-    """Progress in a file: a line at the first call, then one in LINE_SECONDS, and one at the last
-    step.
-    """
+    """Progress without a terminal: lines at the first and last step, and every LINE_SECONDS."""
 
     def __init__(self, total_steps):
         self._total = total_steps
-        self._first = self._last = None  # (step, seconds) of the first and the latest line
+        self._first = None  # (step, seconds) of the first line
+        self._last = None  # (step, seconds) of the latest line
 
     def say(self, text):
         _print(text, sys.stdout)
@@ -215,20 +218,19 @@ class _Lines:
         now = _clock()
         if self._last is not None and step < self._total and now - self._last[1] < LINE_SECONDS:
             return
-        speed, left = "-", "-:--:--"
+        speed = "-"
+        remaining = "-:--:--"
         if self._last is not None and now > self._last[1] and step > self._first[0]:
             speed = f"{(step - self._last[0]) / (now - self._last[1]):.4g}"
-            # Over the whole run, not the last line: evaluations and saving will come again.
-            left = cli.clock(
-                (self._total - step) * (now - self._first[1]) / (step - self._first[0])
-            )
+            # From the whole run, not the last line: evaluations and saves will come again.
+            seconds_per_step = (now - self._first[1]) / (step - self._first[0])
+            remaining = cli.clock((self._total - step) * seconds_per_step)
         self._first = self._first or (step, now)
         self._last = (step, now)
         width = len(str(self._total))
-        share = 100 * step / max(self._total, 1)
-        self.say(
-            f"step {step:{width}d}/{self._total}  {share:5.1f} %  {speed} steps/s  {left} left  {values}".rstrip()
-        )
+        percent = 100 * step / max(self._total, 1)
+        line = f"step {step:{width}d}/{self._total}  {percent:5.1f} %  {speed} steps/s  {remaining} left  {values}"
+        self.say(line.rstrip())
 
     def close(self):
         pass

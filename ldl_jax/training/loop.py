@@ -1,4 +1,4 @@
-"""The one loop: build, restore, step, log, evaluate, save."""
+"""The training loop: build, restore, step, log, evaluate, save."""
 
 import contextlib
 import signal
@@ -31,21 +31,19 @@ def train(
     devices=None,
     compiled: dict | None = None,
 ) -> dict | None:
-    """Train by a config, or go on with the run in `directory`; returns the summary, or None where
-    SIGTERM ended it.
+    """Train a config, or resume the run in `directory`; returns the summary, or None after SIGTERM.
 
-    Writes checkpoints, logs, and at the end predictions, pictures, weights and summary.json below
-    `directory`. With `extend` the run may be longer than the one that is there. profile: (first,
-    last) step of a profiler trace, or None. compiled: kept between calls, so that runs which differ
-    in seed and teachers alone are compiled once. Raises ValueError for a config or directory that
-    does not fit, NonFinite where the loss or gradient is no number (with `train.on_nonfinite`
-    'skip_step': in too many steps in a row), OSError where results cannot be written, or a
-    checkpoint that is whole cannot be read.
+    Writes checkpoints and logs to `directory` and, at the end, weights, predictions, plots and
+    summary.json. extend: allow an existing run to become longer. profile: (first, last) step of a
+    profiler trace, or None. compiled: a dict kept between calls, so that runs that differ only in
+    seed and teachers are compiled once. Raises ValueError if the config or directory does not fit;
+    NonFinite if the loss or a gradient is not finite (with `train.on_nonfinite` 'skip_step': in too
+    many steps in a row); OSError if results cannot be written or an intact checkpoint read.
     """
     experiment = mesh.together(lambda: make_experiment(c, devices))
     directory = Path(directory)
     with (
-        terminated() as stop_asked,
+        terminated() as stop_requested,
         _opened(experiment, directory, extend) as (plan, state, notes, checkpoints, log),
     ):
         programs = make_programs(experiment, compiled)
@@ -54,27 +52,27 @@ def train(
         step_log = StepLog(experiment, plan, log, batches, rows=notes["window"])
         evaluations = Evaluations(experiment, plan, programs, log, directory, best=notes["best"])
 
-        # Nothing moves between host and devices in the loop but where it says so: an array of
-        # numpy's that slipped into a step would be sent again with each.
+        # The guard forbids implicit transfers in the loop: a numpy array that slips into a step
+        # would be sent to the devices in every step.
         with (
             Trace(directory / workdir.PROFILE, profile, log) as trace,
             jax.transfer_guard("disallow"),
         ):
             for count, batch in batches:
-                # The trace holds whole dispatches, so it begins and ends before one.
+                # A trace holds whole dispatches, so it starts and ends before one.
                 trace.before(step, count, step_log.pending)
 
-                # Dispatch a step, or a chunk of them; the host goes on while the devices compute.
+                # Dispatch a step or a chunk; the host continues while the devices compute.
                 program = programs.chunk if batch["index"].ndim == 2 else programs.step
                 state, scalars = program(state, programs.frozen, programs.train, batch)
 
-                # Log the dispatch before, not this one: the devices have work while the host waits
-                # for its scalars.
+                # Log the previous dispatch, not this one, so that the devices have work while the
+                # host waits for its scalars.
                 step_log.dispatched(step, count, scalars)
                 step += count
-                stop = stop_asked(range(step - count + 1, step + 1))
+                stop = stop_requested(range(step - count + 1, step + 1))
 
-                # Evaluate and save last, once this step's own scalars are known to be finite.
+                # Evaluate and save only after flushing: that raises if this step was not finite.
                 if stop or plan.evaluates(step) or checkpoints.due(step):
                     step_log.flush()
                     with jax.transfer_guard("allow"):
@@ -89,12 +87,12 @@ def train(
 
         if step < plan.total:
             checkpoints.confirm(step)
-            log.message(f"terminated: saved at step {step}; the same command goes on from there")
+            log.message(f"terminated: saved at step {step}; run the same command again to resume")
             return None
         variables = results.measured_weights(state, c.eval.weights)
         measured = evaluations.last or measure_splits(experiment, programs, variables, keep=True)
         summary = results.write(experiment, directory, state, measured, log)
-        mesh.tell("")  # the others wait for what process 0 writes
+        mesh.tell("")  # a barrier: the other processes wait until process 0 has written
         return summary
 
 
@@ -102,11 +100,7 @@ def train(
 def _opened(
     experiment: Experiment, directory: Path, extend: bool
 ) -> Iterator[tuple[Plan, steps.TrainState, dict, Checkpoints, Log]]:
-    """The directory of a run, held for this process: (plan, state, notes of the checkpoint,
-    checkpoints, log).
-
-    It is claimed once a checkpoint was restored: until then, a run that is there stays as it is.
-    """
+    """Lock and open a run directory: (plan, state, notes of the checkpoint, checkpoints, log)."""
     c = experiment.config
     identity = experiment.spec, experiment.inputs
     with contextlib.ExitStack() as lock:
@@ -124,8 +118,9 @@ def _opened(
         step = notes["step"]
         if step > plan.total:
             raise ValueError(
-                f"--workdir {directory} is at step {step}; allowed are runs of more than that"
+                f"--workdir {directory} is already at step {step}, but this config has only {plan.total} steps"
             )
+        # Write to the directory only now: if something above fails, an existing run is unchanged.
         mesh.on_main(lambda: workdir.claim(directory, c, *identity, total=plan.total))
         mesh.on_main(lambda: workdir.cut_log_back(directory, step))
         log = Log(directory, total_steps=plan.total, start_step=step, main=mesh.is_main())
@@ -139,28 +134,30 @@ def _opened(
 
 @contextlib.contextmanager
 def terminated() -> Iterator[Callable[[range], bool]]:
-    """Whether to stop after these steps, since SIGTERM came; the process's own handler comes back
-    at the end.
+    """A function (steps) -> whether to stop after these steps, because SIGTERM has arrived.
 
-    Several processes agree on one step: there JAX's own handler takes the signal.
+    At the end, the previous signal handler is restored and called if the signal arrived.
     """
+    # Several processes must stop at the same step. JAX's own handler takes the signal then.
     if mesh.processes() > 1:
         yield mesh.agreed_to_stop
         return
-    came = False
+    arrived = False
 
     def note(*_):
-        nonlocal came
-        came = True
+        nonlocal arrived
+        arrived = True
 
     try:
         before = signal.signal(signal.SIGTERM, note)
-    except ValueError:  # not in the main thread: the caller handles signals
+    except ValueError:
+        # Only the main thread can set handlers; in others the caller handles signals.
         before = None
     try:
-        yield lambda steps: came
+        yield lambda steps: arrived
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-            if came and callable(before):
-                before(signal.SIGTERM, None)  # whoever called has to know
+            # The caller's handler has missed the signal, and may have to stop as well.
+            if arrived and callable(before):
+                before(signal.SIGTERM, None)

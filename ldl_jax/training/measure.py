@@ -1,4 +1,4 @@
-"""Measuring a network on a split: every example once, sums added up on the way, fetched once."""
+"""Evaluation of a network on a split: every example once, metrics as sums over batches."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ from ldl_jax.metrics.base import Metric
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.programs import Programs
 
-SLOW_SECONDS = 5  # an evaluation that takes longer shows a bar of its own, in a terminal
+SLOW_SECONDS = 5  # in a terminal, an evaluation that takes longer shows a progress bar
 
 
 class Measured(NamedTuple):
-    """What a network scores on a split, and what it said."""
+    """The scores of a network on a split, and its predictions."""
 
     scores: dict[str, float]  # n, accuracy, nll, ...: see the files of ldl_jax/metrics
-    sums: dict[str, Any]  # of each metric, numpy
+    sums: dict[str, Any]  # {metric: its sums over the split}, numpy
     # logits f32[n, K], label i32[n], index i32[n], in rising order of index
     predictions: dict[str, np.ndarray] | None
 
@@ -31,12 +31,12 @@ class Measured(NamedTuple):
 def measure_splits(
     experiment: Experiment, programs: Programs, variables: PyTree, *, keep: bool
 ) -> dict[str, Measured]:
-    """The scores of a network on every evaluation split of a run: 'test', and 'holdout' where there
-    is one.
+    """Evaluate a network on the splits of a run: 'test' and, if there is one, 'holdout'.
 
-    Raises ValueError as `measure_split`.
+    keep: also return the predictions. Raises ValueError as `measure_split` does.
     """
     splits = {"test": (programs.test, experiment.dataset.test, experiment.test)}
+    # The holdout is part of the training split, whose images are on the devices already.
     if len(experiment.holdout):
         splits["holdout"] = (programs.train, experiment.dataset.train, experiment.holdout)
     measured = {}
@@ -67,12 +67,12 @@ def measure_split(
     batch_size: int,
     keep: bool = False,
 ) -> Measured:
-    """Scores of a network on the examples at `positions` of a split, and with `keep` its
-    predictions.
+    """Scores of a network on the examples at `positions` of a split; with `keep`, its predictions.
 
-    eval_step: jitted, of `steps.make_eval_step`; batch_size is rounded up to a multiple of the
-    devices. Raises ValueError where none of the images can be read.
+    eval_step: the jitted `steps.make_eval_step`. batch_size is rounded up to a multiple of the
+    devices. Raises ValueError if none of the images can be read.
     """
+    # The last batch is padded and masked, so that one compiled program serves all batches.
     batch_size = -(-min(batch_size, len(positions)) // mesh.size) * mesh.size
     padded = list(order.padded_batches(positions, batch_size))
     batches = _host_batches(split, padded, local_slice(batch_size, mesh))
@@ -89,28 +89,29 @@ def measure_split(
     predictions = []
     for batch in bar:
         batch_sums, batch_predictions = eval_step(variables, data, to_global(batch, mesh))
+        # At most two dispatches in flight, or their inputs would fill the memory.
         if sums:
-            jax.block_until_ready(sums[-1])  # at most two dispatches in flight
+            jax.block_until_ready(sums[-1])
         sums.append(batch_sums)
         if keep:
             predictions.append(fetch(batch_predictions, mesh))
 
-    # Fetched once, and added up in float64.
-    total = jax.tree.map(
-        lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *jax.device_get(sums)
-    )
+    # Fetch the sums once, and add them up in float64: float32 loses digits over many batches.
+    fetched = jax.device_get(sums)
+    total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *fetched)
     if any(part.get("n") == 0 for part in total.values()):
         raise ValueError(
-            f"of {len(positions)} images to be measured none can be read (config.data.on_error='skip')"
+            f"none of the {len(positions)} images to evaluate can be read (config.data.on_error is 'skip')"
         )
     scores = {}
     for name, metric in metrics.items():
-        scores |= {key: float(value) for key, value in metric.value(total[name]).items()}
-    return Measured(scores, total, _joined(predictions) if keep else None)
+        for score, value in metric.value(total[name]).items():
+            scores[score] = float(value)
+    return Measured(scores, total, _join(predictions) if keep else None)
 
 
 def _host_batches(split: Split, padded, mine: slice) -> Iterator[dict[str, np.ndarray]]:
-    """This process's part of each padded batch (index, mask), with the images of a streamed split."""
+    """This process's part of each padded batch: index and mask, and images of a streamed split."""
     if split.stream is None:
         for index, mask in padded:
             yield {"index": index[mine], "mask": mask[mine]}
@@ -120,8 +121,10 @@ def _host_batches(split: Split, padded, mine: slice) -> Iterator[dict[str, np.nd
             yield {**part, "mask": part["mask"] * mask[mine]}
 
 
-def _joined(predictions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The batches' predictions as one, without padding and without images that could not be read."""
-    joined = {name: np.concatenate([part[name] for part in predictions]) for name in predictions[0]}
-    good = joined.pop("mask") > 0
-    return {name: values[good] for name, values in joined.items()}
+def _join(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Join the predictions of all batches, without padding and images that could not be read."""
+    joined = {}
+    for name in batches[0]:
+        joined[name] = np.concatenate([batch[name] for batch in batches])
+    is_valid = joined.pop("mask") > 0
+    return {name: values[is_valid] for name, values in joined.items()}

@@ -1,4 +1,4 @@
-"""A profiler trace of some steps of a run."""
+"""Profiler traces of some steps of a run."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from ldl_jax.training.log import Log
 
 
 class Trace:
-    """A context in which the profiler runs from the first to the last of the steps asked for.
+    """A context in which the profiler runs from the first to the last of the requested steps.
 
-    Left early, it writes what there is; where the steps did not come, it says so.
+    If the context ends earlier, the trace up to there is written; if the first step was never
+    reached, a message says so.
     """
 
     def __init__(self, folder: Path, steps: tuple[int, int] | None, log: Log):
@@ -24,9 +25,9 @@ class Trace:
         return self
 
     def before(self, step: int, count: int, pending: PyTree) -> None:
-        """To be called before steps `step` to `step + count` - 1 are dispatched.
+        """Start or stop the profiler before steps `step` to `step + count` - 1 are dispatched.
 
-        pending: what the dispatch before computes; it is waited for where the trace ends with it.
+        pending: outputs of the previous dispatch, waited for if the trace ends with it.
         """
         if self._steps is None:
             return
@@ -35,6 +36,7 @@ class Trace:
             jax.profiler.start_trace(str(self._folder))
             self._running = True
         elif self._running and step > last:
+            # Dispatches are asynchronous: the last traced step may still be computing.
             jax.block_until_ready(pending)
             self._end()
 
@@ -45,8 +47,8 @@ class Trace:
     def _end(self):
         if self._running:
             jax.profiler.stop_trace()
-            self._log.message(f"trace of steps: {self._folder}")
+            self._log.message(f"wrote the profiler trace {self._folder}")
         else:
-            self._log.message(f"no trace was written: step {self._steps[0]} did not come")
+            self._log.message(f"no trace was written: step {self._steps[0]} was not run")
         self._running = False
         self._steps = None

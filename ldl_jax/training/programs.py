@@ -1,4 +1,4 @@
-"""The jitted programs of a run, and what they read on the devices."""
+"""The jitted programs of a run, and the data on the devices that they read."""
 
 import json
 from collections.abc import Callable
@@ -17,41 +17,46 @@ from ldl_jax.training.schedule import abstract_state
 
 
 class Programs(NamedTuple):
-    """The jitted programs of a run and what they read, see `training.steps`."""
+    """The jitted programs of a run and the data that they read; see `training.steps`."""
 
     step: Callable  # (state, frozen, train, batch) -> (state, scalars)
     chunk: Callable  # the same for batches stacked on a new first axis
     evaluate: Callable  # (variables, train or test, batch) -> (sums, predictions)
     report: Callable  # (label state) -> scalars
     frozen: tuple[PyTree, ...]  # the teachers' variables
-    train: PyTree  # of the training split: see `device_data`
-    test: PyTree  # of the test split
+    train: PyTree  # the training split, see `device_data`
+    test: PyTree  # the test split
 
 
 def make_programs(experiment: Experiment, compiled: dict | None = None) -> Programs:
-    """Compile-ready programs, with images, tables and frozen networks on the devices; see `train`
-    for `compiled`.
+    """Jitted programs, with images, tables and frozen networks on the devices.
+
+    compiled: cache of programs between calls, see `train`.
     """
-    jitted = {} if compiled is None else compiled
+    cache = {} if compiled is None else compiled
     mark = _mark(experiment)
-    if mark not in jitted:
-        jitted.clear()  # one run's at a time: others are rarely asked for again
-        jitted[mark] = _jitted(experiment)
-    dataset, mesh = experiment.dataset, experiment.mesh
+    if mark not in cache:
+        # Keep the programs of one run only: those of an earlier one are rarely needed again.
+        cache.clear()
+        cache[mark] = _jitted(experiment)
+    dataset = experiment.dataset
+    mesh = experiment.mesh
     key = jax.random.key(experiment.config.seed)
     train = device_data(dataset.train, key, mesh)
-    same = dataset.test is dataset.train  # the folds of one split
+    # The folds of a cross-validation are parts of one split, which is sent once.
+    is_same = dataset.test is dataset.train
     return Programs(
-        **jitted[mark],
+        **cache[mark],
         frozen=put_replicated(experiment.frozen, mesh),
         train=train,
-        test=train if same else device_data(dataset.test, key, mesh),
+        test=train if is_same else device_data(dataset.test, key, mesh),
     )
 
 
 def device_data(split: Split, key, mesh: Mesh) -> PyTree:
-    """What the steps read beside the batch: the seed's key, tables and, of a resident split, images
-    and labels.
+    """The data that a step reads beside the batch, replicated over the devices.
+
+    The seed's key and fixed tables; for a resident split also its images and labels.
     """
     data = {"key": key, "given": split.given}
     if split.images is not None:
@@ -62,20 +67,22 @@ def device_data(split: Split, key, mesh: Mesh) -> PyTree:
 
 
 def _mark(experiment: Experiment) -> str:
-    """Equal for runs whose programs are the same, whatever their seeds and their teachers' weights
-    are.
+    """A key that is equal for runs with the same programs.
+
+    Seeds and teachers' weights do not count: both are inputs of the programs.
     """
     networks = json.dumps([experiment.teacher_specs, experiment.recipe.skip], sort_keys=True)
     return digest(experiment, but=("seed", "teachers")) + networks
 
 
 def _jitted(experiment: Experiment) -> dict[str, Callable]:
-    """The programs by their names in `Programs`."""
+    """The programs, by their field names in `Programs`."""
     recipe = experiment.recipe
     everywhere = replicated(experiment.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
     step = steps.make_train_step(recipe)
     evaluate = steps.make_eval_step(recipe.build.apply, experiment.metrics, recipe.dtype)
+    # Donating the state lets the new one take its memory.
     train_jit = partial(jax.jit, donate_argnums=0, out_shardings=(shardings, everywhere))
     return {
         "step": train_jit(step),

@@ -1,4 +1,4 @@
-"""Measuring a run again: its latest checkpoint, or its weights where there is none."""
+"""Evaluation of an existing run: its latest checkpoint or, if there is none, its weights."""
 
 import contextlib
 from pathlib import Path
@@ -20,34 +20,32 @@ from ldl_jax.training.steps import TrainState
 
 
 def measure_again(c: ConfigDict, directory, devices=None) -> dict:
-    """Measure the latest checkpoint of a run again, or its weights where there is none; returns the
-    summary.
+    """Evaluate the latest checkpoint of a run again, or its weights without one; returns the summary.
 
-    Weights alone are there where they were imported, or where a finished run's checkpoints were
-    removed. The results are written anew, and the weights where the run is finished. Raises
-    ValueError where there is no such run, it has another config (`eval.weights` may differ) or
-    other data, or another process works on it.
+    A run has weights only if it was imported, or if its checkpoints were deleted after its end. The
+    results are written again, and for a finished run the weights too. Raises ValueError if there is
+    no such run, if its config (except `eval.weights`) or data differ, or if it is in use.
     """
     directory = Path(directory)
     before = workdir.read_config(directory)
     if before is None:
-        raise ValueError(f"--workdir {directory} holds no run; train one there first")
-    changed = {
-        name: both for name, both in config.differences(before, c).items() if name != "eval.weights"
-    }
+        raise ValueError(f"--workdir {directory} holds no run to evaluate; train one there first")
+    # Raw or averaged weights may be evaluated; everything else must be as in training.
+    changed = config.differences(before, c)
+    changed.pop("eval.weights", None)
     if changed:
-        sentence = workdir.sentence(changed)
         raise ValueError(
-            f"--workdir {directory} holds another run: {sentence}; allowed is the same config"
+            f"--workdir {directory} holds a run with a different config: {workdir.sentence(changed)}; leave out "
+            "--config to use the config of the run"
         )
     experiment = mesh.together(lambda: make_experiment(c, devices))
     with contextlib.ExitStack() as lock:
         mesh.on_main(lambda: lock.enter_context(workdir.locked(directory)))
         mesh.check_same("data and settings with the SHA-256", digest(experiment))
         mesh.on_main(lambda: workdir.check_data(directory, experiment.spec, experiment.inputs))
-        with contextlib.closing(
-            Checkpoints(directory / workdir.CHECKPOINTS, every_steps=1, keep=c.train.keep)
-        ) as checkpoints:
+        folder = directory / workdir.CHECKPOINTS
+        checkpoints = Checkpoints(folder, every_steps=1, keep=c.train.keep)
+        with contextlib.closing(checkpoints):
             state, step = _latest(experiment, directory, checkpoints)
             log = Log(directory, total_steps=step, start_step=step, main=mesh.is_main())
             with contextlib.closing(log):
@@ -56,18 +54,18 @@ def measure_again(c: ConfigDict, directory, devices=None) -> dict:
 
 
 def _write(experiment: Experiment, directory: Path, state: TrainState, log: Log) -> dict:
-    """Measure a state on every evaluation split and write the results anew."""
+    """Evaluate a state on every split, and write the results again."""
     variables = results.measured_weights(state, experiment.config.eval.weights)
     measured = measure_splits(experiment, make_programs(experiment), variables, keep=True)
     summary = results.write(experiment, directory, state, measured, log)
-    mesh.tell("")  # the others wait for what process 0 writes
+    mesh.tell("")  # a barrier: the other processes wait until process 0 has written
     return summary
 
 
 def _latest(
     experiment: Experiment, directory: Path, checkpoints: Checkpoints
 ) -> tuple[TrainState, int]:
-    """The state to measure, and the steps it took."""
+    """The state to evaluate, and the number of steps it was trained for."""
     if mesh.from_main(len(checkpoints.steps())):
         state, notes = restore(experiment, checkpoints)
         return state, notes["step"]
@@ -77,7 +75,8 @@ def _latest(
 
 
 def _with_weights(experiment: Experiment, variables: PyTree, step: int) -> TrainState:
-    """A state with these variables of the network, averaged ones included, as after so many steps."""
+    """A state after `step` steps with these variables, which also stand for their average."""
+    # The rest of a fresh state, such as the optimizer, plays no role in an evaluation.
     state = fresh_state(experiment)
     model = mesh.put_replicated(variables, experiment.mesh)
     return state.replace(

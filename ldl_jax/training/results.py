@@ -1,4 +1,4 @@
-"""What a finished run leaves: predictions, weights, plots and a summary."""
+"""The results of a run: weights, predictions, plots, report and summary."""
 
 import shlex
 from pathlib import Path
@@ -21,7 +21,7 @@ from ldl_jax.training.steps import TrainState
 
 
 def measured_weights(state: TrainState, weights: str) -> dict:
-    """The network's variables that `eval.weights` names: 'raw', or the average 'ema'."""
+    """The network's variables to evaluate: weights is 'raw', or 'ema' for their average."""
     if weights == "ema":
         return state.ema
     return {"params": state.params["model"], "batch_stats": state.batch_stats}
@@ -30,47 +30,60 @@ def measured_weights(state: TrainState, weights: str) -> dict:
 def write(
     experiment: Experiment, folder: Path, state: TrainState, measured: dict[str, Measured], log
 ) -> dict:
-    """Write a run's results below `folder`, print its table, and return the summary.
+    """Write a run's results to `folder`, print their table, and return the summary.
 
-    measured: each split's scores and predictions. The weights are written where the run is
-    finished, so that no teacher is one that was measured half-way.
+    measured: each split's scores and predictions. The weights are written only if the run is
+    finished, because a run with weights can be used as a teacher.
     """
+    # All processes take part in fetching the weights; process 0 alone writes.
     weights = jax.device_get(measured_weights(state, experiment.config.eval.weights))
     if not mesh.is_main():
         return {}
-    # What the network learned and said.
     step = int(state.step)
-    finished = step >= experiment.recipe.build.total_steps
-    paths = [workdir.save_weights(folder / workdir.WEIGHTS, weights, step=step)] if finished else []
+    paths = []
+    if step >= experiment.recipe.build.total_steps:
+        paths.append(workdir.save_weights(folder / workdir.WEIGHTS, weights, step=step))
     paths += write_predictions(folder, measured, experiment.dataset.classes)
-    # What is measured of it: one evaluation of the test images, from which all that follows is
-    # taken.
-    splits = {name: _predictions(experiment, name, part) for name, part in measured.items()}
+
+    # One evaluation of the test images is the source of everything below.
+    splits = {}
+    for name, part in measured.items():
+        splits[name] = _predictions(experiment, name, part)
     fitted = fit_temperature(folder, splits)
-    human, full = _true(experiment, measured["test"]), experiment.config.eval.report
+    human = _human_labels(experiment, measured["test"])
+    full = experiment.config.eval.report
     test = evaluation.measure(splits["test"], fitted=fitted, human=human, full=full)
     summary = _summary(experiment, step, measured, _floors(splits, test), fitted, test)
-    # The pictures and the report; the summary comes last, since a run that has one is finished.
-    paths += [folder / workdir.CALIBRATION] if fitted else []
+
+    # The summary comes last: a run that has one counts as finished.
+    if fitted:
+        paths.append(folder / workdir.CALIBRATION)
     paths += draw(experiment, folder, test)
-    paths += report(experiment, folder, test) if full else []
+    if full:
+        paths += report(experiment, folder, test)
     paths.append(files.write_json(folder / workdir.SUMMARY, summary))
-    _tell(log, summary, [*paths, folder / workdir.METRICS])
+    _print_results(log, summary, [*paths, folder / workdir.METRICS])
     return summary
 
 
 def _predictions(experiment: Experiment, name: str, part: Measured) -> Predictions:
-    """What the network said of a split, as stored predictions are held."""
-    rows = part.predictions
-    notes, classes = ("logits of this run",), tuple(experiment.dataset.classes)
-    return Predictions(name, rows["logits"], rows["label"], "logits", rows["index"], notes, classes)
+    """The predictions for a split, in the type of stored predictions."""
+    arrays = part.predictions
+    return Predictions(
+        name,
+        arrays["logits"],
+        arrays["label"],
+        "logits",
+        arrays["index"],
+        ("logits of this run",),
+        tuple(experiment.dataset.classes),
+    )
 
 
 def fit_temperature(folder: Path, splits: dict[str, Predictions]) -> Fit | None:
-    """The temperature that the holdout's predictions ask for, which is written as the run's
-    calibrator.
+    """Fit the temperature on the holdout, and write it as the run's calibrator.
 
-    None where nothing is held out; a calibrator of an earlier measurement is then removed.
+    Returns None without a holdout; a calibrator of an earlier evaluation is then deleted.
     """
     if "holdout" not in splits:
         (folder / workdir.CALIBRATION).unlink(missing_ok=True)
@@ -81,7 +94,8 @@ def fit_temperature(folder: Path, splits: dict[str, Predictions]) -> Fit | None:
 
 
 def _floors(splits: dict[str, Predictions], test: Evaluation) -> dict[str, float]:
-    """The noise floor of each split's ECE; that of the test images is known."""
+    """{split: noise floor of its ECE}."""
+    # The floor of the test split is part of its evaluation, and slow to simulate again.
     floors = {}
     for name, predictions in splits.items():
         if name == "test":
@@ -99,8 +113,16 @@ def _summary(
     fitted: Fit | None,
     test: Evaluation,
 ) -> dict:
-    """The run in numbers, as summary.json keeps it."""
+    """The contents of summary.json."""
     build = experiment.recipe.build
+    splits = {}
+    for name, part in measured.items():
+        splits[name] = {**part.scores, "ece_floor": floors[name]}
+    recalibrated = {}
+    if fitted is not None:
+        names = _score_names(experiment, measured["test"])
+        recalibrated["test"] = _recalibrated_scores(test, names)
+    # Studies and older versions read these keys; do not rename them.
     return {
         "data": experiment.config.data.name,
         "labels": experiment.config.labels.name,
@@ -108,71 +130,74 @@ def _summary(
         "finished": step >= build.total_steps,
         "epochs": step / build.steps_per_epoch,
         "weights": experiment.config.eval.weights,
-        "splits": {
-            name: {**part.scores, "ece_floor": floors[name]} for name, part in measured.items()
-        },
+        "splits": splits,
         "temperature": None if fitted is None else fitted.params,
-        "scaled": {}
-        if fitted is None
-        else {"test": _at_temperature(test, _names(experiment, measured["test"]))},
+        "scaled": recalibrated,
         "teachers": experiment.teachers,
         **changed_labels(experiment),
     }
 
 
-def _at_temperature(test: Evaluation, names: list[str]) -> dict[str, float]:
-    """What the network scores once its logits are divided by the temperature: the figures that
-    training logs.
-    """
+def _recalibrated_scores(test: Evaluation, names: list[str]) -> dict[str, float]:
+    """The scores that training logs, for the logits divided by the fitted temperature."""
     figures = test.scaled.figures
-    scores = {name: float(test.examples) if name == "n" else figures[name].value for name in names}
-    return {**scores, "ece_floor": figures["ece"].floor}
+    scores = {}
+    for name in names:
+        scores[name] = float(test.examples) if name == "n" else figures[name].value
+    scores["ece_floor"] = figures["ece"].floor
+    return scores
 
 
-def _names(experiment: Experiment, part: Measured) -> list[str]:
-    """The figures that training logs, metric by metric, each one's in alphabetical order."""
-    by_metric = (metric.value(part.sums[name]) for name, metric in experiment.metrics.items())
-    return list(dict.fromkeys(name for figures in by_metric for name in sorted(figures)))
+def _score_names(experiment: Experiment, part: Measured) -> list[str]:
+    """The scores that training logs: metric by metric, those of a metric in alphabetical order."""
+    names = []
+    for name, metric in experiment.metrics.items():
+        names += sorted(metric.value(part.sums[name]))
+    # Several metrics may report the same score, such as `n`.
+    return list(dict.fromkeys(names))
 
 
-def _tell(log, summary: dict, paths: list[Path]) -> None:
-    """The table of the run's figures, and what was written."""
-    scaled = {f"{split} at T": scores for split, scores in summary["scaled"].items()}
+def _print_results(log, summary: dict, paths: list[Path]) -> None:
+    """Print the table of the run's scores, the temperature and the files that were written."""
+    columns = dict(summary["splits"])
+    for split, scores in summary["scaled"].items():
+        columns[f"{split} recalibrated"] = scores
     log.message("")
-    log.message(as_text(figure_tables.splits(summary["splits"] | scaled)))
-    log.message(_of_temperature(summary["temperature"]))
+    log.message(as_text(figure_tables.splits(columns)))
+    log.message(_temperature_line(summary["temperature"]))
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
 
 
-def _of_temperature(temperature: dict | None) -> str:
+def _temperature_line(temperature: dict | None) -> str:
     if temperature is None:
-        return "no temperature: nothing is held out to fit it on (config.data.holdout)"
-    bound = ", a bound of the search: no temperature is best" if temperature["at_bound"] else ""
-    return f"T: the temperature {temperature['temperature']:.4g}, fitted on the holdout{bound}"
+        return "no temperature was fitted, because there is no holdout (config.data.holdout is 0)"
+    line = f"recalibrated: temperature {temperature['temperature']:.4g}, fitted on the holdout"
+    if temperature["at_bound"]:
+        line += "; this is a limit of the search, so the holdout does not determine it"
+    return line
 
 
-def _true(experiment: Experiment, part: Measured) -> np.ndarray | None:
-    """The rows of `data.test_table` that belong to the predictions, where there is one."""
+def _human_labels(experiment: Experiment, part: Measured) -> np.ndarray | None:
+    """The rows of `data.test_table` for the predictions f32[n, K]; None without a table."""
     given = experiment.dataset.test.given or {}
     return given["table"][part.predictions["index"]] if "table" in given else None
 
 
 def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
-    """The figures of the test images with their intervals, as JSON and as a page to look at."""
-    from ldl_jax.report import page  # matplotlib, which nothing else needs
+    """Write the evaluation of the test images with intervals, as JSON and as an HTML page."""
+    # matplotlib is slow to import, and runs without a report do not need it.
+    from ldl_jax.report import page
 
-    return [
-        files.write_json(
-            folder / workdir.EVALUATION, {"seed": test.seed, "suites": [test.to_json()]}
-        ),
-        page.write(
-            folder / workdir.REPORT, [test], title=_name(experiment), facts=_facts(experiment)
-        ),
-    ]
+    suites = {"seed": test.seed, "suites": [test.to_json()]}
+    evaluation_path = files.write_json(folder / workdir.EVALUATION, suites)
+    page_path = page.write(
+        folder / workdir.REPORT, [test], title=_title(experiment), facts=_facts(experiment)
+    )
+    return [evaluation_path, page_path]
 
 
 def _facts(experiment: Experiment) -> dict[str, str]:
-    """How the run was made, for its report."""
+    """{name: value} of how the run was made, for its report."""
     versions = workdir.versions()
     return {
         "command": shlex.join(["python", *versions["command"]]),
@@ -184,41 +209,44 @@ def _facts(experiment: Experiment) -> dict[str, str]:
 
 
 def changed_labels(experiment: Experiment) -> dict[str, float]:
-    """The share of the examples trained on whose label `data.labels_file` changed; nothing where
-    there is none.
-    """
+    """The share of training examples whose label `data.labels_file` changes; {} without the file."""
     split = experiment.dataset.train
     if "label" not in split.given or split.labels is None:
         return {}
-    return {
-        "labels_changed": float((split.given["label"] != split.labels)[experiment.train].mean())
-    }
+    is_changed = split.given["label"] != split.labels
+    return {"labels_changed": float(is_changed[experiment.train].mean())}
 
 
 def write_predictions(folder: Path, measured: dict[str, Measured], classes) -> list[Path]:
-    """One predictions/<split>.npz each: logits f32[n, K], label i32[n], index i32[n], classes
-    str[K].
+    """Write predictions/<split>.npz for each split; returns the paths.
+
+    The arrays are those of `workdir.predictions_file`.
     """
     names = np.array(classes, np.str_)
-    return [
-        files.write_npz(workdir.predictions_file(folder, split), **part.predictions, classes=names)
-        for split, part in measured.items()
-    ]
+    paths = []
+    for split, part in measured.items():
+        path = workdir.predictions_file(folder, split)
+        paths.append(files.write_npz(path, **part.predictions, classes=names))
+    return paths
 
 
 def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
-    """The reliability diagram of the test images, and the curves of the training."""
-    from ldl_jax.report import run_plots  # matplotlib, which nothing else needs
+    """Draw the reliability diagram of the test images and the training curves."""
+    # matplotlib is slow to import, and nothing else here needs it.
+    from ldl_jax.report import run_plots
 
-    name, floor = _name(experiment), test.raw.figures["ece"].floor
+    title = _title(experiment)
+    reliability = run_plots.reliability(
+        folder / workdir.RELIABILITY,
+        test.raw.curves["reliability"],
+        title=title,
+        floor=test.raw.figures["ece"].floor,
+    )
     rows = workdir.read_log(folder / workdir.METRICS)
-    return [
-        run_plots.reliability(
-            folder / workdir.RELIABILITY, test.raw.curves["reliability"], title=name, floor=floor
-        ),
-        run_plots.curves(folder / workdir.CURVES, rows, title=name),
-    ]
+    curves = run_plots.curves(folder / workdir.CURVES, rows, title=title)
+    return [reliability, curves]
 
 
-def _name(experiment: Experiment) -> str:
-    return f"{experiment.config.model.name} on {experiment.config.data.name}, labels: {experiment.config.labels.name}"
+def _title(experiment: Experiment) -> str:
+    c = experiment.config
+    return f"{c.model.name} on {c.data.name}, labels: {c.labels.name}"

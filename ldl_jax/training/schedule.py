@@ -1,6 +1,4 @@
-"""Where a run begins and what it will do: its durations in steps, and the state that it starts
-from.
-"""
+"""The plan of a run: its durations in steps, and the state that it starts from."""
 
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from ldl_jax.errors import warn
 from ldl_jax.training import steps
 from ldl_jax.training.experiment import Experiment
 
-CHUNK = 16  # steps in one dispatch on an accelerator
+CHUNK = 16  # default number of steps per dispatch on an accelerator
 
 
 class Plan(NamedTuple):
@@ -21,9 +19,9 @@ class Plan(NamedTuple):
 
     per_epoch: int
     total: int
-    save_every: int
-    eval_every: int
-    chunk: int
+    save_every: int  # between checkpoints
+    eval_every: int  # between evaluations
+    chunk: int  # per dispatch
 
     def edge(self, step: int) -> int:
         """The first step after `step` at which a dispatch has to end."""
@@ -31,12 +29,12 @@ class Plan(NamedTuple):
         return min(self.total, *((step // n + 1) * n for n in every))
 
     def evaluates(self, step: int) -> bool:
-        """Whether there is an evaluation after so many steps."""
+        """Whether the network is evaluated after `step` steps."""
         return step % self.eval_every == 0 or step == self.total
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Durations in steps; what is 0 in the config happens at the end alone."""
+    """The durations of a run in steps. An interval of 0 in the config means once, at the end."""
     settings = experiment.config.train
     per_epoch = experiment.recipe.build.steps_per_epoch
     total = experiment.recipe.build.total_steps
@@ -44,18 +42,20 @@ def make_plan(experiment: Experiment) -> Plan:
     def every(epochs):
         return max(1, round(epochs * per_epoch)) if epochs else total
 
-    single = jax.default_backend() == "cpu" or experiment.dataset.train.stream is not None
+    # Chunks hide the time of a dispatch, which matters on accelerators only; a streamed set would
+    # need all images of a chunk at once.
+    one_by_one = jax.default_backend() == "cpu" or experiment.dataset.train.stream is not None
     return Plan(
         per_epoch=per_epoch,
         total=total,
         save_every=every(settings.save_every_epochs),
         eval_every=every(settings.eval_every_epochs),
-        chunk=settings.chunk_steps or (1 if single else CHUNK),
+        chunk=settings.chunk_steps or (1 if one_by_one else CHUNK),
     )
 
 
 def abstract_state(experiment: Experiment) -> steps.TrainState:
-    """The train state as shapes, types and shardings."""
+    """The train state as abstract arrays: shapes, types and shardings."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     abstract = jax.eval_shape(partial(steps.init_state, experiment.recipe), key)
 
@@ -66,10 +66,10 @@ def abstract_state(experiment: Experiment) -> steps.TrainState:
 
 
 def fresh_state(experiment: Experiment) -> steps.TrainState:
-    """The state at step 0, a function of the seed alone, each leaf where it belongs."""
+    """The state at step 0, a function of the seed only, sharded over the devices."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
-    # Run once, so that on the CPU compiling is what takes the time: three times less without
-    # optimisation.
+    # The program runs once, so on the CPU most of the time is compilation; without optimisation it
+    # takes a third of it.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     init = jax.jit(
         partial(steps.init_state, experiment.recipe),
@@ -82,10 +82,10 @@ def fresh_state(experiment: Experiment) -> steps.TrainState:
 def restore(
     experiment: Experiment, checkpoints: Checkpoints, warn=warn
 ) -> tuple[steps.TrainState, dict]:
-    """(state, notes) of the newest whole checkpoint, or fresh ones.
+    """(state, notes) of the latest intact checkpoint, or those of step 0 if there is none.
 
-    notes: 'step', 'window' (rows of the log's open line) and 'best' (lowest NLL on the holdout, or
-    None).
+    notes: 'step', 'window' (rows since the last line of the log) and 'best' (lowest NLL on the
+    holdout, or None).
     """
     restored = checkpoints.restore(abstract_state(experiment), warn)
     if restored is not None:
@@ -94,13 +94,15 @@ def restore(
 
 
 def first_line(experiment: Experiment, plan: Plan, start: int) -> str:
-    """Where and how the run computes."""
+    """The first line that a run prints: devices, model, data and durations."""
     c = experiment.config
     device = experiment.mesh.devices.flat[0]
-    where = (
-        f"{jax.default_backend()}, {experiment.mesh.size} x {device.device_kind}, {c.model.dtype}"
-    )
-    what = f"{c.model.name} on {c.data.name}, labels {c.labels.name}"
-    begin = f", going on at step {start}" if start else ""
+    devices = f"{experiment.mesh.size} x {device.device_kind}"
     epochs = plan.total / plan.per_epoch
-    return f"{where} | {what} | {plan.total} steps, {epochs:g} epochs of {plan.per_epoch}{begin}"
+    parts = [
+        f"{jax.default_backend()}, {devices}, {c.model.dtype}",
+        f"{c.model.name} on {c.data.name}, labels {c.labels.name}",
+        f"{plan.total} steps, {epochs:g} epochs of {plan.per_epoch}",
+    ]
+    line = " | ".join(parts)
+    return f"{line}, resuming at step {start}" if start else line

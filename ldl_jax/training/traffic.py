@@ -1,10 +1,9 @@
-"""What a training step moves between devices, by formula: known for any number of them before one
-is paid for.
+"""Communication of a train step between devices, computed by formula for any number of devices.
 
-Sizes are those of arrays in XLA's collectives, as they were read off compiled programs of 8
-devices; what is sent follows from rings: in an all-reduce of b bytes each of n devices sends 2 (n -
-1) / n b, in an all-gather (n - 1) / n b. Letters: n devices, B batch, V views, K classes, M images
-mixed into one.
+Sizes are those of the arrays in XLA's collectives, as read off programs compiled for 8 devices.
+Communication assumes rings: in an all-reduce of b bytes each of n devices sends 2 (n - 1) / n b, in
+an all-gather (n - 1) / n b. Letters: n devices, B batch, V views, K classes, M images mixed into
+one.
 """
 
 import math
@@ -20,40 +19,35 @@ from ldl_jax.training.steps import Recipe, TrainState
 
 
 class Move(NamedTuple):
-    """One kind of arrays that a step moves."""
+    """One kind of arrays that a step communicates."""
 
     name: str
     kind: str  # 'all-reduce', 'all-gather', or 'collective-permute': to the neighbour
-    # bytes of the array that is reduced or gathered; of what a device sends to its neighbour
+    # bytes of the reduced or gathered array; for 'collective-permute', what a device sends
     size: int
-    over: int  # devices that take part in each
+    over: int  # devices that take part in each collective
 
     def sent(self) -> float:
-        """Bytes that a device sends."""
+        """Bytes that each device sends."""
         if self.over == 1:
             return 0.0
         part = (self.over - 1) / self.over
-        return (
-            self.size
-            * {"all-reduce": 2 * part, "all-gather": part, "collective-permute": 1}[self.kind]
-        )
+        factors = {"all-reduce": 2 * part, "all-gather": part, "collective-permute": 1}
+        return self.size * factors[self.kind]
 
 
 def bytes_of(tree: PyTree) -> int:
-    """Bytes of all (possibly abstract) arrays of a tree. Sizes are whole: shardings are not looked
-    at.
-    """
+    """Total bytes of the (possibly abstract) arrays of a tree, ignoring their shardings."""
     return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def moves(
     recipe: Recipe, state: TrainState, split: Split, *, norm_group: int, devices: int
 ) -> list[Move]:
-    """What one step on images of `split` moves on so many devices, from the abstract state.
+    """What one step on images of `split` communicates on `devices` devices, from the abstract state.
 
-    Gradients are counted in the type of the parameters (a compiler may send those of a bfloat16
-    network in half the bytes). Left out are single numbers, and the statistics of a FitNet
-    adaptor's own BatchNorm.
+    Gradients count in the type of the parameters (a compiler may send those of a bfloat16 network
+    in half the bytes). Scalars and the statistics of a FitNet adaptor's BatchNorm are left out.
     """
     views, size, _ = recipe.build.outputs.logits.shape
     stats = state.batch_stats
@@ -61,7 +55,8 @@ def moves(
     params = bytes_of(state.params) + sum(bytes_of(params) for params, _ in peers)
     collected = [Move("gradients", "all-reduce", params, devices)]
 
-    # Statistics of every pass in training: a peer looks once for the target, and once to learn.
+    # Every forward pass in training mode reduces BatchNorm statistics. A peer network has two: one
+    # for the target and one for its own update.
     collected += _statistics(stats, views * size, norm_group, devices)
     for _, peer_stats in peers:
         collected += _statistics(peer_stats, size, norm_group, devices)
@@ -69,9 +64,9 @@ def moves(
     if recipe.source.clean and recipe.mixer.ways > 1:
         collected += _statistics(stats, size, norm_group, devices, forward_only=True)
 
-    # Memories: rows are read for the target and where they are overwritten, and written with their
-    # positions.
-    sums = [leaf for path, leaf in _leaves(state.labels) if path[-1] in ("sums", "count")]
+    # Memories: rows are read twice, for the target and before they are overwritten, and written
+    # together with their positions.
+    sums = [leaf for path, leaf in _named_leaves(state.labels) if path[-1] in ("sums", "count")]
     collected.append(Move("sums of classes", "all-reduce", bytes_of(sums), devices))
     for path, rows in jax.tree_util.tree_flatten_with_path(state)[0]:
         if is_rows(path):
@@ -81,65 +76,67 @@ def moves(
                 Move("memory rows written", "all-gather", part + 3 * 4 * size, devices)
             )
 
-    # Mixing: partners of an image may lie on other devices. The batch is rolled by 1, by 2, ... by
-    # M - 1.
+    # Mixing: the partners of an image may lie on other devices, since the batch is rolled by 1, by
+    # 2, ..., by M - 1.
     ways = recipe.mixer.ways
     if ways > 1:
-        labels = (
-            _unmixed_terms(recipe, state, split) * bytes_of(recipe.build.outputs.logits) // views
-        )
+        terms = _unmixed_terms(recipe, state, split)
+        targets = terms * bytes_of(recipe.build.outputs.logits) // views
+        collected.append(Move("targets of mixed images", "all-gather", targets, devices))
         image = views * math.prod(split.shape) * jnp.dtype(recipe.dtype).itemsize
-        collected.append(Move("targets of mixed images", "all-gather", labels, devices))
-        collected.append(
-            Move(
-                "images to a neighbour",
-                "collective-permute",
-                ways * (ways - 1) // 2 * image,
-                devices,
-            )
-        )
+        rolled = ways * (ways - 1) // 2 * image
+        collected.append(Move("images to a neighbour", "collective-permute", rolled, devices))
     return [move for move in collected if move.size]
 
 
-def _leaves(tree: PyTree) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
-    """(names on the way, leaf) of every leaf."""
-    found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(tuple(str(getattr(key, "key", key)) for key in path), leaf) for path, leaf in found]
+def _named_leaves(tree: PyTree) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+    """(names of the path, leaf) of every leaf."""
+    leaves = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        names = tuple(str(getattr(key, "key", key)) for key in path)
+        leaves.append((names, leaf))
+    return leaves
 
 
 def _own_networks(state: PyTree) -> list[tuple[PyTree, PyTree]]:
-    """(params, batch_stats) of the networks that a label source trains itself: those beside an
-    `opt_state`.
+    """(params, batch_stats) of the networks that a label source trains itself.
+
+    They are the entries of its state beside an `opt_state`.
     """
     if not isinstance(state, dict):
         return []
-    inner = [found for part in state.values() for found in _own_networks(part)]
-    return [(state["params"], state["batch_stats"]), *inner] if "opt_state" in state else inner
+    networks = []
+    if "opt_state" in state:
+        networks.append((state["params"], state["batch_stats"]))
+    for part in state.values():
+        networks += _own_networks(part)
+    return networks
 
 
 def _statistics(
     stats: PyTree, images: int, group: int, devices: int, *, forward_only: bool = False
 ) -> list[Move]:
-    """BatchNorm's, of a network with these running averages: over all images, or over the devices
-    that share a group.
+    """The BatchNorm statistics of one pass of `images` images through a network.
 
-    Of the whole batch: mean and square on the way forward, one more on the way back. In groups: the
-    running averages over all devices; where a group is larger than a device's part, as much forward
-    and back among those that share it.
+    stats: its running averages. group: images that share statistics; 0 for the whole batch.
     """
-    name, size = "BatchNorm statistics", bytes_of(stats)
+    name = "BatchNorm statistics"
+    size = bytes_of(stats)
+    # Whole batch: mean and square on the way forward, half as much again on the way back.
     if not group:
         return [Move(name, "all-reduce", size if forward_only else size * 3 // 2, devices)]
-    share = math.gcd(images // devices, group)  # images of a group that lie together
-    among = Move(
+    # Groups: the running averages go over all devices. A group that spans several devices also
+    # exchanges its statistics among these, forward and back.
+    share = math.gcd(images // devices, group)  # images of a group on the same device
+    within = Move(
         name, "all-reduce", size if forward_only else 2 * size, min(devices, group // share)
     )
-    kept = [] if forward_only else [Move(name, "all-reduce", size, devices)]
-    return [*kept, among] if among.over > 1 else kept
+    averages = [] if forward_only else [Move(name, "all-reduce", size, devices)]
+    return [*averages, within] if within.over > 1 else averages
 
 
 def _unmixed_terms(recipe: Recipe, state: TrainState, split: Split) -> int:
-    """The terms of the loss whose targets the step mixes."""
+    """The number of terms of the loss whose targets the label source leaves for the step to mix."""
     build = recipe.build
     views, size, _ = build.outputs.logits.shape
     ways = recipe.mixer.ways
@@ -159,5 +156,6 @@ def _unmixed_terms(recipe: Recipe, state: TrainState, split: Split) -> int:
         step=jax.ShapeDtypeStruct((), "int32"),
         key=jax.eval_shape(lambda: jax.random.key(0)),
     )
+    # Only the source knows how many terms it makes, so trace it on an abstract batch.
     targets = jax.eval_shape(recipe.source.targets, state.labels, batch, build.outputs)
     return sum(not target.mixed for target in targets)
