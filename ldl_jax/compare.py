@@ -1,11 +1,11 @@
-"""The command that lays finished runs side by side, the seeds of a config together.
+"""The command that compares finished runs, grouping the seeds of each config.
 
 python -m ldl_jax.compare RUN [RUN ...] [--baseline RUN] [--out DIR]
 
-Printed are mean ± standard deviation over seeds, and each group's difference to the baseline with
-two intervals: over seeds, and over the test images; raw, and after the temperature that each run
-fitted on its holdout. The same is written to DIR as comparison.csv, .md, .tex and .json; DIR is
-`comparison` beside the first run unless given.
+Prints mean ± standard deviation over seeds, and the difference of each group to the baseline with
+two intervals, over seeds and over the test images; raw, and recalibrated at the temperature that
+each run fitted on its holdout. Writes the same to DIR as comparison.csv, .md, .tex and .json; DIR
+is `comparison` next to the first run unless given.
 """
 
 import argparse
@@ -24,30 +24,33 @@ NAME = "comparison"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = Parser(
+    command = Parser(
         prog="python -m ldl_jax.compare",
-        description="Lay finished runs side by side, seeds together.",
+        description="Compare finished runs, grouping the seeds of each config.",
     )
-    made.add_argument(
+    command.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="directories of finished runs, any number of seeds each",
+        help="directories of finished runs, with any number of seeds for each config",
     )
-    made.add_argument(
-        "--baseline", metavar="RUN", help="what the others are compared with: this run's group"
+    command.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="run whose group the others are compared with (default: the first run)",
     )
-    made.add_argument(
-        "--out", metavar="DIR", help=f"folder of the results; `{NAME}` beside the first run"
+    command.add_argument(
+        "--out",
+        metavar="DIR",
+        help=f"folder for the results (default: `{NAME}` next to the first run)",
     )
-    made.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    return made
+    command.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap")
+    return command
 
 
 def write(chosen: argparse.Namespace) -> list[Path]:
-    """Compare the runs of a command line, print the tables, write the results; returns what was
-    written.
-    """
+    """Compare the runs of a command line, print the tables, write the results; returns the paths."""
+    # Check everything that can be wrong before the bootstrap, which takes a while.
     paths = [Path(path) for path in dict.fromkeys(chosen.runs)]
     groups = runs.groups([runs.read(path) for path in paths])
     baseline = _baseline(groups, Path(chosen.baseline) if chosen.baseline else paths[0], paths)
@@ -56,32 +59,36 @@ def write(chosen: argparse.Namespace) -> list[Path]:
     shown = figure_tables.comparison(results)
     notes = figure_tables.comparison_notes(results)
     print(tables.as_text(*shown, notes=notes), end="\n\n")
+    # The tables are rounded for readers; CSV and JSON have all digits.
     texts = {
         "csv": tables.as_csv(figure_tables.comparison_numbers(results)),
         "md": tables.as_markdown(*shown, notes=notes),
         "tex": tables.as_latex(*shown, notes=notes),
+        "json": json.dumps(results, indent=2) + "\n",
     }
-    texts["json"] = json.dumps(results, indent=2) + "\n"
     return [files.write(out / f"{NAME}.{ending}", text) for ending, text in texts.items()]
 
 
 def _baseline(groups: list[runs.Group], wanted: Path, paths: list[Path]) -> int:
-    """The number of the group that a run belongs to."""
+    """The position of the group that the run `wanted` belongs to. Raises ValueError if none does."""
     for number, group in enumerate(groups):
         if wanted in [run.path for run in group.runs]:
             return number
-    raise ValueError(
-        f"--baseline {wanted} is none of the runs; allowed is one of {', '.join(map(str, paths))}"
-    )
+    raise ValueError(f"--baseline must be one of {', '.join(map(str, paths))}, got {wanted}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 the results cannot be written, 2 the
-    input is not right.
+    """Run the command; returns the exit status.
+
+    0: done, 1: the results cannot be written, 2: the input is invalid.
     """
-    return status(
-        lambda: print("\n".join(f"wrote {path}" for path in write(parser().parse_args(argv))))
-    )
+
+    def work():
+        paths = write(parser().parse_args(argv))
+        for path in paths:
+            print(f"wrote {path}")
+
+    return status(work)
 
 
 if __name__ == "__main__":

@@ -329,11 +329,11 @@ BAD = {
     "nothing": (None, [0], "real numbers"),
     "an iterator": (iter([GOOD]), [0, 0, 0], "read once"),
     "other chunks": ([GOOD, np.zeros((3, 3))], [0] * 6, "3 classes"),
-    "lengths": (GOOD, [0, 1], "3 rows and label 2"),
-    "no examples": (np.zeros((0, 2)), np.zeros(0, int), "N from 1"),
+    "lengths": (GOOD, [0, 1], "same length, got 3 and 2"),
+    "no examples": (np.zeros((0, 2)), np.zeros(0, int), "N at least 1"),
     "real labels": (GOOD, [0.0, 1.0, 1.0], "whole numbers"),
     "one-hot labels": (GOOD, [[0, 1]] * 3, "whole numbers"),
-    "a label of K": (GOOD, [0, 1, 2], "0 to 2; allowed are 0 to 1"),
+    "a label of K": (GOOD, [0, 1, 2], "between 0 and 1, got 0 to 2"),
     "a label below 0": (GOOD, [0, 1, -1], "-1 to 1"),
 }
 
@@ -353,7 +353,7 @@ def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
         made(way).apply(fitted[str(way)], np.full((2, K), np.nan))
     # these know no number of classes
     if way != ("isotonic", {"which": "top_label"}) and way[0] != "temperature":
-        with pytest.raises(ValueError, match="5 classes; allowed are 4"):
+        with pytest.raises(ValueError, match="must have 4 classes, got 5"):
             made(way).apply(fitted[str(way)], np.zeros((2, 5)))
 
 
@@ -368,7 +368,7 @@ def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
 def test_an_option_out_of_range_is_refused_by_its_name(make, options):
     method = make.__module__.rsplit(".", 1)[1]
     with pytest.raises(
-        ValueError, match=rf"calibrate\.{method}\.{next(iter(options))} is .*; allowed are"
+        ValueError, match=rf"calibrate\.{method}\.{next(iter(options))} must be .*, got "
     ):
         make(**options)
 

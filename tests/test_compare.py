@@ -66,7 +66,7 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
     made = json.loads((tmp_path / "out/comparison.json").read_text(), parse_constant=pytest.fail)
     assert [group["name"] for group in made["groups"]] == ["labels=hard", "labels=online"]
     assert [group["at_bound"] for group in made["groups"]] == [0, 1]
-    assert "labels=online: in 1 of 3 runs T is a bound" in printed
+    assert "labels=online: in 1 of 3 runs the fitted temperature hit a limit" in printed
     for state, temperature in (("raw", 1.0), ("scaled", 2.0)):
         hard, online = (
             np.array([figures(seed, strength, temperature) for seed in range(3)])
@@ -92,8 +92,8 @@ def test_seeds_of_a_config_are_one_row_and_differences_have_both_intervals(six, 
             assert low < apart.mean() < high
     accuracy = np.array([figures(seed, 1.0)[0] for seed in range(3)])
     assert f"{100 * accuracy.mean():.2f} ± {100 * accuracy.std(ddof=1):.2f}" in printed
-    assert "ECE % at T" in printed
-    assert "accuracy % at T" not in printed
+    assert "ECE % (recalibrated)" in printed
+    assert "accuracy % (recalibrated)" not in printed
 
 
 def test_the_same_numbers_stand_in_csv_markdown_and_latex(six, tmp_path):
@@ -131,7 +131,7 @@ def test_one_seed_has_no_interval_over_seeds(tmp_path):
     found = made["differences"][0]["raw"]["ece"]
     assert found["seeds"] is None
     np.testing.assert_allclose(found["images"], 0, atol=1e-12)  # of one network and itself
-    assert "at T" not in as_text(*figure_tables.comparison(made))
+    assert "(recalibrated)" not in as_text(*figure_tables.comparison(made))
 
 
 def test_other_seeds_are_compared_as_independent_ones(tmp_path):
@@ -182,8 +182,8 @@ def test_runs_that_cannot_be_compared_are_named_and_nothing_is_written(tmp_path,
         file = paths[1] / "predictions/test.npz"
         file.write_bytes(file.read_bytes()[:100])
     sentences = {
-        "unfinished": "is not finished", "no run": "is no run directory", "twice": "one config and one seed, 0",
-        "images": "measured on 50 images", "baseline": "is none of the runs", "damaged": "cannot be read",
+        "unfinished": "is not finished", "no run": "is not a run directory", "twice": "and the same seed, 0",
+        "images": "measured on 50 images", "baseline": "--baseline must be one of", "damaged": "cannot be read",
     }  # fmt: skip
     assert compare.main([*map(str, paths), *more, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err

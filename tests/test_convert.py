@@ -397,7 +397,7 @@ def test_command_lines_that_are_not_understood(own, capsys):
     assert "config.model.mean and config.model.std are required" in refused(
         capsys, "import", weights, *plain
     )
-    assert "is no run directory" in refused(
+    assert "is not a run directory" in refused(
         capsys, "export", folder / "none", folder / "x.safetensors"
     )
     assert "the exported file must end in .safetensors, got " in refused(

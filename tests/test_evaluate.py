@@ -71,7 +71,7 @@ def test_the_command_prints_a_table_and_writes_json(folder, capsys):
     assert run(folder / "test.npz", *beside) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert "test: 60 examples, 4 classes; logits by the name logits" in said.out
+    assert "test: 60 examples, 4 classes; logits, from the array name 'logits'" in said.out
     accuracy = np.mean(TEST["logits"].argmax(1) == TEST["label"])
     assert f"{100 * accuracy:.2f}" in next(
         line for line in said.out.splitlines() if line.startswith("accuracy %")
@@ -111,7 +111,7 @@ FAULTS = {  # words of the command -> what the sentence says
     "a flag": (["test.npz", "--vla", "x"], "unrecognized arguments: --vla x"),
     "a kind": (["test.npz", "--kind=scores"], "invalid choice: 'scores'"),
     "a seed": (["test.npz", "--seed=one"], "invalid int value: 'one'"),
-    "another seed": (["test.npz", "--seed=-1"], "--seed is -1; allowed are numbers from 0"),
+    "another seed": (["test.npz", "--seed=-1"], "--seed must be at least 0, got -1"),
     "a file twice": (["test.npz", "test.npz"], "test.npz is given twice"),
     "votes twice": (
         ["test.npz", "--human", "odd.npy", "--human", "odd.npy"],
@@ -121,22 +121,22 @@ FAULTS = {  # words of the command -> what the sentence says
         ["test.npz", "--out", "odd.npy"],
         "--out must be a folder, got the file odd.npy",
     ),
-    "missing": (["none.npz"], "none.npz: is not there"),
-    "a folder": (["."], "allowed are .npz, .npy, .csv"),
+    "missing": (["none.npz"], "none.npz: does not exist"),
+    "a folder": (["."], "must end in .npz, .npy, .csv"),
     "not probabilities": (
         ["test.npz", "--kind=probabilities"],
-        "test.npz: its probabilities are from",
+        "test.npz: probabilities must be between 0 and 1",
     ),
     "labels of others": (
         ["test.npz", "--labels", "short.npy"],
-        "short.npy: has 59 labels for 60 rows",
+        "got 59 labels for 60 rows",
     ),
     "other classes": (["test.npz", "--val", "wide.npz"], "wide has 5 classes and test 4"),
     "no votes": (["test.npz", "--human", "odd.npy"], "odd.npy: row "),
-    "few votes": (["test.npz", "--human", "few.npy"], "few.npy: has 59 rows for 60 predictions"),
+    "few votes": (["test.npz", "--human", "few.npy"], "got 59 rows for 60 predictions"),
     "votes of others": (
         ["test.npz", "--human", "wide.npz"],
-        "wide.npz: holds logits, label; allowed is one array",
+        "wide.npz: must hold one array, or one named",
     ),
 }
 
@@ -178,7 +178,7 @@ def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, cap
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "copy.npz", (folder / "test.npz").read_bytes())
     np.savez_compressed(folder / "packed.npz", **TEST)
-    told = "holds the predictions of test; fitted on what is reported"
+    told = "holds the same predictions as test. A calibrator fitted on the reported"
     for val, said in (("copy.npz", told), ("packed.npz", told), ("holdout.npz", "")):
         assert run(folder / "test.npz", "--val", folder / val) == 0
         err = capsys.readouterr().err
@@ -210,7 +210,7 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
     assert run(*both, "--val", folder / "holdout.npz", "--val", folder / "own.npz") == 0
     assert capsys.readouterr().err == ""
     assert run(*both, "--val", folder / "holdout.npz") == 0
-    assert "is taken for all 2 files" in capsys.readouterr().err
+    assert "is used for all 2 files" in capsys.readouterr().err
     assert taken == [
         ("test", "holdout"),
         ("second", "own"),
@@ -218,7 +218,10 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
         ("second", "holdout"),
     ]
     assert run(*both, *["--val", folder / "own.npz"] * 3) == 2
-    assert "--val is given 3 times for 2 files" in capsys.readouterr().err
+    assert (
+        "--val must be given once, or once for each of the 2 files, got 3 times"
+        in capsys.readouterr().err
+    )
 
 
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
@@ -242,9 +245,9 @@ def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch)
     files.write_npz(folder / "named.npz", **TEST, classes=np.arange(4))
     capsys.readouterr()
     assert run(folder / "test.npz", "--classes", folder / "names.txt") == 2
-    assert "has 2 lines for scores of 4 classes" in capsys.readouterr().err
+    assert "each of the 4 classes of test, got 2 lines" in capsys.readouterr().err
     assert run(folder / "named.npz") == 2
-    assert "its classes are int64[4]" in capsys.readouterr().err
+    assert "got int64[4]" in capsys.readouterr().err
 
 
 def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
@@ -262,7 +265,8 @@ def test_a_large_matrix_is_measured_on_a_sample_of_its_rows(monkeypatch):
     expected = marginal.ace(marginal.every_class(part.astype(np.float32), whole.label[places]))
     assert found.raw.figures["ace"].value == pytest.approx(expected, abs=1e-6)
     assert found.notes == (
-        "ACE, TACE, the marginal error and distances from votes but CE and KL are of 50 examples drawn from the 200",
+        "ACE, TACE, the marginal errors and the distances to human votes (except CE and KL) use a random "
+        "sample of 50 of the 200 examples",
     )
 
 
@@ -288,7 +292,7 @@ def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
     fit = found["calibrator"]
     assert (fit["calibrator"], fit["name"], fit["examples"]) == (name, "holdout", N)
     assert not any(isinstance(value, list) for value in fit.values())
-    told = f"after the calibrator {name}, fitted on holdout (60 examples)"
+    told = f"Recalibrated by the calibrator {name}, fitted on holdout (60 examples)"
     assert told in said.out
     assert told in (folder / "evaluation" / evaluate.REPORT).read_text()
 
@@ -303,10 +307,9 @@ def test_calibrators_are_listed_and_need_predictions_to_be_fitted_on(folder, cap
     assert all(name in error for name in ("platt", *fitting.names()))
     assert run(folder / "test.npz", "--calibrator=vector") == 2
     assert (
-        "--calibrator=vector is fitted on the predictions of --val, which is not given"
-        in capsys.readouterr().err
+        "--calibrator=vector needs --val, the predictions to fit it on" in capsys.readouterr().err
     )
-    with pytest.raises(ValueError, match="calibrator is 'platt'; allowed are temperature, "):
+    with pytest.raises(ValueError, match=r"calibrator must be one of temperature, .* got 'platt'"):
         fitting.fit(given(), "platt")
 
 
@@ -354,15 +357,15 @@ def test_votes_are_paired_by_the_index_of_the_predictions_where_it_fits_them(tmp
     np.testing.assert_array_equal(paired(mixed + 1000), share)
     with pytest.raises(
         ValueError,
-        match=r"votes\.npy: has a row for each of 60 predictions, whose index names some",
+        match=r"votes\.npy: has as many rows as there are predictions \(60\), but the",
     ):
         paired(np.minimum(mixed, N - 2))
     with pytest.raises(
-        ValueError, match=r"has 60 rows for 7 predictions with an index up to 60; allowed is"
+        ValueError, match=r"must have a row .* got 60 rows for 7 predictions with an index up to 60"
     ):
         paired([*mixed[:6], N])
     np.save(tmp_path / "votes.npy", np.where(np.arange(N)[:, None] == 5, 0, table))
-    with pytest.raises(ValueError, match=r"votes\.npy: row 5 has a negative entry, none above 0"):
+    with pytest.raises(ValueError, match=r"votes\.npy: row 5 must hold finite, non-negative votes"):
         paired(mixed)
     np.save(tmp_path / "votes.npy", table[:3])
     share = share[:3]

@@ -93,7 +93,9 @@ def test_a_title_with_any_characters_is_drawn_as_it_is(tmp_path, monkeypatch):
     {"count": 1.0, "confidence": 1.0, "correct": 1.0},
 ])  # fmt: skip
 def test_bins_of_other_shapes_are_refused(tmp_path, bins):
-    with pytest.raises(ValueError, match="bins need three arrays of one length, not "):
+    with pytest.raises(
+        ValueError, match="bins must hold three arrays of the same length, got shapes "
+    ):
         run_plots.reliability(tmp_path / "r.png", bins, title="a run")
     assert list(tmp_path.iterdir()) == []
 

@@ -103,9 +103,9 @@ def test_every_plot_of_every_model_is_there_once_in_the_pages_colours(written):
 
 def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written):
     for text in ("8.15", "5.00 to 10.00", "floor 1.23", "1,234 examples", "Temperature 1.5", "knowing when it is wrong",
-                 "dög", "own_figure", "ECE % at T", "a note on other"):  # fmt: skip
+                 "dög", "own_figure", "ECE % (recalibrated)", "a note on other"):  # fmt: skip
         assert text in written, text
-    assert "accuracy % at T" not in written
+    assert "accuracy % (recalibrated)" not in written
     assert "None" not in written
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", written, flags=re.DOTALL)
 
@@ -228,7 +228,7 @@ def test_one_example_of_two_classes_whose_other_bins_and_class_are_empty():
     assert made.count("<svg") == 3
     assert "1 example, 2 classes" in made
     assert "No temperature was fitted." in made
-    assert "at T" not in re.sub(r"<section>\n<h2>What they mean.*", "", made, flags=re.DOTALL)
+    assert "recalibrated" not in re.sub(r"<section>\n<h2>Definitions.*", "", made, flags=re.DOTALL)
 
 
 def test_plots_are_written_as_png_and_svg(tmp_path):

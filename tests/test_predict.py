@@ -164,7 +164,7 @@ def test_the_command_says_in_one_sentence_what_is_wrong(model, tmp_path, capsys)
         (model, tmp_path / "empty"): "must hold images",
         (model, tmp_path / "nowhere"): "does not exist",
         (model, tmp_path / "cut.npz"): "cannot be read as an .npz",
-        (tmp_path / "empty", tmp_path / "empty"): "is no run directory",
+        (tmp_path / "empty", tmp_path / "empty"): "is not a run directory",
         (model, tmp_path / "empty", "--batch=0"): "--batch must be at least 1, got 0",
     }
     for words, sentence in cases.items():

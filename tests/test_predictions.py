@@ -131,12 +131,14 @@ def test_the_kind_is_told_by_the_stated_rule(place):
     assert kind(np.where(PROBS.max() == PROBS, PROBS + 2e-4, PROBS))[0] == "probabilities"
     assert kind(PROBS, "logits") == (
         "logits",
-        "logits by --kind, though each row is a distribution",
+        "logits, given by --kind, although each row is a distribution",
     )
     assert kind(PROBS / 2, "logits")[0] == "logits"
     assert kind(None, logits=LOGITS, probs=PROBS)[0] == "logits"
     assert kind(None, "probabilities", logits=LOGITS, probs=PROBS)[0] == "probabilities"
-    assert kind(None, probabilities=PROBS)[1] == "probabilities by the name probabilities"
+    assert (
+        kind(None, probabilities=PROBS)[1] == "probabilities, from the array name 'probabilities'"
+    )
 
 
 def with_nan(value):
@@ -146,8 +148,8 @@ def with_nan(value):
 
 
 BAD = {  # name -> file, content, what the sentence says
-    "no file": ("x.npz", None, "is not there"),
-    "ending": ("x.pt", b"PK", "allowed are .npz, .npy, .csv"),
+    "no file": ("x.npz", None, "is not a file"),
+    "ending": ("x.pt", b"PK", "must end in .npz, .npy, .csv"),
     "nothing": ("x.npz", b"", "is empty"),
     "no zip": ("x.npz", b"not a zip file", "cannot be read as .npz"),
     "truncated npz": ("x.npz", npz(logits=LOGITS, label=LABEL)[:-200], "cannot be read as .npz"),
@@ -155,34 +157,34 @@ BAD = {  # name -> file, content, what the sentence says
     "no npy": ("x.npy", b"\x00" * 300, "cannot be read as .npy"),
     "pickled npy": ("x.npy", None, "refused"),
     "pickled npz": ("x.npz", pickled(logits=LOGITS.astype(object), label=LABEL), "refused"),
-    "other names": ("x.npz", npz(scores=LOGITS, y=LABEL), "holds scores, y; allowed are scores named logits"),
-    "no labels": ("x.npz", npz(logits=LOGITS), "has no labels, and x_labels.npy is not beside it"),
-    "two labels": ("x.npz", npz(logits=LOGITS, label=LABEL, targets=LABEL), "allowed is one of them"),
-    "rank of labels": ("x.npz", npz(logits=LOGITS, label=np.eye(K)[LABEL]), "labels are float64[40, 5]"),
+    "other names": ("x.npz", npz(scores=LOGITS, y=LABEL), "probs, probabilities, got scores, y"),
+    "no labels": ("x.npz", npz(logits=LOGITS), "has no labels, and there is no x_labels.npy next to it"),
+    "two labels": ("x.npz", npz(logits=LOGITS, label=LABEL, targets=LABEL), "must hold one array of labels"),
+    "rank of labels": ("x.npz", npz(logits=LOGITS, label=np.eye(K)[LABEL]), "got float64[40, 5]"),
     "length": ("x.npz", npz(logits=LOGITS, label=LABEL[1:]), "39 labels for 40 rows"),
-    "negative label": ("x.npz", npz(logits=LOGITS, label=LABEL - K), "allowed are 0 to 4"),
-    "high label": ("x.npz", npz(logits=LOGITS, label=np.where(np.arange(N) == 3, K, LABEL)), "row 3 is 5; allowed"),
-    "half label": ("x.npz", npz(logits=LOGITS, label=LABEL + 0.5), "allowed are 0 to 4"),
-    "nan label": ("x.npz", npz(logits=LOGITS, label=np.where(np.arange(N) == 3, np.nan, LABEL)), "row 3 is nan"),
-    "one axis": ("x.npz", npz(logits=LOGITS[:, 0], label=LABEL), "scores are float32[40]"),
+    "negative label": ("x.npz", npz(logits=LOGITS, label=LABEL - K), "between 0 and 4"),
+    "high label": ("x.npz", npz(logits=LOGITS, label=np.where(np.arange(N) == 3, K, LABEL)), "got 5 in row 3"),
+    "half label": ("x.npz", npz(logits=LOGITS, label=LABEL + 0.5), "between 0 and 4"),
+    "nan label": ("x.npz", npz(logits=LOGITS, label=np.where(np.arange(N) == 3, np.nan, LABEL)), "got nan in row 3"),
+    "one axis": ("x.npz", npz(logits=LOGITS[:, 0], label=LABEL), "got float32[40]"),
     "one class": ("x.npz", npz(logits=LOGITS[:, :1], label=0 * LABEL), "two classes"),
-    "three axes": ("x.npz", npz(logits=LOGITS[None], label=LABEL), "scores are float32[1, 40, 5]"),
-    "no examples": ("x.npz", npz(logits=LOGITS[:0], label=LABEL[:0]), "scores are float32[0, 5]"),
+    "three axes": ("x.npz", npz(logits=LOGITS[None], label=LABEL), "got float32[1, 40, 5]"),
+    "no examples": ("x.npz", npz(logits=LOGITS[:0], label=LABEL[:0]), "got float32[0, 5]"),
     "integers": ("x.npz", npz(logits=LABEL[:, None] + np.arange(K), label=LABEL), "floating-point"),
-    "index": ("x.npz", npz(logits=LOGITS, label=LABEL, index=np.arange(N)[1:]), "index is int64[39]"),
+    "index": ("x.npz", npz(logits=LOGITS, label=LABEL, index=np.arange(N)[1:]), "got int64[39]"),
     "nan": ("x.npz", npz(logits=with_nan(np.nan), label=LABEL), "row 7 holds nan"),
     "inf": ("x.npz", npz(logits=with_nan(-np.inf), label=LABEL), "row 7 holds -inf"),
     "sum": ("x.npz", npz(probs=PROBS * np.where(np.arange(N) == 9, 0.9, 1)[:, None], label=LABEL), "row 9 sums to 0.9"),
-    "sum, no name": ("x.csv", text(PROBS * 0.99, LABEL), "allowed for probabilities is 1 within 0.001"),
-    "range": ("x.npz", npz(probs=LOGITS, label=LABEL), "its probabilities are from"),
+    "sum, no name": ("x.csv", text(PROBS * 0.99, LABEL), "rows must sum to 1 within 0.001"),
+    "range": ("x.npz", npz(probs=LOGITS, label=LABEL), "probabilities must be between 0 and 1"),
     "short row": ("x.csv", text(LOGITS, LABEL) + "1,2,3\n", "x.csv, line 41: expected 6 fields"),
     "long row": ("x.csv", "file," + NAMES + ",label\na" + ",1" * 7 + "\n", "x.csv, line 2: expected "),
     "word": ("x.csv", text(LOGITS, LABEL) + "\n1,2,oh,4,5,0\n", "line 42: column 3 must be a number, got 'oh'"),
     "header alone": ("x.csv", NAMES + ",label\n", "no rows"),
     "blank": ("x.csv", "\n\n", "no rows"),
     "no text": ("x.csv", b"\xff\xfe\x00", "cannot be read as .csv"),
-    "no label column": ("x.csv", text(LOGITS), "neither of its last and first column"),
-    "two label columns": ("x.csv", text(LABEL, LOGITS, LABEL), "both of its last and first column"),
+    "no label column": ("x.csv", text(LOGITS), "neither its last nor its first column"),
+    "two label columns": ("x.csv", text(LABEL, LOGITS, LABEL), "both its last and its first column"),
 }  # fmt: skip
 
 

@@ -188,13 +188,13 @@ def test_all_figures_of_an_evaluation_as_text():
         "one: 1,234 examples, 4 classes; logits by name", "temperature 1.5, fitted on val (1,000 examples)"
     ]  # fmt: skip
     words = [" ".join(line.split()) for line in lines]
-    assert "raw 95 % interval floor scaled 95 % interval floor" in words
+    assert "raw 95 % interval floor recalibrated 95 % interval floor" in words
     assert "accuracy % 50.00 40.00 to 60.00 50.00 40.00 to 60.00" in words
     assert "ECE % 8.15 5.00 to 10.00 1.23 8.15 5.00 to 10.00 1.23" in words
     assert {"AUROC of errors %", "own 3.0000", "[other]", "[calibration]"} <= set(words)
     assert words[-1] == "a note"
     raw = figure_tables.evaluation_text(evaluation(temperature=None, scaled=None))
-    assert "scaled" not in raw
+    assert "recalibrated" not in raw
     assert "temperature" not in raw
 
 

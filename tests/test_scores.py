@@ -186,11 +186,11 @@ def test_conventions_agree_on_gaps_of_one_sign_and_order_changes_nothing(values,
 @pytest.mark.parametrize(
     ("confidence", "correct", "name", "sentence"),
     [
-        ([0.5, np.nan], [True, True], "guo15", "outside 0 to 1"),
-        ([1.1], [True], "ub15", "outside 0 to 1"),
-        ([0.5], [True], "guo", "convention is 'guo'; allowed are guo15, torchmetrics15"),
-        ([0.5, 0.5], [True], "guo15", r"\[2\] and correct \[1\]"),
-        ([], [], "guo15", "N from 1"),
+        ([0.5, np.nan], [True, True], "guo15", "between 0 and 1"),
+        ([1.1], [True], "ub15", "between 0 and 1"),
+        ([0.5], [True], "guo", "convention must be one of guo15, torchmetrics15, .* got 'guo'"),
+        ([0.5, 0.5], [True], "guo15", r"\[2\] and \[1\]"),
+        ([], [], "guo15", "N at least 1"),
         ([0.0, 0.5], [True, True], "focal10", "focal10 has no bin for 0"),
     ],
 )
@@ -277,10 +277,10 @@ def test_entropies_that_do_not_vary_have_no_correlation():
 @pytest.mark.parametrize(
     ("probs", "table", "sentence"),
     [
-        ([[0.5, 0.5]], [[0.5, np.nan]], "table: row 0 is from nan"),
-        ([[1.5, -0.5]], [[0.5, 0.5]], "probs: row 0 is from -0.5 to 1.5"),
-        ([[0.5, 0.5]], [[3, 7]], "sums to 10; allowed are"),
-        ([[0.5, 0.5]], [[0.2, 0.3, 0.5]], r"probs is \[1, 2\] and table \[1, 3\]"),
+        ([[0.5, 0.5]], [[0.5, np.nan]], "table: rows must be .* but row 0 ranges from nan"),
+        ([[1.5, -0.5]], [[0.5, 0.5]], "probs: rows must be .* but row 0 ranges from -0.5 to 1.5"),
+        ([[0.5, 0.5]], [[3, 7]], "sums to 10"),
+        ([[0.5, 0.5]], [[0.2, 0.3, 0.5]], r"\[1, 2\] and \[1, 3\]"),
         ([[1.0]], [[1.0]], "at least two classes"),
     ],
 )

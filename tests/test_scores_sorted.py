@@ -222,10 +222,10 @@ def test_without_bias_a_calibrated_network_scores_zero_on_average():
 )
 def test_what_is_no_probability_is_refused(function):
     for confidence, correct, sentence in (
-        ([0.5, np.nan], [True, True], "outside 0 to 1"),
-        ([-0.1, 0.5], [True, True], "outside 0 to 1"),
-        ([0.5], [True, False], r"confidence is \[1\] and correct \[2\]"),
-        ([], [], "N from 1"),
+        ([0.5, np.nan], [True, True], "between 0 and 1"),
+        ([-0.1, 0.5], [True, True], "between 0 and 1"),
+        ([0.5], [True, False], r"\[1\] and \[2\]"),
+        ([], [], "N at least 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
             function(np.array(confidence), np.array(correct, bool))
@@ -234,11 +234,11 @@ def test_what_is_no_probability_is_refused(function):
 def test_a_matrix_that_does_not_fit_its_labels_is_refused():
     probs, label = np.full((3, 2), 0.5), np.array([0, 1, 1])
     for bad, sentence in (
-        ((probs, label[:2]), r"probs is \[3, 2\] and label \[2\]"),
-        ((probs, label + 1), "label holds 1 to 2; allowed are 0 to 1"),
+        ((probs, label[:2]), r"\[3, 2\] and \[2\]"),
+        ((probs, label + 1), "label must be between 0 and 1, got 1 to 2"),
         ((np.where(np.eye(3, 2), np.nan, probs), label), "for class 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
             marginal.every_class(*bad)
-    with pytest.raises(ValueError, match="bandwidth is 0"):
+    with pytest.raises(ValueError, match="bandwidth must be at least"):
         smooth.at(probs[:, 0], label > 0, 0)

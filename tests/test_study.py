@@ -560,7 +560,7 @@ def test_the_page_the_text_and_the_csv_say_the_same():
         assert shown in said
         assert "supported" in said
         assert "81.23" in said
-        assert "good: in 1 of 6 runs T is a bound of the search" in said
+        assert "good: in 1 of 6 runs the fitted temperature hit a limit of the search" in said
     assert "<b>" not in whole
     assert whole.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tokenize
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,6 +61,13 @@ RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(("config", "contract"), 1),
     "checksums": 1,
     **dict.fromkeys(("files", "errors", "cli"), 0),
+}
+MOST = {  # see test_the_style_figures_of_the_package
+    "lines over 100 columns": 0.04,
+    "code lines per comment": 14,
+    "comprehensions per 1,000 statements": 58,
+    "packed assignments per 1,000 statements": 20,
+    "fmt: skip": 40,
 }
 APART = (7,)  # ranks whose entries do not import one another
 
@@ -266,3 +274,39 @@ def test_the_plugs_load_neither_the_loop_nor_its_libraries():
     assert (
         subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "[]"
     )
+
+
+def comment_lines(path):
+    """(lines that hold a comment, lines that hold code and no docstring) of a file."""
+    with tokenize.open(path) as file:
+        tokens = list(tokenize.generate_tokens(file.readline))
+    comments = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+    code = {token.start[0] for token in tokens if token.type in (tokenize.NAME, tokenize.OP)}
+    return comments, code
+
+
+def test_the_style_figures_of_the_package():
+    """Measured over the package and held; today's figures are in docs/architecture.md."""
+    lines = [line for path in FILES for line in path.read_text().splitlines() if line.strip()]
+    nodes = [node for path in FILES for node in ast.walk(tree(path))]
+    statements = sum(isinstance(node, ast.stmt) for node in nodes)
+    comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    counts = [comment_lines(path) for path in FILES]
+    figures = {
+        "lines over 100 columns": sum(len(line) > 100 for line in lines) / len(lines),
+        "code lines per comment": sum(len(code) for _, code in counts)
+        / sum(len(comments) for comments, _ in counts),
+        "comprehensions per 1,000 statements": 1000
+        * sum(isinstance(node, comprehension) for node in nodes)
+        / statements,
+        "packed assignments per 1,000 statements": 1000 * sum(map(is_packed, nodes)) / statements,
+        "fmt: skip": sum("# fmt: skip" in line for line in lines),
+    }
+    for name, most in MOST.items():
+        assert figures[name] <= most, f"{name}: {figures[name]:.3g}, at most {most:g}"
+
+
+def is_packed(node):
+    """Several values assigned to several names in one statement, as in `a, b = 1, 2`."""
+    tuples = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+    return tuples and isinstance(node.value, ast.Tuple)

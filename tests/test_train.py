@@ -155,7 +155,7 @@ def test_the_best_weights_can_be_loaded_where_images_were_held_out(calm, tmp_pat
         calm, tmp_path / "none", ignore=shutil.ignore_patterns("best.npz", "checkpoints")
     )
     with pytest.raises(
-        ValueError, match=r"none has no best\.npz, which runs with config.data.holdout above 0 keep"
+        ValueError, match=r"none has no best\.npz; only runs with config.data.holdout above 0 keep"
     ):
         ldl_jax.load(tmp_path / "none", best=True)
 
@@ -348,7 +348,8 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.json").write_text("{}")
     with pytest.raises(
-        ValueError, match=r"unfinished is not finished: it has no model.npz; make it with python -m"
+        ValueError,
+        match=r"unfinished is not finished: it has no model.npz; train it with python -m",
     ):
         build.make_experiment(
             settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),))
@@ -363,7 +364,8 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
         )
     )
     with pytest.raises(
-        ValueError, match=r"make it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$"
+        ValueError,
+        match=r"train it with python -m ldl_jax.main '--config=a b.py' --workdir=runs/t$",
     ):
         build.make_experiment(
             settings(labels__name="teacher", teachers=(str(tmp_path / "unfinished"),))
@@ -382,7 +384,7 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
     other = shutil.copytree(calm, tmp_path / "other")
     spec = json.loads((other / "network.json").read_text())
     (other / "network.json").write_text(json.dumps({**spec, "num_classes": 7}))
-    with pytest.raises(ValueError, match="has classes 7; allowed is the student's, 10"):
+    with pytest.raises(ValueError, match="must have the student's classes, 10, got 7"):
         build.make_experiment(settings(labels__name="teacher", teachers=(str(other),)))
     (other / "model.npz").write_bytes(b"PK damaged")
     with pytest.raises(ValueError, match=r"model.npz: cannot be read as the weights"):

@@ -200,10 +200,10 @@ def test_seeds_have_students_interval():
 @pytest.mark.parametrize(
     ("confidence", "correct", "sentence"),
     [
-        ([0.5, np.nan], [True, True], "outside 0 to 1"),
-        ([0.5, 1.5], [True, True], "outside 0 to 1"),
-        ([0.5], [True, True], r"confidence is \[1\] and correct \[2\]"),
-        ([], [], r"N from 1"),
+        ([0.5, np.nan], [True, True], "between 0 and 1"),
+        ([0.5, 1.5], [True, True], "between 0 and 1"),
+        ([0.5], [True, True], r"\[1\] and \[2\]"),
+        ([], [], r"N at least 1"),
     ],
 )
 def test_what_is_no_prediction_is_refused(confidence, correct, sentence):

@@ -1,4 +1,4 @@
-"""Dirichlet calibration: a linear map of the log-probabilities, kept near its diagonal."""
+"""Dirichlet calibration: a regularised linear map of the log-probabilities."""
 
 import jax
 
@@ -7,18 +7,17 @@ from ldl_jax.calibrate.base import Calibrator, checked_rows, fit_linear, linear,
 
 def make(
     *,
-    off_diagonal: float = 1000.0,  # times the mean square of the K (K - 1) weights between classes is added to the NLL
-    intercept: float = 0.1,  # times the mean square of the K biases is added to the NLL
-    max_steps: int = 1000,  # of L-BFGS at most
+    off_diagonal: float = 1000.0,  # penalty on the mean square of the K (K - 1) off-diagonal weights
+    intercept: float = 0.1,  # penalty on the mean square of the K biases
+    max_steps: int = 1000,  # maximal number of L-BFGS steps
 ) -> Calibrator:
-    """Softmax of weight @ log p + bias: what Dirichlet-distributed p within each class give (Kull
-    et al. 2019).
+    """Softmax of weight @ log p + bias, exact if p is Dirichlet-distributed within each class.
 
-    Section 3 there, with its penalty ODIR; by L-BFGS from the identity. The two strengths are to be
-    chosen by cross-validation within the validation split; too little of off_diagonal overfits
-    where N < K^2. log p is taken from the logits, so that no probability is rounded to 0.
-    `converged` says whether L-BFGS came to a minimum within max_steps. A step takes 4 N K^2
-    operations in float64: K = 1,000 wants a GPU.
+    Kull et al. 2019, section 3, with their penalty ODIR; fitted by L-BFGS from the identity. Choose
+    the two penalties by cross-validation within the validation split; if off_diagonal is too small,
+    the fit overfits for N < K^2. log p is computed from the logits, so that no probability is
+    rounded to 0. `converged` says whether L-BFGS converged within max_steps. A step takes 4 N K^2
+    operations in float64: use a GPU for K = 1,000.
     """
     number("dirichlet.off_diagonal", off_diagonal, 0.0)
     number("dirichlet.intercept", intercept, 0.0)

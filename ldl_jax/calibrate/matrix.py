@@ -1,4 +1,4 @@
-"""Matrix scaling: a linear map of the logits, kept near its diagonal."""
+"""Matrix scaling: a regularised linear map of the logits."""
 
 from ldl_jax.calibrate.base import (
     Calibrator,
@@ -13,18 +13,17 @@ from ldl_jax.calibrate.base import (
 
 def make(
     *,
-    off_diagonal: float = 1000.0,  # times the mean square of the K (K - 1) weights between classes is added to the NLL
-    intercept: float = 0.1,  # times the mean square of the K biases is added to the NLL
-    max_steps: int = 1000,  # of L-BFGS at most
+    off_diagonal: float = 1000.0,  # penalty on the mean square of the K (K - 1) off-diagonal weights
+    intercept: float = 0.1,  # penalty on the mean square of the K biases
+    max_steps: int = 1000,  # maximal number of L-BFGS steps
 ) -> Calibrator:
-    """Softmax of weight @ logits + bias (Guo et al. 2017, section 4.2), with the penalty ODIR of
-    Kull et al. 2019.
+    """Softmax of weight @ logits + bias (Guo et al. 2017, section 4.2), with a penalty.
 
-    By L-BFGS from the identity. The two strengths are to be chosen by cross-validation within the
-    validation split, as Kull et al. do; the defaults stay near vector scaling, since too little of
-    off_diagonal overfits where N < K^2. Logits count as they are: adding a number to a row changes
-    what is fitted, unlike in `dirichlet`. `converged` says whether L-BFGS came to a minimum within
-    max_steps. A step takes 4 N K^2 operations in float64: K = 1,000 wants a GPU.
+    The penalty is ODIR of Kull et al. 2019; fitted by L-BFGS from the identity. Choose the two
+    penalties by cross-validation within the validation split, as Kull et al. do; the defaults stay
+    close to vector scaling, since a small off_diagonal overfits for N < K^2. Unlike in `dirichlet`,
+    adding a constant to a row of logits changes the fit. `converged` says whether L-BFGS converged
+    within max_steps. A step takes 4 N K^2 operations in float64: use a GPU for K = 1,000.
     """
     number("matrix.off_diagonal", off_diagonal, 0.0)
     number("matrix.intercept", intercept, 0.0)

@@ -1,4 +1,4 @@
-"""Vector scaling: every class has a scale and a bias of its own."""
+"""Vector scaling: a scale and a bias for each class."""
 
 import numpy as np
 
@@ -16,14 +16,13 @@ from ldl_jax.calibrate.base import (
 
 def make(
     *,
-    ridge: float = 1e-4,  # times the mean over classes of (scale - 1)^2 + bias^2 is added to the NLL; 0 is none
-    max_steps: int = 1000,  # of L-BFGS at most
+    ridge: float = 1e-4,  # penalty on the mean over classes of (scale - 1)^2 + bias^2 (0: none)
+    max_steps: int = 1000,  # maximal number of L-BFGS steps
 ) -> Calibrator:
-    """Softmax of scale * logits + bias (Guo et al. 2017, section 4.2), by L-BFGS on the NLL from
-    the identity.
+    """Softmax of scale * logits + bias (Guo et al. 2017, section 4.2).
 
-    The ridge keeps parameters finite where the NLL has no minimum, as for a class without a label.
-    `converged` says whether L-BFGS came to a minimum within max_steps.
+    Fitted by L-BFGS from the identity. The ridge keeps parameters finite if the NLL has no minimum,
+    as for a class without examples. `converged` says whether L-BFGS converged within max_steps.
     """
     number("vector.ridge", ridge, 0.0)
     number("vector.max_steps", max_steps, 1)

@@ -1,6 +1,4 @@
-"""What the plots of stored predictions are drawn from, as plain lists: bins, classes, coverage,
-temperatures.
-"""
+"""Data of the plots of stored predictions, as plain lists: bins, classes, coverage, temperatures."""
 
 import numpy as np
 
@@ -9,29 +7,33 @@ from ldl_jax.evaluation.passes import Reduced
 from ldl_jax.metrics import selective
 from ldl_jax.metrics.base import BINS
 
-POINTS = 200  # of the risk-coverage curve, at most
-TEMPERATURES = np.geomspace(0.25, 4, 25)  # beside the fitted one, as its multiples
+POINTS = 200  # maximal number of points of the risk-coverage curve
+TEMPERATURES = np.geomspace(0.25, 4, 25)  # of a curve, as multiples of the fitted temperature
 
 
 def reliability(reduced: Reduced) -> dict[str, list[float]]:
-    """Count, summed confidence and number correct of each of BINS bins of the confidence."""
+    """Count, sum of confidences and number correct of each of BINS confidence bins."""
     return _sums(bin_number(reduced.confidence), reduced, BINS)
 
 
 def classes(reduced: Reduced, count: int) -> dict[str, list[float]]:
-    """Count, summed confidence and number correct of the examples predicted as each of `count`
-    classes.
+    """Count, sum of confidences and number correct by predicted class, for `count` classes.
 
-    And of the number correct, were each example right with the probability that it claims, the
-    second and third central moment: `variance` sum c (1 - c), and `third` sum c (1 - c) (1 - 2 c).
+    With the second and third central moments that the number correct would have if each example
+    were correct with probability equal to its confidence c: `variance`, the sum of c (1 - c), and
+    `third`, the sum of c (1 - c) (1 - 2 c).
     """
     c = reduced.confidence
     moments = {"variance": c * (1 - c), "third": c * (1 - c) * (1 - 2 * c)}
-    sums = {name: np.bincount(reduced.predicted, x, count).tolist() for name, x in moments.items()}
-    return _sums(reduced.predicted, reduced, count) | sums
+    sums = _sums(reduced.predicted, reduced, count)
+    for name, values in moments.items():
+        sums[name] = np.bincount(reduced.predicted, values, count).tolist()
+    return sums
 
 
 def _sums(member, reduced, length):
+    """Sums over the examples of each of `length` groups; member: the group i[N] of each example."""
+
     def total(weights):
         return np.bincount(member, weights, length).tolist()
 
@@ -43,19 +45,20 @@ def _sums(member, reduced, length):
 
 
 def risk_coverage(reduced: Reduced) -> dict[str, list[float]]:
-    """Error rate of the most confident share of the examples, for shares up to 1, at POINTS of them
-    at most.
+    """Error rate of the most confident share of the examples, at up to POINTS shares.
 
-    Geifman and El-Yaniv 2017, section 2; among equal confidences the mean over all orders.
+    Geifman and El-Yaniv 2017, section 2; ties in confidence are averaged over all orders.
     """
     risk = selective.risk(reduced.confidence, reduced.correct)
-    some = np.unique(np.linspace(0, len(risk) - 1, min(POINTS, len(risk))).astype(int))
-    return {"coverage": ((some + 1) / len(risk)).tolist(), "risk": risk[some].tolist()}
+    # A plot needs no more points than it has pixels; a test set may have millions.
+    chosen = np.unique(np.linspace(0, len(risk) - 1, min(POINTS, len(risk))).astype(int))
+    return {"coverage": ((chosen + 1) / len(risk)).tolist(), "risk": risk[chosen].tolist()}
 
 
 def temperatures(fitted: float, swept: list[Reduced]) -> dict[str, list[float]]:
-    """NLL and ECE at temperatures around the fitted one, of the same examples after each of
-    `around(fitted)`.
+    """NLL and ECE at the temperatures `around(fitted)`.
+
+    swept: the same examples reduced at each of these temperatures.
     """
     curve = {"temperature": around(fitted), "nll": [], "ece": [], "examples": len(swept[0].nll)}
     for reduced in swept:
@@ -67,5 +70,5 @@ def temperatures(fitted: float, swept: list[Reduced]) -> dict[str, list[float]]:
 
 
 def around(temperature: float) -> list[float]:
-    """The temperatures of a curve."""
+    """The temperatures of a curve around the fitted one."""
     return (temperature * TEMPERATURES).tolist()

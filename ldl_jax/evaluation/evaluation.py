@@ -1,6 +1,4 @@
-"""All figures of stored predictions: what a careful reader would want to know of one network on one
-test set.
-"""
+"""Evaluation of stored predictions: all figures of one network on one test set."""
 
 import math
 from functools import lru_cache
@@ -18,9 +16,10 @@ from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.metrics.base import Metric, Stored, shown
 from ldl_jax.report.result import Evaluation, Figure, State
 
-WHOLE = 2**26  # numbers of a matrix that is in memory as a whole (256 MB), as 50,000 x 1,000 are
-SAMPLE = 2**24  # numbers of the rows of a larger one that figures of every class are measured on
-SWEPT = 10_000  # examples that the curves over temperatures are measured on, at most
+# Largest matrix, in numbers, that is held in memory as a whole (256 MB): 50,000 x 1,000 fits.
+WHOLE = 2**26
+SAMPLE = 2**24  # size, in numbers, of the sample of rows that is used of a larger matrix
+SWEPT = 10_000  # maximal number of examples of the curves over temperatures
 
 
 def measure(
@@ -34,14 +33,15 @@ def measure(
     seed: int = 0,
     full: bool = True,
 ) -> Evaluation:
-    """All figures of predictions, raw and, with `val`, after the calibrator that was fitted on it.
+    """All figures of predictions, raw and, if a calibrator is given, recalibrated.
 
-    fitted: a calibrator that was fitted already, in the place of `val`. ood: predictions on
-    examples of no class. human: true distributions f64[N, K]. seed: of what is simulated and drawn.
-    full: False leaves out all but the figures of sums, the noise floor and the reliability diagram,
-    and is quick; raw, it sums no streaming metrics. Figures that need the whole matrix are measured
-    on a sample where it has more than WHOLE numbers, which the notes tell. Raises ValueError where
-    the files do not fit each other.
+    val: predictions on other examples, to fit `calibrator` on. fitted: an already fitted
+    calibrator, instead of `val`. ood: predictions on out-of-distribution examples. human: true
+    distributions f64[N, K]. seed: random seed of the bootstrap, the simulations and the samples.
+    full: False computes only the figures of sums, the noise floor and the reliability diagram,
+    which is fast; the raw state then has no streaming metrics. Figures that need the whole matrix
+    are measured on a sample if it has more than WHOLE numbers; a note says so. Raises ValueError if
+    the numbers of classes differ.
     """
     _check(predictions, val, ood)
     if val is not None:
@@ -66,16 +66,16 @@ def measure(
 
 
 def ece_floor(reduced: Reduced, seed: int = 0) -> tuple[float, float]:
-    """The noise floor of the ECE, and the 95 % quantile of what chance makes of it."""
+    """The noise floor of the ECE and the 95 % quantile of a calibrated network's ECE."""
     return simulation.noise_floor(jax.random.key(seed), reduced.confidence)
 
 
 class _Task(NamedTuple):
-    """What is measured in every state."""
+    """The inputs of a measurement, which every state shares."""
 
     predictions: Predictions
     seed: int
-    # i64[n]: examples that figures of the whole matrix are measured on; None: all
+    # i64[n]: the examples that figures of the whole matrix are measured on; None: all.
     sample: np.ndarray | None
     ood: Predictions | None
     human: np.ndarray | None  # f64[N, K]
@@ -87,25 +87,22 @@ def _check(predictions, *others) -> None:
     for other in filter(None, others):
         if other.values.shape[1] != classes:
             raise ValueError(
-                f"{other.name} has {other.values.shape[1]} classes and {predictions.name} {classes}; allowed are files "
-                "of one network, with as many classes"
+                f"{other.name} has {other.values.shape[1]} classes and {predictions.name} "
+                f"{classes}; all files must be predictions of the same network"
             )
 
 
 def _sample(seed: int, predictions: Predictions) -> np.ndarray | None:
-    """Positions i64[n] of the examples that figures of the whole matrix are measured on; None: all."""
+    """Positions i64[n] of the examples that figures of the whole matrix use; None: all."""
     count, classes = predictions.values.shape
     if count * classes <= WHOLE:
         return None
-    return np.sort(
-        np.random.default_rng(seed).choice(count, max(1, SAMPLE // classes), replace=False)
-    )
+    rows = max(1, SAMPLE // classes)
+    return np.sort(np.random.default_rng(seed).choice(count, rows, replace=False))
 
 
 def _swept(task: _Task, fitted: Fit | None) -> np.ndarray | None:
-    """Positions i64[m] of the examples that the curves over temperatures are measured on; None:
-    there are no curves.
-    """
+    """Positions i64[m] of the examples of the curves over temperatures; None: no curves."""
     if not task.full or fitted is None or fitted.temperature is None:
         return None
     count = len(task.predictions.values)
@@ -115,48 +112,39 @@ def _swept(task: _Task, fitted: Fit | None) -> np.ndarray | None:
 
 
 def _notes(task: _Task, fitted: Fit | None) -> list[str]:
+    """What a reader of the figures must know, a sentence each."""
     notes = [] if fitted is None else fitted.notes()
     count = len(task.predictions.values)
     if _swept(task, fitted) is not None and count > SWEPT:
-        notes.append(f"the curves over temperatures are of {SWEPT:,} examples, drawn at random")
+        notes.append(f"The curves over temperatures use a random sample of {SWEPT:,} examples")
     if task.sample is not None:
         notes.append(
-            "ACE, TACE, the marginal error and distances from votes but CE and KL are of "
-            f"{len(task.sample):,} examples drawn from the {count:,}"
+            "ACE, TACE, the marginal errors and the distances to human votes (except CE and KL) "
+            f"use a random sample of {len(task.sample):,} of the {count:,} examples"
         )
     return notes
 
 
 def _state(task: _Task, fitted: Fit | None) -> State:
-    """The figures and curves of the predictions as they are, or after a calibrator."""
+    """The figures and curves of raw predictions (fitted None) or of recalibrated ones."""
     transform = None if fitted is None else fitted.transform
     swept = _swept(task, fitted)
-    # The one pass over the scores of this state. A quick look at a network leaves its raw sums to
-    # who evaluated it.
-    metrics = streamed_metrics(task.predictions.values.shape[1]) if task.full or fitted else {}
-    done = one_pass(
-        task.predictions,
-        transform,
-        metrics=metrics,
-        given={} if task.human is None else {"table": task.human},
-        probs=task.full,
-        index=task.sample,
-        swept=None
-        if swept is None
-        else (swept, [divided(t) for t in curves.around(fitted.temperature)]),
-    )
-    reduced, means = done.reduced, means_of(done.reduced)
-    # Figures of sums: those that streamed metrics alone have, then those of the columns, in
-    # float64.
+    done = _read_once(task, fitted, transform, swept)
+    reduced = done.reduced
+    means = means_of(reduced)
+
+    # Figures of sums. Those of the columns are summed in float64 and replace the streamed ones.
     values = {name: float(value) for name, value in done.values.items() if name != "n"}
     values |= bootstrap.figures(reduced.confidence, reduced.correct, means)
     floor, chance = ece_floor(reduced, task.seed)
+
+    # Figures that need all examples at once, intervals, and the curves of the plots.
     intervals = {}
     state_curves = {"reliability": curves.reliability(reduced)}
     if task.full:
-        # Figures that need all examples at once, and intervals; one example does not vary.
         unknown = None if task.ood is None else reduce(task.ood, transform)
         values |= _of_stored(_stored(task, done, unknown))
+        # Resamples of a single example are all the same.
         if len(reduced.correct) > 1:
             intervals = bootstrap.bootstrap(
                 task.seed, reduced.confidence, reduced.correct, means, chance=chance
@@ -165,13 +153,34 @@ def _state(task: _Task, fitted: Fit | None) -> State:
         state_curves["risk_coverage"] = curves.risk_coverage(reduced)
     if swept is not None:
         state_curves["temperature"] = curves.temperatures(fitted.temperature, done.swept)
+
     figures = {name: _figure(name, values[name], intervals.get(name)) for name in _in_order(values)}
     figures["ece"] = figures["ece"]._replace(floor=floor)
     return State(figures, state_curves)
 
 
+def _read_once(task: _Task, fitted: Fit | None, transform, swept: np.ndarray | None) -> Pass:
+    """The only pass over the scores in this state."""
+    # The caller of a quick measurement has the raw sums already, from its own evaluation.
+    metrics = {}
+    if task.full or fitted:
+        metrics = streamed_metrics(task.predictions.values.shape[1])
+    sweep = None
+    if swept is not None:
+        sweep = (swept, [divided(t) for t in curves.around(fitted.temperature)])
+    return one_pass(
+        task.predictions,
+        transform,
+        metrics=metrics,
+        given={} if task.human is None else {"table": task.human},
+        probs=task.full,
+        index=task.sample,
+        swept=sweep,
+    )
+
+
 def means_of(reduced: Reduced) -> dict[str, np.ndarray]:
-    """The columns whose means are figures, by their names."""
+    """The columns whose means are figures, by the figures' names."""
     return {
         "nll": reduced.nll,
         "brier": reduced.brier,
@@ -183,26 +192,26 @@ def means_of(reduced: Reduced) -> dict[str, np.ndarray]:
 
 @lru_cache
 def streamed_metrics(classes: int) -> dict[str, Metric]:
-    """The streaming metrics of ldl_jax/metrics, made once, so that their sums are compiled once."""
+    """The streaming metrics of ldl_jax/metrics, cached so that their sums are compiled once."""
     return {name: plug("metrics", name).make(classes) for name in config.plugs("metrics")}
 
 
 def _stored(task: _Task, done: Pass, unknown: Reduced | None) -> Stored:
-    """What metrics of stored predictions are measured on."""
-    every = slice(None) if task.sample is None else task.sample
+    """The input of metrics of stored predictions."""
+    rows = slice(None) if task.sample is None else task.sample
     return Stored(
         confidence=done.reduced.confidence,
         correct=done.reduced.correct,
         classes=task.predictions.values.shape[1],
         probs=done.probs,
-        label=task.predictions.label[every],
-        table=None if task.human is None else task.human[every],
+        label=task.predictions.label[rows],
+        table=None if task.human is None else task.human[rows],
         unknown=None if unknown is None else unknown.confidence,
     )
 
 
 def _of_stored(stored: Stored) -> dict[str, float]:
-    """What every metric of ldl_jax/metrics has to say of stored predictions."""
+    """The figures of all metrics of ldl_jax/metrics that work on stored predictions."""
     values = {}
     for name in config.plugs("metrics", "of"):
         values |= plug("metrics", name).of(stored)
@@ -210,12 +219,12 @@ def _of_stored(stored: Stored) -> dict[str, float]:
 
 
 def _in_order(values: dict[str, float]) -> list[str]:
-    """Names of figures as they are shown; those that nothing is said of come last."""
+    """Names of figures in the order in which they are shown; those without a SHOWN come last."""
     known = [name for name in shown() if name in values]
     return [*known, *(name for name in values if name not in shown())]
 
 
 def _figure(name: str, value, interval=None) -> Figure:
-    """A figure; what is not finite is None, since JSON has no such number."""
+    """A figure with its group; a value that is not finite becomes None, as JSON has no NaN."""
     group = shown()[name].group if name in shown() else "other"
     return Figure(float(value) if math.isfinite(value) else None, interval, None, group)

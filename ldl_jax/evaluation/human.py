@@ -1,4 +1,4 @@
-"""What people said of each example: votes, or the distributions they make."""
+"""Human votes, or label distributions, for each example."""
 
 from pathlib import Path
 
@@ -12,37 +12,39 @@ NAMES = ("table", "votes", "counts", *prediction_files.PROBABILITIES)
 
 
 def read(path, predictions: Predictions) -> np.ndarray:
-    """The true distributions f64[N, K] of the predictions' examples: rows of a file, each divided
-    by its sum.
+    """True distributions f64[N, K] of the predictions' examples: rows of a file, normalised.
 
-    path: an .npy, an .npz that holds one array or one of NAMES, or a .csv without other columns.
-    The table's rows are the positions of a data set, looked up by the predictions' index, where
-    every index is one of them: the whole split for a part of it, or all its examples in another
-    order. Where there is no index, or it goes beyond the table, the table has a row for each
-    prediction, in their order. Raises ValueError naming the file, also where there are as many rows
-    as predictions and the index names one of them twice: either reading could be meant.
+    path: an .npy, an .npz with one array or one of NAMES, or a .csv of votes alone. If the
+    predictions have an index and every index is a row of the table, rows are looked up by it: the
+    table covers a whole split, the predictions a part of it or another order. Otherwise the table
+    must have one row for each prediction, in the same order. Raises ValueError naming the file,
+    also if there are as many rows as predictions but the index repeats a row, since both readings
+    would be possible.
     """
     path = prediction_files.check_path(path)
     votes = _table(path)
     count, classes = predictions.values.shape
     if votes.ndim != 2 or votes.shape[1] != classes or votes.dtype.kind not in "fiu":
         raise ValueError(
-            f"{path}: holds {votes.dtype}{list(votes.shape)}; allowed are votes or distributions [{count}, {classes}]"
+            f"{path}: must hold votes or distributions of shape [{count}, {classes}], "
+            f"got {votes.dtype}{list(votes.shape)}"
         )
     rows = _rows(path, len(votes), predictions.index, count)
     votes = np.asarray(votes[rows], np.float64)
     total = votes.sum(1)
-    good = (votes >= 0).all(1) & (total > 0) & np.isfinite(total)  # a NaN is not
-    if not good.all():
-        row = rows[np.argmin(good)]
+    # Comparisons with NaN are False, so a row with a NaN is not valid.
+    valid = (votes >= 0).all(1) & (total > 0) & np.isfinite(total)
+    if not valid.all():
+        wrong = int(np.argmin(valid))
         raise ValueError(
-            f"{path}: row {row} has a negative entry, none above 0 or no number; allowed are votes"
+            f"{path}: row {rows[wrong]} must hold finite, non-negative votes with a positive sum, "
+            f"got {votes[wrong].min():g} to {votes[wrong].max():g} with sum {total[wrong]:g}"
         )
     return votes / total[:, None]
 
 
 def _table(path: Path) -> np.ndarray:
-    """The one table of a file."""
+    """The table of a file. Raises ValueError if an .npz holds several arrays and none of NAMES."""
     if path.suffix == ".npy":
         return files.read_npy(path)
     if path.suffix == ".csv":
@@ -51,24 +53,27 @@ def _table(path: Path) -> np.ndarray:
     names = [name for name in NAMES if name in members] or members
     if len(names) != 1:
         raise ValueError(
-            f"{path}: holds {', '.join(members)}; allowed is one array, or one named {', '.join(NAMES)}"
+            f"{path}: must hold one array, or one named {', '.join(NAMES)}, got {', '.join(members)}"
         )
     return files.read_npz(path, names=names, mapped=True)[names[0]]
 
 
 def _rows(path: Path, num_rows: int, index: np.ndarray | None, count: int) -> np.ndarray:
-    """The row i64[N] of the table that belongs to each prediction."""
+    """The table's row i64[N] for each prediction."""
+    # Every index is a row of the table: look the rows up.
     if index is not None and index.max() < num_rows:
         if num_rows == count > len(np.unique(index)):
             raise ValueError(
-                f"{path}: has a row for each of {count:,} predictions, whose index names some rows twice and others "
-                "not at all; allowed is an index that names each once, or none where rows are in the predictions' order"
+                f"{path}: has as many rows as there are predictions ({count:,}), but the "
+                "predictions' index repeats some rows and omits others. Use an index without "
+                "repetitions, or none if the rows are in the order of the predictions."
             )
         return index
+    # Otherwise the rows must be in the predictions' own order.
     if num_rows != count:
         highest = "" if index is None else f" with an index up to {index.max():,}"
         raise ValueError(
-            f"{path}: has {num_rows:,} rows for {count:,} predictions{highest}; allowed is one for each, in their "
-            "order, or one for each position up to the highest that the predictions' index names"
+            f"{path}: must have a row for each prediction, or one for each position up to the "
+            f"largest index, got {num_rows:,} rows for {count:,} predictions{highest}"
         )
     return np.arange(count)

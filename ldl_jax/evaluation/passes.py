@@ -1,8 +1,6 @@
-"""One pass over a matrix of scores: a number an example, sums of streaming metrics, and
-probabilities.
+"""Single passes over a matrix of scores: per-example numbers, streaming metrics, probabilities.
 
-A pass hands each chunk to collectors in turn, so that a large file is read once for all that is
-wanted of it.
+A pass hands each chunk to several collectors, so that a large file is read only once.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,11 +18,11 @@ Transform = Callable[[np.ndarray], jax.Array]  # logits f32[B, K] -> log-probabi
 
 
 class Reduced(NamedTuple):
-    """One number an example."""
+    """Per-example numbers."""
 
     confidence: np.ndarray  # f64[N]: the largest probability
     correct: np.ndarray  # bool[N]
-    predicted: np.ndarray  # i32[N]: the lowest class of the largest probability
+    predicted: np.ndarray  # i32[N]: the class of the largest probability; the lowest if tied
     label: np.ndarray  # i32[N]
     nll: np.ndarray  # f64[N], in nat
     brier: np.ndarray  # f64[N], in [0, 2]
@@ -32,34 +30,29 @@ class Reduced(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """Some rows of the scores, padded at the end of the matrix."""
+    """Consecutive rows of the scores, padded at the end of the matrix."""
 
     first: int  # position of the first row
-    stored: np.ndarray  # f[rows, K]: the scores as they are stored
-    values: jax.Array  # f[rows, K]: the same after the transform
-    kind: str  # of `values`
+    stored: np.ndarray  # f[rows, K]: the scores as stored
+    values: jax.Array  # f[rows, K]: the scores after the transform
+    kind: str  # kind of `values`: 'logits' or 'probabilities'
     seen: Seen
 
 
 def _chunks(predictions, transform, rows) -> Iterator[_Chunk]:
-    """Chunks in order; a transform makes log-probabilities of the scores."""
+    """Chunks in order. After a transform, which gives log-probabilities, they are logits."""
     first = 0
-    for stored_rows, seen in chunks(predictions, rows):
+    for stored, seen in chunks(predictions, rows):
         if transform is None:
-            yield _Chunk(first, stored_rows, stored_rows, predictions.kind, seen)
+            yield _Chunk(first, stored, stored, predictions.kind, seen)
         else:
-            yield _Chunk(
-                first,
-                stored_rows,
-                transform(as_logits(stored_rows, predictions.kind)),
-                "logits",
-                seen,
-            )
-        first += len(stored_rows)
+            values = transform(as_logits(stored, predictions.kind))
+            yield _Chunk(first, stored, values, "logits", seen)
+        first += len(stored)
 
 
 def _pass(predictions, transform, collectors, rows=None) -> list:
-    """What each collector makes of the chunks; the matrix is read once."""
+    """Results of the collectors; the matrix is read once."""
     for chunk in _chunks(predictions, transform, rows):
         for collector in collectors:
             collector.add(chunk)
@@ -67,7 +60,7 @@ def _pass(predictions, transform, collectors, rows=None) -> list:
 
 
 class _Columns:
-    """One number an example: `Reduced`."""
+    """Collects the per-example numbers of `Reduced`."""
 
     def __init__(self):
         self.parts = []
@@ -78,19 +71,20 @@ class _Columns:
         self.parts.append({name: column[:used] for name, column in columns.items()})
 
     def result(self) -> Reduced:
-        whole = {
-            name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]
-        }
-        wide = {
-            name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in whole.items()
-        }
-        return Reduced(
-            **wide | {name: whole[name].astype(np.int32) for name in ("predicted", "label")}
-        )
+        columns = {}
+        for name in self.parts[0]:
+            column = np.concatenate([part[name] for part in self.parts])
+            # float64 for the sums to come, whatever precision the device computed in.
+            if column.dtype.kind == "f":
+                column = column.astype(np.float64)
+            elif name in ("predicted", "label"):
+                column = column.astype(np.int32)
+            columns[name] = column
+        return Reduced(**columns)
 
 
 class _Sums:
-    """The values of streaming metrics, whose sums are added up in float64."""
+    """Collects the values of streaming metrics; sums are added up in float64."""
 
     def __init__(self, metrics: dict[str, Metric], given: dict[str, np.ndarray] | None):
         self.metrics = metrics
@@ -98,7 +92,8 @@ class _Sums:
         self.total = None
 
     def add(self, chunk: _Chunk) -> None:
-        rows = {name: _filled(x, chunk.first, len(chunk.values)) for name, x in self.given.items()}
+        count = len(chunk.values)
+        rows = {name: _filled(x, chunk.first, count) for name, x in self.given.items()}
         seen = chunk.seen._replace(given=rows)
         sums = jax.device_get(_sums(chunk.values, seen, tuple(self.metrics.items()), chunk.kind))
         sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
@@ -112,7 +107,7 @@ class _Sums:
 
 
 class _Probabilities:
-    """The probabilities f32[n, K] of the examples at rising positions i64[n] (None: all)."""
+    """Collects the probabilities f32[n, K] of examples at increasing positions i64[n] (None: all)."""
 
     def __init__(self, predictions: Predictions, index: np.ndarray | None):
         count, classes = predictions.values.shape
@@ -121,9 +116,8 @@ class _Probabilities:
 
     def add(self, chunk: _Chunk) -> None:
         begin, end = np.searchsorted(self.index, (chunk.first, chunk.first + len(chunk.stored)))
-        probs = (
-            jax.nn.softmax(chunk.values) if chunk.kind == "logits" else jnp.clip(chunk.values, 0, 1)
-        )
+        values = chunk.values
+        probs = jax.nn.softmax(values) if chunk.kind == "logits" else jnp.clip(values, 0, 1)
         self.whole[begin:end] = np.asarray(probs)[self.index[begin:end] - chunk.first]
 
     def result(self) -> np.ndarray:
@@ -131,9 +125,9 @@ class _Probabilities:
 
 
 class _Swept:
-    """The columns of some examples after each of several transforms, as `reduce` gives them.
+    """Collects `Reduced` of a subset of the examples for each of several transforms.
 
-    Rows are gathered until they fill a chunk, so that no more than one is in memory.
+    Rows are gathered until they fill a chunk, so that only one chunk is in memory.
     """
 
     def __init__(self, predictions: Predictions, index: np.ndarray, transforms: list[Transform]):
@@ -148,20 +142,24 @@ class _Swept:
 
     def add(self, chunk: _Chunk) -> None:
         begin, end = np.searchsorted(self.index, (chunk.first, chunk.first + len(chunk.stored)))
-        some = self.index[begin:end] - chunk.first
-        while len(some):
-            taken, some = np.split(some, [len(self.label) - self.filled])
-            place = slice(self.filled, self.filled + len(taken))
-            self.stored[place] = chunk.stored[taken]
-            self.label[place] = chunk.seen.label[taken]
+        rows = self.index[begin:end] - chunk.first
+        # Rows may fill the gathered chunk in the middle: reduce it, then go on with the rest.
+        while len(rows):
+            taken, rows = np.split(rows, [len(self.label) - self.filled])
+            target = slice(self.filled, self.filled + len(taken))
+            self.stored[target] = chunk.stored[taken]
+            self.label[target] = chunk.seen.label[taken]
             self.filled += len(taken)
             if self.filled == len(self.label):
                 self._flush()
 
     def _flush(self) -> None:
-        self.stored[self.filled :], self.label[self.filled :] = 0, 0
+        """Reduce the gathered rows; the rest of the chunk is padding, which the mask leaves out."""
+        self.stored[self.filled :] = 0
+        self.label[self.filled :] = 0
         mask = (np.arange(len(self.label)) < self.filled).astype(np.float32)
-        logits, seen = as_logits(self.stored, self.kind), Seen(self.label, mask)
+        logits = as_logits(self.stored, self.kind)
+        seen = Seen(self.label, mask)
         for transform, columns in zip(self.transforms, self.columns, strict=True):
             columns.add(_Chunk(0, self.stored, transform(logits), "logits", seen))
         self.filled = 0
@@ -173,12 +171,12 @@ class _Swept:
 
 
 class Pass(NamedTuple):
-    """What one pass over the scores gives."""
+    """Results of one pass over the scores."""
 
     reduced: Reduced
-    values: dict[str, np.ndarray]  # of the streaming metrics
-    probs: np.ndarray | None  # f32[n, K]; None where they were not asked for
-    swept: list[Reduced]  # of some examples, one for each transform
+    values: dict[str, np.ndarray]  # values of the streaming metrics
+    probs: np.ndarray | None  # f32[n, K]; None if not requested
+    swept: list[Reduced]  # of a subset of the examples, one for each transform
 
 
 def one_pass(
@@ -191,11 +189,11 @@ def one_pass(
     index: np.ndarray | None = None,
     swept: tuple[np.ndarray, list[Transform]] | None = None,
 ) -> Pass:
-    """All that figures are made from, of a matrix that is read once.
+    """Everything that figures are computed from, in one pass over the matrix.
 
-    metrics, given: as in `streamed`. probs: whether to gather probabilities, of the examples at
-    `index` i64[n] (rising; None: all). swept: rising positions i64[m] of examples, and transforms
-    to reduce these after, in place of `transform`.
+    metrics, given: as in `streamed`. probs: whether to collect probabilities, of the examples at
+    `index` i64[n] (increasing; None: all). swept: increasing positions i64[m] of examples, and the
+    transforms to reduce these examples with, instead of `transform`.
     """
     collectors = {"reduced": _Columns()}
     if metrics:
@@ -204,7 +202,8 @@ def one_pass(
         collectors["probs"] = _Probabilities(predictions, index)
     if swept is not None:
         collectors["swept"] = _Swept(predictions, *swept)
-    results = dict(zip(collectors, _pass(predictions, transform, collectors.values()), strict=True))
+    collected = _pass(predictions, transform, collectors.values())
+    results = dict(zip(collectors, collected, strict=True))
     return Pass(
         results["reduced"],
         results.get("values", {}),
@@ -216,10 +215,10 @@ def one_pass(
 def reduce(
     predictions: Predictions, transform: Transform | None = None, *, rows: int | None = None
 ) -> Reduced:
-    """One number an example, in chunks of `rows`; `transform` is applied to the logits first.
+    """Per-example numbers, in chunks of `rows`; `transform` is applied to the logits first.
 
-    Probabilities are taken as they are, so that none moves across the edge of a bin; in float32, or
-    float64 where jax computes in it. Without labels every example counts as of class 0.
+    Stored probabilities are used directly, so that no rounding moves one across the edge of a bin,
+    in float32 or, if jax computes in it, float64. Without labels every example counts as class 0.
     """
     (reduced,) = _pass(predictions, transform, [_Columns()], rows)
     return reduced
@@ -233,10 +232,10 @@ def streamed(
     given: dict[str, np.ndarray] | None = None,
     rows: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """The values of streaming metrics, their sums added up over chunks of `rows` in float64.
+    """Values of streaming metrics, their sums added up over chunks of `rows` in float64.
 
-    Bins and ranks are of the probabilities as they are, as in `reduce`.
-    given: what they may know of the examples beside the labels, [N, ...] each, such as 'table'.
+    Bins and ranks use stored probabilities directly, as in `reduce`. given: further arrays [N, ...]
+    of the examples, such as 'table'.
     """
     (values,) = _pass(predictions, transform, [_Sums(metrics, given)], rows)
     return values
@@ -244,23 +243,27 @@ def streamed(
 
 @partial(jax.jit, static_argnames="kind")
 def _columns(values, label, kind):
+    """The fields of `Reduced` of a chunk of scores f[B, K]; `own` is the score of the label."""
     own = jnp.take_along_axis(values, label[:, None], axis=-1)[:, 0]
     highest = jnp.max(values, -1)
     numbers = jnp.arange(values.shape[-1], dtype=jnp.int32)
-    # faster than argmax
+    # The lowest class of the largest score, as argmax gives it, but faster.
     predicted = jnp.min(jnp.where(values == highest[:, None], numbers, values.shape[-1]), -1)
     if kind == "logits":
         below = values - highest[:, None]
-        # The exponentials are made once, not once for each of their sums, and a product with ones
-        # is the fastest sum.
+        # The barrier keeps XLA from computing the exponentials once for each of their sums.
         share = jax.lax.optimization_barrier(jnp.exp(below))
         size = _row_sum(share)
-        confidence, nll = 1 / size, jnp.log(size) - (own - highest)
-        own, squares = jnp.exp(own - highest) / size, _row_sum(share**2) / size**2
+        confidence = 1 / size
+        nll = jnp.log(size) - (own - highest)
+        own = jnp.exp(own - highest) / size
+        squares = _row_sum(share**2) / size**2
         entropy = jnp.log(size) - _row_sum(jnp.where(share > 0, share * below, 0)) / size
     else:
         probs = jnp.clip(values, 0, 1)
-        own, confidence, squares = jnp.clip(own, 0, 1), jnp.max(probs, -1), _row_sum(probs**2)
+        own = jnp.clip(own, 0, 1)
+        confidence = jnp.max(probs, -1)
+        squares = _row_sum(probs**2)
         nll = -as_logits(own, kind)
         entropy = -_row_sum(probs * as_logits(probs, kind))
     return {
@@ -275,11 +278,12 @@ def _columns(values, label, kind):
 
 
 def _row_sum(values):
+    """Sums of rows, as a product with ones: faster than a reduction."""
     return jnp.matmul(values, jnp.ones(values.shape[-1], values.dtype), precision="highest")
 
 
 def _filled(values, first: int, count: int) -> np.ndarray:
-    """`count` rows from `first` on, those behind the end zero."""
+    """`count` rows from `first` on, padded with zeros after the end."""
     part = values[first : first + count]
     return np.pad(part, ((0, count - len(part)), *((0, 0),) * (values.ndim - 1)))
 

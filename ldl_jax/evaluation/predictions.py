@@ -1,7 +1,7 @@
-"""Predictions of any framework: read and checked, and handed on in chunks.
+"""Predictions of any framework: reading, checking, and iterating over them in chunks.
 
-A matrix of scores is never in memory as a whole where its file can be mapped, which an .npy and an
-uncompressed .npz can: chunk by chunk it is copied, and its pages are let go.
+If a file can be memory-mapped, as an .npy and an uncompressed .npz can, its matrix of scores is
+never in memory as a whole: each chunk is copied and its pages are released.
 """
 
 import mmap
@@ -20,56 +20,54 @@ from ldl_jax.metrics.base import ELEMENTS, FLOOR, SUM_TOLERANCE, Seen
 
 
 class Predictions(NamedTuple):
-    """What a network said of N examples, checked."""
+    """A network's predictions on N examples, checked."""
 
-    name: str  # of the file, without its ending
-    values: np.ndarray  # f[N, K]: logits or probabilities, mapped where the file allows
-    label: np.ndarray | None  # i32[N]; None where they were not asked for
+    name: str  # name of the file, without its suffix
+    values: np.ndarray  # f[N, K]: logits or probabilities, memory-mapped if the file allows it
+    label: np.ndarray | None  # i32[N]; None if not requested
     kind: str  # 'logits' or 'probabilities'
-    # i64[N]: the examples' positions in their data set, where the file has them
+    # i64[N]: positions of the examples in their data set, if the file has them.
     index: np.ndarray | None = None
-    notes: tuple[str, ...] = ()  # sentences on how the file was understood
-    classes: tuple[str, ...] | None = None  # their names, where they are known
+    notes: tuple[str, ...] = ()  # sentences on how the file was interpreted
+    classes: tuple[str, ...] | None = None  # names of the classes, if known
 
 
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Predictions:
-    """Predictions of an .npz, .npy or .csv file (see `prediction_files` for where the labels are).
+    """Predictions of an .npz, .npy or .csv file; `prediction_files` says where the labels are.
 
-    Scores are probabilities where an .npz names them so, or, without a name, where all are in [0,
-    1] and each row sums to 1 within SUM_TOLERANCE; logits otherwise. `kind` decides instead. Rows
-    in [0, 1] without a name that do not sum to 1 are refused, since neither reading is safe.
-    `labelled`: False reads no labels. Raises ValueError naming the file, what was found and what is
-    allowed.
+    Scores are probabilities if an .npz names them so, or, without a name, if all are in [0, 1] and
+    each row sums to 1 within SUM_TOLERANCE; otherwise they are logits. `kind` overrides this. Rows
+    in [0, 1] without a name that do not sum to 1 raise an error, since both interpretations are
+    doubtful. labelled: False reads no labels. Raises ValueError naming the file.
     """
     path = Path(path)
-    found = prediction_files.read(path, labels=labels, kind=kind, labelled=labelled)
-    values = found.scores
+    stored = prediction_files.read(path, labels=labels, kind=kind, labelled=labelled)
+    values = stored.scores
     if values.ndim != 2 or values.dtype.kind != "f" or values.shape[0] < 1 or values.shape[1] < 2:
         raise ValueError(
-            f"{path}: its scores are {values.dtype}{list(values.shape)}; allowed are floating-point numbers [N, K] of "
-            "at least one example and two classes"
+            f"{path}: scores must be floating-point numbers [N, K] of at least one example and two "
+            f"classes, got {values.dtype}{list(values.shape)}"
         )
-    kind, note = _kind(path, values, found.field, kind)
-    label = _checked_label(labels or path, found.label, *values.shape) if labelled else None
-    index = _checked_index(path, found.index, len(values))
-    return Predictions(path.stem, values, label, kind, index, (note,), found.classes)
+    kind, note = _kind(path, values, stored.field, kind)
+    label = _checked_label(labels or path, stored.label, *values.shape) if labelled else None
+    index = _checked_index(path, stored.index, len(values))
+    return Predictions(path.stem, values, label, kind, index, (note,), stored.classes)
 
 
 def same(one: Predictions, other: Predictions) -> bool:
-    """Whether two hold the same numbers and labels, however they are stored."""
+    """Whether two sets of predictions have equal scores and labels, however they are stored."""
     if one.values.shape != other.values.shape or not np.array_equal(one.label, other.label):
         return False
     rows = max(1, ELEMENTS // one.values.shape[1])
-    return all(
-        np.array_equal(one.values[first : first + rows], other.values[first : first + rows])
-        for first in range(0, len(one.values), rows)
-    )
+    for first in range(0, len(one.values), rows):
+        part = slice(first, first + rows)
+        if not np.array_equal(one.values[part], other.values[part]):
+            return False
+    return True
 
 
 class Logits:
-    """The logits of predictions in chunks, from the beginning as often as asked: what a calibrator
-    is fitted on.
-    """
+    """The logits of predictions in chunks, to fit a calibrator; may be iterated over repeatedly."""
 
     def __init__(self, predictions: Predictions):
         self.predictions = predictions
@@ -81,26 +79,35 @@ class Logits:
 
 
 def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
-    """'logits' or 'probabilities', and the sentence that says why; every value is looked at."""
-    lowest, highest, row, total = _examined(path, values)
-    within = _in_range(lowest, highest)
-    fits = within and abs(total - 1) <= SUM_TOLERANCE
-    named = "probabilities" if field in PROBABILITIES else "logits" if field in LOGITS else None
-    wanted = forced or named
-    if wanted == "probabilities" and not within:
+    """'logits' or 'probabilities', and a sentence that says why; checks every value."""
+    lowest, highest, row, total = _extremes(path, values)
+    in_range = _in_range(lowest, highest)
+    sums_to_1 = in_range and abs(total - 1) <= SUM_TOLERANCE
+    named = None
+    if field in PROBABILITIES:
+        named = "probabilities"
+    elif field in LOGITS:
+        named = "logits"
+    kind = forced or named
+
+    # Refuse what cannot be probabilities, though it says so or looks like it.
+    if kind == "probabilities" and not in_range:
         raise ValueError(
-            f"{path}: its probabilities are from {lowest:g} to {highest:g}; allowed are 0 to 1 (--kind=logits reads "
-            "them as logits)"
+            f"{path}: probabilities must be between 0 and 1, got {lowest:g} to {highest:g}. If they "
+            "are logits, pass --kind=logits."
         )
-    if wanted != "logits" and within and not fits:
+    if kind != "logits" and in_range and not sums_to_1:
         raise ValueError(
-            f"{path}: its scores are from 0 to 1, but row {row} sums to {total:.6g}; allowed for probabilities is 1 "
-            f"within {SUM_TOLERANCE:g} (--kind=logits reads them as logits)"
+            f"{path}: row {row} sums to {total:.6g}, so these are neither probabilities (rows must "
+            f"sum to 1 within {SUM_TOLERANCE:g}) nor, with all values in [0, 1], likely logits. If "
+            "they are logits, pass --kind=logits."
         )
-    if wanted:
-        doubt = ", though each row is a distribution" if fits and wanted == "logits" else ""
-        return wanted, f"{wanted} by {'--kind' if forced else f'the name {field}'}{doubt}"
-    if fits:
+
+    if kind:
+        source = "given by --kind" if forced else f"from the array name {field!r}"
+        doubt = ", although each row is a distribution" if sums_to_1 and kind == "logits" else ""
+        return kind, f"{kind}, {source}{doubt}"
+    if sums_to_1:
         return (
             "probabilities",
             f"probabilities, since all are in [0, 1] and rows sum to 1 within {SUM_TOLERANCE:g}",
@@ -109,29 +116,39 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
 
 
 def _in_range(lowest, highest) -> bool:
-    """Whether scores may be probabilities, for which a rounding above 1 or below 0 is none."""
+    """Whether all scores can be probabilities, up to rounding below 0 or above 1."""
     return bool(lowest >= -SUM_TOLERANCE and highest <= 1 + SUM_TOLERANCE)
 
 
-def _examined(path, values) -> tuple[float, float, int, float]:
-    """The extremes of the scores, and of those in [0, 1] the row whose sum is farthest from 1, with
-    that sum.
+def _extremes(path, values) -> tuple[float, float, int, float]:
+    """(lowest score, highest score, row whose sum is farthest from 1, that sum).
+
+    Sums are only computed as long as all scores are in [0, 1]. Raises ValueError for scores that
+    are not finite.
     """
-    lowest, highest, row, total = np.inf, -np.inf, 0, 1.0
+    lowest = np.inf
+    highest = -np.inf
+    row = 0
+    total = 1.0
     for begin, part in _parts(values):
-        low, high = float(part.min()), float(part.max())
+        low = float(part.min())
+        high = float(part.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            first = int(np.argmin(np.isfinite(part).all(1)))
-            bad = values[begin + first][~np.isfinite(part[first])][0]
+            wrong = int(np.argmin(np.isfinite(part).all(1)))
+            bad = values[begin + wrong][~np.isfinite(part[wrong])][0]
             raise ValueError(
-                f"{path}: row {begin + first} holds {bad}; allowed are finite {part.dtype} numbers"
+                f"{path}: scores must be finite {part.dtype} numbers, but row {begin + wrong} "
+                f"holds {bad}"
             )
-        lowest, highest = min(lowest, low), max(highest, high)
+        lowest = min(lowest, low)
+        highest = max(highest, high)
+        # Logits need no sums, which take as long as the rest.
         if _in_range(lowest, highest):
             sums = part.sum(1, dtype=np.float64)
-            place = int(np.argmax(abs(sums - 1)))
-            if abs(sums[place] - 1) > abs(total - 1):
-                row, total = begin + place, float(sums[place])
+            farthest = int(np.argmax(abs(sums - 1)))
+            if abs(sums[farthest] - 1) > abs(total - 1):
+                row = begin + farthest
+                total = float(sums[farthest])
     return lowest, highest, row, total
 
 
@@ -139,17 +156,20 @@ def _checked_label(path, label, count: int, classes: int) -> np.ndarray:
     label = np.asarray(label)
     if label.ndim != 1 or label.dtype.kind not in "iuf":
         raise ValueError(
-            f"{path}: its labels are {label.dtype}{list(label.shape)}; allowed are class numbers [{count}]"
+            f"{path}: labels must be class numbers of shape [{count}], "
+            f"got {label.dtype}{list(label.shape)}"
         )
     if len(label) != count:
         raise ValueError(
-            f"{path}: has {len(label):,} labels for {count:,} rows of scores; allowed is one for each"
+            f"{path}: must have a label for each row of scores, "
+            f"got {len(label):,} labels for {count:,} rows"
         )
     wrong = ~((label >= 0) & (label < classes) & (label % 1 == 0))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"{path}: the label of row {row} is {label[row]:g}; allowed are 0 to {classes - 1}"
+            f"{path}: labels must be whole numbers between 0 and {classes - 1}, "
+            f"got {label[row]:g} in row {row}"
         )
     return label.astype(np.int32)
 
@@ -159,56 +179,56 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
         return None
     if index.shape != (count,) or index.dtype.kind not in "iu" or index.min() < 0:
         raise ValueError(
-            f"{path}: its index is {index.dtype}{list(index.shape)}; allowed are positions [{count}]"
+            f"{path}: index must be non-negative integers of shape [{count}], "
+            f"got {index.dtype}{list(index.shape)}"
         )
     return np.asarray(index, np.int64)
 
 
 def computed_in(values) -> np.dtype:
-    """float32, or a wider type where jax computes in it."""
+    """The type to compute in: float32, or a wider one if the values have it and jax allows it."""
     return jax.dtypes.canonicalize_dtype(np.promote_types(values.dtype, np.float32))
 
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(place of the first, the next rows) of a matrix, in float32 or wider as jax computes; of a
-    mapped file a copy.
-    """
+    """(position of the first row, the next rows) of a matrix, in the type of `computed_in`."""
     file = files.mapped_file(values)
     rows = rows or chunk_rows(values)
     dtype = computed_in(values)
+    # Rows of a mapped file are always copied, since its pages are released below.
+    copy = None if file is None else True
     for begin in range(0, len(values), rows):
         with np.errstate(over="ignore"):
-            part = np.array(
-                values[begin : begin + rows], dtype, order="C", copy=None if file is None else True
-            )
-        if file is not None and hasattr(mmap, "MADV_DONTNEED"):  # its pages may leave memory
+            part = np.array(values[begin : begin + rows], dtype, order="C", copy=copy)
+        # Without this, the pages that were read would fill the memory of the process.
+        if file is not None and hasattr(mmap, "MADV_DONTNEED"):
             file.madvise(mmap.MADV_DONTNEED)
         yield begin, part
 
 
 def chunk_rows(values) -> int:
-    """Rows of a chunk of a matrix: at most all."""
+    """Number of rows of a chunk, so that it has at most ELEMENTS numbers."""
     return min(len(values), max(1, ELEMENTS // values.shape[1]))
 
 
 def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[np.ndarray, Seen]]:
-    """Scores f[rows, K] with their labels, in order; the last chunk is padded with zeros, which the
-    mask leaves out.
+    """Chunks of scores f[rows, K] with their labels, in order.
 
-    rows: at most all examples; ELEMENTS decide unless given. Labels that were not read are 0.
+    The last chunk is padded with zeros, which the mask leaves out. rows: at most the number of
+    examples; by default, chunks have at most ELEMENTS numbers. Labels that were not read are 0.
     """
     count = len(predictions.values)
     rows = min(count, rows or chunk_rows(predictions.values))
     label = np.zeros(count, np.int32) if predictions.label is None else predictions.label
     for begin, part in _parts(predictions.values, rows):
-        used, padding = len(part), rows - len(part)
+        used = len(part)
+        padding = rows - used
+        # All chunks have the same shape, so that what is jitted compiles once.
         mask = (np.arange(rows) < used).astype(np.float32)
         part = np.pad(part, ((0, padding), (0, 0))) if padding else part
         yield part, Seen(np.pad(label[begin : begin + used], (0, padding)), mask)
 
 
 def as_logits(values, kind: str):
-    """Logits of scores: probabilities by their logarithm, of which the softmax is again the
-    probabilities.
-    """
+    """Logits of scores. Those of probabilities are their logarithms, whose softmax they are."""
     return values if kind == "logits" else jnp.log(jnp.maximum(values, FLOOR))

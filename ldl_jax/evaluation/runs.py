@@ -1,7 +1,6 @@
-"""Finished runs read back: what each was, what it said of the test images, and which differ in
-their seed alone.
-"""
+"""Finished runs: their configs, their predictions on the test images, and groups by seed."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -23,55 +22,57 @@ class Run(NamedTuple):
 
     path: Path
     config: ConfigDict
-    # all that its numbers depend on, but for the seed, as JSON: equal for runs of one group
+    # All fields that its results depend on, except the seed, as JSON: equal within a group.
     settings: str
     test: Predictions
-    temperature: float | None  # fitted on its holdout
-    at_bound: bool = False  # whether that is a bound of the search: no temperature is best
+    temperature: float | None  # fitted on its holdout; None if it has no holdout
+    at_bound: bool = False  # whether that is a limit of the search: the holdout determines none
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
-    name: str  # the fields in which it differs from the other groups
-    runs: tuple[Run, ...]  # by rising seed
+    name: str  # the fields in which the group differs from the other groups
+    runs: tuple[Run, ...]  # by increasing seed
 
 
 def read(path) -> Run:
-    """A run directory. Raises ValueError naming what is missing or damaged."""
+    """Read a run directory. Raises ValueError naming the file that is missing or damaged."""
     path = Path(path)
     run_config = workdir.read_config(path)
     if run_config is None:
-        raise ValueError(
-            f"{path} is no run directory: it has no {workdir.CONFIG}; allowed are those of ldl_jax.main"
-        )
+        raise ValueError(f"{path} is not a run directory of ldl_jax: it has no {workdir.CONFIG}")
     if not workdir.is_measured(path):
         raise ValueError(
-            f"{path} is not finished: it has no {workdir.SUMMARY} and predictions; train it to its end"
+            f"{path} is not finished: it has no {workdir.SUMMARY} or no predictions. "
+            "Continue the run until it ends."
         )
-    temperature, at_bound = None, False
+    # Runs with another calibrator than temperature scaling are compared raw only.
+    temperature = None
+    at_bound = False
     if (path / workdir.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / workdir.CALIBRATION)
         if name == "temperature":
-            temperature, at_bound = params["temperature"], params["at_bound"]
+            temperature = params["temperature"]
+            at_bound = params["at_bound"]
     test = predictions.read(workdir.predictions_file(path))._replace(name=path.name)
     return Run(path, run_config, settings(run_config), test, temperature, at_bound)
 
 
 def settings(run_config: ConfigDict) -> str:
-    """All fields in use that a run's numbers depend on, but for the seed, as JSON.
+    """All fields in use that a run's results depend on, except the seed, as JSON.
 
-    Teachers count by their own settings where they are there to be read, else by their paths:
-    groups whose every run had a teacher of its own seed stay together.
+    Teachers are represented by their own settings if these can be read, else by their paths: runs
+    that each had a teacher of their own seed stay in one group.
     """
     used = config.decisive(run_config)
     used["teachers"] = [_teacher(path) for path in run_config.teachers]
-    return json.dumps(
-        {name: value for name, value in used.items() if name != "seed"}, sort_keys=True
-    )
+    used.pop("seed", None)
+    return json.dumps(used, sort_keys=True)
 
 
 def _teacher(path: str):
+    """A teacher's settings, or its path if they cannot be read."""
     try:
         run_config = workdir.read_config(path)
     except ValueError:
@@ -80,32 +81,40 @@ def _teacher(path: str):
 
 
 def groups(runs: list[Run]) -> list[Group]:
-    """The runs by their settings, in the order in which they came; each named by what tells it from
-    the others.
+    """Groups of runs with equal settings, in order of first appearance.
 
-    Raises ValueError where a directory or a seed comes twice in a group, or the runs were measured
-    on other images.
+    Each is named by the fields in which it differs from the others. Raises ValueError if a group
+    has two runs with the same seed, or if runs were measured on different images.
     """
     by_settings: dict[str, list[Run]] = {}
     for run in runs:
         by_settings.setdefault(run.settings, []).append(run)
     for members in by_settings.values():
-        seeds = [run.config.seed for run in members]
-        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-        if twice is not None:
-            same = " and ".join(str(run.path) for run in members if run.config.seed == twice)
-            raise ValueError(
-                f"{same} are runs of one config and one seed, {twice}; allowed is one run of each seed"
-            )
+        _check_seeds(members)
     _check_images(runs)
     names = _names(list(by_settings))
-    return [
-        Group(name, tuple(sorted(members, key=lambda run: run.config.seed)))
-        for name, members in zip(names, by_settings.values(), strict=True)
-    ]
+    named_groups = []
+    for name, members in zip(names, by_settings.values(), strict=True):
+        ordered = sorted(members, key=lambda run: run.config.seed)
+        named_groups.append(Group(name, tuple(ordered)))
+    return named_groups
+
+
+def _check_seeds(members: list[Run]) -> None:
+    """Raise ValueError if two runs of a group have the same seed: they would count twice."""
+    by_seed: dict[int, Run] = {}
+    for run in members:
+        seed = run.config.seed
+        if seed in by_seed:
+            raise ValueError(
+                f"{by_seed[seed].path} and {run.path} have the same config and the same seed, "
+                f"{seed}. Give only one of them."
+            )
+        by_seed[seed] = run
 
 
 def _check_images(runs: list[Run]) -> None:
+    """Raise ValueError unless all runs were measured on the same images."""
     first = runs[0]
     for run in runs[1:]:
         same = (
@@ -114,8 +123,8 @@ def _check_images(runs: list[Run]) -> None:
         )
         if not same or not np.array_equal(run.test.index, first.test.index):
             raise ValueError(
-                f"{run.path} was measured on {_images(run)} and {first.path} on {_images(first)}; allowed are runs "
-                "measured on the same images"
+                "runs must be measured on the same images to be compared: "
+                f"{run.path} was measured on {_images(run)}, {first.path} on {_images(first)}"
             )
 
 
@@ -125,43 +134,52 @@ def _images(run: Run) -> str:
 
 
 def _names(all_settings: list[str]) -> list[str]:
-    """The fields in which settings differ, as text; 'all' where there is nothing to tell apart."""
-    parsed = [json.loads(text) for text in all_settings]
-    fields = list(dict.fromkeys(name for own in parsed for name in own))
-    differ = [
-        name for name in fields if len({json.dumps(own[name]) for own in parsed if name in own}) > 1
-    ]
-    return [
-        ", ".join(f"{_short(name, fields)}={_value(own[name])}" for name in differ if name in own)
-        or "all"
-        for own in parsed
-    ]
+    """For each settings, the fields in which they differ, as text; 'all' if there is no difference."""
+    parsed = list(map(json.loads, all_settings))
+    fields = list(dict.fromkeys(itertools.chain.from_iterable(parsed)))
+
+    # A field that one lacks, such as an option of another method, differs only among the rest.
+    differing = []
+    for name in fields:
+        values = {json.dumps(own[name]) for own in parsed if name in own}
+        if len(values) > 1:
+            differing.append(name)
+
+    names = []
+    for own in parsed:
+        parts = []
+        for name in differing:
+            if name in own:
+                parts.append(f"{_short(name, fields)}={_value(own[name])}")
+        names.append(", ".join(parts) or "all")
+    return names
 
 
 def _short(name: str, fields: list[str]) -> str:
-    """A field without its blocks where that names no other one; `labels` for `labels.name`."""
+    """A field without its blocks if that is unambiguous; `labels` for `labels.name`."""
     if name.endswith((".name", ".names")):
         return name.rpartition(".")[0]
     last = name.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in fields) == 1 else name
+    same_ending = [field for field in fields if field.rpartition(".")[2] == last]
+    return last if len(same_ending) == 1 else name
 
 
 def _value(value) -> str:
+    """A field's value as text."""
     if isinstance(value, list):
         return "+".join(map(_value, value)) or "none"
-    if isinstance(value, dict):  # a teacher's settings
+    # A teacher's settings: its network tells teachers apart best.
+    if isinstance(value, dict):
         return str(value.get("model.name"))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def reduced(run: Run, *, scaled: bool) -> Reduced:
-    """One number a test image, of the logits as they are, or divided by the run's temperature."""
+    """Per-image numbers of the test images, raw or, if `scaled`, at the run's temperature."""
     return reduce(run.test, divided(run.temperature) if scaled else None)
 
 
 def answers(columns: Reduced) -> Answers:
-    """What intervals and differences of a run are made from: accuracy, NLL and Brier score beside
-    the confidence.
-    """
+    """The input of the bootstrap: accuracy, NLL and Brier score, and the confidence."""
     means = {"accuracy": columns.correct, "nll": columns.nll, "brier": columns.brier}
     return Answers(columns.confidence, columns.correct, means)

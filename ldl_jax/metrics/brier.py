@@ -11,12 +11,14 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Brier score: squared distance of the probabilities from the label, summed over classes, in
-    [0, 2].
+    """Brier score: squared distance of the probabilities to the one-hot label, from 0 to 2.
+
+    Summed over classes, averaged over examples.
     """
 
     def sums(logits, seen):
-        off = probs_of(logits, seen) - jax.nn.one_hot(seen.label, num_classes, dtype=logits.dtype)
-        return {"n": count(seen), "brier": masked_sum(jnp.sum(off**2, -1), seen)}
+        one_hot = jax.nn.one_hot(seen.label, num_classes, dtype=logits.dtype)
+        error = probs_of(logits, seen) - one_hot
+        return {"n": count(seen), "brier": masked_sum(jnp.sum(error**2, -1), seen)}
 
     return Metric(sums, lambda sums: {"brier": sums["brier"] / sums["n"]})

@@ -1,4 +1,4 @@
-"""Calibration of the confidence in equal-width bins."""
+"""Calibration errors of the confidence in bins of equal width: ECE, MCE, RMSCE."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,23 +19,20 @@ SHOWN = {
 
 
 def bin_of(confidence: Array, bins: int = BINS) -> Array:
-    """One-hot bin membership bool[N, bins] of confidences f32[N]: bins (lo, hi] of equal width over
-    (0, 1].
-    """
+    """One-hot bin membership bool[N, bins] of confidences f32[N], for bins (lo, hi] of equal width."""
     edges = jnp.asarray(np.linspace(0, 1, bins + 1)[1:-1], confidence.dtype)
     number = jnp.sum(confidence[:, None] > edges, axis=-1)
     return number[:, None] == jnp.arange(bins)
 
 
 def make(num_classes: int) -> Metric:
-    """Calibration errors of the top label's confidence: 15 equal-width bins (lo, hi], as Guo et al.
-    2017, section 2.
+    """Calibration errors of the largest probability, in 15 equal-width bins (lo, hi].
 
-    `ece`: the mean over examples of |accuracy - mean confidence| of their bin. It is
-    `overconfidence`, that mean where the confidence is higher, plus `underconfidence`, where it is
-    lower; `signed_ece`, mean confidence less accuracy, is their difference. `mce`: the largest of
-    those gaps over the bins that hold an example; `rmsce`: the root of the mean over examples of
-    their squares. Sums: count, confidence and correct, f32[15] each.
+    Guo et al. 2017, section 2. `ece`: the mean over examples of |accuracy - mean confidence| of
+    their bin. It is the sum of `overconfidence`, from bins whose confidence exceeds the accuracy,
+    and `underconfidence`, from the other bins; `signed_ece`, mean confidence minus accuracy, is the
+    difference of the two. `mce`: the largest gap of any non-empty bin; `rmsce`: the root of the
+    mean over examples of the squared gap. Sums: count, confidence and correct, f32[15] each.
     """
     del num_classes
 
@@ -43,21 +40,28 @@ def make(num_classes: int) -> Metric:
         confidence = jnp.max(probs_of(logits, seen), -1)
         correct = jnp.argmax(logits if seen.probs is None else seen.probs, -1) == seen.label
         member = bin_of(confidence)
-        columns = {"count": jnp.ones_like(confidence), "confidence": confidence, "correct": correct}
+
+        def by_bin(column):
+            return masked_sum(jnp.where(member, column[:, None], 0), seen)
+
         return {
-            name: masked_sum(jnp.where(member, x[:, None], 0), seen) for name, x in columns.items()
+            "count": by_bin(jnp.ones_like(confidence)),
+            "confidence": by_bin(confidence),
+            "correct": by_bin(correct),
         }
 
     def value(sums):
-        gap, count = sums["confidence"] - sums["correct"], sums["count"]
-        total, each = count.sum(), gap / jnp.maximum(count, 1)
+        count = sums["count"]
+        total = count.sum()
+        gap = sums["confidence"] - sums["correct"]
+        mean_gap = gap / jnp.maximum(count, 1)  # 0 in an empty bin
         return {
             "ece": jnp.abs(gap).sum() / total,
             "overconfidence": jnp.maximum(gap, 0).sum() / total,
             "underconfidence": jnp.maximum(-gap, 0).sum() / total,
             "signed_ece": gap.sum() / total,
-            "mce": jnp.abs(each).max(),
-            "rmsce": jnp.sqrt((count * each**2).sum() / total),
+            "mce": jnp.abs(mean_gap).max(),
+            "rmsce": jnp.sqrt((count * mean_gap**2).sum() / total),
             "confidence": sums["confidence"].sum() / total,
         }
 

@@ -1,4 +1,4 @@
-"""Calibration of every class's probability in equal-width bins, and the parts of the Brier score."""
+"""Class-wise ECE, and the decomposition of the Brier score, in bins of equal width."""
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,16 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Class-wise ECE, and reliability, resolution and uncertainty of the Brier score, from 15 bins
-    of each class.
+    """Class-wise ECE, and reliability, resolution and uncertainty of the Brier score, from 15 bins.
 
-    `classwise_ece`: the mean over classes of the ECE of p(class) against whether it is the label,
-    over all examples, in bins (lo, hi] (static calibration error, Nixon et al. 2019, section 4;
-    Kull et al. 2019, section 2). Summed over classes, with p and h the mean probability and the
-    share of hits of a bin (Murphy 1973): `brier_reliability` the mean of (p - h)^2, less is better;
-    `brier_resolution` that of (h - h of the class)^2, more is better; `brier_uncertainty` h (1 - h)
-    of the class, which is the data's; `brier_within` what varies within bins (Stephenson et al.
-    2008). Brier = reliability - resolution + uncertainty + within. Sums: f32[15, K] three times.
+    `classwise_ece`: the mean over classes of the ECE of p(class) against whether the class is the
+    label, over all examples, in bins (lo, hi] (static calibration error, Nixon et al. 2019, section
+    4; Kull et al. 2019, section 2). The parts of the Brier score are summed over classes, with p
+    and h the mean probability and the share of hits of a bin (Murphy 1973): `brier_reliability`,
+    the mean of (p - h)^2, lower is better; `brier_resolution`, the mean of (h - h of the class)^2,
+    higher is better; `brier_uncertainty`, h (1 - h) of the class, a property of the data;
+    `brier_within`, the variation within bins (Stephenson et al. 2008). Brier = reliability -
+    resolution + uncertainty + within. Sums: f32[15, K] three times.
     """
     ids = num_classes * BINS
 
@@ -33,39 +33,42 @@ def make(num_classes: int) -> Metric:
         used = (seen.mask > 0).astype(probs.dtype)
         own = jnp.take_along_axis(probs, seen.label[:, None], axis=-1)[:, 0]
         number = bin_number(probs)
-        place = number * num_classes + jnp.arange(num_classes)
+        segment = number * num_classes + jnp.arange(num_classes)
         middle = (jnp.arange(BINS, dtype=probs.dtype)[:, None] + 0.5) / BINS
 
-        def total(values, where):
-            return jax.ops.segment_sum(values.ravel(), where.ravel(), ids).reshape(
-                BINS, num_classes
-            )
+        def total(values, segments):
+            """Sums f[BINS, K] by bin and class."""
+            sums = jax.ops.segment_sum(values.ravel(), segments.ravel(), ids)
+            return sums.reshape(BINS, num_classes)
 
-        # Summed from the middle of the bin, so that numbers stay small and float32 keeps its
-        # digits.
-        off = jnp.where(used[:, None] > 0, probs - middle[number, 0], 0)
-        size = total(jnp.broadcast_to(used[:, None], probs.shape), place)
+        # Sum distances from the middle of the bin: they stay small, so float32 keeps its digits.
+        offset = jnp.where(used[:, None] > 0, probs - middle[number, 0], 0)
+        size = total(jnp.broadcast_to(used[:, None], probs.shape), segment)
         return {
             "n": count(seen),
             "count": size,
-            "prob": total(off, place) + size * middle,
+            "prob": total(offset, segment) + size * middle,
             "hits": total(used, bin_number(own) * num_classes + seen.label),
             "squares": masked_sum(jnp.sum(probs**2, -1), seen),
             "own": masked_sum(own, seen),
         }
 
     def value(sums):
-        n, size = sums["n"], jnp.maximum(sums["count"], 1)
-        prob, share = sums["prob"] / size, sums["hits"] / size
-        base, weight = sums["hits"].sum(0) / n, sums["count"] / n
-        spread = sums["squares"] / n - (weight * prob**2).sum()
-        together = sums["own"] / n - (weight * prob * share).sum()
+        n = sums["n"]
+        size = jnp.maximum(sums["count"], 1)
+        prob = sums["prob"] / size
+        share = sums["hits"] / size
+        base = sums["hits"].sum(0) / n
+        weight = sums["count"] / n
+        # Within bins: the variance of the probabilities, and their covariance with the hits.
+        variance = sums["squares"] / n - (weight * prob**2).sum()
+        covariance = sums["own"] / n - (weight * prob * share).sum()
         return {
             "classwise_ece": (weight * jnp.abs(prob - share)).sum() / num_classes,
             "brier_reliability": (weight * (prob - share) ** 2).sum(),
             "brier_resolution": (weight * (share - base) ** 2).sum(),
             "brier_uncertainty": (base * (1 - base)).sum(),
-            "brier_within": spread - 2 * together,
+            "brier_within": variance - 2 * covariance,
         }
 
     return Metric(sums, value)

@@ -1,11 +1,10 @@
-"""Distances of predictions from true distributions (human votes): the measures of label
-distribution learning.
+"""Distances to true distributions (human votes): the measures of label distribution learning.
 
-The six of Geng 2016, 'Label distribution learning', table 1, the Jensen-Shannon divergence, and how
-far the entropies go together. For an example with true distribution d and prediction p over K
-classes; 0 / 0 counts as 0. A class that has no votes and some probability, however little, adds 1
-to Canberra and to the square of Clark, which are therefore near their largest values wherever votes
-are few and classes many.
+The six measures of Geng 2016, 'Label distribution learning', table 1, the Jensen-Shannon
+divergence, and correlations of the entropies. For an example with true distribution d and
+prediction p over K classes; 0 / 0 counts as 0. A class without votes but with any probability adds
+1 to Canberra and to the square of Clark, so both are near their maximum if votes are few and
+classes many.
 """
 
 import numpy as np
@@ -28,43 +27,43 @@ MEASURES = ("kl", "js", "chebyshev", "clark", "canberra", "cosine", "intersectio
 
 
 def of(stored: Stored) -> dict[str, float]:
-    """Distances from the true distributions; nothing where these, or the probabilities, are not
-    given.
-
-    But for kl, which `table` has from logarithms: of the probabilities, which float32 may have made
-    0, it is too small.
-    """
+    """Distances to the true distributions; {} if these or the probabilities are not given."""
     if stored.table is None or stored.probs is None:
         return {}
-    means = measure(stored.probs, stored.table)
-    correlations = {name: means.pop(name) for name in ("entropy_pearson", "entropy_spearman")}
-    return {f"table_{name}": value for name, value in means.items() if name != "kl"} | correlations
+    values = {}
+    for name, value in measure(stored.probs, stored.table).items():
+        # The metric `table` has the KL divergence: computed from logits it is exact, whereas
+        # probabilities may have been rounded to 0 in float32.
+        if name == "kl":
+            continue
+        values[f"table_{name}" if name in MEASURES else name] = value
+    return values
 
 
 def columns(probs, table) -> dict[str, np.ndarray]:
-    """Each measure of each example, f64[B], of predictions f[B, K] and true distributions f[B, K].
+    """Each measure for each example, f64[B], of predictions f[B, K] and true distributions f[B, K].
 
-    kl: sum d ln(d / p), in nat, where d > 0; p below FLOOR (1.2e-38) counts as FLOOR, so that it
-    stays finite. js: (KL(d, m) + KL(p, m)) / 2 with m = (d + p) / 2, in nat, from 0 to ln 2.
+    kl: sum d ln(d / p), in nat, over d > 0; p is raised to FLOOR (1.2e-38), so that kl is finite.
+    js: (KL(d, m) + KL(p, m)) / 2 with m = (d + p) / 2, in nat, from 0 to ln 2.
     chebyshev: max |d - p|, from 0 to 1. clark: sqrt(sum (d - p)^2 / (d + p)^2), from 0 to sqrt K.
-    canberra: sum |d - p| / (d + p), from 0 to K. cosine: d.p / (|d| |p|), from 0 to 1, more is
-    better. intersection: sum min(d, p), from 0 to 1, more is better. entropy, table_entropy: those
-    of p and d, in nat; these are no distances, `figures` correlates them.
+    canberra: sum |d - p| / (d + p), from 0 to K. cosine: d.p / (|d| |p|), from 0 to 1, higher is
+    better. intersection: sum min(d, p), from 0 to 1, higher is better. entropy, table_entropy: of p
+    and d, in nat; not distances, but the input of the correlations in `figures`.
 
-    Rows of a chunk of examples may be joined with those of others. Raises ValueError where rows are
-    no distributions.
+    The results of several chunks of examples may be concatenated. Raises ValueError if rows are not
+    distributions.
     """
-    p, d = _checked("probs", probs), _checked("table", table)
-    if p.shape != d.shape:
-        raise ValueError(
-            f"probs is {list(p.shape)} and table {list(d.shape)}; allowed are both [N, K]"
-        )
-    off, both, middle = np.abs(d - p), d + p, (d + p) / 2
-    share = np.divide(off, both, out=np.zeros_like(off), where=both > 0)
+    p = _checked("probs", probs)
+    d = _checked("table", table)
+    _check_shapes(p, d)
+    gap = np.abs(d - p)
+    total = d + p
+    middle = total / 2
+    share = np.divide(gap, total, out=np.zeros_like(gap), where=total > 0)
     return {
-        "kl": _relative(d, np.maximum(p, FLOOR)),
-        "js": np.maximum(_relative(d, middle) + _relative(p, middle), 0) / 2,
-        "chebyshev": off.max(1),
+        "kl": _kl_divergence(d, np.maximum(p, FLOOR)),
+        "js": np.maximum(_kl_divergence(d, middle) + _kl_divergence(p, middle), 0) / 2,
+        "chebyshev": gap.max(1),
         "clark": np.sqrt((share**2).sum(1)),
         "canberra": share.sum(1),
         "cosine": (d * p).sum(1) / np.sqrt((d**2).sum(1) * (p**2).sum(1)),
@@ -74,62 +73,74 @@ def columns(probs, table) -> dict[str, np.ndarray]:
     }
 
 
-def figures(found: dict[str, np.ndarray]) -> dict[str, float]:
-    """The mean of each of MEASURES over the examples of `columns`, and entropy_pearson and
-    entropy_spearman.
+def figures(by_example: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean of each of MEASURES over examples, and the correlations of the entropies.
 
-    These are the correlations of the predictions' entropies with the true ones, from -1 to 1; NaN
-    where there is none: for fewer than two examples, and where all entropies of one side are the
-    same.
+    by_example: as `columns` returns it. entropy_pearson and entropy_spearman correlate the predictions'
+    entropies with those of the true distributions, from -1 to 1; NaN for fewer than two examples,
+    and if all entropies of one side are equal.
     """
-    means = {name: float(found[name].mean()) for name in MEASURES}
-    own, true = found["entropy"], found["table_entropy"]
-    # the same votes for other classes tie, however their sum was rounded
-    own, true = own.round(9), true.round(9)
-    pearson, spearman = np.nan, np.nan
+    means = {name: float(by_example[name].mean()) for name in MEASURES}
+    # Rounded, so that equal votes for different classes tie whatever the rounding of their sums.
+    own = by_example["entropy"].round(9)
+    true = by_example["table_entropy"].round(9)
+    pearson = np.nan
+    spearman = np.nan
     if min(np.ptp(own), np.ptp(true)) > 0:
-        pearson, spearman = stats.pearsonr(own, true)[0], stats.spearmanr(own, true)[0]
+        pearson = stats.pearsonr(own, true)[0]
+        spearman = stats.spearmanr(own, true)[0]
     return {**means, "entropy_pearson": float(pearson), "entropy_spearman": float(spearman)}
 
 
 def measure(probs, table) -> dict[str, float]:
-    """`figures` of all predictions f[N, K] and true distributions f[N, K], in chunks of ELEMENTS
-    numbers.
+    """`figures` of predictions f[N, K] and true distributions f[N, K].
+
+    Works in chunks of ELEMENTS numbers. Raises ValueError for different shapes, and if rows are not
+    distributions.
     """
-    if np.ndim(probs) != 2 or np.shape(probs) != np.shape(table) or not len(probs):
-        raise ValueError(
-            f"probs is {list(np.shape(probs))} and table {list(np.shape(table))}; allowed are both [N, K]"
-        )
+    _check_shapes(probs, table)
+    # Chunks, since float64 and the intermediate results take many times the memory of the input.
     rows = max(1, ELEMENTS // probs.shape[1])
-    parts = [
-        columns(probs[begin : begin + rows], table[begin : begin + rows])
-        for begin in range(0, len(probs), rows)
-    ]
+    parts = []
+    for begin in range(0, len(probs), rows):
+        parts.append(columns(probs[begin : begin + rows], table[begin : begin + rows]))
     return figures({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def _relative(one, other) -> np.ndarray:
-    """KL divergence f64[B] of rows; `other` is above 0 wherever `one` is."""
-    ratio = np.divide(one, other, out=np.ones_like(one), where=one > 0)
-    return (one * np.log(ratio)).sum(1)
+def _check_shapes(probs, table) -> None:
+    if np.ndim(probs) != 2 or np.shape(probs) != np.shape(table) or not len(probs):
+        raise ValueError(
+            "probs and table must both have shape [N, K], got "
+            f"{list(np.shape(probs))} and {list(np.shape(table))}"
+        )
+
+
+def _kl_divergence(d, p) -> np.ndarray:
+    """KL divergence f64[B] of rows, sum d ln(d / p); p must be positive wherever d is."""
+    ratio = np.divide(d, p, out=np.ones_like(d), where=d > 0)
+    return (d * np.log(ratio)).sum(1)
 
 
 def _entropy(rows) -> np.ndarray:
-    return -(rows * np.log(np.where(rows > 0, rows, 1))).sum(1) + 0.0  # no -0
+    """Entropy f64[B] of rows, in nat; adding 0 turns -0 into 0."""
+    return -(rows * np.log(np.where(rows > 0, rows, 1))).sum(1) + 0.0
 
 
 def _checked(name: str, rows) -> np.ndarray:
+    """Rows as f64[N, K]. Raises ValueError if they are not distributions."""
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2 or not rows.size or rows.shape[1] < 2:
         raise ValueError(
-            f"{name} is {list(rows.shape)}; allowed are distributions [N, K] over at least two classes"
+            f"{name} must hold distributions [N, K] over at least two classes, "
+            f"got shape {list(rows.shape)}"
         )
-    off = np.abs(rows.sum(1) - 1)
-    wrong = ~((rows >= 0).all(1) & (off <= SUM_TOLERANCE))  # a NaN is no less than 0
-    if wrong.any():
-        row = int(np.argmax(wrong))
+    error = np.abs(rows.sum(1) - 1)
+    # Comparisons with NaN are False, so a row with a NaN is not valid.
+    valid = (rows >= 0).all(1) & (error <= SUM_TOLERANCE)
+    if not valid.all():
+        row = int(np.argmin(valid))
         raise ValueError(
-            f"{name}: row {row} is from {rows[row].min():g} to {rows[row].max():g} and sums to {rows[row].sum():g}; "
-            "allowed are numbers from 0 that sum to 1"
+            f"{name}: rows must be non-negative and sum to 1, but row {row} ranges from "
+            f"{rows[row].min():g} to {rows[row].max():g} and sums to {rows[row].sum():g}"
         )
     return rows

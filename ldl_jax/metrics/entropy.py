@@ -11,12 +11,12 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Mean entropy of the probabilities, in nat, from 0 to ln K: how much is left open."""
+    """Mean entropy of the probabilities, in nat, from 0 (certain) to ln K (uniform)."""
     del num_classes
 
     def sums(logits, seen):
         log_p = jax.nn.log_softmax(logits)
-        # 0 x -inf is 0 here
+        # A probability of 0 must add 0, not 0 x -inf = NaN.
         entropy = -jnp.sum(jnp.exp(log_p) * jnp.maximum(log_p, jnp.finfo(log_p.dtype).min), -1)
         return {"n": count(seen), "entropy": masked_sum(entropy, seen)}
 

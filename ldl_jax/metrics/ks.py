@@ -15,15 +15,15 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def ks(confidence, correct) -> float:
-    """Largest |sum of (confidence - correct)| over the examples of a confidence up to any c, by N:
-    Gupta et al. 2021.
+    """Kolmogorov-Smirnov error of confidences f[N] and correct bool[N]: Gupta et al. 2021.
 
-    confidence f[N], correct bool[N]. Equal confidences count together, so that the order of
-    examples changes nothing. Raises ValueError for what is no probability.
+    The largest |sum of (confidence - correct)| / N over the examples with confidence up to any c.
+    Raises ValueError for values outside [0, 1].
     """
     confidence, correct = checked(confidence, correct)
     order = np.argsort(confidence)
     ordered = confidence[order]
     total = np.cumsum(ordered.astype(np.float64) - correct[order])
+    # Only look at the last of equal confidences, so that the order of the examples is irrelevant.
     last = np.append(ordered[1:] != ordered[:-1], True)
     return float(np.abs(total[last]).max() / len(total))

@@ -1,4 +1,4 @@
-"""Calibration errors of the confidence in bins that hold equally many examples."""
+"""Calibration errors of the confidence in bins with equally many examples (equal mass)."""
 
 import numpy as np
 
@@ -21,23 +21,22 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def ece(confidence, correct) -> float:
-    """ECE of confidences f[N] and bool[N] in bins of equal mass: sum of count / N |accuracy - mean
-    confidence|.
+    """ECE of confidences f[N] and correct bool[N] in bins of equal mass.
 
-    Equal confidences are in one bin, which has then more than its share (see `base.edges`), as in
-    uncertainty-calibration's get_ece_em. Raises ValueError for what is no probability.
+    The sum of count / N |accuracy - mean confidence| over bins. Equal confidences are in the same
+    bin, which may then hold more than the others (see `base.edges`), as in
+    uncertainty-calibration's get_ece_em. Raises ValueError for values outside [0, 1].
     """
     bins = base.equal_mass(*base.checked(confidence, correct))
     return float((bins.count * np.abs(bins.gap())).sum() / bins.count.sum())
 
 
 def debiased(confidence, correct) -> dict[str, float]:
-    """The debiased L2 calibration error of the top label in bins of equal mass (Kumar, Liang and Ma
-    2019).
+    """Debiased L2 calibration error of the confidence in bins of equal mass.
 
-    l2_squared: the estimate, which may be negative, about 0 for a calibrated network; l2: its root,
-    0 where it is. Both NaN where no bin has two examples. uncertainty-calibration's
-    get_calibration_error(mode='top-label') is l2.
+    Kumar, Liang and Ma 2019. l2_squared: the estimate, around 0 for a calibrated network and
+    possibly negative; l2: its root, or 0 if it is negative. Both are NaN if no bin has two
+    examples. l2 equals uncertainty-calibration's get_calibration_error(mode='top-label').
     """
     squared = float(base.debiased(base.equal_mass(*base.checked(confidence, correct))))
     return {"l2_squared": squared, "l2": np.maximum(squared, 0.0) ** 0.5}

@@ -11,7 +11,7 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Negative log-likelihood of the label, in nat: a proper score of the probabilities."""
+    """Mean negative log-likelihood of the label, in nat: a proper score."""
     del num_classes
 
     def sums(logits, seen):

@@ -1,6 +1,4 @@
-"""How well the confidence tells what is right from what is wrong, and what is known from what is
-not.
-"""
+"""Selective prediction and detection: does the confidence separate errors and OOD examples?"""
 
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, roc_curve
@@ -12,16 +10,16 @@ SHOWN = {
     "e_aurc": Shown("E-AURC", "%", 2, "knowing when it is wrong", 1, "lower"),
     "error_auroc": Shown("AUROC of errors", "%", 2, "knowing when it is wrong", 2, "higher"),
     "error_fpr95": Shown("FPR95 of errors", "%", 2, "knowing when it is wrong", 3, "lower"),
-    "ood_auroc": Shown("AUROC of others", "%", 2, "other examples", 0, "higher"),
-    "ood_fpr95": Shown("FPR95 of others", "%", 2, "other examples", 1, "lower"),
-    "ood_aupr": Shown("AUPR of others", "%", 2, "other examples", 2, "higher"),
+    "ood_auroc": Shown("OOD AUROC", "%", 2, "other examples", 0, "higher"),
+    "ood_fpr95": Shown("OOD FPR95", "%", 2, "other examples", 1, "lower"),
+    "ood_aupr": Shown("OOD AUPR", "%", 2, "other examples", 2, "higher"),
 }
 
-RECALL = 0.95  # at which the false positives are counted
+RECALL = 0.95  # true positive rate at which the false positive rate is measured
 
 
 def of(stored: Stored) -> dict[str, float]:
-    """Figures of the order of confidences; those of other examples where there are such."""
+    """Figures of the order of confidences; those of OOD detection if OOD examples are given."""
     figures = errors(stored.confidence, stored.correct)
     if stored.unknown is not None:
         figures |= unknown(stored.confidence, stored.unknown)
@@ -29,15 +27,15 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def risk(confidence, correct) -> np.ndarray:
-    """Share of wrong answers among the k most confident ones, f64[N] for k = 1 to N: the
-    risk-coverage curve.
+    """Risk-coverage curve: error rate among the k most confident examples, f64[N], k = 1 to N.
 
-    Among equal confidences every order is as good: theirs is the mean over all orders. Raises
-    ValueError for what is no probability.
+    Ties in confidence are averaged over all orders. Raises ValueError for values outside [0, 1].
     """
     confidence, correct = checked(confidence, correct)
     order = np.argsort(-confidence)
-    ordered, wrong = confidence[order], (~correct[order]).astype(np.float64)
+    ordered = confidence[order]
+    wrong = (~correct[order]).astype(np.float64)
+    # Examples of equal confidence share their errors equally: the mean over all their orders.
     group = np.cumsum(np.append(True, ordered[1:] != ordered[:-1])) - 1
     count = np.bincount(group)
     shared = (np.bincount(group, wrong) / count)[group]
@@ -45,47 +43,48 @@ def risk(confidence, correct) -> np.ndarray:
 
 
 def errors(confidence, correct) -> dict[str, float]:
-    """aurc, e_aurc, error_auroc, error_fpr95 of confidences f[N] and bool[N].
+    """aurc, e_aurc, error_auroc and error_fpr95 of confidences f[N] and correct bool[N].
 
-    aurc: the mean of the risk over coverages (Geifman, Uziel and El-Yaniv 2019); e_aurc: that less
-    the least that so many errors allow, all of them last (the sum itself; the paper has its limit r
-    + (1 - r) ln(1 - r)). error_auroc, error_fpr95: right answers as positives, by confidence; the
-    share of wrong ones that are as confident as 95 % of the right ones. NaN where all are right, or
-    all wrong.
+    aurc: the mean risk over all coverages (Geifman, Uziel and El-Yaniv 2019); e_aurc: aurc minus
+    the smallest value possible with this number of errors, reached if all errors come last (the
+    exact sum; the paper uses its limit r + (1 - r) ln(1 - r)). error_auroc and error_fpr95:
+    detection of correct predictions by their confidence; error_fpr95 is the share of errors that
+    are as confident as 95 % of the correct predictions. Both are NaN if all predictions are
+    correct, or all wrong.
     """
     curve = risk(confidence, correct)
-    count, wrong = len(curve), round(curve[-1] * len(curve))
-    kept = np.arange(1, count + 1)
-    least = np.maximum(kept - (count - wrong), 0) / kept
-    auroc, fpr, _ = _apart(np.asarray(confidence), np.asarray(correct, bool))
+    count = len(curve)
+    wrong = round(curve[-1] * count)
+    # The best possible curve has no errors until only errors remain.
+    covered = np.arange(1, count + 1)
+    best = np.maximum(covered - (count - wrong), 0) / covered
+    auroc, fpr, _ = _detection(np.asarray(confidence), np.asarray(correct, bool))
     return {
         "aurc": float(curve.mean()),
-        "e_aurc": float(max(0.0, (curve - least).mean())),
+        "e_aurc": float(max(0.0, (curve - best).mean())),
         "error_auroc": auroc,
         "error_fpr95": fpr,
     }
 
 
 def unknown(known, other) -> dict[str, float]:
-    """How well the confidence tells examples f[N] from others f[M] of no class, which are to have
-    the lower one.
+    """OOD detection by confidence: known examples f[N] should be more confident than others f[M].
 
-    ood_auroc; ood_fpr95: the share of the others that are as confident as 95 % of the known
-    (Hendrycks and Gimpel 2017; Liang et al. 2018); ood_aupr: average precision of the others as
-    positives, by 1 - confidence.
+    ood_auroc; ood_fpr95: the share of OOD examples that are as confident as 95 % of the known ones
+    (Hendrycks and Gimpel 2017; Liang et al. 2018); ood_aupr: average precision with OOD examples as
+    positives, ranked by 1 - confidence.
     """
-    known, other = np.asarray(known), np.asarray(other)
-    for side in (known, other):
-        checked(side, np.zeros(side.shape, bool))
+    known = np.asarray(known)
+    other = np.asarray(other)
+    for confidence in (known, other):
+        checked(confidence, np.zeros(confidence.shape, bool))
     both = np.concatenate([known, other])
-    auroc, fpr, aupr = _apart(both, np.arange(len(both)) < len(known))
+    auroc, fpr, aupr = _detection(both, np.arange(len(both)) < len(known))
     return {"ood_auroc": auroc, "ood_fpr95": fpr, "ood_aupr": aupr}
 
 
-def _apart(confidence, positive) -> tuple[float, float, float]:
-    """AUROC, FPR at RECALL, and average precision of the negatives; NaN where there is one kind
-    alone.
-    """
+def _detection(confidence, positive) -> tuple[float, float, float]:
+    """AUROC, FPR at RECALL, and average precision of the negatives; NaN if one class is missing."""
     if positive.all() or not positive.any():
         return (float("nan"),) * 3
     false, true, _ = roc_curve(positive, confidence, drop_intermediate=False)

@@ -1,4 +1,4 @@
-"""The smooth calibration error: a kernel in the place of bins, as wide as the error itself."""
+"""The smooth calibration error: a kernel instead of bins, whose width equals the error itself."""
 
 import numpy as np
 from scipy.fft import dct, idct
@@ -9,8 +9,8 @@ SHOWN = {
     "smooth_ece": Shown("smooth ECE", "%", 2, "calibration", 11, "lower"),
 }
 
-CELLS = 2**13  # of the grid over [0, 1]
-NARROWEST = 1e-4  # standard deviation of a kernel, about a cell
+CELLS = 2**13  # cells of the grid over [0, 1]
+NARROWEST = 1e-4  # smallest standard deviation of a kernel, about one cell
 
 
 def of(stored: Stored) -> dict[str, float]:
@@ -19,47 +19,50 @@ def of(stored: Stored) -> dict[str, float]:
 
 
 def ece(confidence, correct) -> float:
-    """Smooth ECE of confidences f[N] and bool[N] with its automatic bandwidth: Blasiok and Nakkiran
-    2023.
+    """Smooth ECE of confidences f[N] and correct bool[N]: Blasiok and Nakkiran 2023.
 
-    The kernel is a Gaussian reflected at 0 and 1; its standard deviation is the s at which `at(s)`
-    is s, which is the value. Found by bisection to 1e-6: `at` never rises with s. Raises ValueError
-    for what is no probability.
+    The kernel is a Gaussian reflected at 0 and 1. Its standard deviation is the s with `at(s)` = s,
+    and the result is that value, found by bisection to 1e-6. Raises ValueError for values outside
+    [0, 1].
     """
+    # Bisection finds the solution because `at` never increases with the bandwidth.
     spectrum = _spectrum(*checked(confidence, correct))
-    low, high = NARROWEST, 1.0
+    low = NARROWEST
+    high = 1.0
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if _at(spectrum, middle) > middle else (low, middle)
+        if _at(spectrum, middle) > middle:
+            low = middle
+        else:
+            high = middle
     return float(_at(spectrum, high))
 
 
 def at(confidence, correct, bandwidth: float) -> float:
-    """Smooth ECE with a kernel of this standard deviation, at least NARROWEST: the integral of
-    |smoothed residual|.
+    """Smooth ECE with a kernel of standard deviation `bandwidth`: the integral of |smoothed residual|.
+
+    Raises ValueError if bandwidth is below NARROWEST.
     """
     if not bandwidth >= NARROWEST:
-        raise ValueError(f"bandwidth is {bandwidth}; allowed are numbers from {NARROWEST}")
+        raise ValueError(f"bandwidth must be at least {NARROWEST}, got {bandwidth}")
     return float(_at(_spectrum(*checked(confidence, correct)), bandwidth))
 
 
 def _spectrum(confidence, correct) -> np.ndarray:
-    """Cosine series f64[CELLS] of the residuals, each shared by the two cells whose middles it lies
-    between.
-    """
+    """Cosine series f64[CELLS] of the residuals on the grid."""
     residual = (confidence.astype(np.float64) - correct) / len(correct)
-    place = np.clip(confidence.astype(np.float64) * CELLS - 0.5, 0, CELLS - 1)
-    lower = np.minimum(place.astype(np.int64), CELLS - 2)
-    part = place - lower
-    cells = np.bincount(lower, residual * (1 - part), CELLS) + np.bincount(
-        lower + 1, residual * part, CELLS
-    )
-    return dct(cells, norm="ortho")
+    # Share each residual between the two cells whose centres it lies between.
+    position = np.clip(confidence.astype(np.float64) * CELLS - 0.5, 0, CELLS - 1)
+    lower = np.minimum(position.astype(np.int64), CELLS - 2)
+    fraction = position - lower
+    in_lower = np.bincount(lower, residual * (1 - fraction), CELLS)
+    in_upper = np.bincount(lower + 1, residual * fraction, CELLS)
+    return dct(in_lower + in_upper, norm="ortho")
 
 
 def _at(spectrum, bandwidth) -> float:
-    """Reflection makes the Gaussian diagonal in cosines, as it does the spread of heat in a rod
-    without loss.
-    """
+    """Smooth ECE from the cosine series of the residuals."""
+    # A Gaussian reflected at both ends is diagonal in the cosine basis.
     wave = np.pi * np.arange(len(spectrum))
-    return np.abs(idct(spectrum * np.exp(-((bandwidth * wave) ** 2) / 2), norm="ortho")).sum()
+    kernel = np.exp(-((bandwidth * wave) ** 2) / 2)
+    return np.abs(idct(spectrum * kernel, norm="ortho")).sum()

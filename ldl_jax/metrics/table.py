@@ -1,4 +1,4 @@
-"""Distance of the prediction from a distribution that was given for each example."""
+"""Cross entropy and KL divergence to a given distribution (such as votes) of each example."""
 
 import jax.numpy as jnp
 
@@ -12,25 +12,28 @@ SHOWN = {
 
 
 def make(num_classes: int) -> Metric:
-    """Cross entropy and KL divergence of the prediction to the example's row of a table, in nat.
+    """Mean cross entropy and KL divergence to the examples' rows of the table, in nat.
 
-    Peterson et al. 2019 measure the cross entropy to human votes. Where no table was given there is
-    nothing to sum.
+    Peterson et al. 2019 measure the cross entropy to human votes. There are no figures without a
+    table.
     """
     del num_classes
 
     def sums(logits, seen):
+        # Metrics are made before it is known whether a split has a table.
         if "table" not in seen.given:
             return {}
         row = seen.given["table"].astype(jnp.promote_types(logits.dtype, jnp.float32))
-        cross, kl = base.cross_entropy(logits, row), base.kl_divergence(logits, row)
+        cross = base.cross_entropy(logits, row)
+        kl = base.kl_divergence(logits, row)
         return {"n": count(seen), "cross": masked_sum(cross, seen), "kl": masked_sum(kl, seen)}
 
     def value(sums):
-        return (
-            {"table_cross_entropy": sums["cross"] / sums["n"], "table_kl": sums["kl"] / sums["n"]}
-            if sums
-            else {}
-        )
+        if not sums:
+            return {}
+        return {
+            "table_cross_entropy": sums["cross"] / sums["n"],
+            "table_kl": sums["kl"] / sums["n"],
+        }
 
     return Metric(sums, value)

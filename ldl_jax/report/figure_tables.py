@@ -1,10 +1,10 @@
-"""The tables of figures: of a run's splits, of an evaluation, and of runs side by side."""
+"""Tables of figures: of a run's splits, of an evaluation, and of a comparison of runs."""
 
+import itertools
 import math
-from functools import partial
 
 from ldl_jax.metrics.base import Shown, shown
-from ldl_jax.report.result import STATES, Evaluation, Figure
+from ldl_jax.report.result import STATE_NAMES, STATES, Evaluation, Figure
 from ldl_jax.report.tables import Cell, Group, Table, as_text, simple
 
 MISSING = "-"
@@ -14,70 +14,73 @@ EVALUATION_NOTE = (
     "model with these confidences on this many examples"
 )
 COMPARISON_NOTES = (
-    "mean ± standard deviation over n seeds; 'at T': after the temperature that each run fitted on its holdout",
-    "differences: 95 % intervals, over seeds (Student's t) and over test images (paired bootstrap, T as given)",
+    "mean ± standard deviation over n seeds; recalibrated: at the temperature that each run fitted on its holdout",
+    "differences: 95 % intervals, over seeds (Student's t) and over test images (paired bootstrap, for these "
+    "temperatures)",
 )
-COMPARISON_COLUMNS = [
-    "what", "group", "state", "figure", "mean", "std", "n", "seeds_low", "seeds_high", "images_low", "images_high",
-]  # fmt: skip
+_INTERVALS = ("seeds_low", "seeds_high", "images_low", "images_high")
+COMPARISON_COLUMNS = ["what", "group", "state", "figure", "mean", "std", "n", *_INTERVALS]
 
 
 def title(name: str, state: str = "raw") -> str:
-    """What a figure is called, with its unit; one that no metric of ours has keeps its name."""
+    """The title of a figure, with its unit and state; an unknown figure keeps its name."""
     return how(name).title + STATES[state]
 
 
 def how(name: str) -> Shown:
-    """How a figure is shown, also one that no metric of ours has."""
+    """How a figure is shown, with a default for figures that no metric defines."""
     return shown().get(name) or Shown(name, "", 4, "other", 0, "")
 
 
 def number(name: str, value: float | None, missing: str = MISSING) -> str:
-    """A figure's value in the unit of its title, such as percent."""
+    """A figure's value as text, in the unit of its title, such as percent."""
     return missing if value is None else f"{how(name).factor * value:.{how(name).digits}f}"
 
 
 def signed(name: str, value: float) -> str:
-    """A difference of a figure, with its sign."""
+    """A difference as text, with its sign."""
     return f"{how(name).factor * value:+.{how(name).digits}f}"
 
 
 def interval(name: str, ends, missing: str = "") -> str:
-    """The two ends of a figure's interval."""
+    """A figure's interval as text."""
     return missing if ends is None else f"{number(name, ends[0])} to {number(name, ends[1])}"
 
 
 def signed_interval(name: str, ends, missing: str = MISSING) -> str:
-    """The two ends of a difference's interval, with their signs."""
+    """A difference's interval as text, with signs."""
     return missing if ends is None else f"{signed(name, ends[0])} to {signed(name, ends[1])}"
 
 
 def at_bound(name: str, count: int, of: int) -> str:
-    """The sentence that `count` of a row's runs have no best temperature."""
-    bound = "T is a bound of the search, as no temperature is best on the holdout"
-    return f"{name}: in {count} of {of} runs {bound}"
+    """The note that in `count` of `of` runs the holdout does not determine a temperature."""
+    reason = "so no temperature can be estimated from the holdout"
+    return f"{name}: in {count} of {of} runs the fitted temperature hit a limit of the search, {reason}"
 
 
 def splits(columns: dict[str, dict[str, float]]) -> Table:
-    """The scores of one network: metrics as rows, splits ('test', 'holdout') as columns.
+    """Figures of one network: metrics as rows, splits ('test', 'holdout') as columns.
 
-    `columns` holds fractions (accuracy, top5, ece, mce), NLL in nats, Brier, and `n`, the number of
-    images; metrics that are not known come last, with 4 significant digits.
+    columns: for each split, fractions (accuracy, top5, ece, mce), NLL in nat, Brier score, and `n`,
+    the number of images. Unknown metrics come last, with 4 significant digits.
     """
-    names = list(dict.fromkeys(name for values in columns.values() for name in values))
-    known = [name for name in shown() if name in names]
-    unknown = [name for name in names if name != "n" and name not in known]
-
-    def row(label, name, written):
-        return [label, *(written(values.get(name)) for values in columns.values())]
-
-    groups = [
-        Group([row("images", "n", _count)] if "n" in names else []),
-        Group([row(title(name), name, partial(number, name)) for name in known]),
-        Group([row(name, name, _significant) for name in unknown]),
-    ]
+    names = list(dict.fromkeys(itertools.chain.from_iterable(columns.values())))
+    known = Group([])
+    for name in shown():
+        if name in names:
+            cells = [number(name, values.get(name)) for values in columns.values()]
+            known.rows.append([title(name), *cells])
+    counts = Group([])
+    unknown = Group([])
+    for name in names:
+        numbers = [values.get(name) for values in columns.values()]
+        if name == "n":
+            counts.rows.append(["images", *map(_count, numbers)])
+        elif name not in shown():
+            unknown.rows.append([name, *map(_significant, numbers)])
+    groups = [group for group in (counts, known, unknown) if group.rows]
     notes = (RUN_NOTE,) if "ece_floor" in names else ()
-    return Table(["", *columns], [group for group in groups if group.rows], notes)
+    return Table(["", *columns], groups, notes)
 
 
 def _count(value: float | None) -> str:
@@ -89,7 +92,7 @@ def _significant(value: float | None) -> str:
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """All figures of an evaluation for the terminal, below what was read and how."""
+    """All figures of an evaluation for the terminal, with what was read and how."""
     examples = f"{evaluation.examples:,} examples, {evaluation.classes} classes"
     lines = [f"{evaluation.name}: {examples}; {evaluation.understood}"]
     fit = evaluation.temperature
@@ -101,7 +104,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 
 def figures(evaluation: Evaluation, missing: str = "") -> Table:
-    """All figures of an evaluation by groups: value, interval and noise floor of each state."""
+    """All figures of an evaluation by groups: value, interval and noise floor in each state."""
     states = evaluation.states()
     groups: dict[str, Group] = {}
     for name, figure in evaluation.raw.figures.items():
@@ -109,11 +112,14 @@ def figures(evaluation: Evaluation, missing: str = "") -> Table:
         for state in states.values():
             row += _figure(name, state.figures.get(name), missing)
         groups.setdefault(figure.group, Group([], figure.group)).rows.append(row)
-    head = [column for state in states for column in (state, "95 % interval", "floor")]
-    return Table(["", *head], list(groups.values()))
+    head = [""]
+    for state in states:
+        head += [STATE_NAMES[state], "95 % interval", "floor"]
+    return Table(head, list(groups.values()))
 
 
 def _figure(name: str, figure: Figure | None, missing: str) -> list[str]:
+    """The cells of a figure in one state: value, interval and floor."""
     if figure is None:
         return [missing, "", ""]
     value, floor = number(name, figure.value, missing), number(name, figure.floor, "")
@@ -121,26 +127,31 @@ def _figure(name: str, figure: Figure | None, missing: str) -> list[str]:
 
 
 def comparison(compared: dict) -> list[Table]:
-    """Of what `compare.compare` gives: the groups' figures, and the differences to the baseline."""
-    groups, baseline = compared["groups"], compared["baseline"]
-    found = ((state, name) for group in groups for state, name, _ in _spreads(group))
-    columns = list(dict.fromkeys(found))
-    head = ["", "n", *(title(name, state) for state, name in columns)]
+    """The groups' figures and the differences to the baseline, of `comparison.compare`'s result."""
+    # The columns are what any group has: without a calibrator, a group has raw figures only.
+    groups = compared["groups"]
+    columns = {}
+    for group in groups:
+        for state, name, _ in _spreads(group):
+            columns[state, name] = title(name, state)
     rows = []
     for group in groups:
-        rows.append(
-            [group["name"], _seeds(group), *(_spread(group, *column) for column in columns)]
-        )
-    tables = [simple(head, rows)]
+        cells = [_spread(group, state, name) for state, name in columns]
+        rows.append([group["name"], _seeds(group), *cells])
+    tables = [simple(["", "n", *columns.values()], rows)]
+
     if compared["differences"]:
-        head = [f"less {baseline}", "figure", "difference", "over seeds", "over images"]
-        rows = [row for group in compared["differences"] for row in _differences(group)]
+        baseline = compared["baseline"]
+        head = [f"minus {baseline}", "figure", "difference", "over seeds", "over images"]
+        rows = []
+        for group in compared["differences"]:
+            rows += _differences(group)
         tables.append(simple(head, rows))
     return tables
 
 
 def comparison_notes(compared: dict) -> list[str]:
-    """What a reader of a comparison has to know."""
+    """What a reader of a comparison must know."""
     notes = list(COMPARISON_NOTES)
     for group in compared["groups"]:
         if group["at_bound"]:
@@ -149,7 +160,7 @@ def comparison_notes(compared: dict) -> list[str]:
 
 
 def comparison_numbers(compared: dict) -> Table:
-    """All numbers of a comparison, a row for each group, state and figure; fractions, nat."""
+    """All numbers of a comparison, one row for each group, state and figure; fractions and nat."""
     rows: list[list[Cell]] = []
     for group in compared["groups"]:
         for state, name, value in _spreads(group):
@@ -164,7 +175,7 @@ def comparison_numbers(compared: dict) -> Table:
 
 
 def _spreads(group: dict):
-    """(state, figure, its spread) of all that a group has."""
+    """(state, figure, its spread) for all figures of a group."""
     for state in STATES:
         for name, value in (group[state] or {}).items():
             yield state, name, value
@@ -175,6 +186,7 @@ def _seeds(group: dict) -> str:
 
 
 def _spread(group: dict, state: str, name: str) -> str:
+    """A figure of a group as text: mean ± standard deviation."""
     value = (group[state] or {}).get(name)
     if value is None:
         return MISSING
@@ -182,7 +194,12 @@ def _spread(group: dict, state: str, name: str) -> str:
     return number(name, value["mean"]) + deviation
 
 
-def _differences(group: dict):
+def _differences(group: dict) -> list[list[Cell]]:
+    """The rows of a group's differences to the baseline."""
+    rows = []
     for state, name, value in _spreads(group):
-        ends = [signed_interval(name, value[over]) for over in ("seeds", "images")]
-        yield [group["name"], title(name, state), signed(name, value["mean"]), *ends]
+        over_seeds = signed_interval(name, value["seeds"])
+        over_images = signed_interval(name, value["images"])
+        difference = signed(name, value["mean"])
+        rows.append([group["name"], title(name, state), difference, over_seeds, over_images])
+    return rows

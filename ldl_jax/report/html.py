@@ -1,8 +1,10 @@
-"""Parts of self-contained HTML pages: no network, everything escaped, light and dark, readable on a
-phone.
+"""Parts of self-contained HTML pages, with a light and a dark theme, readable on a phone.
+
+Pages load nothing from the network, and all text is escaped.
 """
 
 import re
+from collections.abc import Iterable
 from html import escape
 from xml.etree import ElementTree
 
@@ -50,9 +52,7 @@ code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow
 
 
 def document(title: str, parts: list[str]) -> str:
-    """A whole page of parts that are HTML already; what UTF-8 cannot hold, as in odd names of
-    files, is a ?.
-    """
+    """A page of parts that are HTML already."""
     whole = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -60,11 +60,12 @@ def document(title: str, parts: list[str]) -> str:
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
+    # Names of files may hold characters that UTF-8 cannot encode: these become a ?.
     return whole.encode(errors="replace").decode()
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and parts that are HTML already."""
+    """A section: a heading, and parts that are HTML already."""
     return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *parts, "</section>"])
 
 
@@ -75,59 +76,66 @@ def heading(title: str) -> str:
 
 def text(sentence: str, kind: str = "") -> str:
     """A paragraph; kind: '', 'quiet' or 'warn'."""
+    # Keep a number and its percent sign on the same line.
     whole = escape(sentence).replace(" %", "&nbsp;%")
     return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
 def table(table: Table) -> str:
-    """A table in a box that scrolls; a cell's lines after its first are small. Notes are left to
-    the page.
-    """
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.head) + "</tr>"]
+    """A table in a box that scrolls, without its notes; lines of a cell after the first are small."""
+    columns = len(table.head)
+    lines = [_row("th", map(escape, table.head))]
     for group in table.groups:
         if group.heading:
-            columns = len(table.head)
-            lines.append(
-                f'<tr class="head"><td colspan="{columns}">{escape(group.heading)}</td></tr>'
-            )
-        lines += [
-            "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>"
-            for row in group.rows
-        ]
+            heading = f'<td colspan="{columns}">{escape(group.heading)}</td>'
+            lines.append(f'<tr class="head">{heading}</tr>')
+        for row in group.rows:
+            lines.append(_row("td", map(_cell, row)))
     return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
+
+
+def _row(tag: str, cells: Iterable[str]) -> str:
+    """A row of cells that are HTML already."""
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _cell(cell: str) -> str:
     first, *rest = cell.split("\n")
-    shown = "".join(
-        _breakable(word) if len(word) > 20 else escape(word) for word in re.split(r"(\s+)", first)
-    )
-    return shown + "".join(f"<br><small>{escape(line)}</small>" for line in rest)
+    parts = []
+    for word in re.split(r"(\s+)", first):
+        parts.append(_breakable(word) if len(word) > 20 else escape(word))
+    parts += [f"<br><small>{escape(line)}</small>" for line in rest]
+    return "".join(parts)
 
 
 def _breakable(word: str) -> str:
-    """A long word, such as a path, with places to break it at."""
+    """A long word, such as a path, that may be broken after / and _."""
     return re.sub(r"(?<=[/_])(?=\w)", "<wbr>", escape(word))
 
 
 def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
-    """A figure as inline SVG in the page's own colours; `name` keeps its ids apart, `label` is read
-    aloud.
+    """A figure as inline SVG in the colours of the page.
 
-    kind: '' for one of several, 'full' for one that has the page's width, in a box that scrolls on
-    a phone.
+    name: prefix of the ids, unique on the page. label: for screen readers. kind: '' for one of
+    several plots, 'full' for one as wide as the page, in a box that scrolls on a phone.
     """
     root = ElementTree.fromstring(plots.svg(figure))
     for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag.endswith("}metadata")]:
-            parent.remove(child)
-    # drop what nothing points to, and give the rest names of its own
-    used = {identity for part in root.iter() for identity in _pointed_to(part)}
-    for part in root.iter():
-        part.tag = part.tag.rpartition("}")[2]
-        own = {key.rpartition("}")[2]: value for key, value in part.attrib.items()}
-        part.attrib.clear()
-        part.attrib.update({k: _own(k, v, name) for k, v in own.items() if k != "id" or v in used})
+        for child in list(parent):
+            if child.tag.endswith("}metadata"):
+                parent.remove(child)
+    # Ids must be unique on a page with several plots: prefix those in use, drop the others.
+    used = set()
+    for element in root.iter():
+        used.update(_references(element))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = dict(element.attrib)
+        element.attrib.clear()
+        for qualified, value in attributes.items():
+            key = qualified.rpartition("}")[2]
+            if key != "id" or value in used:
+                element.set(key, _on_page(key, value, name))
     box = root.get("viewBox")
     root.attrib.clear()
     root.attrib.update({"role": "img", "aria-label": " ".join(label.split()), "viewBox": box})
@@ -137,14 +145,14 @@ def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
     return f"<figure>{drawing}</figure>"
 
 
-def _pointed_to(part) -> list[str]:
-    """The ids that an element's attributes point to; text that looks like it is not touched."""
-    links = [value[1:] for key, value in part.attrib.items() if key.endswith("href")]
-    return links + re.findall(r"url\(#([^)]+)\)", " ".join(part.attrib.values()))
+def _references(element) -> list[str]:
+    """The ids that an element's attributes refer to; its text is not searched."""
+    links = [value[1:] for key, value in element.attrib.items() if key.endswith("href")]
+    return links + re.findall(r"url\(#([^)]+)\)", " ".join(element.attrib.values()))
 
 
-def _own(key: str, value: str, name: str) -> str:
-    """An attribute of a plot as it stands in a page with other plots."""
+def _on_page(key: str, value: str, name: str) -> str:
+    """An attribute's value on a page: with prefixed ids, and the page's colours and font."""
     if key == "id":
         return f"{name}-{value}"
     if key == "href":
@@ -159,5 +167,5 @@ def _own(key: str, value: str, name: str) -> str:
 
 
 def many(plots: list[str], size: str = "few") -> str:
-    """Plots side by side where there is room; size: 'few' large ones, or 'lots' of small ones."""
+    """Plots side by side if there is room; size: 'few' for large ones, 'lots' for small ones."""
     return f'<div class="many {size}">\n' + "\n".join(plots) + "\n</div>"

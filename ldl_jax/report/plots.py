@@ -1,10 +1,11 @@
-"""What all plots share: one palette, one style, one reliability diagram, and how they are written.
+"""Common parts of all plots: palette, style, reliability diagram, and writing to files.
 
-Plots are made with the colours of COLOURS, which a page exchanges for those of its light or dark
-look, and on a transparent ground; text stays text.
+Plots use the colours of COLOURS on a transparent background; a page replaces them by those of its
+light or dark theme. Text is kept as text.
 """
 
 import io
+import itertools
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,11 +22,18 @@ from scipy.stats import binom, pearson3
 
 from ldl_jax import files
 
-# the palette of Okabe and Ito, which colour-blind readers can tell apart
-BLUE, SKY, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
-GREEN, PURPLE, INK, GREY = "#009E73", "#CC79A7", "#222222", "#8A8A8A"
+# The palette of Okabe and Ito, which colour-blind readers can distinguish.
+BLUE = "#0072B2"
+SKY = "#56B4E9"
+ORANGE = "#E69F00"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+INK = "#222222"
+GREY = "#8A8A8A"
 LINE = "#DDDDDE"
-COLOURS = {  # name of a page's colour -> the colour that stands for it in a plot
+# Name of a page's colour -> the colour that stands for it in a plot.
+COLOURS = {
     "ink": INK,
     "grey": GREY,
     "line": LINE,
@@ -36,9 +44,9 @@ COLOURS = {  # name of a page's colour -> the colour that stands for it in a plo
     "green": GREEN,
     "purple": PURPLE,
 }
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of lines in order; then again, dotted
-DASHES = ("-", ":", "--", "-.")
-DASHED = (0, (4, 3))  # a line to compare with, such as the diagonal
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # colours of lines, in order
+DASHES = ("-", ":", "--", "-.")  # dashes of lines: one after all colours are used
+DASHED = (0, (4, 3))  # dashes of reference lines, such as the diagonal
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -68,18 +76,18 @@ STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-styled = matplotlib.rc_context(STYLE)  # decorates a function that makes or writes a plot
+styled = matplotlib.rc_context(STYLE)  # decorator of functions that draw or write a plot
 CALIBRATED = "95 % of calibrated models"
-MOST_COUNTS = 40  # with more bins than this, they are too narrow for a number each
+MOST_COUNTS = 40  # largest number of bins that are wide enough to show their counts
 
 
 class Size(NamedTuple):
-    """How large a reliability diagram is, and how much it says."""
+    """Size and level of detail of a reliability diagram."""
 
     width: float  # inches
     height: float  # inches, without a legend
-    lines: float = 1.0  # factor of the widths of lines
-    words: bool = True  # the names of the axes, and the number of examples of each bin
+    lines: float = 1.0  # factor for the widths of lines
+    words: bool = True  # whether to show axis labels and the number of examples in each bin
 
 
 ON_PAGE = Size(4.2, 5.0)
@@ -88,13 +96,13 @@ SMALL = Size(2.4, 2.8, 0.6, words=False)
 
 
 def svg(figure: Figure) -> str:
-    """A plot as SVG, the same bytes for the same plot."""
+    """A plot as SVG; the same plot always gives the same bytes."""
     out = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    no_metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # the font that is missing only measures: the browser has more of them
+        # Matplotlib only measures the text; the browser has fonts for the missing glyphs.
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(out, format="svg", metadata=nothing)
+        figure.savefig(out, format="svg", metadata=no_metadata)
     return out.getvalue()
 
 
@@ -110,59 +118,75 @@ def write(path, figure: Figure) -> Path:
 
 
 def short(text: str, most: int = 44) -> str:
-    """`text` on one line, what cannot be printed replaced, the middle of a long one left out."""
+    """`text` on one line of at most `most` characters, the middle left out if necessary.
+
+    Characters that cannot be printed are replaced.
+    """
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most // 2) :]}"
 
 
 def brief(count: float) -> str:
-    """A count as it is below 10,000, and in three digits with k, M or G from there on."""
+    """A count in full below 10,000, else with three digits and k, M or G."""
     if count < 10_000:
         return f"{count:,.0f}"
-    units = [(f"{count / size:.3g}", unit) for size, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G"))]
-    return "".join(next(((text, unit) for text, unit in units if "e" not in text), units[-1]))
+    text = ""
+    for size, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
+        digits = f"{count / size:.3g}"
+        text = digits + unit
+        # An exponent means that the next larger unit fits better.
+        if "e" not in digits:
+            break
+    return text
 
 
 def band(count, expected) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) accuracies f[bins] of 95 % of calibrated models with these counts.
 
-    Binomial, of the mean confidence of each bin.
+    Quantiles of binomial distributions; expected: the mean confidence f[bins].
     """
-    low, high = (binom.ppf(quantile, count, expected) / count for quantile in (0.025, 0.975))
+    low = binom.ppf(0.025, count, expected) / count
+    high = binom.ppf(0.975, count, expected) / count
     return low, high
 
 
 def gap_band(variance, third) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) f[n] of summed confidence less number correct, of 95 % of calibrated models.
+    """(low, high) f[n] of sum of confidences minus number correct, for 95 % of calibrated models.
 
-    By the second and third central moment f[n] of the number correct, a sum of unlike Bernoulli
-    variables: quantiles of the Pearson type III distribution with these moments, which has an end
-    where hardly an error is to be expected. A binomial of the mean confidence is wider, the more
-    confidences differ. 0 where nothing is uncertain.
+    variance, third: the second and third central moments f[n] of the number correct, a sum of
+    different Bernoulli variables. Uses quantiles of the Pearson type III distribution with these
+    moments, which is bounded on one side, as the gap is if hardly any errors are expected. (The
+    binomial distribution of the mean confidence is wider, the more so the more confidences differ.)
+    The band is 0 if nothing is uncertain.
     """
-    variance, third = np.asarray(variance, float), np.asarray(third, float)
+    variance = np.asarray(variance, float)
+    third = np.asarray(third, float)
     deviation = np.sqrt(variance)
     skew = np.divide(-third, deviation**3, out=np.zeros_like(variance), where=variance > 0)
-    low, high = (pearson3.ppf(level, skew) * deviation for level in (0.025, 0.975))
+    low = pearson3.ppf(0.025, skew) * deviation
+    high = pearson3.ppf(0.975, skew) * deviation
     return low, high
 
 
 @styled
 def reliability(bins: dict, *, title: str, size: Size = ON_PAGE, keyed: bool = False) -> Figure:
-    """Accuracy against confidence with the band of calibrated models, above how many are right.
+    """Reliability diagram with the band of calibrated models, above a histogram of confidences.
 
-    `bins`: arrays `count`, `confidence` (sum of the confidences) and `correct` (number of correct
-    answers) of one length, over bins of equal width that cover (0, 1]. A bin's band holds the
-    accuracies of 95 % of the perfectly calibrated models with its count and mean confidence
-    (binomial). `keyed`: a legend says what the colours mean, as a plot without a page needs. Raises
-    ValueError where the arrays differ in shape.
+    bins: arrays `count`, `confidence` (sum of the confidences) and `correct` (number of correct
+    predictions) of the same length, for bins of equal width that cover (0, 1]. The band of a bin
+    contains the accuracies of 95 % of perfectly calibrated models with its count and mean
+    confidence (binomial). keyed: whether to add a legend. Raises ValueError if the arrays differ in
+    shape.
     """
-    names = ("count", "confidence", "correct")
-    count, confidence, correct = (np.asarray(bins[name], float) for name in names)
+    count = np.asarray(bins["count"], float)
+    confidence = np.asarray(bins["confidence"], float)
+    correct = np.asarray(bins["correct"], float)
     if not count.shape == confidence.shape == correct.shape or count.ndim != 1 or not count.size:
-        shapes = f"{count.shape} {confidence.shape} {correct.shape}"
-        raise ValueError(f"bins need three arrays of one length, not {shapes}")
+        raise ValueError(
+            "bins must hold three arrays of the same length, got shapes "
+            f"{count.shape}, {confidence.shape}, {correct.shape}"
+        )
     figure = Figure(figsize=(size.width, size.height + 0.5 * keyed), layout="constrained")
     diagram, histogram = figure.subplots(2, 1, height_ratios=(2.7, 1), sharex=True)
     _accuracies(diagram, count, confidence, correct, size)
@@ -175,12 +199,15 @@ def reliability(bins: dict, *, title: str, size: Size = ON_PAGE, keyed: bool = F
 
 def _accuracies(axes: Axes, count, confidence, correct, size: Size) -> None:
     """The accuracy of each bin, its mean confidence, and the band of calibrated models."""
-    used, width = count > 0, 1 / len(count)
-    left, n = np.flatnonzero(used) * width, count[used]
-    accuracy, expected = correct[used] / n, np.clip(confidence[used] / n, 0, 1)
+    used = count > 0
+    width = 1 / len(count)
+    left = np.flatnonzero(used) * width
+    n = count[used]
+    accuracy = correct[used] / n
+    expected = np.clip(confidence[used] / n, 0, 1)
     low, high = band(n, expected)
 
-    # one shape for all bins: shapes side by side would leave seams
+    # One shape for all bins: adjacent shapes would leave visible seams.
     edges = np.linspace(0, 1, len(count) + 1)
     share = correct / np.maximum(count, 1)
     axes.stairs(share, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0)
@@ -199,11 +226,13 @@ def _accuracies(axes: Axes, count, confidence, correct, size: Size) -> None:
 
 
 def _counts(axes: Axes, count, correct, size: Size) -> None:
-    """How many examples of each bin are right and wrong."""
-    edges, most = np.linspace(0, 1, len(count) + 1), max(count.max(), 1)
+    """Histogram of the confidences: correct and wrong predictions in each bin."""
+    edges = np.linspace(0, 1, len(count) + 1)
+    most = max(count.max(), 1)
     axes.stairs(correct, edges, fill=True, color=BLUE, alpha=0.7, linewidth=0)
     axes.stairs(count, edges, baseline=correct, fill=True, color=ORANGE, linewidth=0)
     axes.yaxis.set_major_formatter(lambda value, _: brief(value))
+    # A small diagram has room for the scale of the counts only.
     if not size.words:
         axes.set_ylim(0, 1.05 * most)
         axes.yaxis.set_major_locator(MaxNLocator(1, integer=True))
@@ -211,15 +240,17 @@ def _counts(axes: Axes, count, correct, size: Size) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))
     axes.set(xlabel="confidence", ylabel="examples", ylim=(0, 1.6 * most))
     if len(count) <= MOST_COUNTS:
-        for place in np.flatnonzero(count):
-            at = ((place + 0.5) / len(count), count[place] + 0.04 * most)
-            axes.text(*at, brief(count[place]), rotation=90, ha="center", va="bottom", fontsize=7.5)
+        for number in np.flatnonzero(count):
+            x = (number + 0.5) / len(count)
+            y = count[number] + 0.04 * most
+            text = brief(count[number])
+            axes.text(x, y, text, rotation=90, ha="center", va="bottom", fontsize=7.5)
 
 
 def _reliability_key(figure: Figure) -> None:
     handles = [
         Line2D([], [], color=BLUE, linewidth=2.2, label="accuracy"),
-        Patch(facecolor=BLUE, alpha=0.7, label="right"),
+        Patch(facecolor=BLUE, alpha=0.7, label="correct"),
         Line2D([], [], color=INK, linewidth=1.1, label="mean confidence"),
         Patch(facecolor=ORANGE, label="wrong"),
         Patch(facecolor=GREY, alpha=0.45, label=CALIBRATED),
@@ -228,24 +259,23 @@ def _reliability_key(figure: Figure) -> None:
 
 
 def key(figure: Figure, handles: list) -> None:
-    """Say what the colours mean, below a plot."""
+    """Add a legend below a plot."""
     shape = {"ncols": 3, "handlelength": 1.4, "columnspacing": 1.4}
     figure.legend(handles=handles, loc="outside lower center", **shape)
 
 
 def lines(count: int) -> tuple[Figure, Axes]:
-    """An empty plot for `count` lines, whose names stand above it."""
+    """An empty plot for `count` lines, with room for their names above it."""
     figure = Figure(figsize=(4.2, 3.2 + 0.17 * count), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def named(figure: Figure, names: list[str]) -> Figure:
-    """The plot with the names of its lines.
-
-    Also a name with _ at its start, which would be left out as a label.
-    """
-    styles = [style for _, style in series(names)]
-    handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in styles]
+    """Add the names of the lines above a plot; returns the plot."""
+    handles = []
+    for _, (colour, dashes) in series(names):
+        handles.append(Line2D([], [], color=colour, linestyle=dashes))
+    # Set the names afterwards: a legend leaves out labels that start with _.
     blank = [" "] * len(names)
     legend = figure.legend(handles, blank, loc="outside upper left", borderpad=0, handlelength=1.8)
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -256,4 +286,4 @@ def named(figure: Figure, names: list[str]) -> Figure:
 def series(items: Iterable) -> list[tuple]:
     """Each item with its (colour, dashes)."""
     styles = [(colour, dashes) for dashes in DASHES for colour in SERIES]
-    return [(item, styles[place % len(styles)]) for place, item in enumerate(items)]
+    return list(zip(items, itertools.cycle(styles), strict=False))

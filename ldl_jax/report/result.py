@@ -1,81 +1,81 @@
-"""What was measured of stored predictions: the one result that tables, plots, pages and files are
-made from.
-"""
+"""Results of an evaluation: the common input of tables, plots, pages and files."""
 
 from typing import NamedTuple
 
-STATES = {"raw": "", "scaled": " at T"}  # the states of a network -> what a figure's title adds
+# Raw predictions, and predictions after a calibrator: state -> suffix of a figure's title.
+STATES = {"raw": "", "scaled": " (recalibrated)"}
+STATE_NAMES = {"raw": "raw", "scaled": "recalibrated"}  # state -> its name in tables and plots
 
 
 class Figure(NamedTuple):
-    """One number that was measured, a fraction, nat or plain number as `metrics.base.Shown` says."""
+    """A measured number; `metrics.base.Shown` says whether it is a fraction, nat or a plain number."""
 
-    value: float | None  # None: not finite, as where nothing can be measured
+    value: float | None  # None: not finite, because it is undefined for these predictions
     interval: tuple[float, float] | None = None  # 95 %, over examples
-    floor: float | None = None  # what a perfectly calibrated network would score; of the ECE alone
+    floor: float | None = None  # of the ECE only: that of a perfectly calibrated network
     group: str = "other"  # heading under which it is shown
 
 
 class State(NamedTuple):
-    """The figures of predictions as they are ('raw'), or after a temperature ('scaled')."""
+    """Figures and curves of raw predictions, or of the same predictions after a calibrator."""
 
     figures: dict[str, Figure]  # name -> figure, in the order in which they are shown
-    curves: dict[
-        str, dict[str, list[float]]
-    ]  # 'reliability', 'classes', 'risk_coverage', and 'temperature' when scaled
+    # 'reliability', 'classes', 'risk_coverage', and 'temperature' after temperature scaling.
+    curves: dict[str, dict[str, list[float]]]
 
 
 class Evaluation(NamedTuple):
-    """All that was measured of one network on one set of examples."""
+    """Everything measured of one network on one set of examples."""
 
     name: str
     examples: int  # N
     classes: int  # K
     class_names: tuple[str, ...] | None
     kind: str  # 'logits' or 'probabilities'
-    understood: str  # how the predictions were read, in words
-    seed: int  # of what was simulated and drawn
-    notes: tuple[str, ...]  # what a reader has to know
-    # the fit: name and number of the examples, temperature, low, high, at_bound
+    understood: str  # how the predictions were interpreted, in words
+    seed: int  # random seed of the bootstrap, the simulations and the samples
+    notes: tuple[str, ...]  # what a reader of the figures must know
+    # Fitted temperature: name and number of the examples, temperature, low, high, at_bound.
     temperature: dict | None
     raw: State
-    scaled: State | None  # None where no calibrator was fitted
-    # the fit of another one than a temperature: its name, options, examples, numbers
+    scaled: State | None  # recalibrated; None if no calibrator was fitted
+    # Another fitted calibrator: its name, options, examples and numbers.
     calibrator: dict | None = None
 
     def states(self) -> dict[str, State]:
-        """The states that there are, by their names."""
-        return {name: state for name in STATES if (state := getattr(self, name)) is not None}
+        """The existing states by their keys, 'raw' and perhaps 'scaled'."""
+        states = {"raw": self.raw}
+        if self.scaled is not None:
+            states["scaled"] = self.scaled
+        return states
 
     def to_json(self) -> dict:
-        """The same as JSON values: objects, lists, texts, numbers and None."""
+        """The evaluation as JSON values: objects, lists, texts, numbers and None."""
         plain = self._asdict()
+        # Evaluations with a temperature stay as they were before there were other calibrators.
         if self.calibrator is None:
             del plain["calibrator"]
         plain["class_names"] = None if self.class_names is None else list(self.class_names)
         plain["notes"] = list(self.notes)
-        for name in STATES:
-            state = plain[name]
-            plain[name] = (
-                None
-                if state is None
-                else {"figures": _plain(state.figures), "curves": state.curves}
-            )
+        plain |= dict.fromkeys(STATES)
+        for name, state in self.states().items():
+            plain[name] = {"figures": _figures_to_json(state.figures), "curves": state.curves}
         return plain
 
     @classmethod
     def from_json(cls, plain: dict) -> "Evaluation":
-        """What `to_json` gave, such as one of the 'suites' of an evaluation.json."""
-        names = plain["class_names"]
-        states = {name: None if plain[name] is None else _state(plain[name]) for name in STATES}
-        own = {
-            "class_names": None if names is None else tuple(names),
-            "notes": tuple(plain["notes"]),
-        }
-        return cls(**{**plain, **own, **states})
+        """The evaluation that `to_json` wrote, such as one of the 'suites' of an evaluation.json."""
+        fields = dict(plain)
+        if plain["class_names"] is not None:
+            fields["class_names"] = tuple(plain["class_names"])
+        fields["notes"] = tuple(plain["notes"])
+        for name in STATES:
+            if plain[name] is not None:
+                fields[name] = _state_from_json(plain[name])
+        return cls(**fields)
 
 
-def _state(plain: dict) -> State:
+def _state_from_json(plain: dict) -> State:
     figures = {}
     for name, figure in plain["figures"].items():
         ends = figure["interval"]
@@ -83,11 +83,9 @@ def _state(plain: dict) -> State:
     return State(figures, plain["curves"])
 
 
-def _plain(figures: dict[str, Figure]) -> dict[str, dict]:
-    return {
-        name: {
-            **figure._asdict(),
-            "interval": None if figure.interval is None else list(figure.interval),
-        }
-        for name, figure in figures.items()
-    }
+def _figures_to_json(figures: dict[str, Figure]) -> dict[str, dict]:
+    plain = {}
+    for name, figure in figures.items():
+        ends = figure.interval
+        plain[name] = {**figure._asdict(), "interval": None if ends is None else list(ends)}
+    return plain

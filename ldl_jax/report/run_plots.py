@@ -1,5 +1,6 @@
-"""Plots of a run: how far its confidence can be trusted, and how the training went."""
+"""Plots of a run: its reliability diagram and its training curves."""
 
+import itertools
 import textwrap
 from pathlib import Path
 
@@ -10,18 +11,18 @@ from matplotlib.figure import Figure
 from ldl_jax.report import plots
 from ldl_jax.report.plots import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, styled
 
-_COLOURS = {"": INK, "train": GREY, "test": BLUE}  # split -> colour; the others take theirs in turn
-_OTHERS = (ORANGE, GREEN, PURPLE, VERMILION)
-_MARKED = 30  # a curve of at most this many points shows them
-_SMOOTHED = 200  # a curve of more points is faint, with its moving mean over 1/50 of them
+_COLOURS = {"": INK, "train": GREY, "test": BLUE}  # split -> colour
+_FURTHER_COLOURS = (ORANGE, GREEN, PURPLE, VERMILION)  # of other splits, in turn
+_MARKED = 30  # curves of at most this many points have markers
+_SMOOTHED = 200  # longer curves are faint, with a moving mean over 1/50 of their points
 
 
 @styled
 def reliability(path, bins: dict, *, title: str, floor: float | None = None) -> Path:
     """Write the reliability diagram of `bins` (see `plots.reliability`); returns the path.
 
-    `floor`: the noise floor of the ECE, a fraction. Raises ValueError where the bins' arrays differ
-    in shape.
+    floor: the noise floor of the ECE, a fraction. Raises ValueError if the arrays of the bins
+    differ in shape.
     """
     figure = plots.reliability(bins, title="", size=plots.ALONE, keyed=True)
     figure.axes[0].set_title(_summary(bins, floor), fontsize=7.5)
@@ -30,7 +31,10 @@ def reliability(path, bins: dict, *, title: str, floor: float | None = None) -> 
 
 
 def _summary(bins: dict, floor: float | None) -> str:
-    n, confidence, correct = (np.sum(bins[name]) for name in ("count", "confidence", "correct"))
+    """Accuracy, mean confidence, ECE and the number of images, in one line."""
+    n = np.sum(bins["count"])
+    confidence = np.sum(bins["confidence"])
+    correct = np.sum(bins["correct"])
     if not n:
         return "no images"
     gap = np.abs(np.subtract(bins["confidence"], bins["correct"])).sum()
@@ -50,21 +54,22 @@ def _title(figure: Figure, title: str, width: int) -> None:
 
 @styled
 def curves(path, rows: list[dict], *, title: str) -> Path:
-    """Write loss and NLL, accuracy, ECE and the learning rate against the epoch; returns the path.
+    """Write plots of loss, NLL, accuracy, ECE and learning rate by epoch; returns the path.
 
-    `rows`: those of metrics.jsonl, each with `epoch` and any of `train/loss`, `train/learning_rate`
-    and `<split>/nll`, `<split>/accuracy`, `<split>/ece` (NLL in nats, fractions). Panels without a
-    value are left out.
+    rows: of metrics.jsonl, each with `epoch` and any of `train/loss`, `train/learning_rate` and
+    `<split>/nll`, `<split>/accuracy`, `<split>/ece` (NLL in nat, fractions). Panels without values
+    are left out.
     """
     panels = [(label, series) for label, series in _panels(rows).items() if series]
-    tall = 1 if len(panels) < 3 else 2
-    figure = Figure(figsize=(8.5, 1.1 + 2.7 * tall), layout="constrained")
+    grid_rows = 1 if len(panels) < 3 else 2
+    figure = Figure(figsize=(8.5, 1.1 + 2.7 * grid_rows), layout="constrained")
     _title(figure, title, 78)
+    # A run that was stopped before its first evaluation still gets a file.
     if not panels:
-        empty = "nothing to draw yet: no row holds a loss or a score"
-        figure.text(0.5, 0.45, empty, ha="center", color=GREY)
+        message = "nothing to draw yet: no row of metrics.jsonl has a loss or a metric"
+        figure.text(0.5, 0.45, message, ha="center", color=GREY)
     for i, (label, series) in enumerate(panels):
-        axes = figure.add_subplot(tall, min(len(panels), 2), i + 1)
+        axes = figure.add_subplot(grid_rows, min(len(panels), 2), i + 1)
         _series(axes, series)
         axes.set_title(label)
         if i >= len(panels) - 2:
@@ -73,12 +78,13 @@ def curves(path, rows: list[dict], *, title: str) -> Path:
 
 
 def _panels(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
-    """{panel: {series: f64[2, n], epochs and values}}; what is not finite is left out."""
+    """{panel: {series: f64[2, n], epochs and values}}; values that are not finite are left out."""
     panels = {"loss and NLL": {}, "accuracy (%)": {}, "ECE (%)": {}, "learning rate": {}}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        panel, label, factor = _place(name)
+    for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
+        panel, label, factor = _panel_of(name)
         if panel is None:
             continue
+        # Rows hold different entries: a loss every few steps, metrics once an epoch.
         points = [(row["epoch"], factor * row[name]) for row in rows if row.get(name) is not None]
         points = np.array(points, float)
         points = points[np.isfinite(points).all(1)]
@@ -87,8 +93,8 @@ def _panels(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
     return panels
 
 
-def _place(name: str) -> tuple[str | None, str, int]:
-    """(panel, series, factor) of an entry of metrics.jsonl; panel None: it is not plotted."""
+def _panel_of(name: str) -> tuple[str | None, str, int]:
+    """(panel, series, factor) of an entry of metrics.jsonl; panel None if it is not plotted."""
     split, _, metric = name.rpartition("/")
     if name == "train/loss":
         return "loss and NLL", "train loss", 1
@@ -103,18 +109,20 @@ def _place(name: str) -> tuple[str | None, str, int]:
 
 def _series(axes: Axes, series: dict[str, np.ndarray]) -> None:
     """The curves of one panel."""
-    others = iter(_OTHERS * len(series))
+    further = iter(_FURTHER_COLOURS * len(series))
     for label, (epoch, value) in series.items():
-        colour = _COLOURS.get(label.split(" ")[0]) or next(others)
+        colour = _COLOURS.get(label.split(" ")[0]) or next(further)
         if len(value) > _SMOOTHED:
             axes.plot(epoch, value, color=colour, alpha=0.3, linewidth=0.8)
             width = len(value) // 50
-            epoch, value = _moving_mean(epoch, width), _moving_mean(value, width)
+            epoch = _moving_mean(epoch, width)
+            value = _moving_mean(value, width)
         marker = "o" if len(value) <= _MARKED else ""
         last = f"{label} {value[-1]:.4g}".strip()
         axes.plot(epoch, value, color=colour, marker=marker, markersize=3.5, label=last)
     axes.margins(y=0.08)
-    if "" in series:  # the learning rate, which needs neither
+    # The learning rate needs neither a logarithmic axis nor a legend.
+    if "" in series:
         return
     values = np.concatenate([value for _, value in series.values()])
     if values.min() > 0 and values.max() > 50 * values.min():

@@ -1,4 +1,4 @@
-"""Plots of a study: answers with their intervals, cells at a glance, metrics against the epoch."""
+"""Plots of a study: findings with their intervals, all cells, and metrics by epoch."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from ldl_jax.report import plots
 from ldl_jax.report.figure_tables import how
 from ldl_jax.report.plots import BLUE, GREEN, GREY, INK, VERMILION, short, styled
-from ldl_jax.report.result import STATES
+from ldl_jax.report.result import STATE_NAMES, STATES
 
 VERDICTS = {"supported": GREEN, "refuted": VERMILION, "undecided": GREY}
 
@@ -17,15 +17,16 @@ VERDICTS = {"supported": GREEN, "refuted": VERMILION, "undecided": GREY}
 def answers(findings: list[dict]) -> Figure | None:
     """Differences of `hypotheses.answers` with 95 % intervals: thick over seeds, thin over images.
 
-    A ring is a difference of ECEs less noise floors. One panel a metric, since their units differ.
-    None where there is no difference.
+    A ring is a difference of ECEs minus their noise floors. Returns None if there are no
+    differences.
     """
+    # One panel for each metric, since their units differ.
     panels: dict[str, list[tuple[str, dict]]] = {}
     for finding in findings:
-        raw = short(f"{finding['name']}: {finding['better']} less {finding['than']}")
+        question = short(f"{finding['name']}: {finding['better']} minus {finding['than']}")
         for state in STATES:
             if finding[state] is not None:
-                label = raw if state == "raw" else "at T"
+                label = question if state == "raw" else STATE_NAMES[state]
                 panels.setdefault(finding["metric"], []).append((label, finding[state]))
     if not panels:
         return None
@@ -39,34 +40,37 @@ def answers(findings: list[dict]) -> Figure | None:
 
 
 def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -> None:
-    """The differences of one metric, a line each."""
+    """The differences of one metric, one line for each."""
     shown = how(metric)
     axes.axvline(0, color=INK, linewidth=0.9)
-    for place, (_, difference) in enumerate(differences):
+    for line, (_, difference) in enumerate(differences):
         colour = VERDICTS[difference["verdict"]]
+        # A single seed has no interval over seeds.
         if difference["seeds"]:
             ends = shown.factor * np.array(difference["seeds"])
-            axes.plot(ends, [place] * 2, color=colour, linewidth=4, alpha=0.45)
+            axes.plot(ends, [line] * 2, color=colour, linewidth=4, alpha=0.45)
         ends = shown.factor * np.array(difference["images"])
-        axes.plot(ends, [place] * 2, color=colour, linewidth=1.1)
-        axes.plot(shown.factor * difference["mean"], place, "o", color=colour, markersize=5)
+        axes.plot(ends, [line] * 2, color=colour, linewidth=1.1)
+        axes.plot(shown.factor * difference["mean"], line, "o", color=colour, markersize=5)
         if difference["excess"] is not None:
             mean = shown.factor * difference["excess"]["mean"]
-            axes.plot(mean, place, "o", color=colour, markersize=8, fillstyle="none")
-        beside = axes.get_yaxis_transform()
-        axes.text(1.02, place, difference["verdict"], transform=beside, va="center")
+            axes.plot(mean, line, "o", color=colour, markersize=8, fillstyle="none")
+        # The verdict stands right of the panel: x in axes coordinates, y in data coordinates.
+        right_of_axes = axes.get_yaxis_transform()
+        axes.text(1.02, line, difference["verdict"], transform=right_of_axes, va="center")
     axes.set_yticks(range(len(differences)), [label for label, _ in differences])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
-    unit = f"{shown.label}, points" if shown.unit == "%" else shown.label
+    unit = f"{shown.label}, percentage points" if shown.unit == "%" else shown.label
     axes.set(ylim=(len(differences) - 0.4, -0.6), xlabel=f"difference in {unit}")
 
 
 @styled
 def cells(rows: list[dict]) -> Figure:
-    """Accuracy and ECE of `study.tables.rows`: mean, standard deviation, the ECE's noise floor."""
-    panels = [("raw", "accuracy"), ("raw", "ece"), ("scaled", "ece")]
-    panels = [(state, name) for state, name in panels if any(row[state] for row in rows)]
+    """Accuracy and ECE of `study.tables.rows`: mean, standard deviation, noise floor of the ECE."""
+    panels = [("raw", "accuracy"), ("raw", "ece")]
+    if any(row["scaled"] for row in rows):
+        panels.append(("scaled", "ece"))
     figure = Figure(figsize=(7.6, 0.9 + 0.22 * len(rows)), layout="constrained")
     columns = figure.subplots(1, len(panels), sharey=True)
     for axes, (state, name) in zip(columns, panels, strict=True):
@@ -77,16 +81,18 @@ def cells(rows: list[dict]) -> Figure:
 
 
 def _spreads(axes: Axes, values: list[dict | None], name: str) -> None:
-    """One metric of all cells in one state, a line each, in percent."""
-    for place, value in enumerate(values):
+    """One metric of all cells in one state, in percent, one line for each cell."""
+    for line, value in enumerate(values):
+        # A cell without runs, or without a calibrator in the recalibrated state, stays empty.
         if value is None:
             continue
-        mean, std = 100 * value[name]["mean"], 100 * (value[name]["std"] or 0)
-        axes.plot([mean - std, mean + std], [place] * 2, color=BLUE, linewidth=2.2, alpha=0.5)
-        axes.plot(mean, place, "o", color=BLUE, markersize=4.5)
+        mean = 100 * value[name]["mean"]
+        std = 100 * (value[name]["std"] or 0)
+        axes.plot([mean - std, mean + std], [line] * 2, color=BLUE, linewidth=2.2, alpha=0.5)
+        axes.plot(mean, line, "o", color=BLUE, markersize=4.5)
         if name == "ece":
             floor = 100 * value["floor"]["mean"]
-            axes.plot(floor, place, "|", color=GREY, markersize=9, markeredgewidth=1.6)
+            axes.plot(floor, line, "|", color=GREY, markersize=9, markeredgewidth=1.6)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if name == "ece":
@@ -95,10 +101,10 @@ def _spreads(axes: Axes, values: list[dict | None], name: str) -> None:
 
 @styled
 def epochs(curves: dict[str, list[tuple]], label: str) -> Figure:
-    """A metric against the epoch, in percent: mean over seeds, and a band from lowest to highest.
+    """A metric by epoch, in percent: mean over seeds, with a band from the lowest to the highest.
 
-    curves: name -> [(epochs, values), one for each seed], all seeds of a name at the same epochs;
-    values are fractions.
+    curves: name -> [(epochs, values) of each seed]; all seeds of a name must have the same epochs.
+    Values are fractions.
     """
     figure, axes = plots.lines(len(curves))
     for seeds, (colour, dashes) in plots.series(curves.values()):

@@ -1,7 +1,6 @@
-"""One kind of table, and how it is written: as text for a terminal, CSV, Markdown and LaTeX.
+"""Tables, and their rendering as text for a terminal, CSV, Markdown and LaTeX.
 
-`html.table` writes the same tables into a page. What is special in a format is escaped here, in one
-place for each.
+`html.table` renders the same tables on a page. Special characters of each format are escaped here.
 """
 
 import csv
@@ -10,9 +9,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# text; a number, for CSV; None is empty. A text's lines after the first say more, in small
+# Text, a number (for CSV), or None for an empty cell. Further lines of a text are details.
 Cell = str | float | None
 
+# Special character -> its LaTeX.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -26,19 +26,19 @@ _SPECIAL_IN_MARKDOWN = re.compile(r"[\\|<*`]")
 
 
 class Group(NamedTuple):
-    """Rows that belong together: a rule sets them apart from the next group."""
+    """Rows that belong together, separated from the next group by a rule."""
 
-    # as many cells each as the head has; for CSV alone, fewer where the last are empty
+    # As many cells in each row as in the head; tables for CSV may leave out empty last cells.
     rows: list[list[Cell]]
     heading: str = ""  # above the rows, across all columns
 
 
 class Table(NamedTuple):
-    """Rows of cells below a head; the first column is aligned left, the others right."""
+    """A head and groups of rows; the first column is aligned left, the others right."""
 
     head: list[str]
     groups: list[Group]
-    notes: tuple[str, ...] = ()  # lines right below the table
+    notes: tuple[str, ...] = ()  # lines directly below the table
 
     def rows(self) -> list[list[Cell]]:
         """The rows of all groups."""
@@ -51,40 +51,43 @@ def simple(head: list[str], rows: list[list[Cell]]) -> Table:
 
 
 def as_text(*tables: Table, notes: Iterable[str] = ()) -> str:
-    """Tables for a terminal, an empty line between them and before `notes`; no last newline."""
-    parts = ["\n".join([*_aligned(table), *map(_one_line, table.notes)]) for table in tables]
-    return "\n\n".join([*parts, *_last_part(notes)])
+    """Tables for a terminal, with an empty line between them and before `notes`; no last newline."""
+    parts = []
+    for table in tables:
+        parts.append("\n".join([*_aligned(table), *map(_one_line, table.notes)]))
+    if notes := [*map(_one_line, notes)]:
+        parts.append("\n".join(notes))
+    return "\n\n".join(parts)
 
 
 def _aligned(table: Table) -> list[str]:
-    """Lines of equal width, a rule above and below the head and each group."""
-    blocks = [[table.head], *(_with_heading(group, len(table.head)) for group in table.groups)]
-    blocks = [[[_one_line(cell) for cell in row] for row in block] for block in blocks if block]
-    columns = zip(*(row for block in blocks for row in block), strict=True)
-    widths = [max(map(len, column)) for column in columns]
+    """Lines of equal width, with a rule above and below the head and each group."""
+    # Blocks of rows between rules: the head, then the groups that have any.
+    blocks = [[table.head]]
+    for group in table.groups:
+        rows = [[_one_line(cell) for cell in row] for row in group.rows]
+        if group.heading:
+            rows.insert(0, [_one_line(f"[{group.heading}]"), *[""] * (len(table.head) - 1)])
+        if rows:
+            blocks.append(rows)
+
+    widths = [0] * len(table.head)
+    for block in blocks:
+        for row in block:
+            widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
     rule = "-" * (sum(widths) + 3 * (len(widths) - 1))
 
     lines = [rule]
     for block in blocks:
         for label, *cells in block:
-            right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-            lines.append("   ".join([label.ljust(widths[0]), *right]))
+            padded = map(str.rjust, cells, widths[1:])
+            lines.append("   ".join([label.ljust(widths[0]), *padded]))
         lines.append(rule)
     return lines
 
 
-def _with_heading(group: Group, columns: int) -> list[list[Cell]]:
-    heading = [f"[{group.heading}]", *[""] * (columns - 1)]
-    return [heading, *group.rows] if group.heading else group.rows
-
-
-def _last_part(notes: Iterable[str]) -> list[str]:
-    lines = "\n".join(map(_one_line, notes))
-    return [lines] if lines else []
-
-
 def as_csv(table: Table) -> str:
-    """A table as CSV; numbers are written in full, headings and notes are left out."""
+    """A table as CSV, with all digits of numbers, without headings and notes."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.head)
@@ -96,17 +99,18 @@ def as_markdown(*tables: Table, notes: Iterable[str] = ()) -> str:
     """Tables in GitHub's Markdown, with a newline at the end; each note is a paragraph."""
     parts = []
     for table in tables:
-        others = len(table.head) - 1
-        lines = [_markdown_row(table.head), _markdown_row(["---", *["--:"] * others])]
+        numbers = len(table.head) - 1  # all columns but the first are aligned right
+        lines = [_markdown_row(table.head), _markdown_row(["---", *["--:"] * numbers])]
         for group in table.groups:
             if group.heading:
-                lines.append(f"| **{_in_markdown(group.heading)}** |" + " |" * others)
-            lines += [_markdown_row([_in_markdown(cell) for cell in row]) for row in group.rows]
+                lines.append(f"| **{_in_markdown(group.heading)}** |" + " |" * numbers)
+            for row in group.rows:
+                lines.append(_markdown_row(map(_in_markdown, row)))
         parts += ["\n".join(lines), *map(_one_line, table.notes)]
     return "\n\n".join([*parts, *map(_one_line, notes)]) + "\n"
 
 
-def _markdown_row(cells: list[str]) -> str:
+def _markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
@@ -115,7 +119,7 @@ def _in_markdown(cell: Cell) -> str:
 
 
 def as_latex(*tables: Table, notes: Iterable[str] = ()) -> str:
-    """Tables as LaTeX tabulars with the rules of booktabs, notes as comments; a last newline."""
+    """Tables as LaTeX tabulars with booktabs rules, notes as comments; ends with a newline."""
     parts = []
     for table in tables:
         columns = len(table.head)
@@ -128,8 +132,12 @@ def as_latex(*tables: Table, notes: Iterable[str] = ()) -> str:
                 lines.append(rf"\multicolumn{{{columns}}}{{l}}{{{heading}}} \\")
             lines += map(_latex_row, group.rows)
         lines += [r"\bottomrule", r"\end{tabular}"]
-        parts += ["\n".join(lines), *(f"% {_one_line(note)}" for note in table.notes)]
-    return "\n\n".join([*parts, *(f"% {_one_line(note)}" for note in notes)]) + "\n"
+        parts += ["\n".join(lines), *map(_latex_comment, table.notes)]
+    return "\n\n".join([*parts, *map(_latex_comment, notes)]) + "\n"
+
+
+def _latex_comment(note: str) -> str:
+    return f"% {_one_line(note)}"
 
 
 def _latex_row(cells: list[Cell]) -> str:
@@ -138,9 +146,10 @@ def _latex_row(cells: list[Cell]) -> str:
 
 def _in_latex(cell: Cell) -> str:
     escaped = _SPECIAL_IN_LATEX.sub(lambda match: _LATEX[match[0]], _one_line(cell))
-    # after a rule or the end of a row, LaTeX would read these as an option
+    # After a rule or the end of a row, LaTeX would read [ and * as an option.
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
 
 
 def _one_line(cell: Cell) -> str:
+    """A cell as text on one line."""
     return "" if cell is None else " ".join(str(cell).splitlines())
