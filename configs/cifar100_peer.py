@@ -1,17 +1,17 @@
-"""Deep mutual learning on CIFAR-100: two networks learn side by side, from the label and from each
+"""Deep mutual learning on CIFAR-100: two networks learn side by side, from the labels and from each
 other.
 
 python -m ldl_jax.main --config=configs/cifar100_peer.py --config.data.root=DATA
 
-Both have the student's architecture; the first is the one that is measured. No published figure is
-known for it in this setting. Not measured here.
+Both have the same architecture; the first one is evaluated. No published result is known for this
+setting. Not measured here.
 """
 
 from ldl_jax.config import start
 
 
 def get_config(schedule="short"):
-    """`cifar100_hard.py`, and what differs."""
+    """`cifar100_hard.py` with these changes."""
     config = start("cifar100_hard.py", schedule)
     config.labels.name = "peer"
     return config

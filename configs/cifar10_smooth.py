@@ -1,4 +1,4 @@
-"""Label smoothing on CIFAR-10: 0.1 of the mass spread over all classes.
+"""Label smoothing on CIFAR-10: 0.1 of the probability mass spread over all classes.
 
 python -m ldl_jax.main --config=configs/cifar10_smooth.py --config.data.root=DATA
 
@@ -9,7 +9,7 @@ from ldl_jax.config import start
 
 
 def get_config(schedule="short"):
-    """`cifar10_hard.py`, and what differs."""
+    """`cifar10_hard.py` with these changes."""
     config = start("cifar10_hard.py", schedule)
     config.labels.name = "smooth"
     config.labels.smooth.epsilon = 0.1

@@ -2,20 +2,21 @@
 
 python -m ldl_jax.main --config=configs/imagenet_online_long.py --config.data.root=DATA
 
-Long training, a large network and mixing are what arXiv 2301.13444 says online distributions gain most from. CutMix
-takes half of the batches, and rows are written in the others: a row may be epochs old, and costs no second pass. Every
-batch is mixed, at the price of one more forward pass, by --config.labels.online.write=clean
---config.mixing.cutmix.probability=1.0. The memory is kept in half precision, 2.6 GB in all. Hardware: a pod's worth,
-such as 32 devices; see docs/scaling.md. Published for ResNet-50 with CutMix in every batch, batch 256, 300 epochs
-(github.com/clovaai/CutMix-PyTorch): error 21.40 %, without 23.68 %; for PS-KD with ResNet-152, without CutMix: see
-`imagenet_online.py`. Not measured here.
+According to arXiv 2301.13444, online distributions gain most from long training, a large network
+and mixing. CutMix is applied to half of the batches, and rows are written in the other half: a row
+may be epochs old, but costs no second pass. To mix every batch, at the price of one more forward
+pass: --config.labels.online.write=clean --config.mixing.cutmix.probability=1.0. The memory is in
+half precision, 2.6 GB in all. Hardware: a pod, such as 32 devices; see docs/scaling.md. Published
+for ResNet-50 with CutMix in every batch, batch 256, 300 epochs (github.com/clovaai/CutMix-PyTorch):
+error 21.40 %, without 23.68 %; for PS-KD with ResNet-152, without CutMix: see `imagenet_online.py`.
+Not measured here.
 """
 
 from ldl_jax.config import start
 
 
 def get_config():
-    """`imagenet_online.py`, and what differs."""
+    """`imagenet_online.py` with these changes."""
     config = start("imagenet_online.py")
     config.model.resnet.depth = 152
     config.mixing.name = "cutmix"

@@ -1,4 +1,4 @@
-"""Label smoothing on ImageNet: 0.9 on the label, 0.1 on all classes alike.
+"""Label smoothing on ImageNet: 0.9 on the label, 0.1 spread evenly over all classes.
 
 python -m ldl_jax.main --config=configs/imagenet_smooth.py --config.data.root=DATA
 
@@ -11,7 +11,7 @@ from ldl_jax.config import start
 
 
 def get_config():
-    """`imagenet_hard.py`, and what differs."""
+    """`imagenet_hard.py` with these changes."""
     config = start("imagenet_hard.py")
     config.labels.name = "smooth"
     config.labels.smooth.epsilon = 0.1

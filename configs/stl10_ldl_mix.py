@@ -1,18 +1,18 @@
-"""Label distribution learning with CutMix on STL-10: the teacher labels the very mixed image that
+"""Label distribution learning with CutMix on STL-10: the teacher labels the same mixed image that
 the student sees.
 
 python -m ldl_jax.main --config=configs/stl10_ldl_mix.py --config.data.root=DATA
 
-Its teacher is a ResNet-110 trained with hard labels, named by its run directory; several, of other seeds, are averaged:
---config.teachers="('a', 'b', 'c')". Other mixings: --config.mixing.name=mixup, --config.mixing.name=ricap. Not
-measured here.
+The teacher is a ResNet-110 trained with hard labels, named by its run directory. Several teachers
+of different seeds are averaged: --config.teachers="('a', 'b', 'c')". Other mixings:
+--config.mixing.name=mixup, --config.mixing.name=ricap. Not measured here.
 """
 
 from ldl_jax.config import start
 
 
 def get_config(schedule="short"):
-    """`stl10_hard.py`, and what differs."""
+    """`stl10_hard.py` with these changes."""
     config = start("stl10_hard.py", schedule)
     config.teachers = ("runs/stl10_teacher",)
     config.teachers_from = (

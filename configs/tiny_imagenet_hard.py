@@ -2,18 +2,18 @@
 
 python -m ldl_jax.main --config=configs/tiny_imagenet_hard.py --config.data.root=DATA/tiny-imagenet
 
-DATA/tiny-imagenet holds {train,val}/<WordNet id>/*.JPEG. The recipe of the calibration literature
-(batch 128; the rate times 0.1 after 40 and 60 epochs). Published for such a recipe with batch 64
-(github.com/by-liu/MbLS), ResNet-50: accuracy % / ECE % / NLL 65.02 / 3.73 / 1.410. Not measured
-here.
+DATA/tiny-imagenet must contain {train,val}/<WordNet id>/*.JPEG. The recipe is that of the
+calibration literature (batch 128; rate times 0.1 after 40 and 60 epochs). Published for such a
+recipe with batch 64 (github.com/by-liu/MbLS), ResNet-50: accuracy % / ECE % / NLL 65.02 / 3.73 /
+1.410. Not measured here.
 """
 
 from ldl_jax.config import default
 
 
 def get_config():
-    """Decoded once into a checked cache, then resident on the device; `data.resident=False` streams
-    the files.
+    """Images are decoded once into a verified cache and kept in device memory;
+    `data.resident=False` streams the files instead.
     """
     config = default()
     config.data.name = "imagefolder"

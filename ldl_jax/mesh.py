@@ -1,8 +1,8 @@
-"""Processes, devices, and where each array lies: the only module that knows there is more than one
-of them.
+"""Processes, devices and shardings: the only module that knows there may be more than one device.
 
-Data parallel over one mesh axis: batches are split over it, a memory's rows too, everything else is
-replicated. The processes are those of jax.distributed; each feeds the devices of its own machine.
+Training is data parallel over one mesh axis: batches and the rows of memories are split over it,
+everything else is replicated. The processes are those of jax.distributed; each feeds the devices of
+its own machine.
 """
 
 import os
@@ -19,57 +19,54 @@ from ldl_jax.contract import ROW_MULTIPLE, PyTree
 from ldl_jax.errors import one_line
 
 AXIS = "data"
-JOIN_SECONDS = 300  # a start-up in which a process does not join gives up after so long
-# a process that gave no sign of life for so long is dead, and the others give up
-HEARTBEAT_SECONDS = 60
-TOLD = 2048  # bytes of a sentence that one process tells the others
+JOIN_SECONDS = 300  # time limit for all processes to join at the start
+HEARTBEAT_SECONDS = 60  # silence after which a process counts as dead and the others stop
+MESSAGE_BYTES = 2048  # size of a message that processes exchange
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 class NotJoined(Exception):
-    """Not all processes of the job came in time."""
+    """Not all processes of the job joined in time."""
 
 
 def join(seconds: int = JOIN_SECONDS) -> None:
-    """Join the processes of this job, before the first use of a device; nothing where the job is
-    one process.
+    """Join the processes of this job, before the first use of a device; does nothing if the job is
+    a single process.
 
     They are found by the environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID or, where none of them is set, by JAX itself (Slurm, Cloud
-    TPU, Kubernetes, Open MPI). Raises ValueError where the variables are no such numbers, NotJoined
-    where the processes do not find each other in `seconds`.
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID or, if none of them is set, by JAX itself (Slurm, Cloud
+    TPU, Kubernetes, Open MPI). Raises ValueError if the variables are not valid, NotJoined if the
+    processes do not find each other within `seconds`.
     """
     given = tuple(os.environ.get(name) for name in VARIABLES)
     address, count, number = given
-    if any(part is not None for part in given) and not (
-        address
-        and ":" in address
-        and _digits(count)
-        and _digits(number)
-        and int(number) < int(count)
-    ):
+    is_valid = bool(address) and ":" in address and _is_number(count) and _is_number(number)
+    is_valid = is_valid and int(number) < int(count)
+    if any(value is not None for value in given) and not is_valid:
         raise ValueError(
-            f"{VARIABLES[0]} is {address!r}, {VARIABLES[1]} {count!r}, {VARIABLES[2]} {number!r}; allowed are "
-            "host:port, the number of processes, and this one's, counted from 0"
+            f"{VARIABLES[0]}, {VARIABLES[1]} and {VARIABLES[2]} must be host:port, the number of "
+            f"processes, and the number of this process, counted from 0; got {address!r}, "
+            f"{count!r} and {number!r}"
         )
     known = (address, int(count), int(number)) if address else ()
-    fault = []
-    worker = threading.Thread(target=_initialize, args=(known, seconds, fault), daemon=True)
+    errors = []
+    # In a thread, because past its own time limit JAX would end the process without a message.
+    worker = threading.Thread(target=_initialize, args=(known, seconds, errors), daemon=True)
     worker.start()
     worker.join(seconds)
-    if worker.is_alive() or fault:
-        here = f"process {number} of {count}" if number else "this process"
-        why = f" ({fault[0]})" if fault else ""
+    if worker.is_alive() or errors:
+        process = f"process {number} of {count}" if number else "this process"
+        reason = f" ({errors[0]})" if errors else ""
         raise NotJoined(
-            f"{here} waited {seconds} s, and not all processes joined by {address or 'the coordinator'}{why}; "
-            "see whether all were started, and reach that address"
+            f"{process} waited {seconds} s, but not all processes joined "
+            f"{address or 'the coordinator'}{reason}; check that all were started and can reach "
+            "that address"
         )
 
 
-def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
-    """Initialise jax.distributed; `fault` gets what went wrong. In a thread: past its own limit it
-    ends the process.
-    """
+def _initialize(known: tuple, seconds: int, errors: list[str]) -> None:
+    """Initialise jax.distributed, appending the message of a failure to `errors`."""
+    # Longer than `join` waits, so that it is `join` that gives up and says why.
     options = {
         "initialization_timeout": seconds + 60,
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
@@ -80,28 +77,29 @@ def _initialize(known: tuple, seconds: int, fault: list[str]) -> None:
     try:
         jax.distributed.initialize(*known, **options)
     except ValueError as error:
-        # no cluster was found: this is the only process
-        alone = "should be defined" in str(error) and not known
-        if not alone:
-            fault.append(one_line(error, 300))
+        # JAX found no cluster: this is the only process.
+        is_alone = "should be defined" in str(error) and not known
+        if not is_alone:
+            errors.append(one_line(error, 300))
     except RuntimeError as error:
-        fault.append(one_line(error, 300))
+        errors.append(one_line(error, 300))
 
 
-def _digits(text: str | None) -> bool:
+def _is_number(text: str | None) -> bool:
     return text is not None and text.isdecimal()
 
 
 def tell(sentence: str) -> list[str]:
-    """What every process has to say, by their numbers; each waits for all."""
+    """The messages of all processes, in order; every process sends one and waits for all."""
     if jax.process_count() == 1:
         return [sentence]
-    own = np.zeros(TOLD, np.uint8)
-    data = np.frombuffer(sentence.encode()[:TOLD], np.uint8)
-    own[: len(data)] = data
+    # A gather needs arrays of one size, so messages are padded with zeros or cut.
+    message = np.zeros(MESSAGE_BYTES, np.uint8)
+    data = np.frombuffer(sentence.encode()[:MESSAGE_BYTES], np.uint8)
+    message[: len(data)] = data
     with jax.transfer_guard("allow"):
-        everyone = multihost_utils.process_allgather(own)
-    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in everyone]
+        messages = multihost_utils.process_allgather(message)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in messages]
 
 
 def together(work: Callable):
@@ -116,63 +114,66 @@ def together(work: Callable):
         if jax.process_count() == 1:
             raise
         fault = str(error)
+    # Every process takes part in the exchange, or the others would wait for it for ever.
     faults = tell(fault)
-    for number, sentence in enumerate(faults):
-        if sentence:
-            raise ValueError(
-                sentence if len(set(faults)) == 1 or not number else f"process {number}: {sentence}"
-            )
+    for number, message in enumerate(faults):
+        if message:
+            is_common = len(set(faults)) == 1
+            raise ValueError(message if is_common or not number else f"process {number}: {message}")
     return result
 
 
 def on_main(work: Callable) -> None:
-    """Let process 0 do `work` while the others wait; a ValueError is raised on all."""
+    """Do `work` on process 0 while the others wait; a ValueError is raised on all."""
     together(lambda: work() if is_main() else None)
 
 
 def from_main(number: int) -> int:
-    """Process 0's number, on all processes."""
+    """The number that process 0 passed, on all processes."""
     return int(tell(str(number))[0])
 
 
 def check_same(what: str, value: str) -> None:
-    """Raise ValueError where not all processes have the same value."""
+    """Raise ValueError if not all processes have the same value."""
     values = tell(value)
-    for number, other in enumerate(values):
-        if other != values[0]:
+    for number, theirs in enumerate(values):
+        if theirs != values[0]:
             raise ValueError(
-                f"process {number} has {what} {other}, process 0 {values[0]}; allowed is the same on all"
+                f"process {number} has {what} {theirs}, but process 0 has {values[0]}; all "
+                "processes must have the same"
             )
 
 
 def agreed_to_stop(steps: range) -> bool:
-    """Whether one of these steps, the latest, is the one at which all processes stop, since one had
-    a SIGTERM.
+    """Whether the processes stop after these steps, because one of them received SIGTERM.
 
-    To be asked for every step, by every process: they agree on the step after the furthest.
+    Every process must ask about every step: they agree on the step after the furthest.
     """
+    # A list, because `any` must not skip a step.
     return any([multihost_utils.reached_preemption_sync_point(step) for step in steps])
 
 
 def processes() -> int:
-    """How many processes the job has."""
+    """Number of processes of the job."""
     return jax.process_count()
 
 
 def make_mesh(devices=None) -> Mesh:
     """A mesh of all devices on one axis, those of a process side by side.
 
-    Raises ValueError where their number does not divide 3,072.
+    Raises ValueError if their number does not divide 3,072.
     """
     devices = jax.devices() if devices is None else devices
+    # Side by side, so that the slice of a batch that a process loads goes to its own devices.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     _check_count(len(devices))
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def planned_mesh(count: int) -> AbstractMesh:
-    """A mesh of devices that need not be here: it places shapes, not arrays. Raises ValueError as
-    `make_mesh`.
+    """A mesh of `count` devices that need not exist, to place shapes but not arrays.
+
+    Raises ValueError as `make_mesh` does.
     """
     _check_count(count)
     return AbstractMesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
@@ -181,29 +182,31 @@ def planned_mesh(count: int) -> AbstractMesh:
 def _check_count(count: int) -> None:
     if count < 1 or ROW_MULTIPLE % count:
         raise ValueError(
-            f"{count} devices: memory rows are padded to a multiple of {ROW_MULTIPLE}, so allowed are the numbers that "
-            "divide it: 1, 2, 3, 4, 6, 8, 12, 16, ..."
+            f"the number of devices must divide {ROW_MULTIPLE} (1, 2, 3, 4, 6, 8, 12, 16, ...), got "
+            f"{count}"
         )
 
 
 def padded_rows(num_examples: int) -> int:
-    """The rows of a memory for so many examples."""
+    """Number of rows of a memory for this many examples, rounded up to the row multiple."""
     return -(-num_examples // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that every device has in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, *, stacked: bool = False) -> NamedSharding:
-    """Split over the batch axis: the first, or the second of batches stacked for a chunk."""
+    """The sharding of a batch over its first axis, or over the second of batches stacked for a
+    chunk.
+    """
     return NamedSharding(mesh, PartitionSpec(None, AXIS) if stacked else PartitionSpec(AXIS))
 
 
 def is_rows(path) -> bool:
-    """Whether a leaf of the state is a memory: an entry of a plug's state named `rows` or ending in
-    `_rows`.
+    """Whether a leaf of the train state is a memory: an entry of a plug's state named `rows` or
+    ending in `_rows`.
     """
     names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
     return names[0] in ("labels", "auxiliary") and (
@@ -212,22 +215,23 @@ def is_rows(path) -> bool:
 
 
 def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
-    """Where each leaf of a (possibly abstract) train state lies: memories by rows, the rest
+    """The shardings of a (possibly abstract) train state: memories split by rows, all else
     replicated.
     """
 
-    def place(path, leaf):
+    def sharding(path, leaf):
         del leaf
         return NamedSharding(mesh, PartitionSpec(AXIS) if is_rows(path) else PartitionSpec())
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    return jax.tree_util.tree_map_with_path(sharding, state)
 
 
 def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays, the same on every process, onto all devices."""
+    """Host arrays, the same on every process, copied to all devices."""
     sharding = replicated(mesh)
 
     def put(leaf):
+        # A key array has no numpy form, so its data are copied and wrapped again.
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             kind = jax.random.key_impl(leaf)
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=kind)
@@ -238,7 +242,7 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def to_global(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:
-    """This process's slice of a batch onto the mesh, as arrays of the whole batch."""
+    """This process's slice of a batch, copied to its devices, as arrays of the global batch."""
     sharding = batch_sharding(mesh, stacked=stacked)
     with jax.transfer_guard("allow"):
         return jax.tree.map(
@@ -247,15 +251,16 @@ def to_global(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:
 
 
 def local_slice(size: int, mesh: Mesh) -> slice:
-    """This process's part of a global batch of `size` examples. Raises ValueError where it cannot
-    be divided.
+    """This process's part of a global batch of `size` examples.
+
+    Raises ValueError if the devices cannot share it evenly.
     """
     devices = mesh.size
     processes = jax.process_count()
     if size % devices:
         raise ValueError(
-            f"config.data.batch_size is {size}, which {devices} devices cannot share evenly; allowed are multiples of "
-            f"{devices}"
+            f"config.data.batch_size must be a multiple of the number of devices, {devices}; got "
+            f"{size}"
         )
     part = size // processes
     return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
@@ -267,9 +272,10 @@ def _gather(mesh: Mesh) -> Callable:
 
 
 def fetch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Arrays split over devices and processes, whole, as numpy arrays of this process."""
+    """Arrays split over devices and processes, gathered as numpy arrays of this process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
+    # A process can read only its own devices, so each gets all of the arrays first.
     whole = _gather(mesh)(tree)
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), whole)
 

@@ -245,32 +245,32 @@ def test_an_auxiliary_takes_a_single_example_and_outputs_without_bound(name):
 
 ONE, TWO = ((4, 4, 1),), ((4, 4, 1), (2, 2, 1))
 REFUSED = [
-    ("hint", {"stage": 0}, TWO, (TWO,), r"hint\.stage is 0; allowed are 1 to 2"),
-    ("hint", {"stage": 3}, TWO, (TWO,), r"hint\.stage is 3; allowed are 1 to 2"),
-    ("hint", {"stage": 2}, TWO, (ONE,), r"hint\.stage is 2; allowed are 1 to 1"),
+    ("hint", {"stage": 0}, TWO, (TWO,), r"hint\.stage must be between 1 and 2, got 0"),
+    ("hint", {"stage": 3}, TWO, (TWO,), r"hint\.stage must be between 1 and 2, got 3"),
+    ("hint", {"stage": 2}, TWO, (ONE,), r"hint\.stage must be between 1 and 1, got 2"),
     (
         "hint",
         {},
         TWO,
         (),
-        r"'hint' needs a teacher, but config\.teachers is empty; name a run directory there",
+        r"'hint' needs a teacher, but config\.teachers is empty; name a run directory",
     ),
     (
         "hint",
         {"stage": 1},
         ((4, 4, 1),),
         (((5, 5, 1),),),
-        r"hint\.stage 1: .*\(4, 4\); allowed are .*\(5, 5\)",
+        r"hint\.stage 1: .* at least .*\(5, 5\), got \(4, 4\)",
     ),
     (
         "hint",
         {"stage": 1},
         ((4, 4, 1),),
         (((2, 5, 1),),),
-        r"hint\.stage 1: .*\(4, 4\); allowed are .*\(2, 5\)",
+        r"hint\.stage 1: .* at least .*\(2, 5\), got \(4, 4\)",
     ),
-    ("jsd", {"views": 1}, ONE, (), r"jsd\.views is 1; allowed are whole numbers from 2"),
-    ("jsd", {"views": -2}, ONE, (), r"jsd\.views is -2; allowed are whole numbers from 2"),
+    ("jsd", {"views": 1}, ONE, (), r"jsd\.views must be between 2 and 64, got 1"),
+    ("jsd", {"views": -2}, ONE, (), r"jsd\.views must be between 2 and 64, got -2"),
 ]
 
 

@@ -146,7 +146,7 @@ def test_the_share_of_the_peak_is_of_the_median_time():
     ("argv", "sentence"),
     [
         (["--model=vgg16"], "followed by its depth; got 'vgg16'"),
-        (["--config=none.py"], "none.py is not there"),
+        (["--config=none.py"], "none.py does not exist"),
         (["--model=resnet18", "--kinds=more"], "--kinds must be among bare, "),
     ],
 )

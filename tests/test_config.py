@@ -37,6 +37,13 @@ def test_every_factory_takes_every_option_of_its_block():
             )
 
 
+def test_help_explains_every_field():
+    lines = config.describe().splitlines()
+    for field in config.flatten(config.default()):
+        (line,) = [line for line in lines if line.startswith(f"  {field} = ")]
+        assert line.rpartition("  ")[2], field
+
+
 def test_a_config_survives_its_json():
     c = config.default()
     c.labels.online.alpha, c.data.examples, c.teachers = 0.3, 100, ("a", "b")
@@ -87,8 +94,9 @@ def test_a_config_takes_the_schedules_it_lists_and_no_other():
         (150.0, 200.0, 250.0, 300.0),
     )
     with pytest.raises(
-        ValueError, match=r"is no config: its argument is '100'; allowed are short, long, 300$"
+        ValueError,
+        match=r"is not a valid config: its argument must be one of short, long, 300; got '100'$",
     ):
         config.read(f"{file}:100")
-    with pytest.raises(ValueError, match=r"is no config: .*takes 0 positional arguments"):
+    with pytest.raises(ValueError, match=r"is not a valid config: .*takes 0 positional arguments"):
         config.read(f"{CONFIGS[0].parent / 'digits_online.py'}:long")

@@ -603,31 +603,31 @@ def test_a_source_takes_a_single_example_and_logits_without_bound(name):
 
 
 REFUSED = [
-    ("classwise", {"first": "ones"}, {}, r"classwise\.first is 'ones'; allowed are 'uniform', 'zeros'"),
-    ("classwise", {"freeze": 0.0}, {}, r"classwise\.freeze is 0\.0; allowed are numbers above 0, to 1"),
-    ("classwise", {"freeze": 1.5}, {}, r"classwise\.freeze is 1\.5; allowed"),
-    ("classwise", {"write": "all"}, {}, r"classwise\.write is 'all'; allowed are 'unmixed', 'clean'"),
-    ("classwise", {}, {"mix_prob": 1.0}, r"classwise\.write is 'unmixed', but mixing .*; allowed are .*'clean'"),
-    ("online", {"write": "all"}, {}, r"online\.write is 'all'; allowed are 'unmixed', 'clean'"),
-    ("online", {}, {"mix_prob": 1.0}, r"online\.write is 'unmixed', but mixing .*; allowed are .*'clean'"),
-    ("online", {"schedule": "cosine"}, {}, r"online\.schedule is 'cosine'; allowed are 'linear', 'constant'"),
-    ("online", {"dtype": "int8"}, {}, r"online\.dtype is 'int8'; allowed are 'logits', 'float16'"),
-    ("online", {"alpha": 1.1}, {}, r"online: alpha 1\.1, .*; allowed are \[0, 1\]"),
-    ("online", {"alpha": -0.1}, {}, r"online: alpha -0\.1, .*; allowed are \[0, 1\]"),
-    ("online", {"momentum": 1.0}, {}, r"online: .* momentum 1\.0; allowed are .* \[0, 1\)"),
-    ("mean_teacher", {"statistics": "no"}, {}, r"mean_teacher\.statistics is 'no'; allowed are 'averaged', 'batch'"),
-    ("mean_teacher", {"decay": 1.0}, {}, r"mean_teacher: decay 1\.0, .*; allowed are \[0, 1\)"),
-    ("mean_teacher", {"temperature": 0.0}, {}, r"mean_teacher: .* temperature 0\.0; allowed are .* > 0"),
-    ("teacher", {"average": "votes"}, {}, r"teacher\.average is 'votes'; allowed are 'probs', 'logits'"),
-    ("teacher", {"temperature": 0.0}, {}, r"teacher\.temperature is 0\.0; allowed are numbers above 0"),
+    ("classwise", {"first": "ones"}, {}, r"classwise\.first must be one of 'uniform', 'zeros'; got 'ones'"),
+    ("classwise", {"freeze": 0.0}, {}, r"classwise\.freeze must be in \(0, 1\], got 0\.0"),
+    ("classwise", {"freeze": 1.5}, {}, r"classwise\.freeze must be in \(0, 1\], got 1\.5"),
+    ("classwise", {"write": "all"}, {}, r"classwise\.write must be one of 'unmixed', 'clean'; got 'all'"),
+    ("classwise", {}, {"mix_prob": 1.0}, r"classwise\.write is 'unmixed', but every .*; set .*'clean'"),
+    ("online", {"write": "all"}, {}, r"online\.write must be one of 'unmixed', 'clean'; got 'all'"),
+    ("online", {}, {"mix_prob": 1.0}, r"online\.write is 'unmixed', but every .*; set .*'clean'"),
+    ("online", {"schedule": "cosine"}, {}, r"online\.schedule must be one of 'linear', 'constant'; got 'cosine'"),
+    ("online", {"dtype": "int8"}, {}, r"online\.dtype must be one of 'logits', 'float16'; got 'int8'"),
+    ("online", {"alpha": 1.1}, {}, r"online\.alpha must be in \[0, 1\], got 1\.1"),
+    ("online", {"alpha": -0.1}, {}, r"online\.alpha must be in \[0, 1\], got -0\.1"),
+    ("online", {"momentum": 1.0}, {}, r"online\.momentum must be in \[0, 1\), got 1\.0"),
+    ("mean_teacher", {"statistics": "no"}, {}, r"mean_teacher\.statistics must be .*'batch'; got 'no'"),
+    ("mean_teacher", {"decay": 1.0}, {}, r"mean_teacher\.decay must be in \[0, 1\), got 1\.0"),
+    ("mean_teacher", {"temperature": 0.0}, {}, r"mean_teacher\.temperature must be above 0, got 0\.0"),
+    ("teacher", {"average": "votes"}, {}, r"teacher\.average must be one of 'probs', 'logits'; got 'votes'"),
+    ("teacher", {"temperature": 0.0}, {}, r"teacher\.temperature must be above 0, got 0\.0"),
     ("teacher", {}, {"teachers": ()}, r"'teacher' needs teachers, but config\.teachers is empty; name run directories"),
     ("table", {}, {"tables": ("label",)}, r"'table' needs a distribution for .* config\.data\.train_table"),
-    ("smooth", {"epsilon": 1.1}, {}, r"smooth\.epsilon is 1\.1; allowed are numbers from 0 to 1"),
-    ("smooth", {"epsilon": -0.1}, {}, r"smooth\.epsilon is -0\.1; allowed"),
-    ("blend", {"weights": (1.0,)}, {}, r"blend: parts .* and weights \(1\.0,\); allowed is one weight for each part"),
-    ("blend", {"parts": (), "weights": ()}, {}, r"blend: parts \(\) .*; allowed is one weight for each part"),
-    ("blend", {"parts": ("hard", "blend")}, {}, r"blend\.parts names 'blend'; allowed are the other label sources"),
-    ("blend", {"ramp_epochs": -1.0}, {}, r"blend\.ramp_epochs is -1\.0; allowed are numbers from 0"),
+    ("smooth", {"epsilon": 1.1}, {}, r"smooth\.epsilon must be in \[0, 1\], got 1\.1"),
+    ("smooth", {"epsilon": -0.1}, {}, r"smooth\.epsilon must be in \[0, 1\], got -0\.1"),
+    ("blend", {"weights": (1.0,)}, {}, r"blend\.weights must have one weight for each .*; got \(1\.0,\) for"),
+    ("blend", {"parts": (), "weights": ()}, {}, r"blend\.weights must have one weight for each .*; got \(\) for \(\)"),
+    ("blend", {"parts": ("hard", "blend")}, {}, r"blend\.parts must not contain 'blend' itself"),
+    ("blend", {"ramp_epochs": -1.0}, {}, r"blend\.ramp_epochs must be at least 0, got -1\.0"),
 ]  # fmt: skip
 
 
@@ -651,6 +651,6 @@ def test_every_source_that_says_it_raises_is_refused_something():
 def test_a_word_that_is_not_on_offer_is_refused(name):
     for option, value in frame.options_of(f"labels/{name}.py").items():
         if isinstance(value, str):
-            sentence = rf"labels\.{name}\.{option} is 'nonsense'; allowed are .*'{value}'"
+            sentence = rf"labels\.{name}\.{option} must be one of .*'{value}'.*; got 'nonsense'"
             with pytest.raises(ValueError, match=sentence):
                 make(name, **{option: "nonsense"})

@@ -26,44 +26,44 @@ def refused(capsys, *argv):
 
 
 WRONG = {
-    "labels.nam=hard": r"config.labels has no field 'nam'; there are blend, .*did you mean config.labels.name\?",
-    "labels.online.alpah=1": "config.labels.online has no field 'alpah'; there are alpha, dtype, ",
-    "labels.name=onlin": "config.labels.name is 'onlin'; allowed are blend, classwise, hard",
-    "losses.name=mse": "config.losses.name is 'mse'; allowed are cross_entropy, focal, kl",
-    "model.name=resnext": "config.model.name is 'resnext'; allowed are ",
-    "mixing.name=puzzle": "config.mixing.name is 'puzzle'; allowed are cutmix, mixup, none, ricap",
-    "data.name=mnist": "config.data.name is 'mnist'; allowed are .*digits",
-    "auxiliary.names=('jsdd',)": r"config.auxiliary.names\[0\] is 'jsdd'; allowed are hint, jsd",
+    "labels.nam=hard": r"config.labels has no field 'nam'; its fields are blend, .*did you mean config.labels.name\?",
+    "labels.online.alpah=1": "config.labels.online has no field 'alpah'; its fields are alpha, dtype, ",
+    "labels.name=onlin": "config.labels.name must be one of blend, classwise, hard, .*got 'onlin'",
+    "losses.name=mse": "config.losses.name must be one of cross_entropy, focal, kl; got 'mse'",
+    "model.name=resnext": "config.model.name must be one of .*got 'resnext'",
+    "mixing.name=puzzle": "config.mixing.name must be one of cutmix, mixup, none, ricap; got 'puzzle'",
+    "data.name=mnist": "config.data.name must be one of .*digits.*got 'mnist'",
+    "auxiliary.names=('jsdd',)": r"config.auxiliary.names\[0\] must be one of hint, jsd; got 'jsdd'",
     "model.name=no.such.module": "config.model.name is 'no.such.module', which cannot be imported",
     "seed=abc": "config.seed=abc",
-    "seed=-1": "config.seed is -1; allowed are numbers from 0",
-    "seed=4294967296": "config.seed is 4294967296; allowed are numbers from 0 to 4294967295",
-    "seed=9223372036854775808": "config.seed is 9223372036854775808; allowed are numbers from 0 to 4294967295",
-    "optimizer.accumulate=0": "config.optimizer.accumulate is 0; allowed are numbers from 1",
-    "optimizer.boundaries=('a',)": r"config.optimizer.boundaries\[0\] is 'a'; allowed are numbers",
-    "labels.blend.weights=(0.5,True)": r"config.labels.blend.weights\[1\] is True; allowed are numbers",
-    "labels.blend.parts=('hard',3)": r"config.labels.blend.parts\[1\] is 3; allowed are strings",
-    "model.mean=('x',)": r"config.model.mean\[0\] is 'x'; allowed are numbers",
-    "model.std=(None,)": r"config.model.std\[0\] is None; allowed are numbers",
-    "auxiliary.names=(1,)": r"config.auxiliary.names\[0\] is 1; allowed are strings",
-    "teachers=(1.5,)": r"config.teachers\[0\] is 1.5; allowed are strings",
+    "seed=-1": "config.seed must be between 0 and 4294967295, got -1",
+    "seed=4294967296": "config.seed must be between 0 and 4294967295, got 4294967296",
+    "seed=9223372036854775808": "config.seed must be between 0 and 4294967295, got 9223372036854775808",
+    "optimizer.accumulate=0": "config.optimizer.accumulate must be at least 1, got 0",
+    "optimizer.boundaries=('a',)": r"config.optimizer.boundaries\[0\] must be a number, got 'a'",
+    "labels.blend.weights=(0.5,True)": r"config.labels.blend.weights\[1\] must be a number, got True",
+    "labels.blend.parts=('hard',3)": r"config.labels.blend.parts\[1\] must be a string, got 3",
+    "model.mean=('x',)": r"config.model.mean\[0\] must be a number, got 'x'",
+    "model.std=(None,)": r"config.model.std\[0\] must be a number, got None",
+    "auxiliary.names=(1,)": r"config.auxiliary.names\[0\] must be a string, got 1",
+    "teachers=(1.5,)": r"config.teachers\[0\] must be a string, got 1.5",
     "model.options.foo=3": "config.model.options has no field 'foo'; options of your own module",
-    "train.epochs=nan": "config.train.epochs is nan; allowed are numbers from 0",
-    "optimizer.schedule=step": "optimizer.schedule is 'step'; allowed are 'piecewise', 'cosine', 'constant'",
-    "optimizer.momentum=1.5": "momentum 1.5; allowed are",
-    "labels.online.alpha=1.5": "labels.online: alpha 1.5",
-    "labels.online.dtype=int8": "labels.online.dtype is 'int8'; allowed are 'logits', 'float16'",
+    "train.epochs=nan": "config.train.epochs must be finite, got nan",
+    "optimizer.schedule=step": "optimizer.schedule must be one of 'piecewise', 'cosine', 'constant'; got 'step'",
+    "optimizer.momentum=1.5": r"optimizer.momentum must be in \[0, 1\), got 1.5",
+    "labels.online.alpha=1.5": r"labels.online.alpha must be in \[0, 1\], got 1.5",
+    "labels.online.dtype=int8": "labels.online.dtype must be one of 'logits', 'float16'; got 'int8'",
     "labels.name=teacher": "needs teachers, but config.teachers is empty",
     "teachers=('runs/none',)": "runs/none is not a run directory: it has no model.npz; train it with python -m",
-    "mixing.name=cutmix": "labels.online.write is 'unmixed', but mixing touches every example",
+    "mixing.name=cutmix": "labels.online.write is 'unmixed', but every example is mixed",
     "data.batch_size=1440": "config.data.batch_size must be at most 1280, .*; got 1440",
     "data.holdout=1437": "config.data.holdout must be less than 1437, .*, got 1437",
     "data.examples=1438": "config.data.examples must be at most 1437, got 1438",
     "optimizer.accumulate=100": "config.optimizer.accumulate must be at most 20, .*; got 100",
     "eval.weights=ema": "config.eval.weights is 'ema', but config.optimizer.ema is 0",
     "model.mean=(0.5,0.5)": r"config.model.mean and .* one number per channel \(1\).*; got \(0.5, 0.5\)",
-    "model.cifar_resnet.depth=9": "model.cifar_resnet.depth is 9; allowed are 6n",
-    "augment.pad=-1": "augment.pad is -1",
+    "model.cifar_resnet.depth=9": "model.cifar_resnet.depth must be 6n .*got 9",
+    "augment.pad=-1": "augment.pad must be at least 0 pixels, got -1",
 }
 
 
@@ -78,19 +78,20 @@ def test_a_wrong_field_is_named_with_what_is_allowed(capsys, tmp_path, override)
 
 
 def test_a_batch_that_the_devices_cannot_share(capsys):
-    assert "config.data.batch_size is 100, which 8 devices cannot share" in refused(
-        capsys, DIGITS, "--config.data.batch_size=100"
+    assert (
+        "config.data.batch_size must be a multiple of the number of devices, 8; got 100"
+        in refused(capsys, DIGITS, "--config.data.batch_size=100")
     )
 
 
 def test_what_is_no_config(capsys, tmp_path):
-    assert "--config nope.py is not there" in refused(capsys, "--config=nope.py")
+    assert "--config nope.py does not exist" in refused(capsys, "--config=nope.py")
     for words in (
         ["--config", "configs/nope.py"],
         ["-config", "configs/nope.py"],
         ["-config=configs/nope.py"],
     ):
-        assert "--config configs/nope.py is not there" in refused(capsys, *words)
+        assert "--config configs/nope.py does not exist" in refused(capsys, *words)
     (tmp_path / "flags").write_text("--config=configs/nope.py\n")
     assert "configs/nope.py" in refused(capsys, f"--flagfile={tmp_path / 'flags'}")
     assert "--config is missing" in refused(capsys)
@@ -102,22 +103,22 @@ def test_what_is_no_config(capsys, tmp_path):
         )
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(:\n")
-    assert f"--config {broken} is no config: invalid syntax" in refused(
+    assert f"--config {broken} is not a valid config: invalid syntax" in refused(
         capsys, f"--config={broken}"
     )
     broken.write_text(
         "from ldl_jax.config import default\ndef get_config():\n  c = default()\n  c.data.nam = 'x'\n  return c\n"
     )
-    assert f"--config {broken} is no config" in refused(capsys, f"--config={broken}")
+    assert f"--config {broken} is not a valid config" in refused(capsys, f"--config={broken}")
     broken.write_text("def get_config():\n  return {}\n")
-    assert "get_config() returns dict; allowed is a ConfigDict" in refused(
+    assert "get_config() must return a ConfigDict, got dict" in refused(
         capsys, f"--config={broken}"
     )
     broken.write_text(
         "from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({'a': 1})\n"
     )
     said = refused(capsys, f"--config={broken}")
-    assert "does not start from ldl_jax.config.default(): it lacks augment.cutout and " in said
+    assert "must start from ldl_jax.config.default(); it lacks augment.cutout and " in said
 
 
 def test_what_is_no_option(capsys):

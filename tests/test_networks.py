@@ -236,18 +236,22 @@ def test_dropout_drops_its_share_of_the_second_convolution_s_input_in_training_a
 
 
 REFUSED = [
-    ("resnet", {"depth": 20}, "model.resnet.depth is 20; allowed are 10, 14, 18, 34, 50, 101, 152"),
-    ("resnet", {"stem": "stl"}, "model.resnet.stem is 'stl'; allowed are 'cifar', 'imagenet'"),
-    ("resnet", {"width": 0}, "model.resnet.width is 0"),
-    ("resnet", {"width_factor": 2}, "are of bottleneck blocks; depth 18 has none"),
-    ("resnet", {"stride_in_3x3": False}, "are of bottleneck blocks; depth 18 has none"),
-    ("resnet", {"preact": True, "zero_init": True}, "zero_init is True with preact"),
-    ("resnet", {"final_norm": True}, "are of preact=True"),
-    ("resnet", {"stem_norm": False}, "are of preact=True"),
-    ("wide_resnet", {"depth": 20}, "model.wide_resnet.depth is 20; allowed are 6n"),
-    ("wide_resnet", {"depth": 4}, "model.wide_resnet.depth is 4; allowed are 6n"),
-    ("wide_resnet", {"widen": 0}, "model.wide_resnet.widen is 0"),
-    ("wide_resnet", {"dropout": 1.0}, "model.wide_resnet.dropout is 1.0"),
+    (
+        "resnet",
+        {"depth": 20},
+        "model.resnet.depth must be one of 10, 14, 18, 34, 50, 101, 152; got 20",
+    ),
+    ("resnet", {"stem": "stl"}, "model.resnet.stem must be 'cifar' or 'imagenet', got 'stl'"),
+    ("resnet", {"width": 0}, "model.resnet.width and .* must be at least 1"),
+    ("resnet", {"width_factor": 2}, "apply only to bottleneck blocks .* at depth 18"),
+    ("resnet", {"stride_in_3x3": False}, "apply only to bottleneck blocks .* at depth 18"),
+    ("resnet", {"preact": True, "zero_init": True}, "zero_init must be False with preact=True"),
+    ("resnet", {"final_norm": True}, "must be True and False unless preact=True"),
+    ("resnet", {"stem_norm": False}, "must be True and False unless preact=True"),
+    ("wide_resnet", {"depth": 20}, "model.wide_resnet.depth must be 6n .*got 20"),
+    ("wide_resnet", {"depth": 4}, "model.wide_resnet.depth must be 6n .*got 4"),
+    ("wide_resnet", {"widen": 0}, "model.wide_resnet.widen must be .*got 0"),
+    ("wide_resnet", {"dropout": 1.0}, "model.wide_resnet.dropout must be in .*got 1.0"),
 ]
 
 

@@ -126,13 +126,13 @@ def test_the_field_goes_from_the_config_into_the_network():
     look(64)
     with pytest.raises(
         ValueError,
-        match=r"config.model.norm_group is 32, which does not divide the 48 images of a pass",
+        match=r"config.model.norm_group must divide the 48 images of a training batch .*got 32",
     ):
         look(48)
     c.model.norm_group = 48
     with pytest.raises(
         ValueError,
-        match=r"config.model.norm_group is 48, which does not divide config.data.batch_size 64",
+        match=r"config.model.norm_group must be 0 .* or divide .* 64 images, got 48",
     ):
         build.make_experiment(c, jax.devices()[:1])
     assert "norm_group" in network_spec(c, made.dataset, (0.5,), (0.25,))["model"]
@@ -141,7 +141,7 @@ def test_the_field_goes_from_the_config_into_the_network():
 def test_views_count_as_images():
     check_group(48, 16, 3)
     with pytest.raises(
-        ValueError, match=r"is 32, which does not divide the 3 views of config.data.batch_size 16"
+        ValueError, match=r"divide .* 48 images \(3 views of config.data.batch_size\), got 32"
     ):
         check_group(32, 16, 3)
 

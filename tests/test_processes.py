@@ -205,7 +205,7 @@ def test_a_process_that_never_joins_is_not_waited_for_forever(present, tmp_path)
     assert job.wait(60) == [3]
     assert time.monotonic() - began < 55
     (sentence,) = [line for line in job.said().splitlines() if line.startswith("error: ")]
-    assert f"process {present} of 2 waited 4 s, and not all processes joined" in sentence
+    assert f"process {present} of 2 waited 4 s, but not all processes joined" in sentence
     assert not (tmp_path / "run").exists()
 
 

@@ -185,39 +185,39 @@ def test_a_field_that_was_added_counts_only_where_it_differs_from_its_default(fi
 
 
 FAULTS = {  # a study's text -> what the sentence says
-    "Study('x', (Cell('a', 'none.py'),))": "cell 'a': --config .*none.py is not there",
+    "Study('x', (Cell('a', 'none.py'),))": "cell 'a': --config .*none.py does not exist",
     "Study('x', (Cell('a', 'base.py', {'data.nam': 1}),))": "cell 'a': config.data has no field 'nam'",
     "Study('x', (Cell('a', 'base.py', {'seed': 'x'}),))": "cell 'a': config.seed cannot be 'x'",
-    "Study('x', (Cell('a', 'base.py', {'data.batch_size': 0}),))": "cell 'a': config.data.batch_size is 0",
+    "Study('x', (Cell('a', 'base.py', {'data.batch_size': 0}),))": "cell 'a': config.data.batch_size must be .*got 0",
     "Study('x', (Cell('a', 'base.py'), Cell('a', 'base.py')))": "two cells are named 'a'",
     "Study('x', (Cell('a b', 'base.py'),))": "a cell is named 'a b'",
-    "Study('x', (Cell('a', 'base.py', seeds=0),))": "cell 'a' has 0 seeds",
-    "Study('x', (Cell('a', 'base.py', teachers=('b',)),))": "cell 'a' has the teacher 'b'; allowed are .*a",
+    "Study('x', (Cell('a', 'base.py', seeds=0),))": "the seeds of cell 'a' must be .*got 0",
+    "Study('x', (Cell('a', 'base.py', teachers=('b',)),))": "'a' has the teacher 'b', which is .*; cells are a",
     "Study('x', (Cell('a', 'base.py', teachers=('b',)), Cell('b', 'base.py', teachers=('a',))))":
         "in a circle: a -> b -> a",
     "Study('x', (Cell('a', 'base.py', teachers=('b',)), Cell('b', 'base.py', teachers=('b',))))":
         "in a circle: b -> b",
-    "Study('x', (Cell('a', 'base.py', teachers=('b/5',)), Cell('b', 'base.py')))": "teacher 'b/5'; .* b/0 to 2",
+    "Study('x', (Cell('a', 'base.py', teachers=('b/5',)), Cell('b', 'base.py')))": "teacher 'b/5', .* b/0 to b/2",
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'c'),))": "finding '1' names 'c'",
-    "Study('x', (Cell('a', 'base.py', seeds=5),), (Finding('1', 'a', 'a'),))": "rests on 'a' with 5 seeds",
-    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'acc'),))": "the metric 'acc'; allowed are",
-    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', direction='up'),))": "the direction 'up'",
+    "Study('x', (Cell('a', 'base.py', seeds=5),), (Finding('1', 'a', 'a'),))": "needs at least 6 seeds of 'a' .*got 5",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'acc'),))": "the metric .* got 'acc'",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', direction='up'),))": "direction .*got 'up'",
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a'),))": "compares 'a' with itself",
-    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'accuracy'),))": "a lower accuracy better",
+    "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'accuracy'),))": "must be 'higher', since",
     "Study('x', (Cell('a', 'base.py', {}, 6, ('b',)), Cell('b', 'base.py', {}, 6, ('c/0',)), Cell('c', 'base.py')), "
-    "(Finding('1', 'a', 'b'),))": r"whose seeds share teachers \(c/0\)",
+    "(Finding('1', 'a', 'b'),))": r"whose seeds share the teacher 'c/0'",
     "Study('x', (Cell('a', 'base.py'),), comparisons=(('a', 'd'),))": "a comparison names 'd'",
-    "Study('x', (Cell('a', 'base.py')))": "the study's cells are no tuple of Cell",
-    "Study('x', (Cell('a', 'base.py'),), comparisons=('a', 'a'))": "comparisons are no pairs",
+    "Study('x', (Cell('a', 'base.py')))": "the study's cells must be a tuple of Cell",
+    "Study('x', (Cell('a', 'base.py'),), comparisons=('a', 'a'))": "comparisons must be a tuple of pairs",
     "Study('x', (Cell('a', 'base.py', {'teachers': ('runs/mine',)}),))": "cell 'a': config.teachers must not be set",
     "Study('x', (Cell('a', 'base.py', {}, 6, ('b',)), Cell('b', 'base.py')), (Finding('1', 'a', 'a'),))":
-        r"rests on 'a', whose seeds share teachers \(b\)",
+        r"rests on 'a', whose seeds share the teacher 'b'",
     "Study('x', (Cell('a', 'base.py'), Cell('b', 'base.py', {'data.folds': 5})), comparisons=(('a', 'b'),))":
         "'a' and 'b' are compared, but their test images differ",
     "Study('x', (Cell('a', 'base.py', {'data.folds': 5, 'data.fold': 1}, 3, ('b',)), Cell('b', 'base.py', "
     "{'data.folds': 5})))": "cell 'a' has the teacher 'b', which is trained on other folds",
-    "7": "returns int; allowed is a Study",
-    "1 / 0": "is no study: division by zero",
+    "7": "must return a Study, got int",
+    "1 / 0": "is not a valid study: division by zero",
 }  # fmt: skip
 
 

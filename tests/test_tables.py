@@ -145,7 +145,7 @@ def test_the_source_needs_a_table_on_the_split_that_is_trained_on(own):
     c.labels.name, c.data.test_table = "table", write("test.npy", rows(T))
     with pytest.raises(
         ValueError,
-        match=r"labels 'table' needs a distribution for each example, .* has none; name a",
+        match=r"labels 'table' needs a distribution for each training example; name a",
     ):
         build.make_experiment(c, jax.devices()[:1])
     c.data.train_split = "test"
@@ -270,11 +270,11 @@ def test_a_subset_of_everything_changes_nothing(own):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"train_split": "val"}, r"config.data.train_split is 'val'; allowed are train, test"),
-        ({"folds": 1}, r"config.data.folds is 1; allowed are 0 for none, or numbers from 2"),
-        ({"folds": -2}, r"config.data.folds is -2; allowed are 0"),
-        ({"folds": 5, "fold": 5}, r"config.data.fold is 5; allowed are 0 to 4"),
-        ({"fold": 1}, r"config.data.fold is 1; allowed are 0 to 0"),
+        ({"train_split": "val"}, r"config.data.train_split must be one of train, test; got 'val'"),
+        ({"folds": 1}, r"config.data.folds must be 0 \(no cross-validation\) or at least 2, got 1"),
+        ({"folds": -2}, r"config.data.folds must be 0 .*got -2"),
+        ({"folds": 5, "fold": 5}, r"config.data.fold must be between 0 and 4 .*got 5"),
+        ({"fold": 1}, r"config.data.fold must be 0 if config.data.folds is 0, got 1"),
         ({"folds": 61}, r"config.data.folds must be at most 60, .*, got 61"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Pixel operations on the device: a batch of images and one key for each of them.
+"""Augmentation on the device, of a batch of images with one key for each.
 
-Crop, flip and cutout are options of `config.augment`. The members of this folder are named in
-`augment.names` and come in that order between flip and cutout; a member's `make(pixels, *,
-options)` gives (key, image[H, W, C]) -> image.
+Crop, flip and cutout are options of `config.augment`. The operations of this folder are named in
+`augment.names` and run in that order between flip and cutout; their `make(pixels, *, options)`
+returns a function (key, image[H, W, C]) -> image.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ from ldl_jax.contract import Array
 
 
 class Pixels(NamedTuple):
-    """What a member may know of the images."""
+    """What an operation may know about the images."""
 
     shape: tuple[int, int, int]  # H, W, C
     mean: tuple[float, ...]  # of each channel, of pixels in [0, 1]
 
 
 def shifted_crop(key, image: Array, pad: int) -> Array:
-    """A crop of the image's own size [H, W, C], shifted by up to `pad` pixels each way over a black
-    border.
+    """A random crop of the image padded with `pad` black pixels on each side, at its own size
+    [H, W, C].
     """
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     start = jax.random.randint(key, (2,), 0, 2 * pad + 1)
@@ -31,57 +31,60 @@ def shifted_crop(key, image: Array, pad: int) -> Array:
 
 
 def mirror_half(key, image: Array) -> Array:
-    """The image or, with probability 1/2, its mirror: [H, W, C]."""
+    """The image or, with probability 1/2, its horizontal mirror image: [H, W, C]."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def erase_square(key, image: Array, side: int, fill: Array) -> Array:
-    """The image with a square of `side` pixels around a random pixel set to `fill` f32[C]: [H, W,
-    C].
+    """The image [H, W, C] with a square of `side` pixels around a random pixel set to `fill`
+    f32[C].
     """
+    # The centre is any pixel, so a square at the border is cut off, as in the paper's code.
     height, width, _ = image.shape
     centre = jax.random.randint(key, (2,), 0, jnp.asarray([height, width]))
     start = centre - side // 2
 
-    def hit(length, first):
+    def covered(length, first):
         return (jnp.arange(length) >= first) & (jnp.arange(length) < first + side)
 
-    return jnp.where(
-        (hit(height, start[0])[:, None] & hit(width, start[1]))[..., None], fill, image
-    )
+    inside = covered(height, start[0])[:, None] & covered(width, start[1])
+    return jnp.where(inside[..., None], fill, image)
 
 
 def make(
     mean: tuple[float, ...],
     members: Sequence[Callable] = (),
     *,
-    pad: int = 0,  # pixels: a random crop of the image padded with so many on each side; 0 = off
-    flip: bool = False,  # mirror an image with probability 1/2
-    cutout: int = 0,  # side of the erased square in pixels, filled with the mean colour; 0 = off
+    pad: int = 0,  # padding of the random crop on each side, in pixels (0: off)
+    flip: bool = False,  # mirror each image with probability 1/2
+    cutout: int = 0,  # side of the erased square, in pixels, filled with the mean colour (0: off)
 ) -> Callable:
-    """Pad and crop, flip, cutout: (keys[B], image[B, H, W, C] in [0, 1]) -> image, each image by
-    its own key.
+    """Random crop, flip and cutout: (keys[B], image[B, H, W, C] in [0, 1]) -> image, each image
+    with its own key.
 
     members: further operations (key, image[H, W, C]) -> image, in their order between flip and
-    cutout. Raises ValueError for negative sizes.
+    cutout. Raises ValueError if a size is negative.
     """
-    if pad < 0 or cutout < 0:
-        raise ValueError(
-            f"augment.pad is {pad} and augment.cutout {cutout}; both are pixels, from 0"
-        )
+    if pad < 0:
+        raise ValueError(f"augment.pad must be at least 0 pixels, got {pad}")
+    if cutout < 0:
+        raise ValueError(f"augment.cutout must be at least 0 pixels, got {cutout}")
 
-    def one(key, image):
-        first, second, third = jax.random.split(key, 3)
+    def augment(key, image):
+        # All keys are drawn whether used or not, so that one option does not change the others.
+        crop_key, flip_key, cutout_key = jax.random.split(key, 3)
         if pad:
-            image = shifted_crop(first, image, pad)
+            image = shifted_crop(crop_key, image, pad)
         if flip:
-            image = mirror_half(second, image)
-        for number, member in enumerate(members, start=3):  # 0 to 2 are the keys of the split above
+            image = mirror_half(flip_key, image)
+        # Numbers 0 to 2 belong to the split above.
+        for number, member in enumerate(members, start=3):
             image = member(jax.random.fold_in(key, number), image)
+        # Last, so that no later operation moves or recolours the erased square.
         if cutout:
-            image = erase_square(third, image, cutout, jnp.asarray(mean, image.dtype))
+            image = erase_square(cutout_key, image, cutout, jnp.asarray(mean, image.dtype))
         return image
 
     if not (pad or flip or cutout or members):
         return lambda keys, image: image
-    return jax.vmap(one)
+    return jax.vmap(augment)

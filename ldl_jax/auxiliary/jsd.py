@@ -6,31 +6,30 @@ import jax.numpy as jnp
 from ldl_jax.auxiliary.base import masked_mean
 from ldl_jax.contract import Auxiliary, Build
 
-MOST = 64  # views: each is a pass through the network
+MOST = 64  # views; each is a pass through the network
 
 
 def make(
     build: Build,
     *,
-    weight: float = 12.0,  # of the penalty
-    views: int = 3,  # draws of the augmentation that are compared, >= 2; the criterion sees the first
+    weight: float = 12.0,  # weight of the divergence
+    views: int = 3,  # draws of the augmentation to compare, 2 to 64; the criterion sees the first
 ) -> Auxiliary:
     """Jensen-Shannon divergence between the predictions of several draws of the augmentation.
 
     Hendrycks et al. 2020 (AugMix), equation 3; the mixture is clamped to [1e-7, 1] as in its code.
-    Raises ValueError where views are below two or beyond all use.
+    Raises ValueError if views is out of range.
     """
     del build
     if not 2 <= views <= MOST:
-        raise ValueError(
-            f"auxiliary.jsd.views is {views}; allowed are whole numbers from 2 to {MOST}"
-        )
+        raise ValueError(f"auxiliary.jsd.views must be between 2 and {MOST}, got {views}")
 
     def loss(params, state, batch, outputs, targets):
         del params, targets
         log_p = jax.nn.log_softmax(outputs.logits)  # [V, B, K]
         p = jnp.exp(log_p)
         log_mixture = jnp.log(jnp.clip(p.mean(0), 1e-7, 1))
+        # A probability that underflows to 0 contributes 0, and no NaN to the gradient.
         divergence = jnp.sum(p * jnp.where(p > 0, log_p - log_mixture, 0), -1).mean(0)
         return weight * masked_mean(divergence, batch), state
 

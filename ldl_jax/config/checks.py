@@ -1,4 +1,6 @@
-"""What the value of a setting may be, before anything is built: its type, its range, its names."""
+"""Checks of setting values before anything is built: types, ranges and names."""
+
+import math
 
 from ml_collections import ConfigDict
 
@@ -6,138 +8,171 @@ from ldl_jax.config.options import plugs
 
 COUNTER = 2**31 - 1  # steps, positions and pixels are counted in int32 on the device
 NAME = 255  # bytes: no file system has longer names
-FREE = ("teachers_from",)  # a text that names no file
-LARGEST = 1e300  # of real numbers, with room for what they are multiplied by
-LOWEST = {  # of numbers; what a plug allows of its own options, the plug says
-    "seed": 0, "data.batch_size": 1, "data.eval_batch_size": 1, "data.holdout": 0, "data.examples": 1,
-    "model.norm_group": 0, "optimizer.learning_rate": 0, "optimizer.clip_norm": 0, "optimizer.factor": 0,
-    "optimizer.warmup_epochs": 0, "optimizer.accumulate": 1, "optimizer.boundaries": 0, "train.epochs": 0,
-    "train.max_steps": 1, "train.save_every_epochs": 0, "train.eval_every_epochs": 0, "train.log_every_steps": 1,
-    "train.keep": 1, "train.chunk_steps": 0,
-}  # fmt: skip
-# without x64, JAX would take the lower 32 bits of more: another seed's key
+FREE = ("teachers_from",)  # texts that name no file
+LARGEST = 1e300  # largest real number, with room for what it is multiplied by
+# Lower limits of numbers; the options of a plug are checked by the plug.
+LOWEST = {
+    "seed": 0,
+    "data.batch_size": 1,
+    "data.eval_batch_size": 1,
+    "data.holdout": 0,
+    "data.examples": 1,
+    "model.norm_group": 0,
+    "optimizer.learning_rate": 0,
+    "optimizer.clip_norm": 0,
+    "optimizer.factor": 0,
+    "optimizer.warmup_epochs": 0,
+    "optimizer.accumulate": 1,
+    "optimizer.boundaries": 0,
+    "train.epochs": 0,
+    "train.max_steps": 1,
+    "train.save_every_epochs": 0,
+    "train.eval_every_epochs": 0,
+    "train.log_every_steps": 1,
+    "train.keep": 1,
+    "train.chunk_steps": 0,
+}
+# Without x64, JAX takes only the lower 32 bits of a seed: a larger one would alias a smaller one.
 HIGHEST = {"seed": 2**32 - 1}
-WORDS = {bool: "True and False", int: "whole numbers", float: "numbers", str: "strings"}
+WORDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
 
 
 def types(
     fields: dict[str, object], defaults: dict[str, object], optional: dict[str, type]
 ) -> None:
-    """Raise ValueError for the first field, or element of a list, whose value is of another type or
-    range.
+    """Check the type and range of every field, and of every element of a list.
 
-    fields, defaults: values by their dotted names, tuples as lists; `optional` are the fields that
-    may be None, with their types. An empty default is one of strings, but for the model's mean and
-    std.
+    fields, defaults: values by their dotted names, tuples as lists; `optional` maps the fields that
+    may be None to their types. A list with an empty default holds strings, except the model's mean
+    and std. Raises ValueError for the first field that does not fit.
     """
     for field, usual in defaults.items():
         value = fields.get(field)
+        # The default None of an optional field says nothing about its type.
         if field in optional:
             if value is not None:
-                _value(field, field, value, optional[field])
+                _check_value(field, field, value, optional[field])
         elif isinstance(usual, list):
-            numbers = field in ("model.mean", "model.std") or (
-                usual and not isinstance(usual[0], str)
-            )
-            if not isinstance(value, list):
-                raise ValueError(
-                    f"config.{field} is {value!r}; allowed are lists of {'numbers' if numbers else 'strings'}"
-                )
-            for number, element in enumerate(value):
-                _value(field, f"{field}[{number}]", element, float if numbers else str)
+            _check_list(field, value, usual)
         else:
-            _value(field, field, value, type(usual))
+            _check_value(field, field, value, type(usual))
 
 
-def _value(field: str, place: str, value, kind: type) -> None:
-    """One value of a field, at its place in it."""
-    fits = isinstance(value, (int, float) if kind is float else kind) and (
-        kind is bool
-    ) == isinstance(value, bool)
-    if not fits:
-        raise ValueError(f"config.{place} is {value!r}; allowed are {WORDS[kind]}")
-    if kind is str and "\0" in value:
-        raise ValueError(
-            f"config.{place} is {value!r}; allowed are strings without a null character"
-        )
-    if (
-        kind is str
-        and max(len(part.encode(errors="replace")) for part in value.split("/")) > NAME
-        and field not in FREE
-    ):
-        raise ValueError(
-            f"config.{place} is {value[:40]!r}...; allowed are at most {NAME} bytes between two slashes"
-        )
-    if kind not in (int, float):
+def _check_list(field: str, value, usual: list) -> None:
+    """Check that a field is a list whose elements have the type of its default's."""
+    numbers = field in ("model.mean", "model.std")
+    if usual and not isinstance(usual[0], str):
+        numbers = True
+    if not isinstance(value, list):
+        elements = "numbers" if numbers else "strings"
+        raise ValueError(f"config.{field} must be a list of {elements}, got {value!r}")
+    for index, element in enumerate(value):
+        _check_value(field, f"{field}[{index}]", element, float if numbers else str)
+
+
+def _check_value(field: str, label: str, value, kind: type) -> None:
+    """Check one value of a field; `label` is FIELD, or FIELD[INDEX] for an element of a list."""
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    # A bool is an int in Python, but True is no sensible batch size.
+    if not fits or (kind is bool) != isinstance(value, bool):
+        raise ValueError(f"config.{label} must be {WORDS[kind]}, got {value!r}")
+    if kind is str:
+        _check_text(field, label, value)
+    elif kind in (int, float):
+        _check_range(field, label, value, kind)
+
+
+def _check_text(field: str, label: str, value: str) -> None:
+    """Check that a text can be part of a path."""
+    if "\0" in value:
+        raise ValueError(f"config.{label} must not contain a null character, got {value!r}")
+    if field in FREE:
         return
-    low = LOWEST.get(field, -LARGEST if kind is float else -COUNTER)
-    high = HIGHEST.get(field, LARGEST if kind is float else COUNTER)
-    if not low <= value <= high:  # a NaN is in no range
-        closed = kind is int and (field in HIGHEST or field not in LOWEST or value > high)
-        allowed = f"numbers from {low}" if field in LOWEST or kind is int else "finite numbers"
-        shown = value if isinstance(value, float) or abs(value) < 2**64 else "too large"
+    longest = max(len(part.encode(errors="replace")) for part in value.split("/"))
+    if longest > NAME:
         raise ValueError(
-            f"config.{place} is {shown}; allowed are {allowed}" + (f" to {high}" if closed else "")
+            f"config.{label} must have at most {NAME} bytes between two slashes, got "
+            f"{value[:40]!r}..."
         )
 
 
-def _name(field: str, value: str, allowed) -> None:
+def _check_range(field: str, label: str, value: float, kind: type) -> None:
+    """Check that a number lies between its limits."""
+    largest = LARGEST if kind is float else COUNTER
+    low = LOWEST.get(field, -largest)
+    high = HIGHEST.get(field, largest)
+    # Written so that a NaN, which is in no range, is refused.
+    if low <= value <= high:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"config.{label} must be finite, got {value}")
+    allowed = f"at least {low}"
+    if value > high or field in HIGHEST or field not in LOWEST:
+        allowed = f"between {low} and {high}"
+    # An integer may have thousands of digits.
+    shown = value if isinstance(value, float) or abs(value) < 2**64 else "more than 64 bits"
+    raise ValueError(f"config.{label} must be {allowed}, got {shown}")
+
+
+def _check_name(field: str, value: str, allowed) -> None:
     if value not in allowed:
-        raise ValueError(f"config.{field} is {value!r}; allowed are {', '.join(allowed)}")
+        raise ValueError(f"config.{field} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def names(config: ConfigDict) -> None:
-    """Raise ValueError where a field names a plug, a mixing or a way that is not there."""
-    _name("data.name", config.data.name, plugs("data"))
-    _name("mixing.name", config.mixing.name, plugs("mixing"))
-    _name("labels.name", config.labels.name, plugs("labels"))
-    _name("losses.name", config.losses.name, plugs("losses"))
+    """Raise ValueError if a field names a plug or a choice that does not exist."""
+    _check_name("data.name", config.data.name, plugs("data"))
+    _check_name("mixing.name", config.mixing.name, plugs("mixing"))
+    _check_name("labels.name", config.labels.name, plugs("labels"))
+    _check_name("losses.name", config.losses.name, plugs("losses"))
+    # A dotted name is a module of the user's own, which is checked when it is imported.
     if "." not in config.model.name:
-        _name("model.name", config.model.name, plugs("models"))
+        _check_name("model.name", config.model.name, plugs("models"))
     for section in ("auxiliary", "augment"):
-        for number, name in enumerate(config[section].names):
-            _name(f"{section}.names[{number}]", name, plugs(section))
-    for number, part in enumerate(
-        config.labels.blend.parts if config.labels.name == "blend" else ()
-    ):
-        _name(
-            f"labels.blend.parts[{number}]",
-            part,
-            [name for name in plugs("labels") if name != "blend"],
-        )
-    _name("data.on_error", config.data.on_error, ("raise", "skip"))
-    _name("data.train_split", config.data.train_split, ("train", "test"))
-    _name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
-    _name("train.on_nonfinite", config.train.on_nonfinite, ("stop", "skip_step"))
-    _name("eval.weights", config.eval.weights, ("raw", "ema"))
+        for index, name in enumerate(config[section].names):
+            _check_name(f"{section}.names[{index}]", name, plugs(section))
+    if config.labels.name == "blend":
+        # A blend within a blend would need a second block of options.
+        sources = [name for name in plugs("labels") if name != "blend"]
+        for index, part in enumerate(config.labels.blend.parts):
+            _check_name(f"labels.blend.parts[{index}]", part, sources)
+    _check_name("data.on_error", config.data.on_error, ("raise", "skip"))
+    _check_name("data.train_split", config.data.train_split, ("train", "test"))
+    _check_name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
+    _check_name("train.on_nonfinite", config.train.on_nonfinite, ("stop", "skip_step"))
+    _check_name("eval.weights", config.eval.weights, ("raw", "ema"))
 
 
 def together(config: ConfigDict) -> None:
-    """Raise ValueError where values that are allowed each do not fit one another."""
-    if config.data.folds < 0 or config.data.folds == 1:
+    """Raise ValueError if values that are valid by themselves do not fit together."""
+    folds = config.data.folds
+    fold = config.data.fold
+    if folds < 0 or folds == 1:
         raise ValueError(
-            f"config.data.folds is {config.data.folds}; allowed are 0 for none, or numbers from 2"
+            f"config.data.folds must be 0 (no cross-validation) or at least 2, got {folds}"
         )
-    if not 0 <= config.data.fold < max(config.data.folds, 1):
+    if folds == 0 and fold != 0:
+        raise ValueError(f"config.data.fold must be 0 if config.data.folds is 0, got {fold}")
+    if folds > 0 and not 0 <= fold < folds:
         raise ValueError(
-            f"config.data.fold is {config.data.fold}; allowed are 0 to {max(config.data.folds, 1) - 1}, below "
-            "config.data.folds"
+            f"config.data.fold must be between 0 and {folds - 1} (config.data.folds is {folds}), "
+            f"got {fold}"
         )
+    # Found here, not at the first evaluation, which may be hours away.
     if config.eval.weights == "ema" and not config.optimizer.ema:
         raise ValueError(
-            "config.eval.weights is 'ema', but config.optimizer.ema is 0: no average is kept"
+            "config.eval.weights is 'ema', but config.optimizer.ema is 0, so no average is kept; "
+            "set config.optimizer.ema, for example to 0.999"
         )
     if not 0 <= config.optimizer.ema < 1:
-        raise ValueError(
-            f"config.optimizer.ema is {config.optimizer.ema}; allowed are numbers in [0, 1)"
-        )
+        raise ValueError(f"config.optimizer.ema must be in [0, 1), got {config.optimizer.ema}")
 
 
 def pixels(augment: ConfigDict, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError where augmentation reaches beyond images [H, W, C]."""
+    """Raise ValueError if augmentation reaches beyond images [H, W, C]."""
     longer = max(shape[:2])
     if max(augment.pad, augment.cutout) > longer:
         raise ValueError(
-            f"config.augment.pad is {augment.pad} and cutout {augment.cutout}; allowed are at most {longer} pixels, "
-            "the longer side of the images"
+            f"config.augment.pad and config.augment.cutout must be at most {longer} pixels, the "
+            f"longer side of the images; got {augment.pad} and {augment.cutout}"
         )

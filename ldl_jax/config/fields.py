@@ -1,4 +1,4 @@
-"""Every setting once: its default, its unit, its checks."""
+"""Settings: every field once, with its default, its unit and its checks."""
 
 import ast
 import difflib
@@ -10,123 +10,111 @@ from ml_collections import ConfigDict, config_dict
 from ldl_jax.config import checks
 from ldl_jax.config.options import block, plugs, read_options
 
-SECTIONS = {  # section of the config -> folder of the plugs whose blocks it holds
-    "augment": "augment", "mixing": "mixing", "data": "data", "model": "models", "labels": "labels", "losses": "losses",
+# Section of the config -> folder of the plugs whose blocks it holds.
+SECTIONS = {
+    "augment": "augment",
+    "mixing": "mixing",
+    "data": "data",
+    "model": "models",
+    "labels": "labels",
+    "losses": "losses",
     "auxiliary": "auxiliary",
-}  # fmt: skip
+}
 
 
+# --help shows the comment behind each field, so it stays on the line of the field.
 def default() -> ConfigDict:
-    """All settings with their defaults, locked: an unknown field is an error."""
+    """All settings with their defaults, locked: setting an unknown field is an error."""
     config = ConfigDict()
-    config.seed = 0  # of everything random
-    # run directories of frozen networks, for labels.teacher and auxiliary.hint
-    config.teachers = ()
-    # arguments of the command that makes a teacher, shown where one is missing
-    config.teachers_from = ""
+    config.seed = 0  # random seed
+    config.teachers = ()  # run directories of frozen networks, for labels.teacher, auxiliary.hint
+    config.teachers_from = ""  # arguments of the command that trains a missing teacher
     config.data = _data()
-    config.mixing = ConfigDict({"name": "none"})  # file of ldl_jax/mixing
+    config.mixing = ConfigDict({"name": "none"})  # mixing of images: a file of ldl_jax/mixing
     config.model = _model()
-    config.labels = ConfigDict({"name": "hard"})  # file of ldl_jax/labels
-    config.losses = ConfigDict({"name": "cross_entropy"})  # file of ldl_jax/losses
-    config.auxiliary = ConfigDict({"names": ()})  # files of ldl_jax/auxiliary, several may be on
+    config.labels = ConfigDict({"name": "hard"})  # label source: a file of ldl_jax/labels
+    config.losses = ConfigDict({"name": "cross_entropy"})  # criterion: a file of ldl_jax/losses
+    config.auxiliary = ConfigDict({"names": ()})  # auxiliary losses: files of ldl_jax/auxiliary
     config.optimizer = _optimizer()
     config.train = _train()
-    # parameters that are measured: 'raw', or the average 'ema'
-    config.eval = ConfigDict({"weights": "raw"})
-    # end a run with report.html: figures with intervals, pictures; takes some seconds
-    config.eval.report = True
-    # files of ldl_jax/augment, in order between flip and cutout
-    config.augment = ConfigDict({"names": ()})
+    config.eval = ConfigDict({"weights": "raw"})  # parameters to evaluate: 'raw' or averaged 'ema'
+    config.eval.report = True  # write report.html at the end of a run; takes some seconds
+    config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, between flip and cutout
     return _with_blocks(config).lock()
 
 
 def _data() -> ConfigDict:
-    """The data set, which of its examples take part, and labels of the user's own."""
+    """The data set, the examples in use, and labels of the user's own."""
     data = ConfigDict()
-    data.name = "digits"  # file of ldl_jax/data
-    data.root = ""  # folder or file of the data on disk
-    data.batch_size = 128  # training examples a step, over all devices
-    # examples a step of evaluation, over all devices; rounded up to a multiple of them
-    data.eval_batch_size = 500
-    data.holdout = 0  # training examples set aside for validation, drawn by a fixed seed
-    # use the first so many training examples; None = all
-    data.examples = config_dict.placeholder(int)
-    data.resident = True  # keep the whole set in the device's memory; False: feed it batch by batch
-    data.verify = True  # compare published checksums
-    # an unreadable image: 'raise', or 'skip' (its slot stays, and counts for nothing)
-    data.on_error = "raise"
-    # published split that is trained on: 'train' or 'test'; the other is evaluated
-    data.train_split = "train"
-    data.folds = 0  # parts of that split for cross-validation, drawn by a fixed seed; 0 = none
-    # with folds: the part that is evaluated as the test images, from 0; the others are trained on
-    data.fold = 0
-    # .npy or .npz of integers [N] to train on instead of that split's labels; '' = none
-    data.labels_file = ""
-    data.labels_name = ""  # entry of labels_file, where that is an .npz of several
-    # .npy or .npz of distributions [N, K], one for each image of the published train split
-    data.train_table = ""
-    # the same for the published test split, to train on or to be measured against
-    data.test_table = ""
-    data.table_name = ""  # entry of the two tables, where they are .npz files of several
+    data.name = "digits"  # data set: a file of ldl_jax/data
+    data.root = ""  # folder or file that holds the data
+    data.batch_size = 128  # training examples per step, over all devices
+    data.eval_batch_size = 500  # examples per evaluation step, rounded up to a multiple of devices
+    data.holdout = 0  # training examples held out for validation, drawn with a fixed seed
+    data.examples = config_dict.placeholder(
+        int
+    )  # training examples, in published order (None: all)
+    data.resident = True  # keep the whole set in device memory (False: stream it batch by batch)
+    data.verify = True  # check published checksums
+    data.on_error = "raise"  # unreadable images: 'raise', or 'skip' (masked, so they do not count)
+    data.train_split = "train"  # published split to train on, 'train' or 'test'; evaluate the other
+    data.folds = 0  # folds of that split for cross-validation, drawn with a fixed seed (0: off)
+    data.fold = 0  # fold to evaluate as the test set, counted from 0; train on the others
+    data.labels_file = ""  # .npy or .npz of integers [N] to replace the training labels ('': none)
+    data.labels_name = ""  # array in labels_file, if that is an .npz of several
+    data.train_table = ""  # .npy or .npz of distributions [N, K] for the published train split
+    data.test_table = ""  # the same for the published test split, for training or evaluation
+    data.table_name = ""  # array in the two tables, if they are .npz files of several
     return data
 
 
 def _model() -> ConfigDict:
     """The network."""
     model = ConfigDict()
-    # file of ldl_jax/models, or the dotted name of a module of yours with `make`
-    model.name = "cifar_resnet"
-    # of activations: 'float32', 'bfloat16', or 'float64' under JAX_ENABLE_X64
-    model.dtype = "float32"
-    model.mean = ()  # of the pixels in [0, 1], for each channel; () = the data set's
-    model.std = ()  # of the pixels in [0, 1], for each channel; () = the data set's
-    # images (views too) that share BatchNorm's training statistics; 0 = the whole batch
-    model.norm_group = 0
-    model.options = ConfigDict()  # keyword options of a module of yours
+    model.name = "cifar_resnet"  # file of ldl_jax/models, or your own module (dotted) with `make`
+    model.dtype = "float32"  # activations: 'float32', 'bfloat16', 'float64' (needs JAX_ENABLE_X64)
+    model.mean = ()  # mean of the pixels in [0, 1], per channel; () for the data set's own
+    model.std = ()  # standard deviation of the pixels, per channel; () for the data set's own
+    model.norm_group = 0  # images (views too) per group of BatchNorm in training (0: whole batch)
+    model.options = ConfigDict()  # keyword options of your own module
     return model
 
 
 def _optimizer() -> ConfigDict:
     """The optimizer and its schedule."""
     optimizer = ConfigDict()
-    optimizer.learning_rate = 0.1  # at the start, after the warm-up
-    optimizer.momentum = 0.9  # of SGD, [0, 1)
-    optimizer.nesterov = False  # Nesterov's form of the momentum
-    optimizer.weight_decay = 5e-4  # L2, added to the gradient before the momentum
+    optimizer.learning_rate = 0.1  # learning rate after the warm-up
+    optimizer.momentum = 0.9  # momentum of SGD, [0, 1)
+    optimizer.nesterov = False  # Nesterov momentum
+    optimizer.weight_decay = 5e-4  # L2 penalty, added to the gradient before the momentum
     optimizer.decay = "all"  # parameters that decay: 'all', or 'kernels' (no biases, no BatchNorm)
-    optimizer.schedule = "piecewise"  # 'piecewise', 'cosine' or 'constant'
-    # epochs at which the learning rate is multiplied by `factor`
-    optimizer.boundaries = (100.0, 150.0)
-    optimizer.factor = 0.1  # of 'piecewise'
-    optimizer.warmup_epochs = 0.0  # epochs of linear warm-up
-    optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0 = not clipped
+    optimizer.schedule = "piecewise"  # learning-rate schedule: 'piecewise', 'cosine' or 'constant'
+    optimizer.boundaries = (100.0, 150.0)  # epochs at which 'piecewise' multiplies by factor
+    optimizer.factor = 0.1  # factor of 'piecewise'
+    optimizer.warmup_epochs = 0.0  # length of the linear warm-up, in epochs
+    optimizer.clip_norm = 0.0  # clip gradients to this global norm (0: off)
     optimizer.accumulate = 1  # steps whose gradients are averaged into one update
-    optimizer.ema = 0.0  # decay of averaged parameters and statistics, each update; 0 = none kept
+    optimizer.ema = 0.0  # decay per update of averaged parameters and statistics, [0, 1) (0: off)
     return optimizer
 
 
 def _train() -> ConfigDict:
-    """How long a run is, and what it does on the way."""
+    """Length of a run, logging and checkpoints."""
     train = ConfigDict()
-    train.epochs = 200.0  # epochs
-    # end after so many steps, which schedules span; None: `epochs`
-    train.max_steps = config_dict.placeholder(int)
-    train.save_every_epochs = 1.0  # epochs between checkpoints; 0 = at the end alone
-    train.eval_every_epochs = 1.0  # epochs between evaluations; 0 = at the end alone
+    train.epochs = 200.0  # length of training, in epochs
+    train.max_steps = config_dict.placeholder(int)  # length in steps (None: train.epochs)
+    train.save_every_epochs = 1.0  # epochs between checkpoints (0: only at the end)
+    train.eval_every_epochs = 1.0  # epochs between evaluations (0: only at the end)
     train.log_every_steps = 50  # steps between lines of metrics.jsonl
-    train.keep = 2  # latest checkpoints that are kept
-    # steps in one dispatch; 0 = 1 on the CPU and for streamed sets, 16 elsewhere
-    train.chunk_steps = 0
-    # a loss or gradient that is no number: 'stop', or 'skip_step' (it changes nothing)
-    train.on_nonfinite = "stop"
-    # on a GPU: XLA's deterministic operations, so that a resumed run is bitwise the same
-    train.deterministic = False
+    train.keep = 2  # number of checkpoints to keep, the latest ones
+    train.chunk_steps = 0  # steps per dispatch (0: 1 on the CPU and for streamed sets, else 16)
+    train.on_nonfinite = "stop"  # if the loss or a gradient is not finite: 'stop' or 'skip_step'
+    train.deterministic = False  # deterministic GPU operations: resumed runs are bitwise the same
     return train
 
 
 def _with_blocks(config: ConfigDict) -> ConfigDict:
-    """The config with the options of the augmentation, and the block of every plug."""
+    """The config with the options of the augmentation and the block of every plug."""
     for name, value in block("augment/base.py").items():
         config.augment[name] = value
     for section, folder in SECTIONS.items():
@@ -136,7 +124,7 @@ def _with_blocks(config: ConfigDict) -> ConfigDict:
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
-    """All fields by their dotted names."""
+    """All fields by their dotted names, tuples as lists."""
     fields = {}
     for name in config:
         value = config[name]
@@ -148,41 +136,45 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 
 def unknown_field(name: str) -> str | None:
-    """A sentence about a dotted field that does not exist, listing what is there; None where it
+    """A message about a dotted field that does not exist, with the fields there are; None if it
     exists.
     """
-    place, walked = default(), []
+    block_path = "config"
+    value = default()
     for part in name.split("."):
-        if walked == ["model", "options"]:
+        # The options of a user's own module are whatever that module takes.
+        if block_path == "config.model.options":
             return None
-        if not isinstance(place, ConfigDict) or part not in place:
-            where = "config" + "".join(f".{step}" for step in walked)
-            if not isinstance(place, ConfigDict):
-                return f"{where} is a value and has no field {part!r}"
+        if not isinstance(value, ConfigDict):
+            return f"{block_path} is a value and has no field {part!r}"
+        if part not in value:
             near = difflib.get_close_matches(name, flatten(default()), 1)
             hint = f"; did you mean config.{near[0]}?" if near else ""
-            return f"{where} has no field {part!r}; there are {', '.join(sorted(place))}{hint}"
-        place, walked = place.get(part), [*walked, part]
+            fields = ", ".join(sorted(value))
+            return f"{block_path} has no field {part!r}; its fields are {fields}{hint}"
+        value = value.get(part)
+        block_path = f"{block_path}.{part}"
     return None
 
 
 def check(config: ConfigDict) -> None:
-    """Raise ValueError, in one sentence that names the field, where a value is not allowed."""
+    """Raise ValueError, in one sentence that names the field, if a value is not allowed."""
     usual = default()
+    # Types come first: the checks of names and of combinations rely on them.
     for name, section in usual.items():
         if isinstance(section, ConfigDict) and not isinstance(config.get(name), ConfigDict):
-            raise ValueError(f"config.{name} is {config.get(name)!r}; allowed is a block of fields")
-    fields, defaults = flatten(config), flatten(usual)
-    lacking = [field for field in defaults if field not in fields]
-    if lacking:
-        raise ValueError(
-            f"config.{lacking[0]} is not there, since a block above it was replaced by a value"
-        )
-    checks.types(
-        fields,
-        defaults,
-        {name: _optional(usual, name) for name in defaults if defaults[name] is None},
-    )
+            raise ValueError(f"config.{name} must be a block of fields, got {config.get(name)!r}")
+    fields = flatten(config)
+    defaults = flatten(usual)
+    optional = {}
+    for name, value in defaults.items():
+        if name not in fields:
+            raise ValueError(
+                f"config.{name} is missing, because a block above it was replaced by a value"
+            )
+        if value is None:
+            optional[name] = _optional(usual, name)
+    checks.types(fields, defaults, optional)
     checks.names(config)
     checks.together(config)
 
@@ -197,45 +189,47 @@ def _optional(usual: ConfigDict, field: str) -> type:
 
 def _own_fields(function=default) -> list[tuple[str, str, str]]:
     """(field, default, comment) of each assignment in `default` and in the sections it calls, as
-    written there.
+    the source has them.
     """
     source = inspect.getsource(function)
-    lines, fields = source.splitlines(), []
+    lines = source.splitlines()
+    fields = []
     for node in ast.parse(source).body[0].body:
-        text = lines[node.end_lineno - 1].partition("  # ")[2]
         if not isinstance(node, ast.Assign):
             continue
-        field, value = ast.unparse(node.targets[0]).removeprefix("config."), ast.unparse(node.value)
+        comment = lines[node.end_lineno - 1].partition("  # ")[2]
+        field = ast.unparse(node.targets[0]).removeprefix("config.")
+        value = ast.unparse(node.value)
+        # A section is a function of its own, named after it.
         if value == f"_{field}()":
             fields += _own_fields(globals()[f"_{field}"])
-        elif text:
+        elif comment:
+            # A section of one field is written in place, as ConfigDict({'name': ...}).
             inner = re.fullmatch(r"ConfigDict\(\{'(\w+)': (.*)\}\)", value)
-            field, value = (f"{field}.{inner[1]}", inner[2]) if inner else (field, value)
-            fields.append(
-                (
-                    field,
-                    "None" if "placeholder" in value else value.replace("ConfigDict()", "{}"),
-                    text,
-                )
-            )
+            if inner:
+                field = f"{field}.{inner[1]}"
+                value = inner[2]
+            if "placeholder" in value:
+                value = "None"
+            fields.append((field, value.replace("ConfigDict()", "{}"), comment))
     return fields
 
 
 def describe() -> str:
-    """Every field with its default and unit, and every plug with its first sentence: the text of
-    --help.
+    """The text of --help: every field with its default and unit, every plug with its first
+    sentence.
     """
     lines = ["Fields (a flag each: --config.FIELD=VALUE):"]
-    lines += [f"  {place} = {value}  {text}" for place, value, text in _own_fields()]
-    groups = [("augment", "", "augment/base.py")]
-    groups += [
-        (section, name, f"{folder}/{name}.py")
-        for section, folder in SECTIONS.items()
-        for name in plugs(folder)
-    ]
-    for section, name, file in groups:
+    for field, value, comment in _own_fields():
+        lines.append(f"  {field} = {value}  {comment}")
+    # The options of augment/base.py are fields of the section itself, not of a block in it.
+    factories = [("augment", "augment", "augment/base.py")]
+    for section, folder in SECTIONS.items():
+        for name in plugs(folder):
+            factories.append((f"{section} {name}", f"{section}.{name}", f"{folder}/{name}.py"))
+    for title, prefix, file in factories:
         sentence, options = read_options(file)
-        lines += ["", f"{section} {name}".strip() + f": {sentence}"]
-        prefix = f"{section}.{name}".strip(".")
-        lines += [f"  {prefix}.{o.name} = {o.value!r}  {o.text}" for o in options]
+        lines += ["", f"{title}: {sentence}"]
+        for option in options:
+            lines.append(f"  {prefix}.{option.name} = {option.value!r}  {option.text}")
     return "\n".join(lines)

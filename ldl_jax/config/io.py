@@ -1,4 +1,4 @@
-"""Config files and their JSON form: read, started from, written."""
+"""Config files and their JSON form: reading, inheriting and writing."""
 
 import inspect
 import json
@@ -11,18 +11,20 @@ from ldl_jax.errors import one_line
 
 
 def start(name: str, *arguments: str) -> ConfigDict:
-    """The config of a sibling file: `start('cifar100_hard.py')`, found beside the config file that
-    calls it.
+    """The config of a sibling file: `start('cifar100_hard.py')` reads the file of that name in the
+    folder of the config file that calls it.
+
+    Raises ValueError if there is no such file.
     """
     path = Path(inspect.stack()[1].filename).parent / name
     if not path.is_file():
-        found = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
-        raise ValueError(f"{path}: no such config; beside it are {found}")
+        siblings = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
+        raise ValueError(f"{path} does not exist; that folder contains {siblings}")
     return read(":".join([str(path), *arguments]))
 
 
 def read(path) -> ConfigDict:
-    """The config of a file's `get_config()`, or of `get_config(argument)` where the path is
+    """The config returned by a file's `get_config()`, or by `get_config(argument)` if the path is
     FILE:ARGUMENT.
 
     Raises ValueError in one sentence that names the file and the fault.
@@ -30,34 +32,39 @@ def read(path) -> ConfigDict:
     name, *arguments = str(path).split(":", 1)
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"--config {path} is not there; configs/ holds the ones that come along")
-    space = {"__name__": f"config_{path.stem}", "__file__": str(path)}
+        raise ValueError(
+            f"--config {path} does not exist; configs/ contains the configs that come with ldl_jax"
+        )
+    namespace = {"__name__": f"config_{path.stem}", "__file__": str(path)}
     try:
-        exec(compile(path.read_text(), str(path), "exec"), space)
-        if "get_config" not in space:
+        exec(compile(path.read_text(), str(path), "exec"), namespace)
+        if "get_config" not in namespace:
             raise ValueError("it has no function get_config() -> ConfigDict")
-        made = space["get_config"](*arguments)
-    except Exception as error:  # whatever a file of the user's may do
-        text = one_line(error).removeprefix(f"--config {path} is no config: ")
-        raise ValueError(f"--config {path} is no config: {text}") from error
-    if not isinstance(made, ConfigDict):
+        config = namespace["get_config"](*arguments)
+    except Exception as error:  # a user's file may raise anything
+        # A config that starts from itself would repeat the prefix at every level.
+        text = one_line(error).removeprefix(f"--config {path} is not a valid config: ")
+        raise ValueError(f"--config {path} is not a valid config: {text}") from error
+    if not isinstance(config, ConfigDict):
         raise ValueError(
-            f"--config {path}: get_config() returns {type(made).__name__}; allowed is a ConfigDict"
+            f"--config {path}: get_config() must return a ConfigDict, got {type(config).__name__}"
         )
-    there = flatten(made)
-    lacking = [field for field in flatten(default()) if field not in there]
-    if lacking:
+    # A config built from nothing would lack the fields that the program reads.
+    fields = flatten(config)
+    missing = [field for field in flatten(default()) if field not in fields]
+    if missing:
+        more = f" and {len(missing) - 1} more fields" if len(missing) > 1 else ""
         raise ValueError(
-            f"--config {path}: get_config() does not start from ldl_jax.config.default(): it lacks {lacking[0]}"
-            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+            f"--config {path}: get_config() must start from ldl_jax.config.default(); it lacks "
+            f"{missing[0]}{more}"
         )
-    return made
+    return config
 
 
 def choose(argument: str, options: dict[str, object]):
     """The option that a config's argument names. Raises ValueError listing the options."""
     if argument not in options:
-        raise ValueError(f"its argument is {argument!r}; allowed are {', '.join(options)}")
+        raise ValueError(f"its argument must be one of {', '.join(options)}; got {argument!r}")
     return options[argument]
 
 
@@ -67,8 +74,8 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config of a JSON text: today's defaults overwritten by what it says; fields it knows
-    alone are ignored.
+    """The config of a JSON text: the current defaults, overwritten by the fields of the text; its
+    unknown fields are ignored.
     """
     config = default()
 
@@ -78,6 +85,7 @@ def from_json(text: str) -> ConfigDict:
                 continue
             if isinstance(target.get(name), ConfigDict):
                 with target[name].unlocked():
+                    # The options of a user's own module have no defaults to overwrite.
                     if name == "options":
                         target[name].update(value)
                 fill(target[name], value)

@@ -1,8 +1,7 @@
-"""The options of the plugs, read off their factories: name, default, type, and the comment behind
-each.
+"""Options of the plugs, read from the source of their factories: name, default, type and comment.
 
 A plug is a file ldl_jax/<folder>/<name>.py with a factory `make`, whose keyword-only options are
-its config block. They are read off the source; nothing is imported for it.
+its config block. They are parsed from the source, so nothing is imported to read them.
 """
 
 import ast
@@ -19,20 +18,21 @@ ROOM = Path(__file__).parent.parent
 
 
 class Option(NamedTuple):
-    """A setting as it is written down: its value, its type where that is None, and the comment
-    behind it.
-    """
+    """An option of a factory, as the source has it: its name, default, type and comment."""
 
     name: str
     value: object
-    kind: str
-    text: str
+    kind: str  # of the annotation; needed if the default is None
+    text: str  # the comment behind it
 
 
 def plugs(folder: str, function: str = "make") -> tuple[str, ...]:
-    """Names of the plugs in a folder of ldl_jax: its files that have the factory, but for base."""
-    files = (path for path in (ROOM / folder).glob("*.py") if path.stem != "base")
-    return tuple(sorted(path.stem for path in files if _has_function(path, function)))
+    """Names of the plugs in a folder of ldl_jax: its files with that factory, except base."""
+    names = []
+    for path in (ROOM / folder).glob("*.py"):
+        if path.stem != "base" and _has_function(path, function):
+            names.append(path.stem)
+    return tuple(sorted(names))
 
 
 def plug(folder: str, name: str) -> ModuleType:
@@ -50,8 +50,9 @@ def _has_function(path: Path, name: str) -> bool:
 
 @lru_cache(None)
 def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
-    """The first sentence of a factory's docstring, and its keyword-only options; the file is
-    parsed, not imported.
+    """The first sentence of a factory's docstring, and its keyword-only options.
+
+    The file is parsed, not imported. Raises ValueError if it has no such factory.
     """
     text = (ROOM / file).read_text()
     lines = text.splitlines()
@@ -59,22 +60,27 @@ def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             options = []
             for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                # The comment stands on the line on which the option ends.
                 comment = lines[(value or arg).end_lineno - 1].partition("  # ")[2]
+                # 'int | None' is an int that may be absent.
                 kind = ast.unparse(arg.annotation).split(" ")[0] if arg.annotation else "str"
                 options.append(Option(arg.arg, ast.literal_eval(value), kind, comment.strip()))
             paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+            # 'et al. 2016' does not end a sentence.
             sentence = re.split(r"(?<! al\.)(?<=\.)\s", paragraph, maxsplit=1)[0]
             return sentence, options
-    raise ValueError(f"ldl_jax/{file} has no function {function}(); a plug is made by one")
+    raise ValueError(f"ldl_jax/{file} must have a function {function}(), which makes the plug")
 
 
 def block(file: str) -> ConfigDict:
-    """The config block of a factory; an option whose default is None becomes a placeholder of its
+    """The config block of a factory; an option with the default None becomes a placeholder of its
     type.
     """
     kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
-    made = ConfigDict()
+    options = ConfigDict()
     for option in read_options(file)[1]:
-        empty = config_dict.placeholder(kinds[option.kind]) if option.value is None else None
-        made[option.name] = option.value if empty is None else empty
-    return made
+        if option.value is None:
+            options[option.name] = config_dict.placeholder(kinds[option.kind])
+        else:
+            options[option.name] = option.value
+    return options

@@ -1,5 +1,5 @@
-"""A study: a table of cells (a config with overrides), each run with several seeds, and the
-questions asked of them.
+"""Studies: a table of cells (a config with overrides), each run with several seeds, and the
+hypotheses tested on them.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ldl_jax import files
 from ldl_jax.errors import one_line
 
 METRICS = ("accuracy", "nll", "brier", "ece")
-LEAST_SEEDS = 6  # of the cells of a finding: three cannot decide
+LEAST_SEEDS = 6  # per cell of a finding: three seeds cannot decide
 
 
 class Cell(NamedTuple):
@@ -22,13 +22,11 @@ class Cell(NamedTuple):
     name: str
     # a file of the folder above the study's own, such as 'cifar100_hard.py', or FILE:ARGUMENT
     config: str
-    # dotted field -> value, in the place of the file's
-    fields: Mapping[str, object] = MappingProxyType({})
-    seeds: int = 3  # how many, from the config's own on
-    # cells that teach: their run of the same place (modulo their seeds), or NAME/PLACE
+    fields: Mapping[str, object] = MappingProxyType({})  # overrides: dotted field -> value
+    seeds: int = 3  # number of seeds, counted up from the config's own
+    # cells that teach: the run of the same place (modulo their seeds), or that of NAME/PLACE
     teachers: tuple[str, ...] = ()
-    # figure -> what was published for this row, a fraction
-    published: Mapping[str, float] = MappingProxyType({})
+    published: Mapping[str, float] = MappingProxyType({})  # metric -> published value, a fraction
 
 
 class Finding(NamedTuple):
@@ -37,17 +35,17 @@ class Finding(NamedTuple):
     name: str
     better: str  # a cell
     than: str  # a cell
-    metric: str = "ece"  # of METRICS
-    direction: str = "lower"  # what is better: 'lower' or 'higher'
+    metric: str = "ece"  # one of METRICS
+    direction: str = "lower"  # which values are better: 'lower' or 'higher'
     about: str = ""  # the claim, in words
 
 
 class Study(NamedTuple):
-    """All of a study."""
+    """A study: its cells, hypotheses and comparisons."""
 
     title: str
     cells: tuple[Cell, ...]
-    findings: tuple[Finding, ...] = ()  # one for each claim; Holm's correction is over them
+    findings: tuple[Finding, ...] = ()  # one per claim; Holm's correction is over all of them
     # (cell, cell it is compared with): shown without a verdict
     comparisons: tuple[tuple[str, str], ...] = ()
     about: str = ""  # what a reader should know
@@ -57,25 +55,25 @@ class Planned(NamedTuple):
     """One run of a study."""
 
     cell: Cell
-    place: int  # 0 to seeds - 1
-    config: ConfigDict  # without its teachers, whose directories are known when it runs
+    place: int  # index among the cell's seeds, 0 to seeds - 1
+    config: ConfigDict  # without teachers, whose directories are known only when it runs
     needs: tuple[tuple[str, int], ...]  # (cell, place) of its teachers
-    identity: str  # SHA-256 of all that its numbers depend on, its teachers' identities among them
+    identity: str  # SHA-256 of all that its numbers depend on, with its teachers' identities
     settings: dict  # the config's fields that its numbers depend on
 
     @property
     def key(self) -> tuple[str, int]:
-        """What the run is known by: its cell and its place among the seeds."""
+        """The run's cell and its place among the seeds, which identify it within the study."""
         return self.cell.name, self.place
 
     @property
     def name(self) -> str:
-        """CELL/PLACE, as --only names it."""
+        """The run as --only names it, CELL/PLACE."""
         return f"{self.cell.name}/{self.place}"
 
 
 def check(study: Study) -> None:
-    """Raise ValueError, in one sentence, where cells and questions do not fit together."""
+    """Raise ValueError, in one sentence, if cells, findings and comparisons do not fit together."""
     _check_kinds(study)
     names = [cell.name for cell in study.cells]
     for cell in study.cells:
@@ -86,39 +84,45 @@ def check(study: Study) -> None:
         _check_finding(finding, study, names)
     for pair in study.comparisons:
         for name in pair:
-            _known("a comparison names", name, names)
+            _check_cell_name("a comparison names", name, names)
 
 
 def _check_kinds(study: Study) -> None:
-    """A single Cell is a tuple as well: what a comma makes of it is told apart here."""
+    """Check that cells, findings and comparisons are tuples of the right kind."""
     for field, kind in (("cells", Cell), ("findings", Finding)):
         values = getattr(study, field)
+        # A Cell is itself a tuple, so (Cell(...)) without a comma would pass for one.
         if isinstance(values, kind) or not all(isinstance(value, kind) for value in values):
             raise ValueError(
-                f"the study's {field} are no tuple of {kind.__name__}; allowed is one, also around one"
+                f"the study's {field} must be a tuple of {kind.__name__}; write a single one as "
+                f"({kind.__name__}(...),)"
             )
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in study.comparisons):
         raise ValueError(
-            "the study's comparisons are no pairs; allowed is ((cell, cell it is compared with), ...)"
+            "the study's comparisons must be a tuple of pairs ((cell, cell it is compared with), "
+            "...)"
         )
 
 
 def _check_cell(cell: Cell, names: list[str]) -> None:
+    """Check a cell's name, seeds and teachers; `names` are those of all cells."""
     if names.count(cell.name) > 1:
-        raise ValueError(f"two cells are named {cell.name!r}; allowed is one of each name")
+        raise ValueError(f"two cells are named {cell.name!r}; cell names must be unique")
     if not cell.name or not all(c.isalnum() or c in "-_." for c in cell.name):
-        raise ValueError(f"a cell is named {cell.name!r}; allowed are letters, digits and - _ .")
+        raise ValueError(
+            f"a cell is named {cell.name!r}; a name may contain only letters, digits and - _ ."
+        )
     if not isinstance(cell.seeds, int) or cell.seeds < 1:
         raise ValueError(
-            f"cell {cell.name!r} has {cell.seeds} seeds; allowed are whole numbers from 1"
+            f"the seeds of cell {cell.name!r} must be an integer of at least 1, got {cell.seeds}"
         )
     for teacher in cell.teachers:
-        _known(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
+        _check_cell_name(f"cell {cell.name!r} has the teacher", teacher.partition("/")[0], names)
 
 
-def _known(what: str, name: str, names: list[str]) -> None:
+def _check_cell_name(subject: str, name: str, names: list[str]) -> None:
     if name not in names:
-        raise ValueError(f"{what} {name!r}; allowed are the study's cells: {', '.join(names)}")
+        raise ValueError(f"{subject} {name!r}, which is not a cell; cells are {', '.join(names)}")
 
 
 def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
@@ -126,97 +130,106 @@ def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
     _check_finding_metric(finding)
     if finding.better == finding.than:
         raise ValueError(
-            f"finding {finding.name!r} compares {finding.than!r} with itself; allowed are two cells"
+            f"finding {finding.name!r} compares {finding.than!r} with itself; name two cells"
         )
 
 
 def _check_finding_cells(finding: Finding, study: Study, names: list[str]) -> None:
-    """Both cells are there, with enough seeds, each of which has teachers of its own."""
+    """Check that both cells exist and have enough seeds, each with teachers of its own."""
     for name in (finding.better, finding.than):
-        _known(f"finding {finding.name!r} names", name, names)
+        _check_cell_name(f"finding {finding.name!r} names", name, names)
         cell = next(cell for cell in study.cells if cell.name == name)
         if cell.seeds < LEAST_SEEDS:
             raise ValueError(
-                f"finding {finding.name!r} rests on {name!r} with {cell.seeds} seeds; allowed are {LEAST_SEEDS} or "
-                "more, since fewer cannot decide"
+                f"finding {finding.name!r} needs at least {LEAST_SEEDS} seeds of {name!r} for a "
+                f"verdict, got {cell.seeds}"
             )
+        # Students of one teacher are not independent, as the test of the finding assumes.
         teacher = shared_teacher(name, study)
         if teacher:
             raise ValueError(
-                f"finding {finding.name!r} rests on {name!r}, whose seeds share teachers ({teacher}); allowed is "
-                "a teacher for each seed, since seeds of one teacher are not independent"
+                f"finding {finding.name!r} rests on {name!r}, whose seeds share the teacher "
+                f"{teacher!r} and so are not independent; give each seed its own teacher"
             )
 
 
 def _check_finding_metric(finding: Finding) -> None:
-    """The metric is known, and the direction is the one that is better."""
+    """Check that the metric exists and that the direction is the better one."""
     if finding.metric not in METRICS:
         raise ValueError(
-            f"finding {finding.name!r} has the metric {finding.metric!r}; allowed are {', '.join(METRICS)}"
+            f"the metric of finding {finding.name!r} must be one of {', '.join(METRICS)}; got "
+            f"{finding.metric!r}"
         )
     if finding.direction not in ("lower", "higher"):
         raise ValueError(
-            f"finding {finding.name!r} has the direction {finding.direction!r}; allowed are lower, higher"
+            f"the direction of finding {finding.name!r} must be 'lower' or 'higher', got "
+            f"{finding.direction!r}"
         )
-    if (finding.direction == "higher") != (finding.metric == "accuracy"):
+    # A finding in the wrong direction would be confirmed by a worse result.
+    better = "higher" if finding.metric == "accuracy" else "lower"
+    if finding.direction != better:
         raise ValueError(
-            f"finding {finding.name!r} calls a {finding.direction} {finding.metric} better; allowed are a higher "
-            "accuracy, and a lower nll, brier or ece"
+            f"the direction of finding {finding.name!r} must be {better!r}, since {better} "
+            f"{finding.metric} is better; got {finding.direction!r}"
         )
 
 
 def shared_teacher(name: str, study: Study) -> str | None:
-    """A teacher, or a teacher's teacher, that several seeds of a cell learn from; None where each
+    """A teacher, direct or indirect, that several seeds of a cell have in common; None if each seed
     has its own.
     """
     by_name = {cell.name: cell for cell in study.cells}
     seeds = by_name[name].seeds
     if seeds == 1:
         return None
-    todo, seen = [name], set()
-    while todo:
-        for teacher in by_name[todo.pop()].teachers:
+    # Walk up from the cell to its teachers, their teachers, and so on.
+    pending = [name]
+    visited = set()
+    while pending:
+        for teacher in by_name[pending.pop()].teachers:
             cell, _, place = teacher.partition("/")
+            # One fixed run, or fewer seeds than the cell has, so that some are used twice.
             if place or by_name[cell].seeds < seeds:
                 return teacher
-            if cell not in seen:
-                seen.add(cell)
-                todo.append(cell)
+            if cell not in visited:
+                visited.add(cell)
+                pending.append(cell)
     return None
 
 
 def order(study: Study) -> list[Cell]:
-    """The cells, teachers before those they teach. Raises ValueError where teachers wait for each
-    other.
-    """
+    """The cells, each after its teachers. Raises ValueError if cells teach in a circle."""
     by_name = {cell.name: cell for cell in study.cells}
-    done: list[Cell] = []
+    # Depth first; `above` holds the cells that wait for this one.
+    ordered: list[Cell] = []
 
     def visit(cell: Cell, above: tuple[str, ...]) -> None:
-        if cell in done:
+        if cell in ordered:
             return
         if cell.name in above:
             circle = (*above[above.index(cell.name) :], cell.name)
             raise ValueError(f"cells teach each other in a circle: {' -> '.join(circle)}")
         for teacher in cell.teachers:
             visit(by_name[teacher.partition("/")[0]], (*above, cell.name))
-        done.append(cell)
+        ordered.append(cell)
 
     for cell in study.cells:
         visit(cell, ())
-    return done
+    return ordered
 
 
 def needs(cell: Cell, place: int, study: Study) -> tuple[tuple[str, int], ...]:
-    """(cell, place) of the runs that teach a run. Raises ValueError for a place that is not there."""
-    seeds = {other.name: other.seeds for other in study.cells}
+    """(cell, place) of the runs that teach a run. Raises ValueError if one does not exist."""
+    seeds = {row.name: row.seeds for row in study.cells}
     teachers = []
     for teacher in cell.teachers:
         name, _, number = teacher.partition("/")
         if number and not (number.isdigit() and int(number) < seeds[name]):
             raise ValueError(
-                f"cell {cell.name!r} has the teacher {teacher!r}; allowed are {name}/0 to {seeds[name] - 1}"
+                f"cell {cell.name!r} has the teacher {teacher!r}, which must be one of {name}/0 to "
+                f"{name}/{seeds[name] - 1}"
             )
+        # Without a number, seeds are paired: the first run with the teacher's first, and so on.
         teachers.append((name, int(number) if number else place % seeds[name]))
     return tuple(teachers)
 
@@ -227,26 +240,26 @@ def identity(settings: dict, teachers: list[str]) -> str:
 
 
 def load(path) -> Study:
-    """The study of a file's `get_study()`. Raises ValueError in one sentence that names the file
-    and the fault.
+    """The study returned by a file's `get_study()`.
+
+    Raises ValueError in one sentence that names the file and the fault.
     """
     path = Path(path)
     if not path.is_file():
         studies = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
-        raise ValueError(
-            f"{path} is not there; "
-            + (f"there are {studies}" if studies else "name the file of a study")
-        )
+        hint = f"available studies are {studies}" if studies else "name the file of a study"
+        raise ValueError(f"{path} does not exist; {hint}")
     namespace = {"__name__": f"study_{path.stem}", "__file__": str(path)}
     try:
         exec(compile(path.read_text(), str(path), "exec"), namespace)
         if "get_study" not in namespace:
             raise ValueError("it has no function get_study() -> Study")
         study = namespace["get_study"]()
-    except Exception as error:  # whatever a file of the user's may do
-        raise ValueError(f"{path} is no study: {one_line(error)}") from error
+    except Exception as error:  # a user's file may raise anything
+        raise ValueError(f"{path} is not a valid study: {one_line(error)}") from error
     if not isinstance(study, Study):
-        raise ValueError(f"{path}: get_study() returns {type(study).__name__}; allowed is a Study")
+        raise ValueError(f"{path}: get_study() must return a Study, got {type(study).__name__}")
+    # Messages of the checks name cells and findings; here the file is added.
     try:
         check(study)
     except ValueError as error:

@@ -1,5 +1,5 @@
-"""What label sources share: reading, writing and mixing rows of distributions, and the loss of one
-term.
+"""Shared parts of label sources: rows of distributions that are read, written and mixed, and the
+loss of one term.
 """
 
 from dataclasses import replace
@@ -14,19 +14,20 @@ WRITE_RULES = ("unmixed", "clean")
 
 
 def one_hot(batch: Batch, like: Array) -> Array:
-    """The hard labels as rows: [B, K] in the type and width of `like`."""
+    """One-hot rows [B, K] of the labels, with the type and width of `like`."""
     return jax.nn.one_hot(batch.label, like.shape[-1], dtype=like.dtype)
 
 
 def read_rows(rows: Array, index: Array, hard: Array) -> Array:
-    """The distributions of the examples `index`: [B, K] like `hard`; a row not written yet is its
-    hard label.
+    """The stored distributions of the examples `index`, [B, K] in the type of `hard`; where a row
+    has not been written yet, the hard label.
 
-    A row is divided by its sum: the bias correction of an average that started at 0, whatever was
-    skipped.
+    A row is divided by its sum, which corrects the bias of an average that started at 0, however
+    many updates it has missed.
     """
     row = rows[index].astype(hard.dtype)
     total = row.sum(-1, keepdims=True)
+    # Rows start at zero, and a written one has a positive sum.
     written = total > 0
     return jnp.where(written, row / jnp.where(written, total, 1), hard)
 
@@ -34,48 +35,50 @@ def read_rows(rows: Array, index: Array, hard: Array) -> Array:
 def write_rows(
     rows: Array, index: Array, new: Array, *, momentum=0.0, write: Array | bool = True
 ) -> Array:
-    """Set rows[index] to momentum * old + (1 - momentum) * new where `write` (bool[B]) holds.
-
-    The old row takes part even at momentum 0: a scatter that does not depend on what it overwrites
-    makes XLA copy the whole table wherever the table is also read.
-    """
+    """The rows, updated to momentum * old + (1 - momentum) * new at `index` if `write` (bool[B])."""
+    # The old row takes part even at momentum 0: a scatter that does not depend on what it
+    # overwrites makes XLA copy the whole table if the table is also read.
     old = rows[index].astype(new.dtype)
     row = (momentum * old + (1 - momentum) * new).astype(rows.dtype)
+    # An index past the end is dropped, so rows that may not be written stay as they are.
     return rows.at[jnp.where(write, index, len(rows))].set(row, mode="drop")
 
 
 def mean_rows(sums: Array, count: Array) -> Array:
-    """Rows [K, K] of sums [K, K] of so many [K] distributions each: their mean, or the uniform one
-    of none.
+    """Mean rows [K, K] of the sums [K, K] of `count` [K] distributions each; a uniform row if the
+    count is 0.
     """
-    seen = count[:, None] > 0
-    return jnp.where(seen, sums / jnp.where(seen, count[:, None], 1), 1 / sums.shape[-1])
+    nonempty = count[:, None] > 0
+    return jnp.where(nonempty, sums / jnp.where(nonempty, count[:, None], 1), 1 / sums.shape[-1])
 
 
 def check_choice(name: str, option: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError where an option of a source is none of those allowed."""
+    """Raise ValueError if the value of a source's option is not among those allowed."""
     if value not in allowed:
         raise ValueError(
-            f"labels.{name}.{option} is {value!r}; allowed are {', '.join(map(repr, allowed))}"
+            f"labels.{name}.{option} must be one of {', '.join(map(repr, allowed))}; got {value!r}"
         )
 
 
 def check_write(name: str, write: str, mix_prob: float) -> None:
-    """Raise ValueError where the write rule is unknown, or would never write."""
+    """Raise ValueError if the write rule is unknown, or would never write a row."""
     check_choice(name, "write", write, WRITE_RULES)
     if write == "unmixed" and mix_prob >= 1:
         raise ValueError(
-            f"labels.{name}.write is 'unmixed', but mixing touches every example, so that no row would ever be "
-            f"written; allowed are labels.{name}.write='clean' or a mixing probability below 1"
+            f"labels.{name}.write is 'unmixed', but every example is mixed, so no row would "
+            f"ever be written; set labels.{name}.write='clean' or a mixing probability below 1"
         )
 
 
 def own_prediction(batch: Batch, forward: Forward, write: str) -> tuple[Array, Array]:
-    """What the network says of each example itself, [B, K], and where that may be written, bool[B]."""
-    good = batch.mask > 0
+    """The network's prediction of each single example, [B, K], and whether it may be written,
+    bool[B].
+    """
+    valid = batch.mask > 0
     if write == "clean":
-        return jax.nn.softmax(forward.clean_logits), good
-    return jax.nn.softmax(forward.outputs.logits[0]), good & (batch.share[:, 0] == 1)
+        return jax.nn.softmax(forward.clean_logits), valid
+    # The prediction of a mixed image says little about any of the images in it.
+    return jax.nn.softmax(forward.outputs.logits[0]), valid & (batch.share[:, 0] == 1)
 
 
 def mix_rows(values: Array, partner: Array, share: Array) -> Array:
@@ -87,11 +90,13 @@ def mix_rows(values: Array, partner: Array, share: Array) -> Array:
 
 
 def mix_target(target: Target, partner: Array, share: Array) -> Target:
-    """The term of the mixed image: exact for a loss that is linear in the target. Left alone where
-    `mixed`.
+    """The loss term of the mixed images, exact for a loss that is linear in the target.
+
+    A target that is `mixed` already is returned unchanged.
     """
     if target.mixed or partner.shape[1] == 1:
         return target
+    # Each image brings its own weight, so distributions are averaged with share times weight.
     weight = jnp.broadcast_to(
         jnp.asarray(target.weight, target.probs.dtype), target.probs.shape[:1]
     )
@@ -107,8 +112,9 @@ def mix_target(target: Target, partner: Array, share: Array) -> Target:
 
 
 def term_loss(target: Target, logits: Array, criterion) -> Array:
-    """weight T^2 criterion(logits / T, probs) of each example: f32[B]. T^2 keeps the gradient's
-    size (Hinton 2015).
+    """The loss of a term for each example, f32[B]: weight T^2 criterion(logits / T, probs).
+
+    T^2 keeps the size of the gradient (Hinton 2015).
     """
     temperature = jnp.asarray(target.temperature, logits.dtype)
     scaled = logits / (temperature[:, None] if temperature.ndim else temperature)
@@ -117,7 +123,7 @@ def term_loss(target: Target, logits: Array, criterion) -> Array:
 
 
 def row_report(rows: Array) -> dict[str, Array]:
-    """Number of the rows that were written, and their mean entropy in nat."""
+    """Number of rows written so far, and their mean entropy in nat."""
     kind = jnp.promote_types(rows.dtype, jnp.float32)
     total = rows.sum(-1, dtype=kind)
     written = total > 0

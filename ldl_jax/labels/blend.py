@@ -11,22 +11,24 @@ def make(
     build: Build,
     *,
     parts: tuple[str, ...] = ("hard", "teacher"),  # label sources, each with its own config block
-    weights: tuple[float, ...] = (0.1, 0.9),  # of the parts, multiplied with their own weights
-    ramp_epochs: float = 0.0,  # the weights of all parts but the first grow linearly from 0 over so many epochs, >= 0
+    weights: tuple[float, ...] = (0.1, 0.9),  # weights of the parts, which scale their own terms
+    ramp_epochs: float = 0.0,  # epochs in which all weights but the first rise linearly from 0
 ) -> LabelSource:
-    """A weighted sum: `hard` and `teacher` at T = 4 is knowledge distillation (Hinton 2015).
+    """A weighted sum of sources: `hard` and `teacher` at temperature 4 is knowledge distillation
+    (Hinton 2015).
 
-    State: a tuple, one entry a part. Raises ValueError where weights and parts differ in number, a
-    part is a blend or the ramp is negative.
+    State: a tuple with one entry per part. Raises ValueError if weights and parts differ in number,
+    a part is itself a blend, or ramp_epochs is negative.
     """
     if len(parts) != len(weights) or not parts:
         raise ValueError(
-            f"labels.blend: parts {parts} and weights {weights}; allowed is one weight for each part"
+            "labels.blend.weights must have one weight for each of labels.blend.parts; got "
+            f"{weights} for {parts}"
         )
     if "blend" in parts:
-        raise ValueError("labels.blend.parts names 'blend'; allowed are the other label sources")
+        raise ValueError("labels.blend.parts must not contain 'blend' itself; name other sources")
     if ramp_epochs < 0:
-        raise ValueError(f"labels.blend.ramp_epochs is {ramp_epochs}; allowed are numbers from 0")
+        raise ValueError(f"labels.blend.ramp_epochs must be at least 0, got {ramp_epochs}")
     sources = tuple(build.part(name) for name in parts)
     ramp_steps = ramp_epochs * build.steps_per_epoch
 
@@ -34,29 +36,28 @@ def make(
         return tuple(source.init(key, variables) for source in sources)
 
     def targets(state, batch, outputs):
-        ramp = (
-            jnp.minimum(batch.step.astype(outputs.logits.dtype) / ramp_steps, 1)
-            if ramp_steps
-            else 1.0
-        )
+        ramp = 1.0
+        if ramp_steps:
+            ramp = jnp.minimum(batch.step.astype(outputs.logits.dtype) / ramp_steps, 1)
         terms = []
-        for number, (source, weight) in enumerate(zip(sources, weights, strict=True)):
-            scale = weight * (ramp if number else 1.0)
-            for target in source.targets(state[number], batch, outputs):
+        for index, (source, weight) in enumerate(zip(sources, weights, strict=True)):
+            # With a ramp, the first part (usually the hard label) starts alone.
+            scale = weight * (ramp if index else 1.0)
+            for target in source.targets(state[index], batch, outputs):
                 terms.append(replace(target, weight=target.weight * scale))
         return tuple(terms)
 
     def update(state, batch, forward):
-        return tuple(
-            source.update(part, batch, forward) for source, part in zip(sources, state, strict=True)
-        )
+        updated = []
+        for source, part in zip(sources, state, strict=True):
+            updated.append(source.update(part, batch, forward))
+        return tuple(updated)
 
     def report(state):
-        reports = [source.report(part) for source, part in zip(sources, state, strict=True)]
-        return {
-            f"{name}/{key}": value
-            for name, r in zip(parts, reports, strict=True)
-            for key, value in r.items()
-        }
+        scalars = {}
+        for name, source, part in zip(parts, sources, state, strict=True):
+            for key, value in source.report(part).items():
+                scalars[f"{name}/{key}"] = value
+        return scalars
 
     return LabelSource(targets, init, update, any(source.clean for source in sources), report)

@@ -1,4 +1,4 @@
-"""One row for every class: online label smoothing."""
+"""Online label smoothing: one soft label for every class."""
 
 import jax
 import jax.numpy as jnp
@@ -12,71 +12,60 @@ def make(
     *,
     hard_weight: float = 0.5,  # weight of the term with the hard label
     weight: float = 0.5,  # weight of the term with the class's row
-    first: str = "uniform",  # first epoch's rows: 'uniform', or 'zeros' (that term has weight 0 until its end)
-    freeze: float = 1.0,  # a class's row stays as it is once its largest entry reaches this, (0, 1]; 1 = never
-    write: str = "unmixed",  # predictions that count: 'unmixed' examples' or, by a 'clean' pass, all examples'
+    first: str = "uniform",  # rows of the first epoch: 'uniform', or 'zeros' (no such term in it)
+    freeze: float = 1.0,  # a class keeps its row once an entry reaches this, (0, 1]; 1: never
+    write: str = "unmixed",  # predictions averaged: 'unmixed' examples, or all by a 'clean' pass
 ) -> LabelSource:
     """Online label per class (OLS): the mean prediction of the class's correctly classified
     examples last epoch.
 
     Zhang et al. 2021, equations 3-5. The CIFAR form is weights 0.5 + 0.5 from 'zeros'; the
-    fine-grained form 1 + 1 from 'uniform' with freeze 0.88. A class without a correct example gets
-    the uniform row, even a frozen one, as in the published code. State: table [K, K] in use, sums
-    [K, K] and count [K] of the running epoch, which ends even where its last step is skipped.
-    Raises ValueError where an option is not allowed.
+    fine-grained form is 1 + 1 from 'uniform' with freeze 0.88. A class without a correct example
+    gets the uniform row, even a frozen one, as in the published code. State: table [K, K] in use;
+    sums [K, K] and count [K] of the current epoch, which ends even if its last step is skipped.
+    Raises ValueError if an option is out of range.
     """
     base.check_choice("classwise", "first", first, ("uniform", "zeros"))
     if not 0 < freeze <= 1:
-        raise ValueError(f"labels.classwise.freeze is {freeze}; allowed are numbers above 0, to 1")
+        raise ValueError(f"labels.classwise.freeze must be in (0, 1], got {freeze}")
     base.check_write("classwise", write, build.mix_prob)
-    size, kind = build.num_classes, build.outputs.logits.dtype
+    size = build.num_classes
+    kind = build.outputs.logits.dtype
 
     def init(key, variables):
         del key, variables
         zeros = jnp.zeros((size, size), kind)
-        return {
-            "table": zeros + 1 / size,
-            "sums": zeros,
-            "count": zeros[0],
-            "epoch": jnp.zeros((), jnp.int32),
-        }
+        epoch = jnp.zeros((), jnp.int32)
+        return {"table": zeros + 1 / size, "sums": zeros, "count": zeros[0], "epoch": epoch}
 
-    def turned(state, now):
-        """The state at a step of epoch `now`: where the sums are of an earlier one, they become the
-        table.
-        """
-        late, sums, count = now > state["epoch"], state["sums"], state["count"]
-        sure = (freeze < 1) & (jnp.max(state["table"], -1) >= freeze) & (count > 0)
-        table = jnp.where(late & ~sure[:, None], base.mean_rows(sums, count), state["table"])
-        return {
-            "table": table,
-            "sums": sums * ~late,
-            "count": count * ~late,
-            "epoch": jnp.maximum(now, state["epoch"]),
-        }
+    def at_epoch(state, epoch):
+        """The state at a step of `epoch`: sums of an earlier epoch become the table."""
+        sums, count = state["sums"], state["count"]
+        over = epoch > state["epoch"]
+        frozen = (freeze < 1) & (jnp.max(state["table"], -1) >= freeze) & (count > 0)
+        table = jnp.where(over & ~frozen[:, None], base.mean_rows(sums, count), state["table"])
+        epoch = jnp.maximum(epoch, state["epoch"])
+        return {"table": table, "sums": sums * ~over, "count": count * ~over, "epoch": epoch}
 
     def targets(state, batch, outputs):
+        # With 'zeros', the first epoch has the hard label alone.
         started = 1.0 if first == "uniform" else (batch.step >= build.steps_per_epoch).astype(kind)
-        rows = turned(state, batch.step // build.steps_per_epoch)["table"][batch.label]
-        return Target(base.one_hot(batch, outputs.logits), hard_weight), Target(
-            rows, weight * started
-        )
+        rows = at_epoch(state, batch.step // build.steps_per_epoch)["table"][batch.label]
+        hard = Target(base.one_hot(batch, outputs.logits), hard_weight)
+        return hard, Target(rows, weight * started)
 
     def update(state, batch, forward):
-        probs, good = base.own_prediction(batch, forward, write)
-        good = (good & (jnp.argmax(probs, -1) == batch.label)).astype(kind)
-        state = turned(state, batch.step // build.steps_per_epoch)
-        sums = state["sums"].at[batch.label].add(good[:, None] * probs)
-        count = state["count"].at[batch.label].add(good)
-        return turned(
-            {**state, "sums": sums, "count": count}, (batch.step + 1) // build.steps_per_epoch
-        )
+        probs, valid = base.own_prediction(batch, forward, write)
+        correct = (valid & (jnp.argmax(probs, -1) == batch.label)).astype(kind)
+        state = at_epoch(state, batch.step // build.steps_per_epoch)
+        sums = state["sums"].at[batch.label].add(correct[:, None] * probs)
+        count = state["count"].at[batch.label].add(correct)
+        # The last step of an epoch closes it, so an evaluation after it sees the new table.
+        state = {**state, "sums": sums, "count": count}
+        return at_epoch(state, (batch.step + 1) // build.steps_per_epoch)
 
     def report(state):
-        return {
-            "row_entropy": jnp.mean(
-                -jnp.sum(jax.scipy.special.xlogy(state["table"], state["table"]), -1)
-            )
-        }
+        entropy = -jnp.sum(jax.scipy.special.xlogy(state["table"], state["table"]), -1)
+        return {"row_entropy": jnp.mean(entropy)}
 
     return LabelSource(targets, init, update, write == "clean", report)

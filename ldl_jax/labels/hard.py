@@ -1,11 +1,11 @@
-"""The label itself, as a distribution with one 1."""
+"""Hard labels, as one-hot distributions."""
 
 from ldl_jax.contract import Build, LabelSource, Target
 from ldl_jax.labels.base import one_hot
 
 
 def make(build: Build) -> LabelSource:
-    """The hard label: all of the mass on the given class."""
+    """The hard label: all mass on the given class."""
     del build
 
     def targets(state, batch, outputs):

@@ -1,4 +1,4 @@
-"""The network's own average over time as the teacher."""
+"""Mean teacher: a moving average of the network teaches the network."""
 
 import jax
 import jax.numpy as jnp
@@ -12,36 +12,38 @@ KEY = 8  # folded into the key of a step, so that the teacher's dropout is not t
 def make(
     build: Build,
     *,
-    decay: float = 0.999,  # of the average of parameters, [0, 1)
-    warm_up: bool = True,  # True: decay min(1 - 1 / (updates + 1), decay), so that the average forgets the start
-    statistics: str = "averaged",  # BatchNorm of the teacher: 'averaged' running ones, or those of the 'batch'
+    decay: float = 0.999,  # decay of the average of parameters, [0, 1)
+    warm_up: bool = True,  # use decay min(1 - 1 / (updates + 1), decay), which forgets the start
+    statistics: str = "averaged",  # statistics of the teacher's BatchNorm: 'averaged' or 'batch'
     hard_weight: float = 1.0,  # weight of the term with the hard label
     weight: float = 1.0,  # weight of the term with the teacher's prediction
-    temperature: float = 1.0,  # of teacher and student in that term, > 0
+    temperature: float = 1.0,  # temperature of teacher and student in that term, > 0
 ) -> LabelSource:
-    """Mean teacher: the averaged network's prediction of the very image the student sees, beside
-    the hard label.
+    """Mean teacher: the hard label, and the averaged network's prediction of the same image.
 
-    Tarvainen and Valpola 2017, equation 1, with a distribution compared by the criterion instead of
-    squared error. State: params, batch_stats (like the student's) and updates i32[]. Raises
-    ValueError for options out of range.
+    Tarvainen and Valpola 2017, equation 1, with the criterion between distributions instead of a
+    squared error. State: params, batch_stats (like the student's) and updates i32[].
+    Raises ValueError if an option is out of range.
     """
     base.check_choice("mean_teacher", "statistics", statistics, ("averaged", "batch"))
-    if not (0 <= decay < 1 and temperature > 0):
-        raise ValueError(
-            f"labels.mean_teacher: decay {decay}, temperature {temperature}; allowed are [0, 1) and > 0"
-        )
+    if not 0 <= decay < 1:
+        raise ValueError(f"labels.mean_teacher.decay must be in [0, 1), got {decay}")
+    if not temperature > 0:
+        raise ValueError(f"labels.mean_teacher.temperature must be above 0, got {temperature}")
 
     def init(key, variables):
         del key
+        # Copied, so that the state, which is donated, does not hold a buffer twice.
         return {**jax.tree.map(jnp.copy, dict(variables)), "updates": jnp.zeros((), jnp.int32)}
 
     def targets(state, batch, outputs):
         variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
         key = jax.random.fold_in(batch.key, KEY)
-        seen, _ = build.apply(variables, batch.image[0], train=statistics == "batch", key=key)
-        probs = jax.nn.softmax(seen.logits / temperature)
+        train = statistics == "batch"
+        teacher, _ = build.apply(variables, batch.image[0], train=train, key=key)
+        probs = jax.nn.softmax(teacher.logits / temperature)
         hard = Target(base.one_hot(batch, outputs.logits), hard_weight)
+        # The teacher has seen the mixed image, so its term must not be mixed again.
         return hard, Target(jax.lax.stop_gradient(probs), weight, temperature, mixed=True)
 
     def update(state, batch, forward):
@@ -49,14 +51,13 @@ def make(
         updates = state["updates"] + forward.updated
 
         def average(old, new):
-            kept = jnp.minimum(1 - 1 / (updates + 1).astype(old.dtype), decay) if warm_up else decay
-            m = jnp.where(forward.updated, kept, 1).astype(old.dtype)
+            rate = jnp.minimum(1 - 1 / (updates + 1).astype(old.dtype), decay) if warm_up else decay
+            # Between accumulated updates the student stands still, and so does its average.
+            m = jnp.where(forward.updated, rate, 1).astype(old.dtype)
             return m * old + (1 - m) * new
 
-        now = {"params": forward.params, "batch_stats": forward.batch_stats}
-        return {
-            **{name: jax.tree.map(average, state[name], now[name]) for name in now},
-            "updates": updates,
-        }
+        params = jax.tree.map(average, state["params"], forward.params)
+        batch_stats = jax.tree.map(average, state["batch_stats"], forward.batch_stats)
+        return {"params": params, "batch_stats": batch_stats, "updates": updates}
 
     return LabelSource(targets, init, update)

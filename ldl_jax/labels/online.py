@@ -1,4 +1,6 @@
-"""One row for every training example: the network's own earlier predictions of it."""
+"""Online label distributions: each example's label is softened by the network's own earlier
+predictions of it.
+"""
 
 import jax.numpy as jnp
 
@@ -12,26 +14,26 @@ SCHEDULES = ("linear", "constant")
 def make(
     build: Build,
     *,
-    alpha: float = 0.8,  # share of the own prediction in the target, at the end of training, [0, 1]
-    schedule: str = "linear",  # 'linear': alpha (e + 1) / E in epoch e of E; 'constant': alpha from the start
-    momentum: float = 0.0,  # 0: the prediction one epoch ago (PS-KD); above: average m old + (1 - m) new, [0, 1)
-    write: str = "unmixed",  # 'unmixed': rows of examples that were not mixed; 'clean': all, by a pass on clean images
-    dtype: str = "logits",  # of the rows: 'logits' (that of the logits), or 'float16' for half the memory
+    alpha: float = 0.8,  # share of the own prediction in the target at the end of training, [0, 1]
+    schedule: str = "linear",  # of alpha: 'linear' (alpha (e + 1) / E in epoch e of E), 'constant'
+    momentum: float = 0.0,  # m in m old + (1 - m) new, [0, 1); 0: prediction one epoch ago (PS-KD)
+    write: str = "unmixed",  # rows written: 'unmixed' examples, or all by a 'clean' pass
+    dtype: str = "logits",  # type of the rows: that of the 'logits', or 'float16' for half the memory
 ) -> LabelSource:
     """Online label per example: (1 - a) hard label + a own earlier prediction, from a memory of N x
     K rows.
 
     momentum = 0 with the linear schedule is PS-KD (Kim et al. 2021, equations 3 and 7); momentum =
-    0.6 with a constant alpha is temporal ensembling's recursion (Laine and Aila 2017, algorithm 2)
-    inside a cross entropy. State: rows [build.rows, K]. Raises ValueError where an option is out of
-    its range.
+    0.6 with a constant alpha is the recursion of temporal ensembling (Laine and Aila 2017,
+    algorithm 2) inside a cross entropy. State: rows [build.rows, K]. Raises ValueError if an option
+    is out of range.
     """
     base.check_choice("online", "schedule", schedule, SCHEDULES)
     base.check_choice("online", "dtype", dtype, DTYPES)
-    if not (0 <= alpha <= 1 and 0 <= momentum < 1):
-        raise ValueError(
-            f"labels.online: alpha {alpha}, momentum {momentum}; allowed are [0, 1] and [0, 1)"
-        )
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"labels.online.alpha must be in [0, 1], got {alpha}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"labels.online.momentum must be in [0, 1), got {momentum}")
     base.check_write("online", write, build.mix_prob)
     epochs = max(1, build.total_steps // build.steps_per_epoch)
     kind = build.outputs.logits.dtype if dtype == "logits" else jnp.float16
@@ -43,20 +45,20 @@ def make(
     def targets(state, batch, outputs):
         hard = base.one_hot(batch, outputs.logits)
         epoch = batch.step // build.steps_per_epoch
-        part = (
-            jnp.minimum((epoch + 1).astype(hard.dtype) / epochs, 1) if schedule == "linear" else 1.0
-        )
-        share = jnp.asarray(alpha * part, hard.dtype)
-        return (
-            Target((1 - share) * hard + share * base.read_rows(state["rows"], batch.index, hard)),
-        )
+        progress = 1.0
+        if schedule == "linear":
+            # A last, partial epoch is not counted in `epochs`; it keeps the full alpha.
+            progress = jnp.minimum((epoch + 1).astype(hard.dtype) / epochs, 1)
+        share = jnp.asarray(alpha * progress, hard.dtype)
+        own = base.read_rows(state["rows"], batch.index, hard)
+        return (Target((1 - share) * hard + share * own),)
 
     def update(state, batch, forward):
-        new, good = base.own_prediction(batch, forward, write)
-        return {
-            "rows": base.write_rows(state["rows"], batch.index, new, momentum=momentum, write=good)
-        }
+        probs, valid = base.own_prediction(batch, forward, write)
+        rows = base.write_rows(state["rows"], batch.index, probs, momentum=momentum, write=valid)
+        return {"rows": rows}
 
-    return LabelSource(
-        targets, init, update, write == "clean", lambda state: base.row_report(state["rows"])
-    )
+    def report(state):
+        return base.row_report(state["rows"])
+
+    return LabelSource(targets, init, update, write == "clean", report)

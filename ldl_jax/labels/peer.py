@@ -1,4 +1,4 @@
-"""A second network that learns beside the student."""
+"""Deep mutual learning: a second network learns beside the student."""
 
 import jax
 import jax.numpy as jnp
@@ -19,39 +19,39 @@ def make(
     """Deep mutual learning: a second network of the student's kind; each learns from the label and
     from the other.
 
-    Zhang et al. 2018, equations 5-8 for two networks, both updates from the same forward passes.
-    The peer looks at the student's image and takes its own step with the same optimizer. State:
-    params, batch_stats, opt_state.
+    Zhang et al. 2018, equations 5-8 for two networks, both updated from the same forward passes.
+    The peer sees the student's image and takes its own step with the same optimizer. State: params,
+    batch_stats, opt_state.
     """
 
     def init(key, variables):
         del variables
-        fresh = build.init(jax.random.fold_in(key, KEY))
-        return {**fresh, "opt_state": build.optimizer.init(fresh["params"])}
+        peer = build.init(jax.random.fold_in(key, KEY))
+        return {**peer, "opt_state": build.optimizer.init(peer["params"])}
 
-    def see(params, state, batch):
+    def forward_peer(params, state, batch):
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-        return build.apply(
-            variables, batch.image[0], train=True, key=jax.random.fold_in(batch.key, KEY)
-        )
+        key = jax.random.fold_in(batch.key, KEY)
+        return build.apply(variables, batch.image[0], train=True, key=key)
 
     def targets(state, batch, outputs):
-        seen, _ = see(state["params"], state, batch)
-        other = Target(
-            jax.lax.stop_gradient(jax.nn.softmax(seen.logits)), weight, soft=True, mixed=True
-        )
-        return Target(one_hot(batch, outputs.logits), hard_weight), other
+        peer, _ = forward_peer(state["params"], state, batch)
+        probs = jax.lax.stop_gradient(jax.nn.softmax(peer.logits))
+        # Both networks have seen the mixed image, so their predictions are not mixed again.
+        distill = Target(probs, weight, soft=True, mixed=True)
+        return Target(one_hot(batch, outputs.logits), hard_weight), distill
 
     def update(state, batch, forward):
         student = jax.nn.softmax(forward.outputs.logits[0])
         hard = mix_target(Target(one_hot(batch, student), hard_weight), batch.partner, batch.share)
-        other = Target(student, weight, soft=True, mixed=True)
+        distill = Target(student, weight, soft=True, mixed=True)
 
         def loss(params):
-            seen, stats = see(params, state, batch)
-            terms = sum(term_loss(target, seen.logits, build.criterion) for target in (hard, other))
+            peer, stats = forward_peer(params, state, batch)
+            terms = sum(term_loss(term, peer.logits, build.criterion) for term in (hard, distill))
             return jnp.sum(batch.mask * terms) / jnp.maximum(batch.mask.sum(), 1), stats
 
+        # At the parameters that `targets` used: both networks learn from the same forward passes.
         grads, stats = jax.grad(loss, has_aux=True)(state["params"])
         updates, opt_state = build.optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)

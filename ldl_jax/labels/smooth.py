@@ -1,4 +1,4 @@
-"""Uniform label smoothing."""
+"""Label smoothing with a uniform distribution."""
 
 from ldl_jax.contract import Build, LabelSource, Target
 from ldl_jax.labels.base import one_hot
@@ -7,20 +7,19 @@ from ldl_jax.labels.base import one_hot
 def make(
     build: Build,
     *,
-    epsilon: float = 0.1,  # mass spread over all K classes, the own one included, [0, 1]
+    epsilon: float = 0.1,  # mass spread over all K classes, the labelled one included, [0, 1]
 ) -> LabelSource:
     """Label smoothing: (1 - epsilon) on the label and epsilon / K on all classes (Szegedy et al.
     2016, section 7).
 
-    Raises ValueError where epsilon is outside [0, 1].
+    Raises ValueError if epsilon is outside [0, 1].
     """
     if not 0 <= epsilon <= 1:
-        raise ValueError(f"labels.smooth.epsilon is {epsilon}; allowed are numbers from 0 to 1")
+        raise ValueError(f"labels.smooth.epsilon must be in [0, 1], got {epsilon}")
 
     def targets(state, batch, outputs):
         del state
-        return (
-            Target((1 - epsilon) * one_hot(batch, outputs.logits) + epsilon / build.num_classes),
-        )
+        hard = one_hot(batch, outputs.logits)
+        return (Target((1 - epsilon) * hard + epsilon / build.num_classes),)
 
     return LabelSource(targets)

@@ -1,4 +1,4 @@
-"""Comparing logits with a distribution, safe at -inf logits and at zero targets."""
+"""Losses between logits and a distribution, safe at -inf logits and at zero targets."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,14 @@ from ldl_jax.contract import Array
 
 
 def expectation(probs: Array, values: Array) -> Array:
-    """sum_k probs_k values_k over the last axis, where 0 * inf = 0, also in the gradient: f32[...]."""
-    seen = probs > 0
-    return jnp.sum(jnp.where(seen, probs * jnp.where(seen, values, 0), 0), axis=-1)
+    """sum_k probs_k values_k over the last axis, f32[...]; 0 * inf = 0, also in the gradient."""
+    # The inner `where` keeps an infinite value out of the gradient, which the outer one would not.
+    nonzero = probs > 0
+    return jnp.sum(jnp.where(nonzero, probs * jnp.where(nonzero, values, 0), 0), axis=-1)
 
 
 def log_softmax(logits: Array) -> Array:
-    """log p of every class, [B, K], in float32 or better whatever the logits are."""
+    """Log-probabilities [B, K], in float32 or better whatever the type of the logits."""
     return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
@@ -23,9 +24,6 @@ def cross_entropy(logits: Array, probs: Array) -> Array:
 
 
 def kl_divergence(logits: Array, probs: Array) -> Array:
-    """KL(probs || softmax(logits)) of every row: f32[B]; differs from cross entropy by the entropy
-    of probs.
-    """
-    return cross_entropy(logits, probs) + expectation(
-        probs, jnp.log(jnp.where(probs > 0, probs, 1))
-    )
+    """KL(probs || softmax(logits)), f32[B]: cross entropy minus the entropy of probs."""
+    log_probs = jnp.log(jnp.where(probs > 0, probs, 1))
+    return cross_entropy(logits, probs) + expectation(probs, log_probs)

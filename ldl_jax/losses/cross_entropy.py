@@ -1,4 +1,4 @@
-"""Cross entropy to a distribution."""
+"""Cross entropy with a distribution."""
 
 from collections.abc import Callable
 

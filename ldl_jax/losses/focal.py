@@ -1,4 +1,4 @@
-"""Focal loss, for distributions as well as for labels."""
+"""Focal loss, for distributions as well as labels."""
 
 from collections.abc import Callable
 
@@ -14,19 +14,19 @@ def make(
     """Focal loss -sum_k q_k (1 - p_k)^gamma log p_k (Lin et al. 2017, equation 4, summed over the
     distribution).
 
-    Raises ValueError where gamma is negative.
+    Raises ValueError if gamma is negative.
     """
     if gamma < 0:
-        raise ValueError(f"losses.focal.gamma is {gamma}; allowed are numbers from 0")
+        raise ValueError(f"losses.focal.gamma must be at least 0, got {gamma}")
     if gamma == 0:
         return cross_entropy
 
     def focal(logits, probs):
         log_p = log_softmax(logits)
         rest = -jnp.expm1(log_p)  # 1 - p without cancellation
-        # below gamma = 1 the power has no finite slope at 0, where the term is 0 anyway
-        doubtful = rest > 0
-        factor = jnp.where(doubtful, jnp.where(doubtful, rest, 1) ** gamma, 0)
+        # For gamma < 1 the power has an infinite slope at 0, where the term is 0 anyway.
+        uncertain = rest > 0
+        factor = jnp.where(uncertain, jnp.where(uncertain, rest, 1) ** gamma, 0)
         return -expectation(probs, factor * jnp.where(probs > 0, log_p, 0))
 
     return focal

@@ -6,7 +6,5 @@ from ldl_jax.losses.base import kl_divergence
 
 
 def make() -> Callable:
-    """KL divergence sum_k q_k log(q_k / p_k): cross entropy less the target's entropy, so 0 is the
-    best there is.
-    """
+    """KL divergence sum_k q_k log(q_k / p_k) >= 0: cross entropy minus the target's entropy."""
     return kl_divergence

@@ -1,6 +1,6 @@
-"""What every network knows when it is made, and the layers and blocks they share.
+"""Shared parts of the networks: their common settings, layers and blocks.
 
-Parts are named as in PyTorch code, an underscore for a dot (`layer1_0` is layer1.0):
+Layers are named as in PyTorch code, with an underscore for a dot (`layer1_0` is layer1.0);
 `ldl_jax.convert` relies on it.
 """
 
@@ -12,42 +12,41 @@ import jax.numpy as jnp
 
 from ldl_jax.contract import Outputs
 
-DEEPEST = 1202  # layers: the deepest of He et al. 2016; more of them are unrolled for ever
-WIDEST = 8192  # channels of a first stage
+DEEPEST = 1202  # layers, as in the deepest network of He et al. 2016; more take too long to trace
+WIDEST = 8192  # channels of the first stage
 
 
 class Network(NamedTuple):
     """The settings common to all networks."""
 
     num_classes: int
-    mean: tuple[float, ...]  # of the pixels in [0, 1], per channel
-    std: tuple[float, ...]
-    # of activations; parameters, statistics and logits are never below float32
+    mean: tuple[float, ...]  # mean of the pixels in [0, 1], per channel
+    std: tuple[float, ...]  # standard deviation of the pixels, per channel
+    # type of activations; parameters, statistics and logits are never below float32
     dtype: Any = jnp.float32
-    # consecutive images that share BatchNorm's statistics in training; 0 = all of the batch
+    # consecutive images that share BatchNorm statistics in training (0: the whole batch)
     norm_group: int = 0
 
 
 def param_dtype(dtype):
-    """The type of parameters beside activations of `dtype`: float64 for float64, float32 otherwise."""
+    """The type of parameters for activations of `dtype`: float64 for float64, otherwise float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def check_group(group: int, batch_size: int, views: int) -> None:
-    """Raise ValueError where BatchNorm's groups do not share a training batch, of so many views,
-    evenly.
-    """
-    if group and batch_size * views % group:
-        shown = f"the {views} views of " if views > 1 else ""
+    """Raise ValueError if BatchNorm's groups do not divide a training batch of this many views."""
+    images = batch_size * views
+    if group and images % group:
+        product = f" ({views} views of config.data.batch_size)" if views > 1 else ""
         raise ValueError(
-            f"config.model.norm_group is {group}, which does not divide {shown}config.data.batch_size {batch_size}; "
-            f"allowed are 0 for the whole batch, and the divisors of {batch_size * views}"
+            "config.model.norm_group must be 0 (the whole batch) or divide the training batch of "
+            f"{images} images{product}, got {group}"
         )
 
 
 def normalise(image, network: Network):
-    """Subtract the mean and divide by the standard deviation of the training images, [B, H, W, C]
-    in [0, 1].
+    """Images [B, H, W, C] in [0, 1], minus the mean and divided by the standard deviation of the
+    training images.
     """
     kind = jnp.promote_types(image.dtype, param_dtype(network.dtype))
     mean = jnp.asarray(network.mean, kind)
@@ -70,19 +69,18 @@ def conv(network: Network, features: int, kernel: int, strides: int = 1, *, name
     )
 
 
-# Of BatchNorm, as PyTorch's, whose momentum is 1 - 0.9.
+# BatchNorm constants; PyTorch's momentum is 1 - MOMENTUM.
 EPSILON = 1e-5
 MOMENTUM = 0.9
 
 
 class GroupedBatchNorm(nn.Module):
-    """BatchNorm in training, each group of `group` consecutive images [B, ..., C] with statistics
-    of its own.
+    """BatchNorm in training with separate statistics for each group of `group` consecutive images
+    [B, ..., C].
 
     Running averages follow the mean over groups of their means and (biased) variances, so
-    parameters and statistics are named and shaped as `nn.BatchNorm`'s. An image is summed up before
-    groups are formed: between devices move the statistics of groups that several of them share,
-    never maps. Raises ValueError where B is no multiple of group.
+    parameters and statistics have the names and shapes of `nn.BatchNorm`. Raises ValueError if B is
+    not a multiple of group.
     """
 
     group: int
@@ -91,47 +89,50 @@ class GroupedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        size, features = x.shape[0], x.shape[-1:]
+        size = x.shape[0]
+        features = x.shape[-1:]
         if size % self.group:
             raise ValueError(
-                f"config.model.norm_group is {self.group}, which does not divide the {size} images of a pass in "
-                "training (config.data.batch_size, times the views where there are several); allowed are its divisors"
+                f"config.model.norm_group must divide the {size} images of a training batch "
+                f"(config.data.batch_size times the number of views), got {self.group}"
             )
         scale = self.param("scale", nn.initializers.ones, features, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, features, self.param_dtype)
-        running = [
-            self.variable("batch_stats", name, jnp.zeros, features) for name in ("mean", "var")
-        ]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
+        running_variance = self.variable("batch_stats", "var", jnp.zeros, features)
         wide = x.astype(self.param_dtype)
         inner = tuple(range(1, x.ndim - 1))
 
-        def of_groups(images):  # [B, C] -> [B / group, C]
-            return images.reshape(-1, self.group, *features).mean(1)
+        def group_mean(values):  # [B, C] -> [B / group, C]
+            return values.reshape(-1, self.group, *features).mean(1)
 
-        mean, square = of_groups(wide.mean(inner)), of_groups(jnp.square(wide).mean(inner))
+        # Average over each image first: then only statistics, never maps, move between devices
+        # that share a group.
+        mean = group_mean(wide.mean(inner))
+        square = group_mean(jnp.square(wide).mean(inner))
         variance = jnp.maximum(square - jnp.square(mean), 0)
-        for average, seen in zip(running, (mean, variance), strict=True):
-            average.value = MOMENTUM * average.value + (1 - MOMENTUM) * seen.mean(0)
+        for running, value in ((running_mean, mean), (running_variance, variance)):
+            running.value = MOMENTUM * running.value + (1 - MOMENTUM) * value.mean(0)
 
-        def of_images(groups):  # [B / group, C] -> [B, 1, ..., C]
-            return jnp.repeat(groups, self.group, axis=0).reshape(
-                size, *(1 for _ in inner), *features
+        def per_image(values):  # [B / group, C] -> [B, 1, ..., C]
+            return jnp.repeat(values, self.group, axis=0).reshape(
+                size, *[1] * len(inner), *features
             )
 
-        shifted = wide - of_images(mean)
-        return (shifted * of_images(jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(
-            self.dtype
-        )
+        factor = jax.lax.rsqrt(variance + EPSILON) * scale
+        normalised = (wide - per_image(mean)) * per_image(factor) + bias
+        return normalised.astype(self.dtype)
 
 
 def norm(network: Network, train: bool, *, zero: bool = False, name: str):
-    """BatchNorm over the global batch, or in groups of `norm_group` images, momentum 0.9, epsilon
+    """BatchNorm over the global batch, or over groups of `norm_group` images; momentum 0.9, epsilon
     1e-5.
 
-    Its scale starts at 1, or at 0 with `zero`. The running variance is the biased one (PyTorch
-    keeps the unbiased one: a factor n / (n - 1), seen in evaluation alone).
+    The scale starts at 1, or at 0 with `zero`. The running variance is the biased one; PyTorch
+    keeps the unbiased one, larger by n / (n - 1), which affects only evaluation.
     """
     kind = param_dtype(network.dtype)
+    # In evaluation both use the running averages, so groups matter only in training.
     if train and network.norm_group:
         return GroupedBatchNorm(network.norm_group, network.dtype, kind, name=name)
     return nn.BatchNorm(
@@ -146,10 +147,11 @@ def norm(network: Network, train: bool, *, zero: bool = False, name: str):
 
 
 def head(network: Network, embedding):
-    """The last linear layer, in float32 or better; initialised uniformly in ±1/sqrt(D), as PyTorch
-    does.
+    """The last linear layer, in float32 or better, initialised uniformly in ±1/sqrt(D) as in
+    PyTorch.
     """
     kind = param_dtype(network.dtype)
+    # A variance of 1 / (3 D) is that of the uniform distribution in ±1/sqrt(D).
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     bound = embedding.shape[-1] ** -0.5
 
@@ -168,21 +170,22 @@ def head(network: Network, embedding):
 
 
 def pool(maps, network: Network):
-    """Global average of maps [B, h, w, c], summed in float32 or better: [B, c]."""
+    """Global average of maps [B, h, w, c] in float32 or better: [B, c]."""
     return jnp.mean(maps, axis=(1, 2), dtype=param_dtype(network.dtype))
 
 
 def outputs(network: Network, maps, stages) -> Outputs:
-    """The last maps [B, h, w, c] averaged and classified, beside the maps of every stage."""
+    """Outputs of a network: logits and embedding from its last maps [B, h, w, c], and the maps of
+    every stage.
+    """
     embedding = pool(maps, network)
     return Outputs(head(network, embedding), tuple(stages), embedding)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes); returns the
-    sum before ReLU.
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes.
 
-    He et al. 2016, figure 5 left, with projections (option B).
+    Returns the sum before ReLU. He et al. 2016, figure 5 left, with projections (option B).
     """
 
     network: Network
@@ -200,8 +203,8 @@ class BasicBlock(nn.Module):
 
 
 def projection(network: Network, x, features: int, strides: int, train: bool):
-    """The shortcut of a post-activation block: the input, or its 1x1 convolution with BatchNorm
-    where shapes change.
+    """The shortcut of a post-activation block: the input, or a 1x1 convolution with BatchNorm if
+    the shape changes.
     """
     if strides == 1 and x.shape[-1] == features:
         return x
@@ -210,19 +213,18 @@ def projection(network: Network, x, features: int, strides: int, train: bool):
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm, ReLU and 3x3 convolution, twice, and a shortcut; returns the sum, and the maps
-    before the first ReLU.
+    """Twice BatchNorm, ReLU and 3x3 convolution, and a shortcut.
 
-    He et al. 2016b, figure 4e. Where the shape changes, the shortcut is a 1x1 convolution of the
-    activated input, as in the CIFAR code of kuangliu (PreActBlock) and of Zagoruyko and Komodakis
-    2016 (wide ResNets).
+    Returns the sum, and the maps before the first ReLU. He et al. 2016b, figure 4e. If the shape
+    changes, the shortcut is a 1x1 convolution of the activated input, as in the CIFAR code of
+    kuangliu (PreActBlock) and of Zagoruyko and Komodakis 2016 (wide ResNets).
     """
 
     network: Network
     features: int
     strides: int
     shortcut: str = "downsample_0"  # name of the 1x1 convolution
-    dropout: float = 0.0  # between the convolutions, after ReLU
+    dropout: float = 0.0  # dropout rate between the convolutions, after ReLU
 
     @nn.compact
     def __call__(self, x, train: bool):

@@ -1,7 +1,6 @@
-"""Network specs: all that a network is made from, as JSON values, and the network that a spec
-stands for.
+"""Network specs: everything needed to build a network, as JSON values, and building it.
 
-A run directory keeps its spec as network.json, so that the network can be made again without its
+A run directory stores its spec as network.json, so that the network can be rebuilt without its
 config or its data.
 """
 
@@ -21,10 +20,10 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float
 
 
 def network_spec(c: ConfigDict, dataset, mean, std) -> dict:
-    """The spec of a config's network: classes, image shape, pixel statistics, and its block of
+    """The spec of a config's network: classes, image shape, pixel statistics and the options of
     `config.model`.
 
-    mean, std: of the pixels in [0, 1], one number for each channel.
+    mean, std: mean and standard deviation of the pixels in [0, 1], per channel.
     """
     name = c.model.name
     options = c.model.options if "." in name else c.model[name]
@@ -43,13 +42,13 @@ def network_spec(c: ConfigDict, dataset, mean, std) -> dict:
         "std": list(std),
         "model": model,
     }
-    # As it reads back from a file, tuples as lists, so that specs can be compared.
+    # Round-tripped, so that it equals the spec read from a file (tuples become lists).
     return json.loads(json.dumps(spec))
 
 
 def spec_dtype(spec: dict):
-    """The type of a spec's parameters, images, losses and logits: float64 for float64, float32
-    otherwise.
+    """The type of a spec's parameters, images, losses and logits: float64 for float64, otherwise
+    float32.
     """
     return param_dtype(DTYPES[spec["model"]["dtype"]])
 
@@ -57,20 +56,22 @@ def spec_dtype(spec: dict):
 def make_network(spec: dict) -> tuple[Callable, Callable]:
     """(init, apply) of the network of a spec (see `network_spec`).
 
-    init(key) -> {'params', 'batch_stats'}, float32 or better whatever the activations are.
+    init(key) -> {'params', 'batch_stats'}, float32 or better whatever the type of the activations.
     apply(variables, image[B, H, W, C] in [0, 1], *, train, key=None) -> (Outputs, batch_stats).
+    Raises ValueError if float64 is asked for without x64, or if the network cannot be made.
     """
     dtype = DTYPES[spec["model"]["dtype"]]
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
-            "config.model.dtype is 'float64', which needs the environment variable JAX_ENABLE_X64=1"
+            "config.model.dtype 'float64' needs 64-bit JAX; set the environment variable "
+            "JAX_ENABLE_X64=1"
         )
     network = Network(
         num_classes=spec["num_classes"],
         mean=tuple(spec["mean"]),
         std=tuple(spec["std"]),
         dtype=dtype,
-        # specs from before there was the field have none
+        # Specs written before the field was added do not have it.
         norm_group=spec["model"].get("norm_group", 0),
     )
     module = _make_module(spec["model"], network)
@@ -86,6 +87,7 @@ def make_network(spec: dict) -> tuple[Callable, Callable]:
             return module.apply(variables, image, False), variables["batch_stats"]
         keys = {} if key is None else {"dropout": key}
         outputs, changed = module.apply(variables, image, True, mutable=["batch_stats"], rngs=keys)
+        # A network without BatchNorm changes nothing.
         return outputs, changed.get("batch_stats", {})
 
     return init, apply
@@ -93,24 +95,25 @@ def make_network(spec: dict) -> tuple[Callable, Callable]:
 
 def _make_module(settings: dict, network: Network) -> nn.Module:
     """The linen module that `config.model` names: a file of ldl_jax/models, or a dotted name of the
-    user's own.
+    user's own module.
 
-    Raises ValueError where a dotted name cannot be imported or has no `make`.
+    Raises ValueError if the user's module cannot be imported or has no `make`.
     """
     name = settings["name"]
-    options = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in settings["options"].items()
-    }
+    # The fields of a linen module must be hashable, and JSON made lists of tuples.
+    options = {}
+    for key, value in settings["options"].items():
+        options[key] = tuple(value) if isinstance(value, list) else value
     if "." not in name:
         return plug("models", name).make(network, **options)
     try:
         module = importlib.import_module(name)
-    except (ImportError, TypeError, ValueError) as error:  # '..x' and the like are no names
+    except (ImportError, TypeError, ValueError) as error:  # TypeError, ValueError: as for '..x'
         raise ValueError(
             f"config.model.name is {name!r}, which cannot be imported ({error})"
         ) from None
     if not hasattr(module, "make"):
         raise ValueError(
-            f"config.model.name is {name!r}; that module has no function make(network, **options)"
+            f"config.model.name is {name!r}, which must have a function make(network, **options)"
         )
     return module.make(network, **options)
