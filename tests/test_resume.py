@@ -127,6 +127,7 @@ def test_killed_twice(calm, tmp_path, environment):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_killed_twenty_times(calm, tmp_path, environment):
     done, part = 0, 0
     while done < 20:

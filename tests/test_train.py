@@ -499,7 +499,8 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
         ):
             go(kept, settings(optimizer__ema=0.9, train__epochs=epochs), extend=extend)
     with pytest.raises(
-        ValueError, match=r"weights is 'ema'; .* allowed is what its model.npz holds, 'raw'"
+        ValueError,
+        match=r"weights must be 'raw', since .* model.npz holds those weights, got 'ema'",
     ):
         measured(kept, settings(optimizer__ema=0.9, eval__weights="ema"))
     assert contents(kept) == before
