@@ -84,7 +84,8 @@ def text(sentence: str, kind: str = "") -> str:
 def table(table: Table) -> str:
     """A table in a box that scrolls, without its notes; lines of a cell after the first are small."""
     columns = len(table.head)
-    lines = [_row("th", map(escape, table.head))]
+    # What stands in parentheses goes onto a line of its own, so that columns stay narrow.
+    lines = [_row("th", (escape(cell).replace(" (", "<br>(") for cell in table.head))]
     for group in table.groups:
         if group.heading:
             heading = f'<td colspan="{columns}">{escape(group.heading)}</td>'

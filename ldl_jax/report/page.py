@@ -110,16 +110,15 @@ def _fitted(evaluation: Evaluation) -> str:
 
 
 def _headline(evaluations) -> Table:
-    """The most important figures, a row for each model."""
-    columns = [("raw", name) for name in HEADLINE]
-    # A temperature does not change the accuracy.
-    if any(evaluation.scaled for evaluation in evaluations):
-        columns += [("scaled", name) for name in HEADLINE if name != "accuracy"]
-    head = ["", *(figure_tables.title(name, state) for state, name in columns)]
+    """The most important figures, a row for each model and state."""
+    head = ["", *(figure_tables.title(name) for name in HEADLINE)]
     rows = []
     for evaluation in evaluations:
-        cells = [_cell(evaluation, state, name) for state, name in columns]
-        rows.append([evaluation.name, *cells])
+        for state in evaluation.states():
+            cells = [_cell(evaluation, state, name) for name in HEADLINE]
+            # Few columns, so that the table fits a phone.
+            suffix = "" if state == "raw" else f", {STATE_NAMES[state]}"
+            rows.append([f"{evaluation.name}{suffix}", *cells])
     return simple(head, rows)
 
 
