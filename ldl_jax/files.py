@@ -13,7 +13,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -212,10 +212,12 @@ def _map(path, begin: int, end: int) -> np.ndarray:
     return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
 
 
-def read_csv(path, leave_out: Iterable[str] = ()) -> tuple[np.ndarray, list[str] | None]:
+def read_csv(
+    path, leave_out: Callable[[str], bool] = lambda name: False
+) -> tuple[np.ndarray, list[str] | None]:
     """The numbers f32[N, columns] of a .csv file and its column names, or None without a header.
 
-    leave_out: columns to skip, by their names in lower case. Raises ValueError naming the file and,
+    leave_out: says of a column's name in lower case whether to skip it. Raises ValueError naming the file and,
     if a line is not a row of numbers, the line.
     """
     try:
@@ -232,7 +234,7 @@ def _read_lines(path, file: Iterable[str], leave_out) -> tuple[np.ndarray, list[
     has_header = not all(map(_is_number, fields))
     used = []
     for column, name in enumerate(fields):
-        if not has_header or name.lower() not in leave_out:
+        if not has_header or not leave_out(name.lower()):
             used.append(column)
     # The first line is the header, or already a row of numbers.
     batch = list(islice(lines, LINES))

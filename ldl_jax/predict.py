@@ -23,7 +23,7 @@ from ldl_jax.data.arrays import read_images
 from ldl_jax.data.readers import pillow
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
 from ldl_jax.errors import Usage, warn
-from ldl_jax.evaluation.load import load, load_weights
+from ldl_jax.evaluation.load import load, load_weights, shorter_side
 
 
 class Shown(NamedTuple):
@@ -234,12 +234,8 @@ def predict(
 
 def _shown(path: Path, source: Path, sources: dict) -> Shown:
     """The images at `source`, shown to the run at `path` as its own test images were."""
-    c = workdir.read_config(path)
     if source.is_dir():
-        # Resident images were shown as their middle square, which is what 0 stands for.
-        streamed = c is not None and not c.data.resident
-        options = c.data.get(c.data.name, {}) if streamed else {}
-        return folder(source, sources, options.get("eval_resize", 0))
+        return folder(source, sources, shorter_side(path))
     if source.is_file():
         return arrays(source, sources)
     raise ValueError(

@@ -57,7 +57,7 @@ RANKS = {  # entry of the package -> its height: imports go down
         ),
         3,
     ),
-    **dict.fromkeys(("metrics", "losses"), 2),
+    **dict.fromkeys(("metrics", "losses", "arrays"), 2),
     **dict.fromkeys(("config", "contract"), 1),
     "checksums": 1,
     **dict.fromkeys(("files", "errors", "cli"), 0),

@@ -47,6 +47,10 @@ def measure(
     if val is not None:
         fitted = fit(val, calibrator)
     task = _Task(predictions, seed, _sample(seed, predictions), ood, human, full)
+    raw, raw_answers = _state(task, None)
+    scaled, answers = None, {"raw": raw_answers}
+    if fitted is not None:
+        scaled, answers["scaled"] = _state(task, fitted)
     facts = None if fitted is None else fitted.facts()
     by_temperature = fitted is not None and fitted.temperature is not None
     return Evaluation(
@@ -59,9 +63,10 @@ def measure(
         seed=seed,
         notes=tuple(_notes(task, fitted)),
         temperature=facts if by_temperature else None,
-        raw=_state(task, None),
-        scaled=None if fitted is None else _state(task, fitted),
+        raw=raw,
+        scaled=scaled,
         calibrator=None if by_temperature else facts,
+        answers=answers,
     )
 
 
@@ -125,8 +130,11 @@ def _notes(task: _Task, fitted: Fit | None) -> list[str]:
     return notes
 
 
-def _state(task: _Task, fitted: Fit | None) -> State:
-    """The figures and curves of raw predictions (fitted None) or of recalibrated ones."""
+def _state(task: _Task, fitted: Fit | None) -> tuple[State, bootstrap.Answers]:
+    """The figures and curves of raw predictions (fitted None) or of recalibrated ones.
+
+    Also the columns that they are computed from, so that results can be compared by example.
+    """
     transform = None if fitted is None else fitted.transform
     swept = _swept(task, fitted)
     done = _read_once(task, fitted, transform, swept)
@@ -156,7 +164,9 @@ def _state(task: _Task, fitted: Fit | None) -> State:
 
     figures = {name: _figure(name, values[name], intervals.get(name)) for name in _in_order(values)}
     figures["ece"] = figures["ece"]._replace(floor=floor)
-    return State(figures, state_curves)
+    return State(figures, state_curves), bootstrap.Answers(
+        reduced.confidence, reduced.correct, means
+    )
 
 
 def _read_once(task: _Task, fitted: Fit | None, transform, swept: np.ndarray | None) -> Pass:

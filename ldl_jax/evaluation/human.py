@@ -48,7 +48,7 @@ def _table(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return files.read_npy(path)
     if path.suffix == ".csv":
-        return files.read_csv(path, prediction_files.BESIDE)[0]
+        return files.read_csv(path, prediction_files.beside)[0]
     members = files.npz_names(path)
     names = [name for name in NAMES if name in members] or members
     if len(names) != 1:

@@ -8,26 +8,30 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import files
+from ldl_jax import calibrate, files
 from ldl_jax.contract import PyTree
+from ldl_jax.evaluation.model import Model
 from ldl_jax.models.spec import make_network, spec_dtype
 from ldl_jax.workdir import (
     BEST,
+    CALIBRATION,
     CONFIG,
     NETWORK,
     SUMMARY,
     VERSIONS,
     WEIGHTS,
     is_finished,
+    read_config,
     read_json,
     read_weights,
 )
 
 
-def load(path, *, best: bool = False) -> tuple[Callable, PyTree]:
-    """A finished run as (apply, variables): apply(variables, image) -> Outputs, in evaluation mode.
+def load(path, *, best: bool = False) -> Model:
+    """A finished run as a model: `model.predict_proba(images)`, `model.logits(images)`.
 
-    image: u8[B, H, W, C], or float in [0, 1]; `Outputs.logits` is f32[B, K]. The weights are those
+    It can be unpacked into `apply, variables`: apply(variables, image) -> Outputs, in evaluation
+    mode; image: u8[B, H, W, C], or float in [0, 1]; `Outputs.logits` is f32[B, K]. The weights are those
     the run was measured with (`eval.weights`), after the last step; with `best`, those with the
     lowest NLL on the held-out images. Raises ValueError if the run is missing or unfinished, or if
     it has no best weights because it held nothing out.
@@ -42,7 +46,17 @@ def load(path, *, best: bool = False) -> tuple[Callable, PyTree]:
         image = jnp.asarray(image, dtype) / 255 if image.dtype == np.uint8 else image
         return network(variables, image, train=False)[0]
 
-    return apply, variables
+    file = Path(path) / CALIBRATION
+    calibrator = calibrate.load(file) if file.is_file() else None
+    return Model(apply, variables, spec, calibrator, shorter_side(path))
+
+
+def shorter_side(path) -> int:
+    """The length that a run's evaluation resizes the shorter side of images to; 0: it does not."""
+    c = read_config(Path(path))
+    streamed = c is not None and not c.data.resident
+    options = c.data.get(c.data.name, {}) if streamed else {}
+    return options.get("eval_resize", 0)
 
 
 class Teacher(NamedTuple):

@@ -2,13 +2,14 @@
 
 An .npz holds the scores as `logits`, `probs` or `probabilities`, the labels as `label`, `labels`,
 `target` or `targets`, and optionally the names of the classes as `classes`. In a .csv with a
-header, the column with one of the label names holds the labels, columns of BESIDE such as index,
+header, the column with one of the label names holds the labels, columns such as index,
 image and predicted are ignored, and every other column is a class of that name. In a .csv without a
 header, the labels are the last or the first column, if exactly one of them holds class numbers.
 Labels come from the file given for them, else from the predictions' file, else from
 `<stem>_labels.npy` in the same folder. Nothing in these files is trusted.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +20,20 @@ from ldl_jax import files
 
 LOGITS = ("logits",)
 PROBABILITIES = ("probs", "probabilities")
-LABELS = ("label", "labels", "target", "targets")
+LABELS = ("label", "labels", "target", "targets", "y_true", "true_label")
 # Columns of a .csv that are not classes.
 _EXAMPLE_COLUMNS = ("index", "id", "file", "filename", "image", "path")
 _RESULT_COLUMNS = ("predicted", "prediction", "pred", "confidence", "correct")
-BESIDE = (*_EXAMPLE_COLUMNS, *_RESULT_COLUMNS)
+# Names that pandas and others give to a column of row numbers or ids.
+_ID_COLUMN = re.compile(r"|unnamed: ?\d+|sample|idx|row|key|(.*[_ .-])?(id|index|name|path)")
+
+
+def beside(name: str) -> bool:
+    """Whether a column of this name, in lower case, describes the example and is no class."""
+    known = name in _EXAMPLE_COLUMNS or name in _RESULT_COLUMNS
+    return known or _ID_COLUMN.fullmatch(name) is not None
+
+
 ENDINGS = (".npz", ".npy", ".csv")
 
 
@@ -91,7 +101,7 @@ def _label_arrays(members: list[str]) -> list[str]:
 
 
 def _labels_in_csv(path: Path) -> np.ndarray:
-    table, names = files.read_csv(path, BESIDE)
+    table, names = files.read_csv(path, beside)
     columns = [0] if table.shape[1] == 1 else _label_columns(names or ())
     if len(columns) != 1:
         raise ValueError(
@@ -156,7 +166,8 @@ def _class_names(path, names, scores) -> tuple[str, ...]:
 
 def _from_csv(path: Path, kind: str | None, own_labels: bool) -> Stored:
     del kind  # a .csv does not name its scores
-    table, names = files.read_csv(path, BESIDE)
+    table, names = files.read_csv(path, beside)
+    table, names = _without_row_numbers(table, names)
     # Without a header, the position of the labels follows from their values.
     if names is None:
         if not own_labels or _labels_of(path).is_file():
@@ -170,6 +181,17 @@ def _from_csv(path: Path, kind: str | None, own_labels: bool) -> Stored:
         raise ValueError(f"{path}: must have one column of labels, got {_listed(label_names)}")
     label = table[:, columns[0]] if own_labels and columns else None
     return Stored(np.delete(table, columns, axis=1), label, None, "", classes)
+
+
+def _without_row_numbers(table: np.ndarray, names: list[str] | None) -> tuple:
+    """The table without a first column that counts its rows, whatever its name."""
+    first = table[:, 0]
+    counts = len(table) > 2 and table.shape[1] > 3 and (np.diff(first) == 1).all()
+    if not counts or first[0] not in (0, 1):
+        return table, names
+    if names is not None and names[0].lower() in LABELS:
+        return table, names
+    return table[:, 1:], None if names is None else names[1:]
 
 
 def _label_column(path: Path, table: np.ndarray) -> int:

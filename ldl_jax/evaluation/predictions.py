@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import files
+from ldl_jax import arrays, files
 from ldl_jax.evaluation import prediction_files
 from ldl_jax.evaluation.prediction_files import LOGITS, PROBABILITIES
 from ldl_jax.metrics.base import ELEMENTS, FLOOR, SUM_TOLERANCE, Seen
@@ -30,6 +30,7 @@ class Predictions(NamedTuple):
     index: np.ndarray | None = None
     notes: tuple[str, ...] = ()  # sentences on how the file was interpreted
     classes: tuple[str, ...] | None = None  # names of the classes, if known
+    normalise: bool = False  # whether rows are divided by their sums: rounded, or percentages
 
 
 def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Predictions:
@@ -48,10 +49,10 @@ def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -
             f"{path}: scores must be floating-point numbers [N, K] of at least one example and two "
             f"classes, got {values.dtype}{list(values.shape)}"
         )
-    kind, note = _kind(path, values, stored.field, kind)
+    kind, note, normalise = _kind(path, values, stored.field, kind)
     label = _checked_label(labels or path, stored.label, *values.shape) if labelled else None
     index = _checked_index(path, stored.index, len(values))
-    return Predictions(path.stem, values, label, kind, index, (note,), stored.classes)
+    return Predictions(path.stem, values, label, kind, index, (note,), stored.classes, normalise)
 
 
 def same(one: Predictions, other: Predictions) -> bool:
@@ -74,21 +75,35 @@ class Logits:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Chunks f[B, K], the last one shorter."""
-        for _, part in _parts(self.predictions.values):
+        for _, part in _scores(self.predictions):
             yield np.asarray(as_logits(part, self.predictions.kind))
 
 
-def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
-    """'logits' or 'probabilities', and a sentence that says why; checks every value."""
+def _kind(path, values, field: str, forced: str | None) -> tuple[str, str, bool]:
+    """'logits' or 'probabilities', a sentence that says why, and whether to normalise rows.
+
+    Checks every value.
+    """
     lowest, highest, row, total = _extremes(path, values)
     in_range = _in_range(lowest, highest)
-    sums_to_1 = in_range and abs(total - 1) <= SUM_TOLERANCE
+    # The last bit of a sum must not decide, hence the tenth of a thousandth more.
+    sums_to_1 = in_range and abs(total - 1) <= SUM_TOLERANCE * (1 + 1e-4)
     named = None
     if field in PROBABILITIES:
         named = "probabilities"
     elif field in LOGITS:
         named = "logits"
     kind = forced or named
+
+    # Rounded probabilities and percentages are taken, their rows divided by their sums.
+    if kind != "logits" and not sums_to_1:
+        reason = _normalised(values, lowest, highest, in_range)
+        if reason:
+            return (
+                "probabilities",
+                f"probabilities, {reason}; rows were divided by their sums",
+                True,
+            )
 
     # Refuse what cannot be probabilities, though it says so or looks like it.
     if kind == "probabilities" and not in_range:
@@ -106,13 +121,32 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str]:
     if kind:
         source = "given by --kind" if forced else f"from the array name {field!r}"
         doubt = ", although each row is a distribution" if sums_to_1 and kind == "logits" else ""
-        return kind, f"{kind}, {source}{doubt}"
+        return kind, f"{kind}, {source}{doubt}", False
     if sums_to_1:
         return (
             "probabilities",
             f"probabilities, since all are in [0, 1] and rows sum to 1 within {SUM_TOLERANCE:g}",
+            False,
         )
-    return "logits", f"logits, since not all are in [0, 1] (from {lowest:.4g} to {highest:.4g})"
+    reason = f"since not all are in [0, 1] (from {lowest:.4g} to {highest:.4g})"
+    return "logits", f"logits, {reason}", False
+
+
+def _normalised(values, lowest: float, highest: float, in_range: bool) -> str | None:
+    """Why scores are probabilities although rows do not sum to 1; None if they are not."""
+
+    def parts():
+        return (part for _, part in _parts(values))
+
+    if in_range:
+        return arrays.explanation(parts)
+    if lowest < 0 or not 1 < highest <= 100 * (1 + SUM_TOLERANCE):
+        return None
+    room = 100 * SUM_TOLERANCE
+    if all((abs(part.sum(1, dtype=np.float64) - 100) <= room).all() for part in parts()):
+        return "percentages, since rows sum to 100"
+    reason = arrays.explanation(parts, 100.0)
+    return None if reason is None else f"percentages {reason}"
 
 
 def _in_range(lowest, highest) -> bool:
@@ -206,6 +240,15 @@ def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         yield begin, part
 
 
+def _scores(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """The same of predictions, normalised where that was found necessary."""
+    for begin, part in _parts(predictions.values, rows):
+        if predictions.normalise:
+            part = np.maximum(part, 0)
+            part /= part.sum(1, keepdims=True)
+        yield begin, part
+
+
 def chunk_rows(values) -> int:
     """Number of rows of a chunk, so that it has at most ELEMENTS numbers."""
     return min(len(values), max(1, ELEMENTS // values.shape[1]))
@@ -220,7 +263,7 @@ def chunks(predictions: Predictions, rows: int | None = None) -> Iterator[tuple[
     count = len(predictions.values)
     rows = min(count, rows or chunk_rows(predictions.values))
     label = np.zeros(count, np.int32) if predictions.label is None else predictions.label
-    for begin, part in _parts(predictions.values, rows):
+    for begin, part in _scores(predictions, rows):
         used = len(part)
         padding = rows - used
         # All chunks have the same shape, so that what is jitted compiles once.

@@ -50,35 +50,40 @@ def of(stored: Stored) -> dict[str, float]:
     return figures
 
 
-def ece(confidence, correct, convention: str = "guo15") -> float:
+def ece(confidence, correct, convention: str = "guo15", *, bins: int = 15) -> float:
     """The expected calibration error, a fraction, as computed by the program named by `convention`.
 
     confidence: f[N] in [0, 1], float32 (as networks give it) or float64; correct: bool[N];
-    convention: one of CONVENTIONS. Raises ValueError for other values, and if the original raises
-    an error.
+    convention: one of CONVENTIONS. bins: number of bins, of guo15 only. Raises ValueError for other
+    values, and if the original raises an error.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if bins != 15 and convention != "guo15":
+        raise ValueError(f"bins can be chosen for the convention guo15 only, got {convention!r}")
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
     confidence, correct = base.checked(confidence, correct)
     confidence = confidence.astype(np.float64 if confidence.dtype == np.float64 else np.float32)
-    bins, averaged, counted = CONVENTIONS[convention](confidence)
-    size = 1 + max(bins.max(), 0 if counted is None else counted.max())
+    options = (bins,) if convention == "guo15" else ()
+    place, averaged, counted = CONVENTIONS[convention](confidence, *options)
+    size = 1 + max(place.max(), 0 if counted is None else counted.max())
     # Bins are shifted by one so that -1 can be counted, and then dropped.
-    inside = np.bincount(bins + 1, None, size + 1)[1:]
-    gap = np.bincount(bins + 1, correct - averaged, size + 1)[1:]
+    inside = np.bincount(place + 1, None, size + 1)[1:]
+    gap = np.bincount(place + 1, correct - averaged, size + 1)[1:]
     count = inside if counted is None else np.bincount(counted, minlength=size)
-    return float((count * np.abs(gap) / np.maximum(inside, 1)).sum() / len(bins))
+    return float((count * np.abs(gap) / np.maximum(inside, 1)).sum() / len(place))
 
 
-def guo15(confidence) -> Placed:
+def guo15(confidence, bins: int = 15) -> Placed:
     """15 bins (lo, hi]: Guo et al. 2017, section 2, and the default of this package.
 
-    Edges are k / 15 rounded to float32, in which confidences are compared. A confidence of 0 is in
+    Edges are k / bins rounded to float32, in which confidences are compared. A confidence of 0 is in
     the first bin, 1.0 in the last. The authors' code (gpleiss/temperature_scaling) drops 0, which
     cannot be a largest probability, and uses torch's edges (`torchmetrics15`).
     """
-    bins = np.searchsorted(_edges(15).astype(np.float32), _single(confidence))
-    return Placed(bins, _double(confidence))
+    place = np.searchsorted(_edges(bins).astype(np.float32), _single(confidence))
+    return Placed(place, _double(confidence))
 
 
 def torchmetrics15(confidence) -> Placed:

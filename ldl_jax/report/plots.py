@@ -197,6 +197,30 @@ def reliability(bins: dict, *, title: str, size: Size = ON_PAGE, keyed: bool = F
     return figure
 
 
+@styled
+def reliability_on(axes: Axes, bins: dict, *, title: str = "") -> Axes:
+    """The upper part of `reliability` drawn into given axes, which are returned."""
+    count, confidence, correct = (
+        np.asarray(bins[name], float) for name in ("count", "confidence", "correct")
+    )
+    _accuracies(axes, count, confidence, correct, ON_PAGE)
+    axes.set_xlabel("confidence")
+    axes.set_title(title)
+    return axes
+
+
+def shown_inline(figure: Figure) -> Figure:
+    """The figure, with the method by which a notebook shows it: it is not made by pyplot."""
+
+    def as_png() -> bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100, facecolor="white")
+        return buffer.getvalue()
+
+    figure._repr_png_ = as_png
+    return figure
+
+
 def _accuracies(axes: Axes, count, confidence, correct, size: Size) -> None:
     """The accuracy of each bin, its mean confidence, and the band of calibrated models."""
     used = count > 0

@@ -1,6 +1,6 @@
 """Results of an evaluation: the common input of tables, plots, pages and files."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Raw predictions, and predictions after a calibrator: state -> suffix of a figure's title.
 STATES = {"raw": "", "scaled": " (recalibrated)"}
@@ -23,6 +23,10 @@ class State(NamedTuple):
     # 'reliability', 'classes', 'risk_coverage', and 'temperature' after temperature scaling.
     curves: dict[str, dict[str, list[float]]]
 
+    def __getitem__(self, key):
+        """The figure of a name, as in `result.raw["ece"]`."""
+        return self.figures[key] if isinstance(key, str) else tuple.__getitem__(self, key)
+
 
 class Evaluation(NamedTuple):
     """Everything measured of one network on one set of examples."""
@@ -41,6 +45,8 @@ class Evaluation(NamedTuple):
     scaled: State | None  # recalibrated; None if no calibrator was fitted
     # Another fitted calibrator: its name, options, examples and numbers.
     calibrator: dict | None = None
+    # State -> what each example was predicted as, in memory only: for paired comparisons.
+    answers: dict[str, Any] | None = None
 
     def states(self) -> dict[str, State]:
         """The existing states by their keys, 'raw' and perhaps 'scaled'."""
@@ -52,6 +58,7 @@ class Evaluation(NamedTuple):
     def to_json(self) -> dict:
         """The evaluation as JSON values: objects, lists, texts, numbers and None."""
         plain = self._asdict()
+        del plain["answers"]
         # Evaluations with a temperature stay as they were before there were other calibrators.
         if self.calibrator is None:
             del plain["calibrator"]

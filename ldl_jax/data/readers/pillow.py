@@ -26,10 +26,8 @@ def decode(path: Path, size: int = 0, *, shorter: int = 0, channels: int = 3) ->
             if image.mode.startswith("I"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert(MODES[channels])
-        if size and shorter:
-            image = _middle_of_resized(image, size, shorter)
-        elif size:
-            image = _middle_square(image, size)
+        if size:
+            image = _in_size(image, size, shorter)
         return np.asarray(image).reshape(image.height, image.width, channels)
     except FileNotFoundError:
         return "is a link to a missing file"
@@ -37,6 +35,17 @@ def decode(path: Path, size: int = 0, *, shorter: int = 0, channels: int = 3) ->
         return "is empty" if not Path(path).stat().st_size else "is neither JPEG nor PNG"
     except Exception as error:  # damaged bytes may raise anything
         return f"cannot be decoded ({one_line(error)})"
+
+
+def resized(image: np.ndarray, size: int, *, shorter: int = 0) -> np.ndarray:
+    """An image u8[h, w, C] as u8[size, size, C], cropped and resized as `decode` does it."""
+    channels = image.shape[2]
+    pixels = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    return np.asarray(_in_size(pixels, size, shorter)).reshape(size, size, channels)
+
+
+def _in_size(image: Image.Image, size: int, shorter: int) -> Image.Image:
+    return _middle_of_resized(image, size, shorter) if shorter else _middle_square(image, size)
 
 
 def _middle_square(image: Image.Image, size: int) -> Image.Image:

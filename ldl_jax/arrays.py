@@ -1,0 +1,239 @@
+"""Arrays given by callers: numpy, jax, torch (CPU) or pandas in; checked numpy out.
+
+Logits and probabilities are told apart by the keyword that the caller uses, because confusing them
+is the most common mistake. Every check raises ValueError with one sentence that names the argument,
+what it must be, and what was given.
+
+Letters in shapes: N examples, K classes.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ldl_jax.metrics.base import SUM_TOLERANCE
+
+DECIMALS = (2, 3, 4)  # to which people round probabilities before they write them down
+HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # relative rounding, of softmax and value
+MOST_LOST = 0.5  # a row may be off 1 by at most this, however coarse the rounding
+
+
+def as_numpy(value, name: str) -> np.ndarray:
+    """An array as numpy: torch tensors are detached, bfloat16 and long double become float32 and
+    float64.
+
+    Raises ValueError if `value` is on a device that numpy cannot read, or is no array of numbers.
+    """
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach()
+        if value.device.type != "cpu":
+            raise ValueError(
+                f"{name} must be on the CPU, got a tensor on {value.device}; pass {name}.cpu()"
+            )
+        # numpy has no bfloat16, and a float32 holds each of its values.
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    elif hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers; {error}") from None
+    if array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    if array.dtype == np.longdouble and np.longdouble != np.float64:
+        return array.astype(np.float64)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must be an array of numbers, got {_described(array)}")
+    return array
+
+
+def column_names(value) -> tuple[str, ...] | None:
+    """The column names of a pandas DataFrame whose columns are named by text; None otherwise."""
+    names = getattr(value, "columns", None)
+    if names is None or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
+
+
+def checked_scores(values, name: str) -> np.ndarray:
+    """Scores f[N, K], finite, of at least one example and two classes."""
+    array = as_numpy(values, name)
+    if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 2:
+        raise ValueError(
+            f"{name} must have shape [N, K], a row for each example and a column for each of at "
+            f"least two classes; got {_described(array)}"
+        )
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"{name} must be floating-point numbers, got {_described(array)}; class numbers are "
+            "passed as labels"
+        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(f"{name} must be finite, got {array[row, column]} in row {row}")
+    return array
+
+
+def checked_logits(values, name: str = "logits") -> np.ndarray:
+    """Logits f[N, K]. Raises ValueError also if they are probabilities."""
+    array = checked_scores(values, name)
+    if _explained(array, 1.0) is not None and array.shape[1] > 1:
+        raise ValueError(
+            f"{name} look like probabilities: all are in [0, 1] and each row sums to 1; pass them "
+            f"as {name.replace('logits', 'probs')}"
+        )
+    if _explained(array, 100.0) is not None:
+        raise ValueError(
+            f"{name} look like percentages: each row sums to 100; pass {name} / 100 as "
+            f"{name.replace('logits', 'probs')}"
+        )
+    return array
+
+
+def checked_probs(values, name: str = "probs") -> tuple[np.ndarray, str | None]:
+    """Probabilities f[N, K] whose rows sum to 1, and a note if they had to be normalised.
+
+    Rows that sum to 1 within what their rounding explains (2 to 4 decimals, half precision) are
+    normalised, as are percentages. Raises ValueError for other rows.
+    """
+    array = checked_scores(values, name)
+    for total, scale in ((1.0, ""), (100.0, "percentages, ")):
+        reason = _explained(array, total)
+        if reason == "" and total == 1.0:
+            return array, None
+        if reason is not None:
+            wide = array.astype(np.promote_types(array.dtype, np.float32))
+            wide = np.clip(wide, 0, None)
+            why = scale + (reason or f"rows sum to {total:g}")
+            return wide / wide.sum(1, keepdims=True), f"{name} were normalised: {why}"
+    raise ValueError(_why_not(array, name))
+
+
+def checked_labels(values, count: int, classes: int, name: str = "labels") -> np.ndarray:
+    """Class numbers i32[N], from 0 to K - 1."""
+    array = as_numpy(values, name)
+    if array.shape == (count, classes) and classes > 1:
+        hint = f"; they look one-hot, pass {name}.argmax(1)" if _one_hot(array) else ""
+        raise ValueError(f"{name} must have shape [{count}], got {_described(array)}{hint}")
+    if array.shape == (count, 1):
+        raise ValueError(
+            f"{name} must have shape [{count}], got {_described(array)}; pass {name}[:, 0]"
+        )
+    if array.ndim != 1 or len(array) != count:
+        hint = ""
+        if array.shape == (classes,):
+            hint = "; the scores look transposed, pass them with a row for each example"
+        raise ValueError(
+            f"{name} must have one class number for each of {count} rows of scores, got "
+            f"{_described(array)}{hint}"
+        )
+    good = (array >= 0) & (array < classes) & (array % 1 == 0)
+    if good.all():
+        return array.astype(np.int32)
+    if array.min() == 1 and array.max() == classes and (array % 1 == 0).all():
+        raise ValueError(
+            f"{name} must be from 0 to {classes - 1}, got 1 to {classes}: they count from 1; pass "
+            f"{name} - 1"
+        )
+    row = int(np.argmin(good))
+    raise ValueError(
+        f"{name} must be whole numbers from 0 to {classes - 1} for scores of {classes} classes, "
+        f"got {array[row]:g} in row {row}"
+    )
+
+
+def checked_distributions(values, count: int, classes: int, name: str) -> np.ndarray:
+    """Votes or distributions f64[N, K], each row divided by its sum."""
+    array = as_numpy(values, name).astype(np.float64)
+    if array.shape != (count, classes):
+        raise ValueError(
+            f"{name} must have shape [{count}, {classes}], a row of votes or probabilities for "
+            f"each example; got {_described(array)}"
+        )
+    total = array.sum(1)
+    good = (array >= 0).all(1) & (total > 0) & np.isfinite(total)
+    if not good.all():
+        raise ValueError(
+            f"{name} must be finite and not negative, with a number above 0 in each row; row "
+            f"{int(np.argmin(good))} is not"
+        )
+    return array / total[:, None]
+
+
+def _explained(array: np.ndarray, total: float) -> str | None:
+    """Why rows that sum to about `total` may be distributions; '' if they sum to it; None if they
+    are none.
+    """
+    lowest, highest = float(array.min()), float(array.max())
+    if lowest < -SUM_TOLERANCE * total or highest > (1 + SUM_TOLERANCE) * total:
+        return None
+    error = float(abs(array.sum(1, dtype=np.float64) - total).max())
+    # The last bit of a sum must not decide.
+    if error <= SUM_TOLERANCE * total * (1 + 1e-4):
+        return ""
+    return explanation(lambda: [array], total)
+
+
+def explanation(parts: Callable[[], Iterable[np.ndarray]], total: float = 1.0) -> str | None:
+    """How the rows of a matrix were rounded, if that explains sums other than `total`.
+
+    parts: a function that returns the matrix f[N, K] in parts, from the beginning. Each of K
+    numbers that were rounded to d decimals is off by half a unit of the last decimal; a number in
+    half precision is off by a share of itself. None if no rounding explains the sums.
+    """
+    for name, share in HALVES.items():
+        if all(_sums_fit(part, total, share * total, _is_half(part, name)) for part in parts()):
+            return f"rounded to {name}"
+    for decimals in DECIMALS:
+        unit = 10.0**-decimals
+        fits = True
+        for part in parts():
+            room = min(part.shape[1] * unit / 2, MOST_LOST * total) + SUM_TOLERANCE * total / 100
+            fits = fits and _sums_fit(part, total, room, _is_rounded(part, decimals, total))
+        if fits:
+            return f"rounded to {decimals} decimals"
+    return None
+
+
+def _sums_fit(part: np.ndarray, total: float, room: float, rounded: bool) -> bool:
+    return rounded and bool((abs(part.sum(1, dtype=np.float64) - total) <= room).all())
+
+
+def _is_rounded(array: np.ndarray, decimals: int, total: float) -> bool:
+    """Whether all numbers have at most so many decimals, up to the precision of their type."""
+    precision = 4 * np.finfo(array.dtype).eps * total
+    wide = np.asarray(array, np.float64)
+    return bool((abs(wide - np.round(wide, decimals)) <= precision).all())
+
+
+def _is_half(array: np.ndarray, name: str) -> bool:
+    """Whether all numbers are representable in float16 or bfloat16."""
+    single = np.asarray(array, np.float32)
+    if name == "float16":
+        return bool((single.astype(np.float16).astype(np.float32) == single).all())
+    # bfloat16 is the upper half of a float32.
+    return bool((single.view(np.uint32) & 0xFFFF == 0).all())
+
+
+def _why_not(array: np.ndarray, name: str) -> str:
+    lowest, highest = float(array.min()), float(array.max())
+    if lowest < -SUM_TOLERANCE or highest > 1 + SUM_TOLERANCE:
+        return (
+            f"{name} must be between 0 and 1, got {lowest:.4g} to {highest:.4g}; pass logits as "
+            f"{name.replace('probs', 'logits')}"
+        )
+    sums = array.sum(1, dtype=np.float64)
+    row = int(np.argmax(abs(sums - 1)))
+    return (
+        f"{name} must sum to 1 in each row, got {sums[row]:.6g} in row {row}, which rounding does "
+        "not explain"
+    )
+
+
+def _one_hot(array: np.ndarray) -> bool:
+    return bool(np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all())
+
+
+def _described(array: np.ndarray) -> str:
+    return f"{array.dtype.name}{list(array.shape)}"
