@@ -64,7 +64,7 @@ RANKS = {  # entry of the package -> its height: imports go down
 }
 MOST = {  # see test_the_style_figures_of_the_package
     "lines over 100 columns": 0.02,
-    "code lines per comment": 11,
+    "code lines per comment": 12,  # 3.12 and later count lines of f-strings too
     "comprehensions per 1,000 statements": 30,
     "packed assignments per 1,000 statements": 2,
     "fmt: skip": 0,
