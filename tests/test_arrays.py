@@ -298,3 +298,11 @@ def test_a_model_predicts_images_as_its_function_does(model):
 def test_images_of_another_kind_are_refused(model, images, sentence):
     with pytest.raises(ValueError, match=sentence):
         model.logits(images)
+
+
+def test_a_class_whose_name_could_be_a_column_s_stays_a_class(tmp_path):
+    """Leaving one out would move the labels of all after it."""
+    names = ["key", "row", "garden path", "sample", "first name", "plain"]
+    rows = [",".join([*(f"{p:.9f}" for p in PROBS[n]), str(LABELS[n])]) for n in range(N)]
+    (tmp_path / "p.csv").write_text(",".join([*names, "label"]) + "\n" + "\n".join(rows))
+    assert predictions.read(tmp_path / "p.csv").classes == tuple(names)

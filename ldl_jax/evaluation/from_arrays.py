@@ -1,10 +1,10 @@
 """Measuring predictions that are arrays in memory: what notebooks and other programs call."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from ldl_jax import arrays, files
 from ldl_jax.evaluation import bootstrap, evaluation
@@ -54,7 +54,7 @@ class Result(Evaluation):
 
         folder = Path(directory).expanduser()
         content = {"seed": self.seed, "suites": [self.to_json()]}
-        files.write(folder / "evaluation.json", json.dumps(content, indent=1, allow_nan=False))
+        files.write_json(folder / "evaluation.json", content)
         return page.write(folder / "report.html", [self], title=self.name)
 
 
@@ -217,7 +217,6 @@ def _answers(logits: Any, probs: Any, labels: Any) -> tuple[np.ndarray, np.ndarr
     """(confidence f64[N], correct bool[N]) of arrays, in float64."""
     predictions = predictions_of(logits=logits, probs=probs, labels=labels)
     values = predictions.values.astype(np.float64)
-    if predictions.kind == "logits":
-        values = np.exp(values - values.max(1, keepdims=True))
-    values /= values.sum(1, keepdims=True)
+    values = softmax(values, 1) if predictions.kind == "logits" else values
+    values = values / values.sum(1, keepdims=True)
     return values.max(1), values.argmax(1) == predictions.label

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import softmax
 
 from ldl_jax import arrays
 from ldl_jax.calibrate import FittedCalibrator
@@ -67,11 +68,8 @@ class Model:
         """
         logits = self.logits(images)
         rows = np.atleast_2d(logits)
-        if calibrated and self.calibrator is not None:
-            probs = self.calibrator(rows)
-        else:
-            shifted = np.exp(rows - rows.max(-1, keepdims=True))
-            probs = shifted / shifted.sum(-1, keepdims=True)
+        use_calibrator = calibrated and self.calibrator is not None
+        probs = self.calibrator(rows) if use_calibrator else softmax(rows, -1)
         return probs[0] if logits.ndim == 1 else probs
 
     def _prepared(self, images: Any) -> tuple[np.ndarray, bool]:

@@ -24,8 +24,9 @@ LABELS = ("label", "labels", "target", "targets", "y_true", "true_label")
 # Columns of a .csv that are not classes.
 _EXAMPLE_COLUMNS = ("index", "id", "file", "filename", "image", "path")
 _RESULT_COLUMNS = ("predicted", "prediction", "pred", "confidence", "correct")
-# Names that pandas and others give to a column of row numbers or ids.
-_ID_COLUMN = re.compile(r"|unnamed: ?\d+|sample|idx|row|key|(.*[_ .-])?(id|index|name|path)")
+# Names that pandas and others give to a column of row numbers or ids. No name that a class may
+# have: leaving a class out would move the labels of those after it.
+_ID_COLUMN = re.compile(r"|unnamed: ?\d+|idx|\w+_id")
 
 
 def beside(name: str) -> bool:
