@@ -15,6 +15,9 @@ class Request(NamedTuple):
     resident: bool = True
     # what to do with an unreadable image: 'raise', or 'skip' (its slot stays, with mask 0)
     on_error: str = "raise"
+    # share of each class to test on, if the data have no test split; None: the data set's default
+    test_share: float | None = None
+    test_seed: int = 0  # seed of that split
 
 
 class Split(NamedTuple):
@@ -32,7 +35,7 @@ class Split(NamedTuple):
     num_examples: int  # N
     shape: tuple[int, int, int]  # H, W, C of an image as it reaches the device
     images: np.ndarray | None = None  # u8[N, H, W, C]
-    labels: np.ndarray | None = None  # i32[N]
+    labels: np.ndarray | None = None  # i32[N]; streamed: None, unless known without reading
     stream: Callable[[Iterable, int | None], Iterator[dict]] | None = None
     # dict of [N, ...], one row per example: 'label' i32 to train on instead, 'table' f32[N, K]
     given: Any = ()
@@ -51,6 +54,9 @@ class Dataset(NamedTuple):
     subset: np.ndarray | None = None  # i64[n]: positions of `train` to train on; None: all
     # SHA-256 of its file, or of the names of its files in their order; '': not known
     digest: str = ""
+    notes: tuple[str, ...] = ()  # sentences on how the data were read, for the log
+    # JSON: how the splits were drawn, to be written with the run; None: they are published
+    record: dict[str, Any] | None = None
 
 
 def streamed(split: Split) -> Split:
