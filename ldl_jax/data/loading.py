@@ -31,7 +31,8 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
         )
     # Tables belong to the published splits, so attach them before the splits are exchanged.
     dataset = own_labels.with_tables(dataset, settings)
-    dataset = own_labels.trained_on(dataset, settings)
+    # The labels of a published size are not the published labels.
+    dataset = own_labels.trained_on(dataset, settings, compare=not published)
     if settings.resident or published:
         return dataset
     train = _as_stream(dataset.train)
