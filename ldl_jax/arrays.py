@@ -16,6 +16,7 @@ from ldl_jax.metrics.base import SUM_TOLERANCE
 
 DECIMALS = (2, 3, 4)  # to which people round probabilities before they write them down
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # relative rounding, of softmax and value
+VOTES = "whole-number votes"
 MOST_LOST = 0.5  # a row may be off 1 by at most this, however coarse the rounding
 
 
@@ -153,7 +154,8 @@ def checked_distributions(values, count: int, classes: int, name: str) -> np.nda
             f"each example; got {_described(array)}"
         )
     table, note = distributions(array, name)
-    if note:
+    # Votes are what is expected here, so only the rest is worth a line.
+    if note and VOTES not in note:
         warn(note)
     return table
 
@@ -248,17 +250,20 @@ def distributions(
     wide = table.astype(np.float64)
     sums = wide.sum(1)
     numbers = np.arange(len(table)) if rows is None else rows
-    bad = ~(wide >= 0).all(1) | np.isnan(sums)
-    if bad.any():
-        raise ValueError(
-            f"{name}: row {numbers[int(np.argmax(bad))]} has a negative or NaN entry; each row must "
-            "be a distribution over the classes, or votes"
-        )
+    for fault, wrong in (
+        ("has a negative or NaN entry", ~(wide >= 0).all(1)),
+        ("has no entry above 0", ~(wide > 0).any(1)),
+    ):
+        if wrong.any():
+            raise ValueError(
+                f"{name}: row {numbers[int(np.argmax(wrong))]} {fault}; each row must be a "
+                "distribution over the classes, or whole-number votes"
+            )
     reason = _sums_of(table, wide, sums)
     if reason is None:
         total = 100 if 90 < np.median(sums) < 110 else 1
         # The last bit of a sum must not decide which row is the worst.
-        row = int(np.argmax(np.round(np.where(sums > 0, abs(sums - total), np.inf), 9)))
+        row = int(np.argmax(np.round(abs(sums - total), 9)))
         raise ValueError(
             f"{name}: row {numbers[row]} does not sum to {total} within {SUM_TOLERANCE * total:g} "
             f"(its sum is {sums[row]:g}), which rounding does not explain; each row must be a "
@@ -271,10 +276,10 @@ def distributions(
 
 def _sums_of(table: np.ndarray, wide: np.ndarray, sums: np.ndarray) -> str | None:
     """Why rows need not sum to 1; '' if they do; None if nothing explains their sums."""
-    if not (sums > 0).all() or not np.isfinite(sums).all():
+    if not np.isfinite(sums).all():
         return None
     if (wide % 1 == 0).all():
-        return "" if (sums == 1).all() else "whole-number votes"
+        return "" if (sums == 1).all() else VOTES
     for total, unit in ((1.0, ""), (100.0, "percentages")):
         # The last bit of a sum must not decide.
         exact = abs(sums - total).max() <= SUM_TOLERANCE * total * (1 + 1e-4)

@@ -35,7 +35,7 @@ def read(path, predictions: Predictions) -> np.ndarray:
     rows = _rows(path, len(votes), predictions.index, count)
     table, note = arrays.distributions(np.asarray(votes[rows]), str(path), rows)
     # Votes are what is expected here, so only the rest is worth a line.
-    if note and not note.endswith("votes)"):
+    if note and arrays.VOTES not in note:
         warn(note)
     return table
 

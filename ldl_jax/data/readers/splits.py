@@ -42,27 +42,26 @@ def read(
     sentence if folders are missing or do not match.
     """
     path = Path(root)
+    takes_classes = data == "imagefolder"
     test_name = next((name for name in TEST_NAMES if (path / name).is_dir()), None)
-    drawn = data == "imagefolder" and test_name is None
+    drawn = takes_classes and test_name is None
     if not root or not path.is_dir() or not ((path / "train").is_dir() or drawn):
-        alone = "<class>/*, or with " if data == "imagefolder" else ""
+        classes = "<class>/*, or with " if takes_classes else ""
         raise ValueError(
-            f"config.data.root must be a folder with {alone}train/<class>/* and val/<class>/* (or "
-            f"test/<class>/*) for data.name={data!r}, got {root!r}"
+            f"config.data.root must be a folder with {classes}train/<class>/* and val/<class>/* "
+            f"(or test/<class>/*) for data.name={data!r}, got {root!r}"
         )
     if drawn and (not _is_split(path) or share is not None):
         place = path / "train" if _is_split(path) else path
-        _check_names(place)
+        if place == path:
+            _check_names(path)
         whole = folder.checked(folder.found(place, index))
         return draw(whole, TEST_SHARE if share is None else share, seed)
     if test_name is None:
+        hint = ", or set config.data.test_share, as to 0.2, to test on a part of train/"
         raise ValueError(
             f"{root} has neither val/ nor test/; one of them must hold the classes of train/"
-            + (
-                ", or set config.data.test_share, as to 0.2, to test on a part of train/"
-                if data == "imagefolder"
-                else ""
-            )
+            f"{hint if drawn else ''}"
         )
     if share is not None:
         raise ValueError(
