@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ldl_jax.errors import warn
 from ldl_jax.metrics.base import SUM_TOLERANCE
 
 DECIMALS = (2, 3, 4)  # to which people round probabilities before they write them down
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # relative rounding, of softmax and value
+VOTES = "whole-number votes"
 MOST_LOST = 0.5  # a row may be off 1 by at most this, however coarse the rounding
 
 
@@ -144,21 +146,18 @@ def checked_labels(values, count: int, classes: int, name: str = "labels") -> np
 
 
 def checked_distributions(values, count: int, classes: int, name: str) -> np.ndarray:
-    """Votes or distributions f64[N, K], each row divided by its sum."""
-    array = as_numpy(values, name).astype(np.float64)
+    """Votes or distributions f64[N, K], by `distributions`; a note is printed as a warning."""
+    array = as_numpy(values, name)
     if array.shape != (count, classes):
         raise ValueError(
             f"{name} must have shape [{count}, {classes}], a row of votes or probabilities for "
             f"each example; got {_described(array)}"
         )
-    total = array.sum(1)
-    good = (array >= 0).all(1) & (total > 0) & np.isfinite(total)
-    if not good.all():
-        raise ValueError(
-            f"{name} must be finite and not negative, with a number above 0 in each row; row "
-            f"{int(np.argmin(good))} is not"
-        )
-    return array / total[:, None]
+    table, note = distributions(array, name)
+    # Votes are what is expected here, so only the rest is worth a line.
+    if note and VOTES not in note:
+        warn(note)
+    return table
 
 
 def _explained(array: np.ndarray, total: float) -> str | None:
@@ -237,3 +236,54 @@ def _one_hot(array: np.ndarray) -> bool:
 
 def _described(array: np.ndarray) -> str:
     return f"{array.dtype.name}{list(array.shape)}"
+
+
+def distributions(
+    table: np.ndarray, name: str, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, str | None]:
+    """Distributions f64[N, K], rows that sum to 1, and a note if they were not stored as such.
+
+    table: whole-number votes with any sums, or probabilities or percentages, whose rows sum to 1 or
+    100 within SUM_TOLERANCE or within what their rounding explains. rows: numbers of the rows, for
+    messages. Raises ValueError naming the table and the first row that is none of these.
+    """
+    wide = table.astype(np.float64)
+    sums = wide.sum(1)
+    numbers = np.arange(len(table)) if rows is None else rows
+    for fault, wrong in (
+        ("has a negative or NaN entry", ~(wide >= 0).all(1)),
+        ("has no entry above 0", ~(wide > 0).any(1)),
+    ):
+        if wrong.any():
+            raise ValueError(
+                f"{name}: row {numbers[int(np.argmax(wrong))]} {fault}; each row must be a "
+                "distribution over the classes, or whole-number votes"
+            )
+    reason = _sums_of(table, wide, sums)
+    if reason is None:
+        total = 100 if 90 < np.median(sums) < 110 else 1
+        # The last bit of a sum must not decide which row is the worst.
+        row = int(np.argmax(np.round(abs(sums - total), 9)))
+        raise ValueError(
+            f"{name}: row {numbers[row]} does not sum to {total} within {SUM_TOLERANCE * total:g} "
+            f"(its sum is {sums[row]:g}), which rounding does not explain; each row must be a "
+            "distribution over the classes, or whole-number votes (divide rows of weights by their "
+            "sums)"
+        )
+    note = f"{name}: rows were divided by their sums ({reason})" if reason else None
+    return wide / sums[:, None], note
+
+
+def _sums_of(table: np.ndarray, wide: np.ndarray, sums: np.ndarray) -> str | None:
+    """Why rows need not sum to 1; '' if they do; None if nothing explains their sums."""
+    if not np.isfinite(sums).all():
+        return None
+    if (wide % 1 == 0).all():
+        return "" if (sums == 1).all() else VOTES
+    for total, unit in ((1.0, ""), (100.0, "percentages")):
+        # The last bit of a sum must not decide.
+        exact = abs(sums - total).max() <= SUM_TOLERANCE * total * (1 + 1e-4)
+        rounded = "" if exact else explanation(lambda: [table], total)
+        if rounded is not None:
+            return " ".join(filter(None, (unit, rounded)))
+    return None

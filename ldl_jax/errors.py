@@ -41,7 +41,12 @@ class UnreadableFile(ValueError):
 def warn(text: str) -> None:
     """Print a warning on stderr. Never raises: stderr may be a file on a full disk."""
     with contextlib.suppress(OSError):
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with what stands for bytes that are not UTF-8, as in file names, written out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

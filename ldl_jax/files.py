@@ -48,7 +48,8 @@ def write(path, data: bytes | str) -> Path:
 
     Raises OSError naming the path.
     """
-    content = data.encode() if isinstance(data, str) else data
+    # Names of files that are not UTF-8 keep their bytes.
+    content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     temporary_name = f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
     return _write_atomically(temporary_name, path, lambda temporary: temporary.write_bytes(content))
 

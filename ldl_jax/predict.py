@@ -22,8 +22,9 @@ from ldl_jax.config.options import plug
 from ldl_jax.data.arrays import read_images
 from ldl_jax.data.readers import pillow
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
-from ldl_jax.errors import Usage, warn
-from ldl_jax.evaluation.load import load, load_weights, shorter_side
+from ldl_jax.data.readers.folder import normal
+from ldl_jax.errors import Usage, printable, warn
+from ldl_jax.evaluation.load import load, load_weights, shorter_side, turns_by_exif
 
 
 class Shown(NamedTuple):
@@ -41,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "images",
         metavar="IMAGES",
-        help="a folder of JPEG and PNG files, or an .npz file with images u8[N, H, W, C]",
+        help="a folder of image files (JPEG, PNG, WebP, GIF, TIFF ...), or an .npz file with images "
+        "u8[N, H, W, C]",
     )
     line.add_argument(
         "--out",
@@ -65,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     return line
 
 
-def folder(path: Path, sources: dict, shorter: int) -> Shown:
+def folder(path: Path, sources: dict, shorter: int, exif: bool = False) -> Shown:
     """The images of a folder and its subfolders, sorted by path, as evaluation shows them.
 
     If every image is in a folder named like one of the run's classes, that is its label. Raises
@@ -81,11 +83,12 @@ def folder(path: Path, sources: dict, shorter: int) -> Shown:
             f"{path}: to predict a folder, the run's images must be square, grey or RGB, got "
             f"[{shape}]"
         )
-    number = {name: index for index, name in enumerate(sources["classes"])}
-    labels = [number.get(file.parent.name, -1) for file in paths]
+    number = {normal(name): index for index, name in enumerate(sources["classes"])}
+    labels = [number.get(normal(file.parent.name), -1) for file in paths]
     # Labels of some images only could not be told from wrong ones, so it is all or none.
     label = None if min(labels) < 0 else np.array(labels, np.int32)
-    pixels = (pillow.decode(file, height, shorter=shorter, channels=channels) for file in paths)
+    options = {"shorter": shorter, "channels": channels, "exif": exif}
+    pixels = (pillow.decode(file, height, **options) for file in paths)
     return Shown([str(file.relative_to(path)) for file in paths], label, pixels)
 
 
@@ -235,7 +238,7 @@ def predict(
 def _shown(path: Path, source: Path, sources: dict) -> Shown:
     """The images at `source`, shown to the run at `path` as its own test images were."""
     if source.is_dir():
-        return folder(source, sources, shorter_side(path))
+        return folder(source, sources, shorter_side(path), turns_by_exif(path))
     if source.is_file():
         return arrays(source, sources)
     raise ValueError(
@@ -262,7 +265,7 @@ def _run_command(arguments: argparse.Namespace) -> str:
         skip=arguments.skip,
         batch_size=arguments.batch,
     )
-    return "\n".join(f"wrote {path}" for path in paths)
+    return "\n".join(printable(f"wrote {path}") for path in paths)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ LOCK = ".lock"
 CONFIG = "config.json"
 NETWORK = "network.json"  # the network spec
 VERSIONS = "versions.json"
+SPLIT = "split.json"  # how the test images were drawn, if the data have no test split
 # Written during training.
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"

@@ -99,6 +99,46 @@ def test_own_arrays_that_do_not_fit_are_refused_in_a_sentence(stored, changes, s
         arrays.make(stored(**changes))
 
 
+@pytest.mark.parametrize(("pixels", "says"), [
+    (np.zeros((12, 3, 32, 32), np.uint8), r"height 3, width 32 and 32 channels; if .*transpose\(0, 2, 3, 1\)"),
+    (np.zeros((12, 1, 28, 20), np.uint8), r"height 1, width 28 and 20 channels"),
+    (np.ones((12, 5, 6, 3), np.float32), r"all are in \[0, 1\], so store \(images \* 255\)"),
+    (np.full((12, 5, 6, 3), 254.0), r"all are in \[0, 255\] \(up to 254\), so store images.round"),
+    (np.full((12, 5, 6, 3), -1.5), r"from -1.5 to -1.5; store the pixels, before normalisation"),
+    (np.full((12, 5, 6, 3), 200), r"got int64\[12, 5, 6, 3\]; store images.astype"),
+    (np.zeros((12, 5, 6), np.uint8), r"store images\[..., None\]"),
+])  # fmt: skip
+def test_images_of_another_kind_are_refused_with_what_makes_them_right(stored, pixels, says):
+    with pytest.raises(ValueError, match=says) as told:
+        arrays.make(stored(train_images=pixels))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("shape", [(12, 4, 4, 8), (12, 40, 3, 16), (12, 3, 32, 3), (12, 8, 8, 1)])
+def test_images_of_few_rows_or_many_channels_are_taken(shape):
+    check_split("own", np.zeros(shape, np.uint8), np.zeros(12, int), 2)
+
+
+def test_labels_that_count_from_one_are_told(stored):
+    labels = {"train_labels": np.arange(12) % 3 + 1, "test_labels": np.array([3, 1, 2, 3])}
+    with pytest.raises(ValueError, match=r"got 1 to 3: they count from 1; store labels - 1, or"):
+        arrays.make(stored(**labels))
+    with pytest.raises(ValueError, match=r"0 and 2, got 1 to 3; they count from 1"):
+        arrays.make(stored(**labels, classes=np.array(["x", "y", "z"])))
+    # All classes are named, so the first one has no images on purpose.
+    made = arrays.make(stored(**labels, classes=np.array(["none", "x", "y", "z"])))
+    assert made.train.labels.min() == 1
+    np.testing.assert_array_equal(
+        arrays.make(stored(train_labels=np.arange(12) % 3 + 2)).train.labels, np.arange(12) % 3 + 2
+    )
+
+
+def test_images_to_predict_in_pytorchs_order_are_told(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 3, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"got uint8\[2, 3, 8, 8\]; store images.transpose"):
+        arrays.read_images(tmp_path / "x.npz", (8, 8, 3), 2)
+
+
 def test_images_of_a_single_class_are_refused(stored):
     c = config.default()
     c.data.name, c.data.root = (

@@ -365,7 +365,7 @@ def test_votes_are_paired_by_the_index_of_the_predictions_where_it_fits_them(tmp
     ):
         paired([*mixed[:6], N])
     np.save(tmp_path / "votes.npy", np.where(np.arange(N)[:, None] == 5, 0, table))
-    with pytest.raises(ValueError, match=r"votes\.npy: row 5 must hold finite, non-negative votes"):
+    with pytest.raises(ValueError, match=r"votes\.npy: row 5 has no entry above 0; each row"):
         paired(mixed)
     np.save(tmp_path / "votes.npy", table[:3])
     share = share[:3]

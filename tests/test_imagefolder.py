@@ -2,7 +2,9 @@
 decoded.
 """
 
+import json
 import os
+import unicodedata
 from pathlib import Path
 
 import jax
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import config
+from ldl_jax import config, predict
 from ldl_jax.data import imagefolder, order
 from ldl_jax.data.base import Request, streamed
+from ldl_jax.data.loading import make_dataset
 from ldl_jax.data.readers import pillow
 from ldl_jax.training import experiment as build
-from ldl_jax.training import measure
+from ldl_jax.training import loop, measure
 from ldl_jax.training.programs import device_data, make_programs
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
@@ -241,15 +244,17 @@ def test_folders_that_do_not_fit(tmp_path, own):
     with pytest.raises(ValueError, match=r"images has neither val/ nor test/"):
         own()
     save(root / "val/a/1.png", noise(0))
+    (root / "val/a").rename(root / "val/c")
     with pytest.raises(
-        ValueError, match=r"val must have at least two class folders with images, got 1"
+        ValueError, match=r"train lacks the classes c of .*val; all test images must be of classes"
+    ):
+        own()
+    (root / "val/c/1.png").unlink()
+    with pytest.raises(
+        ValueError, match=r"val must have class folders with images, as .*; got none"
     ):
         own()
     save(root / "val/c/1.png", noise(0))
-    with pytest.raises(
-        ValueError, match=r"val lacks the classes b of .*train; both must have the same"
-    ):
-        own()
     (root / "val/c").rename(root / "val/b")
     save(root / "val/d/1.png", noise(0))
     with pytest.raises(ValueError, match=r"train lacks the classes d of .*val"):
@@ -265,7 +270,9 @@ def test_the_cache_is_used_while_nothing_changed_and_only_then(tmp_path, own, mo
     decoded = []
     decode = pillow.decode
     monkeypatch.setattr(
-        pillow, "decode", lambda path, size=0: decoded.append(path.name) or decode(path, size)
+        pillow,
+        "decode",
+        lambda path, *size, **options: decoded.append(path.name) or decode(path, *size, **options),
     )
     first = own()
     assert set(decoded) == {"2.png", "10.PNG", "1.png", "x.png", "y.png", "3.png"}
@@ -371,6 +378,223 @@ def test_masks_reach_the_device_and_the_stream(tmp_path):
     (batch,) = split.stream([(0, index)], 0)
     np.testing.assert_array_equal(batch["mask"], made.train.mask[index])
     assert "mask" not in device_data(split, jax.random.key(0), there)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_class_without_test_images_is_warned_of_and_keeps_its_number(
+    tmp_path, own, capfd, is_there
+):
+    root = tmp_path / "images"
+    two_classes(root)
+    for number in range(2):
+        save(root / f"train/a-a/{number}.png", noise(90 + number))
+    if is_there:
+        (root / "val/a-a").mkdir()
+    made = own()
+    assert made.classes == ("a", "a-a", "a-b")
+    np.testing.assert_array_equal(made.test.labels, [0, 2, 2])
+    error = capfd.readouterr().err
+    assert error.startswith("warning: ")
+    assert "val has no images of a-a (trained on: 3 classes)" in error
+    assert error.count("\n") == 1
+
+
+def test_the_same_class_name_in_two_normal_forms_is_one_class(tmp_path, own, capfd):
+    root = tmp_path / "images"
+    two_classes(root)
+    composed = "caf\u00e9"
+    save(root / "train" / composed / "1.png", noise(70))
+    save(root / "val" / unicodedata.normalize("NFD", composed) / "1.png", noise(71))
+    # Sorted by code points, the two forms come before and after this class.
+    save(root / "train/caff/1.png", noise(72))
+    save(root / "val/caff/1.png", noise(73))
+    made = own()
+    assert made.classes == ("a", "a-b", "caff", composed)
+    np.testing.assert_array_equal(made.test.labels, [0, 1, 1, 2, 3])
+    np.testing.assert_array_equal(made.test.images[3], noise(73))
+    np.testing.assert_array_equal(made.test.images[4], noise(71))
+    assert capfd.readouterr().err == ""
+
+
+def unsplit(root, names=range(10), reverse=False):
+    """Images of three classes, without a split: 10, 4 and, of c, one."""
+    paths = [f"a/{name}.png" for name in names]
+    paths += ["b/deep/0.png", "b/1.png", "b/2.png", "b/3.png", "c/0.png"]
+    for number, path in sorted(enumerate(paths), reverse=reverse):
+        save(root / path, noise(number))
+    return root
+
+
+def drawn(root, tmp_path, **fields):
+    request = Request(str(root), **fields)
+    return imagefolder.make(request, cache=str(tmp_path / "cache"))
+
+
+def test_without_a_split_a_share_of_each_class_is_drawn_by_the_seed(tmp_path, capfd):
+    made = drawn(unsplit(tmp_path / "one"), tmp_path)
+    assert "c has a single image, which is trained on" in capfd.readouterr().err
+    assert made.classes == ("a", "b", "c")
+    np.testing.assert_array_equal(np.bincount(made.train.labels), [8, 3, 1])
+    np.testing.assert_array_equal(np.bincount(made.test.labels), [2, 1])
+    assert "3 of 15 images (0.2 of each class)" in made.notes[0]
+    record = made.record
+    assert (record["test_share"], record["test_seed"], record["train"]) == (0.2, 0, 12)
+    for name, image in zip(record["test"], made.test.images, strict=True):
+        with Image.open(tmp_path / "one" / name) as stored:
+            np.testing.assert_array_equal(image, np.asarray(stored))
+    both = np.concatenate([made.train.images, made.test.images])
+    assert len(np.unique(both, axis=0)) == 15
+    # Neither the order in the folder nor where it lies makes a difference.
+    other = drawn(unsplit(tmp_path / "two", reverse=True), tmp_path)
+    assert (other.record, other.digest) == (record, made.digest)
+    np.testing.assert_array_equal(other.test.images, made.test.images)
+    seeded = drawn(tmp_path / "one", tmp_path, test_seed=1)
+    assert seeded.record["test"] != record["test"]
+    assert seeded.digest != made.digest
+    half = drawn(tmp_path / "one", tmp_path, test_share=0.5)
+    np.testing.assert_array_equal(np.bincount(half.test.labels), [5, 2])
+    assert set(record["test"]) <= set(half.record["test"])
+
+
+def test_a_further_image_leaves_the_draw_of_other_classes_alone(tmp_path):
+    few = drawn(unsplit(tmp_path / "few"), tmp_path).record["test"]
+    more = drawn(unsplit(tmp_path / "more", names=range(25)), tmp_path).record["test"]
+    assert sum(name.startswith("a/") for name in more) == 5
+    assert [name for name in more if "b/" in name] == [name for name in few if "b/" in name]
+
+
+def test_a_train_folder_alone_is_split_only_on_request(tmp_path):
+    root = unsplit(tmp_path / "images/train").parent
+    with pytest.raises(ValueError, match=r"neither val/ nor test/; .* set config.data.test_share"):
+        drawn(root, tmp_path)
+    made = drawn(root, tmp_path, test_share=0.2)
+    assert (made.train.num_examples, made.test.num_examples) == (12, 3)
+    (root / "train").rename(root / "val")
+    with pytest.raises(ValueError, match=r"config.data.root must be a folder with <class>"):
+        drawn(root, tmp_path)
+    two_classes(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"test_share must be None, because .* val/; got 0.3"):
+        drawn(tmp_path / "other", tmp_path, test_share=0.3)
+
+
+def test_folders_named_like_splits_are_not_classes(tmp_path):
+    for name in ("Training", "Testing"):
+        unsplit(tmp_path / "nested" / name)
+        save(tmp_path / "flat" / name.lower() / "0.png", noise(0))
+    for root in ("nested", "flat"):
+        with pytest.raises(ValueError, match=r"got .*, which look like splits: rename them"):
+            drawn(tmp_path / root, tmp_path)
+    # A class of vehicles.
+    for name in ("train/0.png", "train/1.png", "tram/0.png"):
+        save(tmp_path / "vehicles" / name, noise(len(name)))
+    assert drawn(tmp_path / "vehicles", tmp_path).classes == ("train", "tram")
+
+
+def test_one_image_per_class_cannot_be_split(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / "images" / name / "0.png", noise(0))
+    with pytest.raises(ValueError, match=r"more than one image in some class, .* got one image"):
+        drawn(tmp_path / "images", tmp_path)
+
+
+def test_files_that_are_not_used_are_counted_by_their_ending(tmp_path, own):
+    root = tmp_path / "images"
+    two_classes(root)
+    for name in ("a/1.txt", "a/deep/2.TXT", "a-b/x.heic", "a-b/LICENSE", "a/.hidden", "x.png"):
+        (root / "train" / name).write_text("")
+    (root / "train/__MACOSX/a").mkdir(parents=True)
+    (note,) = own().notes
+    kinds = "2 .txt, 1 .heic, 1 .png outside of class folders, 1 without an ending"
+    assert f"train: left out {kinds} (files" in note
+
+
+def test_the_share_to_hold_out_is_rounded_and_excludes_a_number(tmp_path):
+    c = config.default()
+    c.data.holdout_share = 0.1
+    dataset = make_dataset(c.data)
+    train, holdout, _ = build.positions(c.data, dataset)
+    assert (len(train), len(holdout)) == (1293, 144)  # of 1437
+    c.data.holdout_share, c.data.holdout = 0.0, 144
+    np.testing.assert_array_equal(build.positions(c.data, dataset)[1], holdout)
+    c.data.holdout_share = 0.1
+    with pytest.raises(
+        ValueError, match=r"only one of config.data.holdout and .*, got 144 and 0.1"
+    ):
+        config.check(c)
+    c.data.holdout, c.data.examples, c.data.holdout_share = 0, 4, 0.1
+    with pytest.raises(ValueError, match=r"holdout_share must leave .* of 4, got 0.1, .* out 0"):
+        build.positions(c.data, dataset)
+    c.data.holdout_share = 1.0
+    with pytest.raises(ValueError, match=r"config.data.holdout_share must be in \[0, 1\), got 1"):
+        config.check(c)
+    c.data.holdout_share, c.data.test_share = 0.0, 0.2
+    with pytest.raises(ValueError, match=r"test_share must be None unless .* 'imagefolder'"):
+        config.check(c)
+    c.data.name, c.data.test_share = "imagefolder", 1.0
+    with pytest.raises(ValueError, match=r"config.data.test_share must be in \(0, 1\), got 1"):
+        config.check(c)
+
+
+def test_new_fields_leave_the_identity_of_earlier_runs_alone():
+    c = config.default()
+    c.data.name = "imagefolder"
+    names = ("data.holdout_share", "data.test_share", "data.test_seed", "data.imagefolder.exif")
+    assert not set(names) & set(config.decisive(c))
+    c.data.test_share, c.data.imagefolder.exif = 0.3, True
+    assert {name for name in names if name in config.decisive(c)} == {names[1], names[3]}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_exif_says_by_option(tmp_path, orientation):
+    upright = noise(1, 4, 6)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "photo.png", np.ascontiguousarray(stored), exif=exif)
+    np.testing.assert_array_equal(pillow.decode(path, exif=True), upright)
+    np.testing.assert_array_equal(pillow.decode(path), stored)
+
+
+def test_pixels_of_an_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "wide.tif")
+    assert "floating-point numbers, whose range" in pillow.decode(tmp_path / "float.tif")
+    assert "must be 16-bit numbers, got 70000" in pillow.decode(tmp_path / "wide.tif")
+
+
+@pytest.mark.slow
+def test_a_run_on_a_folder_without_a_split_records_it_whatever_the_names(tmp_path, capfd):
+    root = unsplit(tmp_path / "images")
+    strange = os.fsdecode(b"caf\xe9")
+    (root / "a").rename(root / strange)
+    (root / strange / "0.png").rename(root / strange / os.fsdecode(b"\xff.png"))
+    c = config.default()
+    c.data.name, c.data.root, c.data.imagefolder.cache = "imagefolder", str(root), str(tmp_path)
+    c.data.batch_size, c.data.test_share, c.data.holdout_share = 4, 0.3, 0.25
+    c.model.name, c.train.max_steps = "tests.tiny", 2
+    loop.train(c, tmp_path / "run")
+    made = make_dataset(c.data)
+    assert json.loads((tmp_path / "run/split.json").read_text()) == made.record
+    out = capfd.readouterr().out
+    assert "has no test split: 4 of 15 images (0.3 of each class)" in out
+    assert (tmp_path / "run/report.html").stat().st_size > 0
+    loop.train(c, tmp_path / "run")  # the same data: nothing is refused
+    (written, table) = predict.predict(tmp_path / "run", root, out=tmp_path / "out")
+    text = table.read_bytes()
+    assert b"caf\xe9/\xff.png," in text
+    assert b"p(caf\xe9)" in text
+    with np.load(written) as file:
+        assert f"{strange}/{os.fsdecode(bytes([255]))}.png" in file["name"].tolist()
+        np.testing.assert_array_equal(np.bincount(file["label"]), [4, 1, 10])
 
 
 @pytest.mark.data

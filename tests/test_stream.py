@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldl_jax import predict
 from ldl_jax.data import cifar10, cifar100, imagefolder, imagenet, stl10, tfds
 from ldl_jax.data.base import Request
 from ldl_jax.data.readers import base, crops, folder, tfdata, tfrecord
@@ -272,6 +273,64 @@ def test_streamed_and_resident_folders_are_the_same(tmp_path, size):
         imagefolder.make(Request(str(root)), size=size, cache=str(tmp_path / "cache")).digest
         != held.digest
     )
+
+
+def test_every_format_is_the_same_resident_streamed_and_predicted(tmp_path):
+    """Also files with a wrong ending, and photos to be turned."""
+    endings = {
+        "png": {}, "WEBP": {"lossless": True}, "bmp": {}, "tif": {"compression": "tiff_lzw"}, "TIFF": {}, "gif": {},
+        "ppm": {}, "jpg": {"quality": 90}, "jpe": {"quality": 90}, "wrong.jpg": {"format": "WEBP"},
+    }  # fmt: skip
+    number = 0
+    for label in ("a", "b"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for ending, options in endings.items():
+            exif = Image.Exif()
+            exif[0x0112] = 1 + number % 8
+            if ending not in ("bmp", "gif", "ppm"):
+                options = {**options, "exif": exif}
+            image = Image.fromarray(photo(number, 24, 24))
+            image.save(tmp_path / "own" / label / f"{number}.{ending}", **options)
+            number += 1
+    frames = [Image.fromarray(photo(number, 24, 24)) for number in range(2)]
+    frames[0].save(tmp_path / "own/a/frames.gif", save_all=True, append_images=frames[1:])
+    grey = Image.fromarray(photo(1, 24, 24)[..., 0].astype(np.uint16) << 8)
+    grey.save(tmp_path / "own/b/grey.tif")
+    for exif in (False, True):
+        held, fed = (
+            imagefolder.make(
+                Request(str(tmp_path / "own"), resident=resident),
+                cache=str(tmp_path / "cache"),
+                exif=exif,
+            )
+            for resident in (True, False)
+        )
+        assert (held.digest, held.record) == (fed.digest, fed.record)
+        assert held.train.num_examples + held.test.num_examples == 22
+        for one, other in ((held.train, fed.train), (held.test, fed.test)):
+            np.testing.assert_array_equal(one.labels, other.labels)
+            (batch,) = other.stream([(0, np.arange(one.num_examples, dtype=np.int32))], None)
+            assert batch["mask"].all()
+            np.testing.assert_array_equal(batch["image"], one.images)
+        for name, image in zip(held.record["test"], held.test.images, strict=True):
+            shown = predict.folder(
+                tmp_path / "own",
+                {"shape": [24, 24, 3], "classes": held.classes, "num_classes": 2},
+                0,
+                exif,
+            )
+            place = shown.names.index(name)
+            np.testing.assert_array_equal(list(shown.pixels)[place], image)
+    faulty = tmp_path / "own/a/faulty.webp"
+    faulty.write_bytes((tmp_path / "own/a/1.WEBP").read_bytes()[:60])
+    fed = imagefolder.make(
+        Request(str(tmp_path / "own"), resident=False, on_error="skip"), cache=str(tmp_path / "c")
+    )
+    masks = []
+    for split in (fed.train, fed.test):
+        (batch,) = split.stream([(0, np.arange(split.num_examples, dtype=np.int32))], None)
+        masks.append(batch["mask"])
+    assert (np.concatenate(masks) == 0).sum() == 1
 
 
 def faults(root):

@@ -15,6 +15,8 @@ import pytest
 
 from ldl_jax import config
 from ldl_jax.data import order, own_labels
+from ldl_jax.evaluation import human
+from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.labels import table as table_source
 from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
@@ -100,7 +102,7 @@ def test_noisy_labels_are_trained_on_and_the_published_ones_are_measured(own, tm
 @pytest.mark.parametrize("resident", [True, False])
 def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident):
     c, write = own
-    noisy, table = (np.arange(N) + 1) % K, rows(N)
+    noisy, table = np.random.default_rng(5).integers(0, K, N), rows(N)
     c.data.labels_file, c.data.train_table, c.data.resident = (
         write("l.npy", noisy),
         write("t.npy", table),
@@ -309,7 +311,7 @@ def broken(value, row=5, column=1):
             rows(N) * np.where(np.arange(N) == 7, 1.002, 1)[:, None],
             r"row 7 does not sum to 1 within 0.001",
         ),
-        (np.zeros((N, K)), r"row 0 does not sum to 1"),
+        (np.zeros((N, K)), r"row 0 has no entry above 0"),
     ],
 )
 def test_a_table_that_does_not_fit_is_named(own, table, sentence):
@@ -354,6 +356,106 @@ def test_labels_that_do_not_fit_are_named(own, labels, sentence):
     c.data.labels_file = write("mine.npy", labels)
     with pytest.raises(ValueError, match=rf"config.data.labels_file: .*mine.npy.*{sentence}"):
         build.make_dataset(c.data)
+
+
+def test_labels_that_count_from_one_are_told(own):
+    c, write = own
+    c.data.labels_file = write("mine.npy", np.arange(N) % K + 1)
+    with pytest.raises(ValueError, match=r"between 0 and 3, got 1 to 4; they count from 1"):
+        build.make_dataset(c.data)
+
+
+def test_the_share_of_other_labels_is_told(own):
+    c, write = own
+    noisy = np.arange(N) % K
+    noisy[:15] = (noisy[:15] + 1) % K
+    c.data.labels_file = write("noisy.npy", noisy)
+    (note,) = build.make_dataset(c.data).notes
+    assert f"25.00% of the labels of {c.data.labels_file} differ from the published ones" in note
+    assert "random order" not in note
+    c.data.labels_file = write("random.npy", np.random.default_rng(0).permutation(noisy))
+    assert "as many as in a random order" in build.make_dataset(c.data).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "renamed"),
+    [([1, 2, 3, 0], 4), ([2, 0, 3, 1], 4), ([0, 0, 1, 1], 3)],
+    ids=["shifted", "permuted", "coarse"],
+)
+def test_labels_that_number_the_classes_otherwise_are_refused(own, numbers, renamed):
+    c, write = own
+    noisy = np.array(numbers)[np.arange(N) % K]
+    noisy[::7] = 0
+    c.data.labels_file = write("other.npy", noisy)
+    with pytest.raises(
+        ValueError, match=rf"must number the classes .* consistently so in {renamed} of 4 classes"
+    ):
+        build.make_dataset(c.data)
+
+
+def test_strong_noise_is_no_other_numbering():
+    random = np.random.default_rng(0)
+    published = np.repeat(np.arange(10), 200)
+    symmetric = np.where(random.random(2000) < 0.8, random.integers(0, 10, 2000), published)
+    pairs = np.where(random.random(2000) < 0.45, (published + 1) % 10, published)
+    classes = tuple("abcdefghij")
+    for labels in (symmetric, pairs):
+        share = (labels != published).mean()
+        note = own_labels.disagreement("x.npy", labels, published, classes)
+        assert f"{share:.2%}" in note
+    # Too few images of a class to tell noise from another numbering.
+    assert own_labels.disagreement("x.npy", np.array([1, 0]), np.array([0, 1]), ("a", "b"))
+
+
+TABLE = np.random.default_rng(3).dirichlet(np.ones(K), N)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (np.round(TABLE, 2), "rounded to 2 decimals"),
+        ((TABLE.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32), "bfloat16"),
+        (TABLE * 100, "percentages"),
+        (np.random.default_rng(4).multinomial(50, TABLE), "whole-number votes"),
+    ],
+    ids=["2 decimals", "bfloat16", "percent", "votes"],
+)
+def test_rounded_tables_percentages_and_votes_are_divided_by_their_sums(own, table, reason):
+    c, write = own
+    c.data.train_table = write("mine.npy", table)
+    made = build.make_dataset(c.data)
+    (note,) = made.notes
+    assert "config.data.train_table: " in note
+    assert reason in note
+    wide = table.astype(np.float64)
+    np.testing.assert_allclose(made.train.given["table"], wide / wide.sum(1)[:, None], atol=1e-7)
+
+
+def test_a_table_that_sums_to_one_needs_no_note(own):
+    c, write = own
+    c.data.train_table = write("mine.npy", TABLE.astype(np.float32))
+    c.data.test_table = write("test.npy", np.eye(K, dtype=int)[np.arange(T) % K])
+    assert build.make_dataset(c.data).notes == ()
+
+
+def test_human_distributions_follow_the_same_rule(tmp_path, capsys):
+    predictions = Predictions("own", np.zeros((N, K), np.float32), None, "logits")
+    votes = np.random.default_rng(4).multinomial(50, TABLE)
+
+    def read(table):
+        np.save(tmp_path / "human.npy", table)
+        return human.read(tmp_path / "human.npy", predictions)
+
+    np.testing.assert_allclose(read(votes), votes / 50)
+    np.testing.assert_allclose(read(TABLE), TABLE)
+    assert capsys.readouterr().err == ""
+    rounded = np.round(TABLE, 2)
+    np.testing.assert_allclose(read(rounded), rounded / rounded.sum(1)[:, None])
+    assert "rows were divided by their sums (rounded to 2 decimals)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"row 0 does not sum to 1 .* 3.*whole-number votes"):
+        read(TABLE * 3)
+    with pytest.raises(ValueError, match=r"row 4 does not sum to 100 within 0.1 \(its sum is 105"):
+        read(TABLE * np.where(np.arange(N) == 4, 105.0, 100.0)[:, None])
 
 
 def test_an_entry_of_an_npz_is_found_by_name_or_as_the_only_one(tmp_path):

@@ -16,6 +16,8 @@ LOWEST = {
     "data.batch_size": 1,
     "data.eval_batch_size": 1,
     "data.holdout": 0,
+    "data.holdout_share": 0,
+    "data.test_seed": 0,
     "data.examples": 1,
     "model.norm_group": 0,
     "optimizer.learning_rate": 0,
@@ -158,6 +160,7 @@ def together(config: ConfigDict) -> None:
             f"config.data.fold must be between 0 and {folds - 1} (config.data.folds is {folds}), "
             f"got {fold}"
         )
+    _check_shares(config.data)
     # Found here, not at the first evaluation, which may be hours away.
     if config.eval.weights == "ema" and not config.optimizer.ema:
         raise ValueError(
@@ -166,6 +169,24 @@ def together(config: ConfigDict) -> None:
         )
     if not 0 <= config.optimizer.ema < 1:
         raise ValueError(f"config.optimizer.ema must be in [0, 1), got {config.optimizer.ema}")
+
+
+def _check_shares(data: ConfigDict) -> None:
+    if data.holdout and data.holdout_share:
+        raise ValueError(
+            "only one of config.data.holdout and config.data.holdout_share may be above 0, got "
+            f"{data.holdout} and {data.holdout_share}"
+        )
+    if not 0 <= data.holdout_share < 1:
+        raise ValueError(f"config.data.holdout_share must be in [0, 1), got {data.holdout_share}")
+    share = data.test_share
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"config.data.test_share must be in (0, 1), got {share}")
+    if share is not None and data.name != "imagefolder":
+        raise ValueError(
+            "config.data.test_share must be None unless config.data.name is 'imagefolder', since "
+            f"{data.name!r} has a test split of its own; got {share}"
+        )
 
 
 def pixels(augment: ConfigDict, shape: tuple[int, int, int]) -> None:

@@ -51,6 +51,11 @@ def _data() -> ConfigDict:
     data.batch_size = 128  # training examples per step, over all devices
     data.eval_batch_size = 500  # examples per evaluation step, rounded up to a multiple of devices
     data.holdout = 0  # training examples held out for validation, drawn with a fixed seed
+    data.holdout_share = 0.0  # the same as a share of the training examples (0: data.holdout)
+    data.test_share = config_dict.placeholder(
+        float
+    )  # imagefolder without val/: share of each class to test on (None: 0.2, if there is no train/)
+    data.test_seed = 0  # seed that draws it; apart from `seed`, so that all runs test on the same
     data.examples = config_dict.placeholder(
         int
     )  # training examples, in published order (None: all)

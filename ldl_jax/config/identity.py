@@ -33,7 +33,13 @@ MAY_DIFFER = (
 # Fields added after the first runs and result cards were written. A field that is added to `fields`
 # or to the options of a plug belongs here: it then counts in identities only if it differs from its
 # default.
-ADDED = ("augment.names",)
+ADDED = (
+    "augment.names",
+    "data.holdout_share",
+    "data.test_share",
+    "data.test_seed",
+    "data.imagefolder.exif",
+)
 
 
 def in_use(config: ConfigDict) -> dict[str, object]:

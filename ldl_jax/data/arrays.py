@@ -6,7 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax import files
-from ldl_jax.data.base import Dataset, Request, Split, check_labels, check_split
+from ldl_jax.data.base import (
+    Dataset,
+    Request,
+    Split,
+    check_labels,
+    check_split,
+    is_channels_first,
+)
 from ldl_jax.errors import UnreadableFile
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -39,11 +46,18 @@ def read_images(path, shape: tuple[int, int, int], num_classes: int) -> Images:
     if images.dtype != np.uint8 or images.shape[1:] != tuple(shape) or not len(images):
         raise ValueError(
             f"{path}: {field} must be uint8[N, {', '.join(map(str, shape))}] with N >= 1, got "
-            f"{images.dtype}{list(images.shape)}"
+            f"{images.dtype}{list(images.shape)}{_as_stored(images, shape)}"
         )
     if labels is not None:
         labels = check_labels(str(path), labels, len(images), num_classes)
     return Images(images, labels)
+
+
+def _as_stored(images: np.ndarray, shape: tuple[int, int, int]) -> str:
+    """A hint for images [N, C, H, W], as the end of a sentence; '' for others."""
+    height, width, channels = shape
+    transposed = images.shape[1:] == (channels, height, width) and is_channels_first(images.shape)
+    return "; store images.transpose(0, 2, 3, 1)" if transposed else ""
 
 
 def _read(root: str) -> dict[str, np.ndarray]:
@@ -67,6 +81,7 @@ def _class_names(root: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     if names is None:
         # Labels that are not integers are refused later, with any number of classes.
         count = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
+        _check_from_zero(root, labels, arrays["test_labels"])
         names = np.arange(count)
     if names.ndim != 1:
         raise ValueError(
@@ -74,6 +89,19 @@ def _class_names(root: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
             f"{names.dtype}{list(names.shape)}"
         )
     return tuple(map(str, names))
+
+
+def _check_from_zero(root: str, train: np.ndarray, test: np.ndarray) -> None:
+    """Raise ValueError for labels 1 to K, which would make a class more, without images."""
+    found = np.unique(train)
+    count = len(found)
+    is_full = count > 1 and np.array_equal(found, np.arange(1, count + 1))
+    if is_full and test.size and test.min() >= 1:
+        raise ValueError(
+            f"{root}: train_labels must be between 0 and {count - 1} for {count} classes, got 1 to "
+            f"{count}: they count from 1; store labels - 1, or, if class 0 has no images, name all "
+            f"{count + 1} classes in `classes`"
+        )
 
 
 def _split(root: str, arrays: dict[str, np.ndarray], part: str, num_classes: int) -> Split:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+CHANNELS = (1, 3, 4)  # of images, usually
+
 
 class Request(NamedTuple):
     """Options of `config.data` that every data set receives."""
@@ -15,6 +17,9 @@ class Request(NamedTuple):
     resident: bool = True
     # what to do with an unreadable image: 'raise', or 'skip' (its slot stays, with mask 0)
     on_error: str = "raise"
+    # share of each class to test on, if the data have no test split; None: the data set's default
+    test_share: float | None = None
+    test_seed: int = 0  # seed of that split
 
 
 class Split(NamedTuple):
@@ -32,7 +37,7 @@ class Split(NamedTuple):
     num_examples: int  # N
     shape: tuple[int, int, int]  # H, W, C of an image as it reaches the device
     images: np.ndarray | None = None  # u8[N, H, W, C]
-    labels: np.ndarray | None = None  # i32[N]
+    labels: np.ndarray | None = None  # i32[N]; streamed: None, unless known without reading
     stream: Callable[[Iterable, int | None], Iterator[dict]] | None = None
     # dict of [N, ...], one row per example: 'label' i32 to train on instead, 'table' f32[N, K]
     given: Any = ()
@@ -51,6 +56,9 @@ class Dataset(NamedTuple):
     subset: np.ndarray | None = None  # i64[n]: positions of `train` to train on; None: all
     # SHA-256 of its file, or of the names of its files in their order; '': not known
     digest: str = ""
+    notes: tuple[str, ...] = ()  # sentences on how the data were read, for the log
+    # JSON: how the splits were drawn, to be written with the run; None: they are published
+    record: dict[str, Any] | None = None
 
 
 def streamed(split: Split) -> Split:
@@ -86,9 +94,48 @@ def check_split(name: str, images, labels, num_classes: int) -> Split:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(
             f"{name}: images must be uint8[N, H, W, C], got {images.dtype}{list(images.shape)}"
+            f"{_advice(images)}"
+        )
+    # Trained as they are, they would be images of few rows with many channels.
+    if is_channels_first(images.shape):
+        height, width, channels = images.shape[1:]
+        raise ValueError(
+            f"{name}: images must be uint8[N, H, W, C], got {list(images.shape)}, that is height "
+            f"{height}, width {width} and {channels} channels; if they are [N, C, H, W], store "
+            "images.transpose(0, 2, 3, 1)"
         )
     labels = check_labels(name, labels, len(images), num_classes)
     return Split(len(images), images.shape[1:], np.ascontiguousarray(images), labels)
+
+
+def counted_from_one(labels: np.ndarray, num_classes: int) -> str:
+    """A hint for labels from 1 to K, as the end of a sentence; '' for others."""
+    hinted = labels.min() >= 1 and labels.max() == num_classes
+    return "; they count from 1: store labels - 1" if hinted else ""
+
+
+def is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images [N, H, W, C] of this shape are rather [N, C, H, W], as in PyTorch."""
+    if len(shape) != 4:
+        return False
+    _, first, second, last = shape
+    return first in CHANNELS and last not in CHANNELS and second > max(CHANNELS)
+
+
+def _advice(images: np.ndarray) -> str:
+    """How to make uint8 pixels of these, as the end of a sentence; '' if that is not known."""
+    kind = images.dtype.kind
+    if images.dtype == np.uint8 or kind not in "fiu" or not images.size:
+        return "; store images[..., None]" if images.ndim == 3 and kind == "u" else ""
+    lowest = images.min()
+    highest = images.max()
+    if kind in "iu":
+        return "; store images.astype(np.uint8)" if lowest >= 0 and highest <= 255 else ""
+    if not lowest >= 0 or not highest <= 255:
+        return f" from {lowest:.3g} to {highest:.3g}; store the pixels, before normalisation"
+    if highest <= 1:
+        return "; all are in [0, 1], so store (images * 255).round().astype(np.uint8)"
+    return f"; all are in [0, 255] (up to {highest:g}), so store images.round().astype(np.uint8)"
 
 
 def check_labels(name: str, labels, count: int, num_classes: int) -> np.ndarray:
@@ -103,6 +150,6 @@ def check_labels(name: str, labels, count: int, num_classes: int) -> np.ndarray:
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"{name}: labels must be between 0 and {num_classes - 1}, got {labels.min()} to "
-            f"{labels.max()}"
+            f"{labels.max()}{counted_from_one(labels, num_classes)}"
         )
     return labels.astype(np.int32)

@@ -10,7 +10,7 @@ import PIL
 from tqdm import tqdm
 
 from ldl_jax.data.base import Dataset, Request, Split, check_split
-from ldl_jax.data.readers import array_cache, crops, folder, pillow, tfdata
+from ldl_jax.data.readers import array_cache, crops, folder, pillow, splits, tfdata
 from ldl_jax.data.readers.base import IMAGENET
 from ldl_jax.data.readers.folder import Listing
 from ldl_jax.data.readers.tfdata import fault
@@ -30,18 +30,22 @@ def make(
     ratio: tuple[float, float] = (0.75, 1.3333333333333333),  # random box: width / height, min, max
     eval_resize: int = 0,  # streamed: shorter side in pixels before evaluation's center crop (0: center square)
     antialias: bool = True,  # antialias the bilinear filter of random boxes and eval_resize
+    exif: bool = False,  # turn photos as the orientation in their EXIF metadata says
 ) -> Dataset:
-    """An image folder, <root>/train/<class>/* and <root>/val/<class>/* (or test/ without a val/).
+    """An image folder, <root>/{train,val}/<class>/* (or test/ for val/), or <root>/<class>/*.
 
-    The sorted names of the class folders are the classes 0 to K - 1. The published order is class
-    by class, each with its sorted paths, including files in deeper folders (so `data.examples`
-    takes the first classes only). JPEG and PNG files are used, except those whose name begins with
-    a dot. Tiny ImageNet's own val/ (one folder, classes in val_annotations.txt) is read as well.
-    Images become RGB as stored: EXIF rotation and transparency are ignored. Resident images are
-    decoded once and cached; streamed ones (`data.resident=False`) have the same pixels if `crop`
-    and `eval_resize` are off, except for rounding if `size` resizes them. mean and std are
-    ImageNet's. Raises ValueError with one sentence if folders are missing, empty or do not match,
-    an image cannot be read (`on_error='raise'`), or sizes differ.
+    Without val/ and test/, a part of each class is drawn for the test (`data.test_share`,
+    `data.test_seed`). The sorted names of the class folders are the classes 0 to K - 1; of the
+    test, some may be missing, with a warning. The published order is class by class, each with its
+    sorted paths, including files in deeper folders (so `data.examples` takes the first classes
+    only). Files with an ending of IMAGE_ENDINGS are used, except those whose name begins with a
+    dot. Tiny ImageNet's own val/ (one folder, classes in val_annotations.txt) is read as well.
+    Images become RGB as stored: EXIF rotation (without `exif`), transparency and all but the first
+    frame are ignored. Resident images are decoded once and cached; streamed ones
+    (`data.resident=False`) have the same pixels if `crop` and `eval_resize` are off, except for
+    rounding if `size` resizes them. mean and std are ImageNet's. Raises ValueError with one
+    sentence if folders are missing, empty or do not match, an image cannot be read
+    (`on_error='raise'`), or sizes differ.
     """
     view = crops.check(
         crops.View(size, crop, eval_resize, tuple(scale), tuple(ratio), antialias), BLOCK
@@ -54,32 +58,45 @@ def make(
     cache_folder = array_cache.folder(cache)
     # The cache of decoded images knows each file, so only streaming needs a cached listing.
     index = None if request.resident else cache_folder
-    listings = folder.listings(request.root, "imagefolder", index=index)
-    splits = []
-    for listing in listings:
+    listed = splits.read(
+        request.root,
+        "imagefolder",
+        index=index,
+        share=request.test_share,
+        seed=request.test_seed,
+    )
+    pair = []
+    for listing in (listed.train, listed.test):
         if request.resident:
-            splits.append(_resident_split(listing, size, cache_folder, request.on_error))
+            pair.append(_resident_split(listing, size, exif, cache_folder, request.on_error))
         else:
-            splits.append(tfdata.split(folder.Files(listing), view, request.on_error))
-    train, test = splits
+            streamed = tfdata.split(folder.Files(listing, exif=exif), view, request.on_error)
+            pair.append(streamed._replace(labels=listing.labels))
+    train, test = pair
     if train.shape != test.shape:
         raise ValueError(
-            f"{listings[1].folder}: images must have the size of those in {listings[0].folder}, "
+            f"{listed.test.folder}: images must have the size of those in {listed.train.folder}, "
             f"{_pixels(train.shape)}, got {_pixels(test.shape)}; set {BLOCK}.size to resize them"
         )
-    return Dataset(train, test, listings[0].classes, *IMAGENET, digest=folder.digest(*listings))
+    digest = folder.digest(listed.train, listed.test)
+    dataset = Dataset(train, test, listed.train.classes, *IMAGENET, digest=digest)
+    return dataset._replace(notes=listed.notes, record=listed.record)
 
 
-def _resident_split(listing: Listing, size: int, cache_folder: Path, on_error: str) -> Split:
+def _resident_split(
+    listing: Listing, size: int, exif: bool, cache_folder: Path, on_error: str
+) -> Split:
     """The split's images, from the cache, or decoded and then cached."""
     # Name the cache by all that the pixels depend on, so that an outdated one is never found.
     stamps = []
     for index, name in enumerate(listing.names):
         stamps.append([os.fsdecode(name), *_size_and_time(Path(listing.path(index)))])
-    path = array_cache.path_of(cache_folder, DECODING, PIL.__version__, size, stamps)
+    # Without `exif`, the name is that of versions that did not have it.
+    options = [size, "exif"] if exif else [size]
+    path = array_cache.path_of(cache_folder, DECODING, PIL.__version__, *options, stamps)
     decoded = array_cache.load(path)
     if decoded is None:
-        decoded = decode_all(listing, size, on_error)
+        decoded = decode_all(listing, size, on_error, exif=exif)
         array_cache.save(path, decoded)
     images = decoded["images"]
     bad = decoded["bad"]
@@ -103,7 +120,9 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def decode_all(listing: Listing, size: int, on_error: str) -> dict[str, np.ndarray]:
+def decode_all(
+    listing: Listing, size: int, on_error: str, *, exif: bool = False
+) -> dict[str, np.ndarray]:
     """Decode all images of a split in threads.
 
     Returns {'images' u8[N, H, W, 3], 'bad' i64[n], 'reasons' str[n]}: an image that cannot be read
@@ -115,12 +134,12 @@ def decode_all(listing: Listing, size: int, on_error: str) -> dict[str, np.ndarr
     if size:
         shape, first = (size, size, 3), None
     else:
-        shape, first = _first_shape(paths, listing.folder, on_error)
+        shape, first = _first_shape(paths, listing.folder, on_error, exif)
     images = np.zeros((count, *shape), np.uint8)
     reasons = {}
 
     def decode(index):
-        image = pillow.decode(paths[index], size)
+        image = pillow.decode(paths[index], size, exif=exif)
         if isinstance(image, str):
             if on_error == "raise":
                 raise ValueError(fault(paths[index], image))
@@ -145,11 +164,11 @@ def decode_all(listing: Listing, size: int, on_error: str) -> dict[str, np.ndarr
     return {"images": images, "bad": bad, "reasons": texts}
 
 
-def _first_shape(paths: list[Path], folder: Path, on_error: str) -> tuple[tuple, Path]:
+def _first_shape(paths: list[Path], folder: Path, on_error: str, exif: bool) -> tuple[tuple, Path]:
     """The shape of the first image that can be read, and its path."""
     reasons = []
     for path in paths:
-        image = pillow.decode(path)
+        image = pillow.decode(path, exif=exif)
         if not isinstance(image, str):
             return image.shape, path
         if on_error == "raise":

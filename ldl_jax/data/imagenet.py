@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ldl_jax.data.base import Dataset, Request, Split
-from ldl_jax.data.readers import array_cache, crops, folder, tfdata, tfrecord
+from ldl_jax.data.readers import array_cache, crops, folder, splits, tfdata, tfrecord
 from ldl_jax.data.readers.base import IMAGENET
 from ldl_jax.errors import warn
 
@@ -38,10 +38,10 @@ def make(
     view = _view(size, eval_resize, scale, ratio, antialias)
     index = array_cache.folder(cache)
     if (Path(request.root) / "train").is_dir():
-        listings = folder.listings(request.root, "imagenet", index=index)
-        sources = [folder.Files(listing) for listing in listings]
-        classes = listings[0].classes
-        digest = folder.digest(*listings)
+        listed = splits.read(request.root, "imagenet", index=index)
+        sources = [folder.Files(listing) for listing in (listed.train, listed.test)]
+        classes = listed.train.classes
+        digest = folder.digest(listed.train, listed.test)
     else:
         prepared = tfrecord.prepared(request.root, "imagenet")
         sources = []

@@ -16,7 +16,14 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
     """
     module = plug("data", settings.name)
     options = settings[settings.name]
-    request = Request(settings.root, settings.verify, settings.resident, settings.on_error)
+    request = Request(
+        settings.root,
+        settings.verify,
+        settings.resident,
+        settings.on_error,
+        settings.test_share,
+        settings.test_seed,
+    )
     dataset = module.published(**options) if published else module.make(request, **options)
     if len(dataset.classes) < 2:
         raise ValueError(
@@ -24,7 +31,8 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
         )
     # Tables belong to the published splits, so attach them before the splits are exchanged.
     dataset = own_labels.with_tables(dataset, settings)
-    dataset = own_labels.trained_on(dataset, settings)
+    # The labels of a published size are not the published labels.
+    dataset = own_labels.trained_on(dataset, settings, compare=not published)
     if settings.resident or published:
         return dataset
     train = _as_stream(dataset.train)
@@ -48,8 +56,23 @@ def positions(settings: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.nd
         allowed, test = order.fold(dataset.train.num_examples, settings.folds, settings.fold)
     if dataset.subset is not None:
         allowed = np.intersect1d(allowed, dataset.subset)
-    train, holdout = order.split(allowed, settings.examples, settings.holdout)
+    train, holdout = order.split(allowed, settings.examples, _holdout(settings, len(allowed)))
     return train, holdout, test
+
+
+def _holdout(settings: ConfigDict, available: int) -> int:
+    """The number of training examples to hold out."""
+    share = settings.holdout_share
+    if not share:
+        return settings.holdout
+    count = available if settings.examples is None else settings.examples
+    holdout = round(share * count)
+    if not 0 < holdout < count:
+        raise ValueError(
+            f"config.data.holdout_share must leave examples to train on and to hold out of {count}, "
+            f"got {share:g}, which holds out {holdout}"
+        )
+    return holdout
 
 
 def statistics(

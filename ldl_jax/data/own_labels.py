@@ -7,39 +7,42 @@ published split, in the published order.
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import files
-from ldl_jax.data.base import Dataset, Split
+from ldl_jax import arrays, files
+from ldl_jax.data.base import Dataset, counted_from_one
 from ldl_jax.errors import UnreadableFile, one_line
 
-# A row may miss the sum 1 by this much, as in half precision; it is then divided by its sum.
-TOLERANCE = 1e-3
+MAJORITY = 0.5  # a class is renamed if more than this share of its images has one other label
+FEWEST = 5  # images of a class, to tell that from noise
+SHOWN = 3  # classes in a message
+BY_CHANCE = 0.95  # share of the disagreement that labels in a random order would have
 
 
 def with_tables(dataset: Dataset, settings: ConfigDict) -> Dataset:
     """Attach `config.data.train_table` and `test_table` to the published splits: given['table']."""
-    train = _with_table(
-        dataset, dataset.train, "config.data.train_table", settings.train_table, settings
-    )
-    test = _with_table(
-        dataset, dataset.test, "config.data.test_table", settings.test_table, settings
-    )
-    return dataset._replace(train=train, test=test)
+    splits = {"train": dataset.train, "test": dataset.test}
+    notes = dataset.notes
+    for name, split in splits.items():
+        path = settings[f"{name}_table"]
+        if path:
+            table, note = read_table(
+                f"config.data.{name}_table",
+                path,
+                settings.table_name,
+                split.num_examples,
+                len(dataset.classes),
+            )
+            splits[name] = split._replace(given={**dict(split.given), "table": table})
+            notes += (note,) if note else ()
+    return dataset._replace(**splits, notes=notes)
 
 
-def _with_table(
-    dataset: Dataset, split: Split, field: str, path: str, settings: ConfigDict
-) -> Split:
-    if not path:
-        return split
-    table = read_table(field, path, settings.table_name, split.num_examples, len(dataset.classes))
-    return split._replace(given={**dict(split.given), "table": table})
-
-
-def trained_on(dataset: Dataset, settings: ConfigDict) -> Dataset:
+def trained_on(dataset: Dataset, settings: ConfigDict, *, compare: bool = True) -> Dataset:
     """Exchange the splits by `config.data.train_split`, and attach the labels of `labels_file`.
 
-    With `folds`, `train` and `test` are the same split. Raises ValueError if the data set's own
-    options select a part of its training images, but `train_split` is 'test'.
+    With `folds`, `train` and `test` are the same split. compare: compare the labels with the
+    published ones, if these are known. Raises ValueError if the data set's own options select a
+    part of its training images, but `train_split` is 'test', or if the labels number the classes
+    otherwise.
     """
     if settings.train_split == "test":
         # The subset lists positions of the published training split.
@@ -54,6 +57,10 @@ def trained_on(dataset: Dataset, settings: ConfigDict) -> Dataset:
         labels = read_labels(
             settings.labels_file, settings.labels_name, split.num_examples, len(dataset.classes)
         )
+        if compare and split.labels is not None:
+            path = settings.labels_file
+            note = disagreement(path, labels, split.labels, dataset.classes)
+            dataset = dataset._replace(notes=(*dataset.notes, note))
         split = split._replace(given={**dict(split.given), "label": labels})
         dataset = dataset._replace(train=split)
     return dataset._replace(test=dataset.train) if settings.folds else dataset
@@ -72,16 +79,58 @@ def read_labels(path: str, name: str, num_examples: int, num_classes: int) -> np
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"config.data.labels_file: labels of {path} must be between 0 and {num_classes - 1}, "
-            f"got {labels.min()} to {labels.max()}"
+            f"got {labels.min()} to {labels.max()}{counted_from_one(labels, num_classes)}"
         )
     return labels.astype(np.int32)
 
 
-def read_table(field: str, path: str, name: str, num_examples: int, num_classes: int) -> np.ndarray:
+def disagreement(path: str, labels: np.ndarray, published: np.ndarray, classes: tuple) -> str:
+    """A sentence with the share of labels i32[N] that differ from the published ones i32[N].
+
+    Raises ValueError if they number the classes otherwise: in most classes, most images have the
+    same other label.
+    """
+    differs = float((labels != published).mean())
+    _check_numbering(path, labels, published, classes, differs)
+    note = (
+        f"config.data.labels_file: {differs:.2%} of the labels of {path} differ from the published"
+    )
+    count = len(classes)
+    shares = [np.bincount(array, minlength=count) / len(array) for array in (labels, published)]
+    if differs and differs >= BY_CHANCE * (1 - float(shares[0] @ shares[1])):
+        note += " ones, as many as in a random order: check that the rows are those of the images"
+        return note
+    return f"{note} ones"
+
+
+def _check_numbering(
+    path: str, labels: np.ndarray, published: np.ndarray, classes: tuple, differs: float
+) -> None:
+    count = len(classes)
+    pairs = published.astype(np.int64) * count + labels
+    table = np.bincount(pairs, minlength=count * count).reshape(count, count)
+    size = table.sum(1)
+    most = table.argmax(1)
+    judged = size >= FEWEST
+    renamed = judged & (most != np.arange(count)) & (table.max(1) > MAJORITY * size)
+    if 2 * renamed.sum() > judged.sum():
+        examples = []
+        for label in np.flatnonzero(renamed)[:SHOWN]:
+            examples.append(f"most images of class {label} ({classes[label]}) have {most[label]}")
+        raise ValueError(
+            f"config.data.labels_file: {path} must number the classes as the data set does, but "
+            f"{differs:.0%} of its labels differ from the published ones, and consistently so in "
+            f"{renamed.sum()} of {judged.sum()} classes: {', '.join(examples)}"
+        )
+
+
+def read_table(
+    field: str, path: str, name: str, num_examples: int, num_classes: int
+) -> tuple[np.ndarray, str | None]:
     """Distributions f32[N, K], rows that sum to 1, of the file that `field` names.
 
-    Rows whose sum is off by at most TOLERANCE are divided by it. Raises ValueError naming the file
-    and the first row that is not a distribution.
+    Also a note if they were not stored as such: `arrays.distributions` says what is taken. Raises
+    ValueError naming the file and a row that is not a distribution.
     """
     table = _read(field, path, "table_name", name)
     if table.shape != (num_examples, num_classes) or table.dtype.kind not in "fiu":
@@ -89,22 +138,8 @@ def read_table(field: str, path: str, name: str, num_examples: int, num_classes:
             f"{field}: {path} must hold numbers [{num_examples}, {num_classes}], one row per image "
             f"and one column per class, got {table.dtype}{list(table.shape)}"
         )
-    table = table.astype(np.float64)
-    total = table.sum(1)
-    # Written with `not`, so that NaN is a fault too.
-    negative = ~(table >= 0).all(1)
-    unnormalized = ~(np.abs(total - 1) <= TOLERANCE)
-    for fault, wrong in (
-        ("has a negative or NaN entry", negative),
-        (f"does not sum to 1 within {TOLERANCE}", unnormalized),
-    ):
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise ValueError(
-                f"{field}: {path}: row {row} {fault} (its sum is {total[row]:g}); each row must be "
-                "a distribution over the classes"
-            )
-    return (table / total[:, None]).astype(np.float32)
+    rows, note = arrays.distributions(table, f"{field}: {path}")
+    return rows.astype(np.float32), note
 
 
 def _read(field: str, path: str, name_field: str, name: str) -> np.ndarray:

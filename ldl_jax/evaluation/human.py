@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ldl_jax import files
+from ldl_jax import arrays, files
+from ldl_jax.errors import warn
 from ldl_jax.evaluation import prediction_files
 from ldl_jax.evaluation.predictions import Predictions
 
@@ -13,6 +14,8 @@ NAMES = ("table", "votes", "counts", *prediction_files.PROBABILITIES)
 
 def read(path, predictions: Predictions) -> np.ndarray:
     """True distributions f64[N, K] of the predictions' examples: rows of a file, normalised.
+
+    The rows may be whole-number votes or distributions, see `arrays.distributions`.
 
     path: an .npy, an .npz with one array or one of NAMES, or a .csv of votes alone. If the
     predictions have an index and every index is a row of the table, rows are looked up by it: the
@@ -30,17 +33,11 @@ def read(path, predictions: Predictions) -> np.ndarray:
             f"got {votes.dtype}{list(votes.shape)}"
         )
     rows = _rows(path, len(votes), predictions.index, count)
-    votes = np.asarray(votes[rows], np.float64)
-    total = votes.sum(1)
-    # Comparisons with NaN are False, so a row with a NaN is not valid.
-    valid = (votes >= 0).all(1) & (total > 0) & np.isfinite(total)
-    if not valid.all():
-        wrong = int(np.argmin(valid))
-        raise ValueError(
-            f"{path}: row {rows[wrong]} must hold finite, non-negative votes with a positive sum, "
-            f"got {votes[wrong].min():g} to {votes[wrong].max():g} with sum {total[wrong]:g}"
-        )
-    return votes / total[:, None]
+    table, note = arrays.distributions(np.asarray(votes[rows]), str(path), rows)
+    # Votes are what is expected here, so only the rest is worth a line.
+    if note and arrays.VOTES not in note:
+        warn(note)
+    return table
 
 
 def _table(path: Path) -> np.ndarray:

@@ -59,6 +59,12 @@ def shorter_side(path) -> int:
     return options.get("eval_resize", 0)
 
 
+def turns_by_exif(path) -> bool:
+    """Whether a run turned images as the orientation in their EXIF metadata says."""
+    c = read_config(Path(path))
+    return c is not None and c.data.get(c.data.name, {}).get("exif", False)
+
+
 class Teacher(NamedTuple):
     """A frozen network."""
 

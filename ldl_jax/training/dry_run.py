@@ -41,6 +41,7 @@ def sizes(c: ConfigDict, devices: int | None = None) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [note] if note else []
+    lines += dataset.notes
     for name, value in rows:
         lines.append(f"{name:<{width}}  {value}")
     lines.append("")

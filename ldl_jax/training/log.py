@@ -14,7 +14,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from ldl_jax import cli
-from ldl_jax.errors import warn
+from ldl_jax.errors import printable, warn
 from ldl_jax.workdir import EVENTS, METRICS, TIMING
 
 LINE_SECONDS = 10.0  # shortest time between two progress lines, without a terminal
@@ -45,7 +45,7 @@ class Log:
     def message(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self._main:
-            self._progress.say(text)
+            self._progress.say(printable(text))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record values that are the same for every run with this seed; NaN and infinity as null."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import mesh, workdir
+from ldl_jax import files, mesh, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.training import results, steps
 from ldl_jax.training.batches import Feed
@@ -123,9 +123,14 @@ def _opened(
         # Write to the directory only now: if something above fails, an existing run is unchanged.
         mesh.on_main(lambda: workdir.claim(directory, c, *identity, total=plan.total))
         mesh.on_main(lambda: workdir.cut_log_back(directory, step))
+        record = experiment.dataset.record
+        if record is not None:
+            mesh.on_main(lambda: files.write_json(directory / workdir.SPLIT, record))
         log = Log(directory, total_steps=plan.total, start_step=step, main=mesh.is_main())
         try:
             log.message(first_line(experiment, plan, step))
+            for note in experiment.dataset.notes:
+                log.message(note)
             yield plan, state, notes, checkpoints, log
         finally:
             log.close()

@@ -8,8 +8,41 @@ import re
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import features
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")  # in lower or upper case
+# Endings of image files, in lower or upper case, and Pillow's names of their formats.
+_FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".dib": "DIB",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
+    ".webp": "WEBP",
+    ".jp2": "JPEG2000",
+    ".avif": "AVIF",
+}
+# Formats that not every Pillow can read, and the feature that they need.
+_FEATURES = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
+
+
+def _is_readable(name: str) -> bool:
+    """Whether this Pillow reads a format."""
+    feature = _FEATURES.get(name)
+    known = feature in features.modules or feature in features.codecs
+    return feature is None or (known and bool(features.check(feature)))
+
+
+IMAGE_ENDINGS = tuple(ending for ending, name in _FORMATS.items() if _is_readable(name))
+FORMATS = tuple(dict.fromkeys(_FORMATS[ending] for ending in IMAGE_ENDINGS))
 # The first bytes of a file.
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG"

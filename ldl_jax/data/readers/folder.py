@@ -7,8 +7,11 @@ needs TensorFlow.
 """
 
 import hashlib
+import json
 import os
 import time
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,16 +20,19 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ldl_jax.data.readers import array_cache
-from ldl_jax.data.readers.base import IMAGE_ENDINGS, tensorflow
+from ldl_jax.data.readers import array_cache, pillow
+from ldl_jax.data.readers.base import IMAGE_ENDINGS, JPEG, PNG, tensorflow
 from ldl_jax.errors import Unreadable
 
 # Tiny ImageNet's file: one line per image of images/, with its name, class and box.
 ANNOTATIONS = "val_annotations.txt"
-LISTING = 1  # raise it if the same folder gets another index
+LISTING = 2  # raise it if the same folder gets another index
 # seconds: a folder that changed this recently may change again within the clock's resolution
 SETTLED = 3
 READS = 16  # files read at a time: on a network disk most of them wait
+OUTSIDE = " outside of class folders"
+DECODED = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")  # endings that TensorFlow decodes
+MACOSX = "__MACOSX"  # what a zip archive made by macOS holds beside its files
 
 
 class Listing(NamedTuple):
@@ -36,53 +42,21 @@ class Listing(NamedTuple):
     classes: tuple[str, ...]
     names: np.ndarray  # S[N], relative to the folder, with '/'
     labels: np.ndarray  # i32[N]
+    empty: tuple[str, ...] = ()  # class folders without images
+    left_out: dict[str, int] | None = None  # number of files that are not used, by ending
+    title: str = ""  # name of the split; '': that of the folder
 
     def path(self, index: int) -> str:
         """The path of an image."""
         return os.path.join(self.folder, os.fsdecode(self.names[index]))
 
 
-def listings(root: str, data: str, *, index: Path | None = None) -> tuple[Listing, Listing]:
-    """The training files and the test files, which have the same classes.
-
-    data: the data set's name, for messages; index: folder of cached indices (None: list the files
-    anew). Raises ValueError with one sentence if folders are missing or do not match.
-    """
-    path = Path(root)
-    if not root or not (path / "train").is_dir():
-        raise ValueError(
-            "config.data.root must be a folder with train/<class>/* and val/<class>/* (or "
-            f"test/<class>/*) for data.name={data!r}, got {root!r}"
-        )
-    test_name = next((name for name in ("val", "test") if (path / name).is_dir()), None)
-    if test_name is None:
-        raise ValueError(
-            f"{root} has neither val/ nor test/; one of them must hold the classes of train/"
-        )
-    if index:
-        train = kept_listing(path / "train", index)
-        test = kept_listing(path / test_name, index)
-    else:
-        train = listing(path / "train")
-        test = listing(path / test_name)
-    # Labels are positions in the sorted class names, so a missing class would shift them.
-    for complete, lacking in ((train, test), (test, train)):
-        missing = sorted(set(complete.classes) - set(lacking.classes))
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise ValueError(
-                f"{lacking.folder} lacks the classes {', '.join(missing[:3])}{more} of "
-                f"{complete.folder}; both must have the same classes"
-            )
-    return train, test
-
-
 def digest(*parts: Listing) -> str:
-    """SHA-256 of the names of the files in their order, each below its split's folder name."""
+    """SHA-256 of the names of the files in their order, each below its split's name."""
     total = hashlib.sha256()
     for part in parts:
-        folder_name = os.fsencode(part.folder.name)
-        total.update(b"".join(b"%s/%s\n" % (folder_name, name) for name in part.names.tolist()))
+        title = os.fsencode(part.title or part.folder.name)
+        total.update(b"".join(b"%s/%s\n" % (title, name) for name in part.names.tolist()))
     return total.hexdigest()
 
 
@@ -90,33 +64,68 @@ def listing(folder: Path) -> Listing:
     """The image files of a split. Raises ValueError if there are fewer than two classes, or one is
     empty.
     """
-    return _listed(folder)[0]
+    return checked(_listed(folder)[0])
+
+
+def checked(part: Listing) -> Listing:
+    """Return the files of a split to train on.
+
+    Raises ValueError if there are fewer than two classes, or one is empty.
+    """
+    if len(part.classes) + len(part.empty) < 2:
+        raise ValueError(
+            f"{part.folder} must have at least two class folders with images, got "
+            f"{len(part.classes) + len(part.empty)} class folders"
+        )
+    if part.empty:
+        raise ValueError(
+            f"{part.folder / part.empty[0]} has no images ({', '.join(IMAGE_ENDINGS)}); add "
+            "some or remove the folder"
+        )
+    return part
+
+
+def found(folder: Path, index: Path | None = None) -> Listing:
+    """The image files of a split, which may lack classes.
+
+    index: folder of cached indices, used and written (None: list the files anew).
+    """
+    return _listed(folder)[0] if index is None else kept_listing(folder, index)
 
 
 def kept_listing(folder: Path, index: Path) -> Listing:
-    """`listing` from the cache in the folder `index`, or made and cached if it is outdated."""
-    path = array_cache.path_of(index, "listing", LISTING, str(folder.absolute()))
+    """`found` from the cache in the folder `index`, or made and cached if it is outdated."""
+    path = array_cache.path_of(index, "listing", LISTING, IMAGE_ENDINGS, str(folder.absolute()))
     cached = array_cache.load(path)
     if cached is not None:
         times = _times(cached["folders"].tolist())
         if np.array_equal(times, cached["times"]):
             classes = tuple(map(os.fsdecode, cached["classes"].tolist()))
-            return Listing(folder, classes, cached["names"], cached["labels"])
+            empty = tuple(map(os.fsdecode, cached["empty"].tolist()))
+            left_out = json.loads(str(cached["left_out"]))
+            return Listing(folder, classes, cached["names"], cached["labels"], empty, left_out)
     begun = time.time_ns()
     fresh, dependencies = _listed(folder)
-    folders = np.array(list(map(os.fsencode, dependencies)))
+    folders = _encoded(dependencies)
     times = _times(folders.tolist())
     # A folder that has just changed may change again without a new modification time.
     if begun - times.max() > SETTLED * 10**9:
         arrays = {
             "names": fresh.names,
             "labels": fresh.labels,
-            "classes": np.array(list(map(os.fsencode, fresh.classes))),
+            "classes": _encoded(fresh.classes),
+            "empty": _encoded(fresh.empty),
+            "left_out": np.array(json.dumps(fresh.left_out)),
             "folders": folders,
             "times": times,
         }
         array_cache.save(path, arrays)
     return fresh
+
+
+def _encoded(names: Iterable) -> np.ndarray:
+    """Names or paths as the file system has them, S[n]: they need not be UTF-8."""
+    return np.array(list(map(os.fsencode, names)), "S")
 
 
 def _times(folders: Iterable[bytes]) -> np.ndarray:
@@ -131,19 +140,32 @@ def _times(folders: Iterable[bytes]) -> np.ndarray:
     return np.array(list(map(modified, folders)), np.int64)
 
 
+def class_folders(folder: Path) -> tuple[list[Path], Counter]:
+    """The folders in a folder, sorted by name, and the number of files beside them, by ending.
+
+    Hidden files and folders are passed over.
+    """
+    subfolders = []
+    beside: Counter = Counter()
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name == MACOSX:
+            continue
+        if path.is_dir():
+            subfolders.append(path)
+        elif path.name.lower().endswith(IMAGE_ENDINGS):
+            beside[f"{_ending(path.name)}{OUTSIDE}"] += 1
+        else:
+            beside[_ending(path.name)] += 1
+    return sorted(subfolders, key=lambda path: path.name), beside
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "without an ending"
+
+
 def _listed(folder: Path) -> tuple[Listing, list[Path]]:
     """The files of a split, and what its index depends on: all folders, and the annotations."""
-    subfolders = []
-    for path in folder.iterdir():
-        if path.is_dir() and not path.name.startswith("."):
-            subfolders.append(path)
-    subfolders.sort(key=lambda path: path.name)
-    flat = (folder / ANNOTATIONS).is_file()
-    if len(subfolders) < 2 and not flat:
-        raise ValueError(
-            f"{folder} must have at least two class folders with images, got {len(subfolders)} "
-            "class folders"
-        )
+    subfolders, left_out = class_folders(folder)
     # On a network disk most of the time is waiting, so list the folders in parallel.
     with ThreadPoolExecutor(READS) as pool:
         walks = pool.map(lambda subfolder: _images_in(subfolder, folder), subfolders)
@@ -158,20 +180,35 @@ def _listed(folder: Path) -> tuple[Listing, list[Path]]:
         )
         walked = list(bar)
     dependencies = [folder]
-    images = {}
-    for subfolder, (names, below) in zip(subfolders, walked, strict=True):
+    images: dict[str, list[str]] = {}
+    for subfolder, (names, below, others) in zip(subfolders, walked, strict=True):
         images[subfolder.name] = names
         dependencies += below
-    if flat:
+        left_out += others
+    if (folder / ANNOTATIONS).is_file():
         names = [name for names in images.values() for name in names]
         return _annotated(folder, names), [*dependencies, folder / ANNOTATIONS]
-    for label, names in images.items():
-        if not names:
-            raise ValueError(
-                f"{folder / label} has no images ({', '.join(IMAGE_ENDINGS)}); add some or remove "
-                "the folder"
-            )
-    return _in_order(folder, images), dependencies
+    by_class, empty = _by_class(images)
+    return _in_order(folder, by_class)._replace(empty=empty, left_out=left_out), dependencies
+
+
+def normal(name: str) -> str:
+    """A class name in Unicode's normal form C: macOS stores the same name in form D."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _by_class(images: dict[str, list[str]]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Images by class, and the classes without images.
+
+    Folders whose names are the same text in other normal forms are one class, named as the first.
+    """
+    first = {}
+    by_class: dict[str, list[str]] = {}
+    for name in sorted(images):
+        label = first.setdefault(normal(name), name)
+        by_class.setdefault(label, []).extend(images[name])
+    empty = tuple(label for label, names in by_class.items() if not names)
+    return {label: names for label, names in by_class.items() if names}, empty
 
 
 def _in_order(folder: Path, images: dict[str, list[str]]) -> Listing:
@@ -183,22 +220,29 @@ def _in_order(folder: Path, images: dict[str, list[str]]) -> Listing:
         names += map(os.fsencode, sorted(images[label]))
         counts.append(len(images[label]))
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-    return Listing(folder, tuple(classes), np.array(names), labels)
+    return Listing(folder, tuple(classes), np.array(names, "S"), labels)
 
 
-def _images_in(subfolder: Path, folder: Path) -> tuple[list[str], list[Path]]:
-    """Images below a subfolder, relative to the split's folder, and all folders they are in."""
+def _images_in(subfolder: Path, folder: Path) -> tuple[list[str], list[Path], Counter]:
+    """Images below a subfolder, relative to the split's folder, all folders they are in, and the
+    number of other files by ending.
+    """
     images = []
     folders = []
+    others: Counter = Counter()
     for where, deeper, files in os.walk(subfolder):
         # Changing the list in place keeps os.walk out of hidden folders.
         deeper[:] = [name for name in deeper if not name.startswith(".")]
         folders.append(Path(where))
         above = Path(where).relative_to(folder).as_posix()
         for name in files:
-            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(IMAGE_ENDINGS):
                 images.append(f"{above}/{name}")
-    return images, folders
+            else:
+                others[_ending(name)] += 1
+    return images, folders, others
 
 
 def _annotated(folder: Path, names: list[str]) -> Listing:
@@ -230,12 +274,16 @@ def _annotated(folder: Path, names: list[str]) -> Listing:
 
 
 class Files:
-    """The files of a listing as a source of encoded images."""
+    """The files of a listing as a source of encoded images.
+
+    exif: turn images as the orientation in their metadata says.
+    """
 
     channels = 3
 
-    def __init__(self, listing: Listing):
+    def __init__(self, listing: Listing, *, exif: bool = False):
         self.listing = listing
+        self.exif = exif
         self.num_examples = len(listing.names)
         self.num_classes = len(listing.classes)
 
@@ -250,20 +298,39 @@ class Files:
         return np.array(paths, object), self.listing.labels[index]
 
     def read(self, dataset):
-        """Read whole files, some at a time, in their order."""
+        """Read whole files, some at a time, in their order.
+
+        What TensorFlow cannot decode, or would show in another orientation, becomes a PNG.
+        """
         tf = tensorflow()
+        names = self.listing.names
+        # Most folders hold JPEG and PNG files only, which need no Python code on the way.
+        converts = self.exif or any(not name.lower().endswith(DECODED) for name in names.tolist())
+
+        def converted(content):
+            return tf.numpy_function(lambda data: self._plain(data), [content], tf.string)
 
         @tf.autograph.experimental.do_not_convert
         def element(sides, places, serial, path, label):
-            return sides, places, serial, tf.io.read_file(path), label
+            content = tf.io.read_file(path)
+            if converts:
+                content = tf.ensure_shape(converted(content), ())
+            return sides, places, serial, content, label
 
         return dataset.map(element, num_parallel_calls=READS, deterministic=True)
 
     def content(self, index: int) -> tuple[bytes, int]:
         """A whole file and its label."""
         try:
-            return Path(self.name(index)).read_bytes(), int(self.listing.labels[index])
+            content = Path(self.name(index)).read_bytes()
         except FileNotFoundError:
             raise Unreadable("does not exist, or is a link to a missing file") from None
         except OSError as error:
             raise Unreadable(f"cannot be read ({error.strerror or error})") from None
+        return self._plain(content), int(self.listing.labels[index])
+
+    def _plain(self, content: bytes) -> bytes:
+        """A file as a JPEG or PNG to be shown as it is stored. Raises Unreadable."""
+        if not content or (content.startswith((JPEG, PNG)) and not self.exif):
+            return content
+        return pillow.as_png(content, exif=self.exif)
