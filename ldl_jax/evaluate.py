@@ -54,20 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="predictions on other examples, to fit the calibrator on; "
         "once, or once for each file in the same order",
     )
-    command.add_argument(
-        "--calibrator",
-        choices=_Calibrators(config.plugs("calibrate")),
-        default=CALIBRATOR,
-        help="calibrator to fit on the predictions of --val, with its default options; PACKAGE.MODULE "
-        f"for one of your own (default: {CALIBRATOR})",
-    )
-    command.add_argument(
-        "--metrics",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="metric of your own, PACKAGE.MODULE; once for each",
-    )
+    _add_plugs(command)
     command.add_argument(
         "--ood",
         metavar="FILE",
@@ -110,6 +97,24 @@ def parser() -> argparse.ArgumentParser:
         help="random seed of the bootstrap, the simulations and the samples",
     )
     return command
+
+
+def _add_plugs(command: argparse.ArgumentParser) -> None:
+    """Add the flags that name calibrators and metrics, which may be of the user's own."""
+    command.add_argument(
+        "--calibrator",
+        choices=_Calibrators(config.plugs("calibrate")),
+        default=CALIBRATOR,
+        help="calibrator to fit on the predictions of --val, with its default options; PACKAGE.MODULE "
+        f"for one of your own (default: {CALIBRATOR})",
+    )
+    command.add_argument(
+        "--metrics",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="metric of your own, PACKAGE.MODULE; once for each",
+    )
 
 
 def evaluate(chosen: argparse.Namespace) -> list[Path]:

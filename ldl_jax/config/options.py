@@ -169,11 +169,11 @@ def no_literal(option: str, function: str = "make") -> str:
     return f"the option {option!r} of {function}() must have a literal default, such as 0.9"
 
 
-def parse(text: str, function: str = "make") -> Factory | None:
+def parse(text: str, function: str = "make", *, positional: bool = False) -> Factory | None:
     """What a source says about the options of its factory; None if it defines no such function.
 
-    Options are all parameters that have a default, and keyword-only ones in any case. Raises
-    SyntaxError or ValueError if the text is no source.
+    Options are its keyword-only parameters; with `positional`, also others that have a default.
+    Raises SyntaxError or ValueError if the text is no source.
     """
     lines = text.splitlines()
     for node in ast.parse(text).body:
@@ -183,7 +183,7 @@ def parse(text: str, function: str = "make") -> Factory | None:
         return None
     options = []
     unread = []
-    for arg, value in _parameters(node.args):
+    for arg, value in _parameters(node.args, positional):
         # The comment stands on the line on which the option ends.
         comment = lines[(value or arg).end_lineno - 1].partition("  # ")[2]
         # 'int | None' is an int that may be absent, and 'tuple[str, ...]' a tuple.
@@ -198,12 +198,16 @@ def parse(text: str, function: str = "make") -> Factory | None:
     return Factory(sentence, options, tuple(unread), node.args.kwarg is not None)
 
 
-def _parameters(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
+def _parameters(
+    arguments: ast.arguments, positional: bool
+) -> list[tuple[ast.arg, ast.expr | None]]:
     """(parameter, default) of all parameters that are options; None: it has no default."""
-    positional = arguments.posonlyargs + arguments.args
-    first = len(positional) - len(arguments.defaults)
-    pairs = list(zip(positional[first:], arguments.defaults, strict=True))
-    return pairs + list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    pairs = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    if positional:
+        parameters = arguments.posonlyargs + arguments.args
+        first = len(parameters) - len(arguments.defaults)
+        pairs += list(zip(parameters[first:], arguments.defaults, strict=True))
+    return pairs
 
 
 def block(file: str) -> ConfigDict:

@@ -190,7 +190,7 @@ def read(own: Own) -> Factory:
         if file is None:
             return NO_OPTIONS
         text = file.read_text()
-        factory = parse(text)
+        factory = parse(text, positional=True)
     except (*UNREADABLE, ImportError) as error:
         # Shown without the type of the error, as when the module is imported.
         shown = error if isinstance(error, ImportError) else SyntaxError(one_line(error))
