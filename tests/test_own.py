@@ -20,6 +20,7 @@ from ldl_jax.labels.base import one_hot
 from ldl_jax.main import main, parse, settings
 from ldl_jax.metrics import base as metrics
 from ldl_jax.mixing.base import Mixer, partners
+from ldl_jax.study import plan
 from ldl_jax.training import contracts
 
 CONFIG = f"--config={frame.__file__.rpartition('/tests/')[0]}/configs/digits_online.py"
@@ -161,6 +162,22 @@ def test_metrics_may_differ_between_starts_of_a_run(save):
     config.check(c)
     assert not config.differences(before, c)
     assert config.decisive(c) == config.decisive(before)
+
+
+def test_a_study_names_them_in_its_cells(save, tmp_path):
+    save(source=SOURCE)
+    folder = tmp_path / "configs"
+    (folder / "studies").mkdir(parents=True)
+    (folder / "first.py").write_text(
+        "from ldl_jax.config import default\ndef get_config():\n    return default()\n"
+    )
+    fields = {"labels.mine.source.beta": 0.5, "labels.name": "mine.source"}
+    study = config.Study("one", (config.Cell("a", "first.py", fields, seeds=1),))
+    (planned,) = plan.plan(study, folder / "studies" / "one.py")
+    assert planned.settings["labels.mine.source.beta"] == 0.5
+    wrong = study._replace(cells=(study.cells[0]._replace(fields={**fields, "labels.mine.b": 1}),))
+    with pytest.raises(ValueError, match=r"cell 'a': config.labels.mine has no field 'b'"):
+        plan.plan(wrong, folder / "studies" / "one.py")
 
 
 # ---- faults

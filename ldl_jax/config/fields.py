@@ -232,7 +232,10 @@ def describe(config: ConfigDict | None = None) -> str:
     """The text of --help: every field with its default and unit, every plug with its first
     sentence, and the modules of the user's own that a config names.
     """
-    lines = ["Fields (a flag each: --config.FIELD=VALUE):"]
+    lines = [
+        "Fields (a flag each: --config.FIELD=VALUE). Names of files of ldl_jax may also be dotted names",
+        "of modules of your own, such as mine.bootstrap: see docs/extending.md.",
+    ]
     for field, value, comment in _own_fields():
         lines.append(f"  {field} = {value}  {comment}")
     # The options of augment/base.py are fields of the section itself, not of a block in it.

@@ -6,6 +6,7 @@ of the plug folders. Their block in the config is `config.<section>.<dotted name
 source; the modules are imported when an experiment is built.
 """
 
+import importlib
 import importlib.util
 import os
 import re
@@ -119,8 +120,8 @@ def add_options(config: ConfigDict, given: Mapping[str, object] | None = None) -
     given: values of the fields that name plugs, instead of the config's. Raises ValueError, in one
     sentence that names the module, if there is no such module or option.
     """
-    search_working_directory()
     for own in own_names(config, given):
+        search_working_directory()
         factory = read(own)
         existing = _block(config, own)
         known = [option.name for option in factory.options]
@@ -178,6 +179,8 @@ def search_working_directory() -> None:
     """Let modules of the working directory be imported, as `python -m` does; they come last."""
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
+    # In a notebook, the file may have been written a moment ago.
+    importlib.invalidate_caches()
 
 
 def read(own: Own) -> Factory:
