@@ -48,6 +48,8 @@ def test_options_are_typed_flags_with_the_defaults_of_the_source(save, capsys):
     # in any order, and with the value as a word of its own
     words = ["--config.labels.mine.source.times=3", "--config.labels.name", "mine.source"]
     assert parse([CONFIG, *words])[1].config.labels.mine.source.times == 3
+    c = parse([CONFIG, "--config.labels.name=mine.nope", NAME])[1].config
+    assert c.labels.mine.source.beta == 0.95  # the last of two counts
     assert "mine.source" not in sys.modules  # read, not imported
     config.check(c)
     said = refused(capsys, NAME, "--config.labels.mine.source.bta=0.5")

@@ -72,6 +72,10 @@ def own_names(config: ConfigDict, given: Mapping[str, object] | None = None) -> 
     cannot be the name of a module, or if its block has no place in the config.
     """
     values = {field: _value(config, field) for field in NAMES} | dict(given or {})
+    for field, value in values.items():
+        # Of a flag that is given twice, the last counts.
+        if field.endswith(".name") and isinstance(value, tuple):
+            values[field] = value[-1]
     for field, folder in NAMES.items():
         # The parts of a blend matter only if there is a blend.
         if field == "labels.blend.parts" and values["labels.name"] != "blend":
