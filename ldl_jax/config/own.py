@@ -74,7 +74,7 @@ def own_names(config: ConfigDict, given: Mapping[str, object] | None = None) -> 
     values = {field: _value(config, field) for field in NAMES} | dict(given or {})
     for field, value in values.items():
         # Of a flag that is given twice, the last counts.
-        if field.endswith(".name") and isinstance(value, tuple):
+        if field.endswith(".name") and isinstance(value, tuple) and value:
             values[field] = value[-1]
     for field, folder in NAMES.items():
         # The parts of a blend matter only if there is a blend.
