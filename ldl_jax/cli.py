@@ -1,10 +1,11 @@
 """Command lines: parsing of flags and config overrides, one-sentence errors, and exit statuses."""
 
 import argparse
+import ast
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,12 +52,16 @@ def read_flags(
     argv: list[str],
     *,
     read: Callable[[str], ConfigDict],
-    unknown_field: Callable[[str], str | None],
+    unknown_field: Callable[[str, ConfigDict | None], str | None],
+    names: Iterable[str],
+    add_options: Callable[[ConfigDict, dict[str, object]], object],
 ) -> CommandLine:
     """Parse `argv`, without the program's name: `--config`, its overrides and the flags in `values`.
 
-    read: (FILE or FILE:ARGUMENT) -> config; called once. unknown_field: (dotted field) -> a
-    sentence if the config has no such field, else None. Raises Usage, naming the field or file.
+    read: (FILE or FILE:ARGUMENT) -> config; called once. unknown_field: (dotted field, config) -> a
+    sentence if the config has no such field, else None. names: dotted fields that name plugs.
+    add_options: (config, values of these fields in the flags) adds the options of the user's own
+    plugs to the config, so that they have flags too. Raises Usage, naming the field or file.
     """
     config_flag = flags.FlagValues()
     flags.DEFINE_string("config", None, "config file", flag_values=config_flag)
@@ -64,13 +69,15 @@ def read_flags(
     for flag_values in (config_flag, values):
         flag_values.set_gnu_getopt(True)
     arguments = [PROGRAM, *argv]
+    config = None
     try:
         # Read the config file first, wherever it is named: its fields define the override flags.
         arguments = config_flag(arguments, known_only=True)
         file = config_flag.config
-        config = None
         if file is not None:
             config = read(file)
+            # The flags may name other plugs than the file, whose options have flags as well.
+            add_options(config, plug_names(arguments[1:], names))
             config_flags.DEFINE_config_dict(
                 "config", config, flag_values=values, sys_argv=arguments
             )
@@ -78,30 +85,65 @@ def read_flags(
         return CommandLine(words, config, file)
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for an unknown field, with a text that does not name it.
-        raise Usage(_unknown(arguments, unknown_field) or str(error)) from None
+        raise Usage(_unknown(arguments, unknown_field, config) or str(error)) from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(one_line(error)) from None
 
 
-def _unknown(argv: list[str], unknown_field: Callable[[str], str | None]) -> str | None:
+def plug_names(argv: list[str], names: Iterable[str]) -> dict[str, object]:
+    """The values that the flags of the fields `names` have in a command line, by field.
+
+    argv: without the program's name. Several names are a tuple; other flags are passed over.
+    """
+    values = flags.FlagValues()
+    for name in names:
+        flags.DEFINE_multi_string(f"config.{name}", None, "plug", flag_values=values)
+    values.set_gnu_getopt(True)
+    values([PROGRAM, *argv], known_only=True)
+    given = {}
+    for name in names:
+        texts = values[f"config.{name}"].value
+        if texts:
+            parsed = [_literal(text) for text in texts]
+            # Fields of several names take a tuple, or the flag several times.
+            given[name] = parsed[-1] if len(parsed) == 1 else tuple(parsed)
+    return given
+
+
+def _literal(text: str):
+    """The Python literal that a text is, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _unknown(
+    argv: list[str],
+    unknown_field: Callable[[str, ConfigDict | None], str | None],
+    config: ConfigDict | None,
+) -> str | None:
     """The sentence about the first override of a field that does not exist, or None."""
     names = []
     for argument in argv:
         if argument.startswith(("--config.", "-config.")):
             names.append(argument.partition("=")[0].lstrip("-"))
     for name in names:
-        message = unknown_field(name.removeprefix("config."))
+        message = unknown_field(name.removeprefix("config."), config)
         if message:
             return message
     # Options of the user's own model are free, so `unknown_field` cannot know them.
     for name in names:
         if name.startswith("config.model.options."):
-            return _unknown_option(name)
+            return _unknown_option(name, config)
     return None
 
 
-def _unknown_option(field: str) -> str:
+def _unknown_option(field: str, config: ConfigDict | None) -> str:
     block, _, name = field.rpartition(".")
+    options = [] if config is None else sorted(config.model.options)
+    if options:
+        return f"{block} has no field {name!r}; its fields are {', '.join(options)}"
     return f"{block} has no field {name!r}; options of your own module must be set in the config file first"
 
 

@@ -137,3 +137,5 @@ class Auxiliary(NamedTuple):
     # (key, image[B, H, W, C]) -> image[V, B, H, W, C]; view 0 is the image itself
     views: Callable | None = None
     teacher_views: bool = False  # True: frozen networks see all views, not only view 0
+    # (state) -> {name: scalar}; logged at evaluations as 'auxiliary/<plug>/<name>'
+    report: Callable = _no_report

@@ -246,7 +246,7 @@ def _shape(words: list[str] | None) -> tuple[int, ...] | None:
 def _run_command(argv: list[str]) -> str:
     """Do what a command line requests; returns the line to print."""
     values = _flags()
-    line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
+    line = cli.read_flags(values, argv, **config.PARSING)
     # The flags are optional to absl, since only one of the two commands needs them.
     match line.words:
         case ["import", file]:

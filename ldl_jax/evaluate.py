@@ -22,6 +22,15 @@ ENDINGS = ("png", "svg")  # file types of plots
 CALIBRATOR = "temperature"  # the default
 
 
+class _Calibrators(tuple):
+    """The names that --calibrator takes: those listed, and dotted ones."""
+
+    __slots__ = ()
+
+    def __contains__(self, name) -> bool:
+        return super().__contains__(name) or "." in name
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = Parser(
@@ -45,13 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="predictions on other examples, to fit the calibrator on; "
         "once, or once for each file in the same order",
     )
-    command.add_argument(
-        "--calibrator",
-        choices=config.plugs("calibrate"),
-        default=CALIBRATOR,
-        help="calibrator to fit on the predictions of --val, with its default options "
-        f"(default: {CALIBRATOR})",
-    )
+    _add_plugs(command)
     command.add_argument(
         "--ood",
         metavar="FILE",
@@ -96,6 +99,24 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+def _add_plugs(command: argparse.ArgumentParser) -> None:
+    """Add the flags that name calibrators and metrics, which may be of the user's own."""
+    command.add_argument(
+        "--calibrator",
+        choices=_Calibrators(config.plugs("calibrate")),
+        default=CALIBRATOR,
+        help="calibrator to fit on the predictions of --val, with its default options; PACKAGE.MODULE "
+        f"for one of your own (default: {CALIBRATOR})",
+    )
+    command.add_argument(
+        "--metrics",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="metric of your own, PACKAGE.MODULE; once for each",
+    )
+
+
 def evaluate(chosen: argparse.Namespace) -> list[Path]:
     """Measure the files of a command line, print the tables, write the results; returns the paths.
 
@@ -111,10 +132,17 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     out = folder(Path(chosen.out) if chosen.out else paths[0].parent / "evaluation")
     # Read and check all files before measuring any: that may take minutes.
     tests, further_inputs = _read(chosen, paths)
+    chosen_metrics = evaluation.own_metrics(chosen.metrics)
     evaluations = []
     for test, inputs in zip(tests, further_inputs, strict=True):
         evaluations.append(
-            evaluation.measure(test, **inputs, calibrator=chosen.calibrator, seed=chosen.seed)
+            evaluation.measure(
+                test,
+                **inputs,
+                calibrator=chosen.calibrator,
+                seed=chosen.seed,
+                metrics=chosen_metrics,
+            )
         )
     # Print the tables first: they survive even if the results cannot be written.
     for measured in evaluations:

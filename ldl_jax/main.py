@@ -53,7 +53,7 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
         "join-seconds", 300, "time to wait for the processes of the job", 1, flag_values=values
     )
     flags.DEFINE_string("profile", None, "steps to trace, FIRST:LAST", flag_values=values)
-    line = cli.read_flags(values, argv, read=config.read, unknown_field=config.unknown_field)
+    line = cli.read_flags(values, argv, **config.PARSING)
     if line.words:
         raise Usage(f"unexpected argument {line.words[0]!r}; options start with --")
     return values, line
@@ -84,6 +84,7 @@ def _config_of_run(values: flags.FlagValues) -> ConfigDict:
     c = workdir.read_config(values.workdir)
     if c is None:
         raise Usage(f"--workdir {values.workdir} holds no run to evaluate; train one there first")
+    config.refuse_own(c, f"--workdir {values.workdir}")
     return c
 
 
@@ -106,8 +107,28 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     if cli.HELP & set(argv):
-        return cli.status(lambda: print(USAGE + "\n" + config.describe()))
+        return cli.status(lambda: print(USAGE + "\n" + _fields(argv)))
     return cli.status(lambda: _run(argv, join))
+
+
+def _fields(argv: list[str]) -> str:
+    """The fields that --help shows: with those of the user's own plugs that the flags name."""
+    rest = [word for word in argv if word not in cli.HELP]
+    try:
+        if any(word.lstrip("-").startswith("config=") or word.endswith("-config") for word in rest):
+            c = parse(rest)[1].config
+        else:
+            c = config.default()
+            named = cli.plug_names(rest, config.NAMES)
+            config.add_options(c, named)
+            for name, value in named.items():
+                is_list = isinstance(config.flatten(c)[name], list)
+                named[name] = (value,) if is_list and isinstance(value, str) else value
+            c.update_from_flattened_dict(named)
+        return config.describe(c)
+    except (Usage, ValueError, TypeError, flags.Error) as error:
+        # Help is most wanted when something is wrong.
+        return f"{config.describe()}\n\nYour own plugs are not shown: {one_line(error)}"
 
 
 def _run(argv: list[str], join: bool) -> None:

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
 from ldl_jax import cli, files, workdir
-from ldl_jax.calibrate import base as calibrate
+from ldl_jax.calibrate import load as load_calibrator
 from ldl_jax.config.options import plug
 from ldl_jax.data.arrays import read_images
 from ldl_jax.data.readers import pillow
@@ -172,7 +172,7 @@ def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
     file = path / workdir.CALIBRATION
     if not file.is_file():
         return values
-    name, options, params = calibrate.load(file)
+    name, options, params = load_calibrator(file)
     if name == "temperature" and params.get("at_bound"):
         _warn_of_limit(file, params["temperature"])
     return plug("calibrate", name).make(**options).apply(params, values)

@@ -20,6 +20,7 @@ os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 import jax
 import pytest
+from own_modules import save  # noqa: F401 (a fixture)
 
 jax.config.update("jax_enable_x64", True)
 

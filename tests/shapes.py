@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ldl_jax import config
+from ldl_jax.config.options import plug
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.evaluation.load import Teacher
 from ldl_jax.models.spec import make_network, network_spec
@@ -36,7 +37,7 @@ def sized(settings):
     """The data set of a config, sizes alone; None where it comes along with the package."""
     if settings.name in PUBLISHED:
         return blank(settings.name)
-    known = hasattr(build.plug("data", settings.name), "published")
+    known = hasattr(plug("data", settings.name), "published")
     return build.make_dataset(settings, published=True) if known else None
 
 

@@ -108,10 +108,8 @@ def test_its_options_are_read_off_a_file_like_any_other(tmp_path, monkeypatch):
     )
 
 
-def test_a_network_of_ones_own_is_found_takes_its_options_and_learns(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "small.py").write_text(block("class Small"))
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_network_of_ones_own_is_found_takes_its_options_and_learns(save, monkeypatch):
+    monkeypatch.syspath_prepend(save(small=block("class Small")))
     settings = {"name": "mine.small", "dtype": "float32", "options": {"width": 4}}
     spec = {"model": settings, "num_classes": 10, "shape": (8, 8, 1), "mean": (0.3,), "std": (0.4,)}
     init, apply = make_network(spec)
@@ -136,7 +134,8 @@ def test_a_network_of_ones_own_is_found_takes_its_options_and_learns(tmp_path, m
     )
 
 
-def test_a_config_of_ones_own_starts_from_one_beside_it(tmp_path):
+def test_a_config_of_ones_own_starts_from_one_beside_it(tmp_path, save):
+    save(small=block("class Small"), memory=block("row_report"))
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "configs" / "mine.py").write_text(block("mine.small"))
     made = config.read(tmp_path / "configs" / "mine.py")
@@ -146,6 +145,7 @@ def test_a_config_of_ones_own_starts_from_one_beside_it(tmp_path):
         32,
         "cifar100",
     )
+    assert made.labels.mine.memory.to_dict() == {"share": 0.3, "momentum": 0.9}
 
 
 def test_the_loop_is_short():

@@ -66,9 +66,9 @@ def make(
     cutout. Raises ValueError if a size is negative.
     """
     if pad < 0:
-        raise ValueError(f"augment.pad must be at least 0 pixels, got {pad}")
+        raise ValueError(f"config.augment.pad must be at least 0 pixels, got {pad}")
     if cutout < 0:
-        raise ValueError(f"augment.cutout must be at least 0 pixels, got {cutout}")
+        raise ValueError(f"config.augment.cutout must be at least 0 pixels, got {cutout}")
 
     def augment(key, image):
         # All keys are drawn whether used or not, so that one option does not change the others.

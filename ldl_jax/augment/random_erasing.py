@@ -26,14 +26,16 @@ def make(
     is out of range.
     """
     if not 0 <= probability <= 1:
-        raise ValueError(f"augment.random_erasing.probability must be in [0, 1], got {probability}")
+        raise ValueError(
+            f"config.augment.random_erasing.probability must be in [0, 1], got {probability}"
+        )
     if not 0 < smallest <= largest < 1:
         raise ValueError(
-            "augment.random_erasing.smallest and largest must satisfy 0 < smallest <= largest < 1, "
+            "config.augment.random_erasing.smallest and largest must satisfy 0 < smallest <= largest < 1, "
             f"got {smallest} and {largest}"
         )
     if not 0 < ratio <= 1:
-        raise ValueError(f"augment.random_erasing.ratio must be in (0, 1], got {ratio}")
+        raise ValueError(f"config.augment.random_erasing.ratio must be in (0, 1], got {ratio}")
     height, width, _ = pixels.shape
 
     def member(key, image):

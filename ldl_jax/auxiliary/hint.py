@@ -50,7 +50,7 @@ def make(
         )
     stages = min(len(build.outputs.stages), len(build.teachers[0].stages))
     if not 1 <= stage <= stages:
-        raise ValueError(f"auxiliary.hint.stage must be between 1 and {stages}, got {stage}")
+        raise ValueError(f"config.auxiliary.hint.stage must be between 1 and {stages}, got {stage}")
     student_maps = build.outputs.stages[stage - 1]
     teacher_maps = build.teachers[0].stages[stage - 1]
     size = student_maps.shape[2:4]
@@ -58,7 +58,7 @@ def make(
     excess = (size[0] - goal[0], size[1] - goal[1])
     if min(excess) < 0:
         raise ValueError(
-            f"auxiliary.hint.stage {stage}: the student's maps must be at least as large as the "
+            f"config.auxiliary.hint.stage {stage}: the student's maps must be at least as large as the "
             f"teacher's {goal}, got {size}"
         )
     # Maps twice as large are halved by a stride; any others are trimmed by a larger kernel.

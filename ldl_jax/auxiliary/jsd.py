@@ -22,7 +22,7 @@ def make(
     """
     del build
     if not 2 <= views <= MOST:
-        raise ValueError(f"auxiliary.jsd.views must be between 2 and {MOST}, got {views}")
+        raise ValueError(f"config.auxiliary.jsd.views must be between 2 and {MOST}, got {views}")
 
     def loss(params, state, batch, outputs, targets):
         del params, targets

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 class FittedCalibrator(NamedTuple):
     """A calibrator with its fitted parameters: call it with logits for probabilities."""
 
-    name: str  # a file of ldl_jax/calibrate
+    name: str  # a file of ldl_jax/calibrate, or a module of the user's own (dotted)
     options: dict  # of its factory
     params: dict  # numbers and numpy arrays
 
@@ -27,10 +27,12 @@ class FittedCalibrator(NamedTuple):
 
     def log_probs(self, logits: Any = None, *, probs: Any = None):
         """Recalibrated log-probabilities f64[N, K] of logits, or of probabilities, [N, K]."""
-        from ldl_jax.config.options import plug
+        from ldl_jax.calibrate.base import Calibrator
+        from ldl_jax.config.options import make_plug
 
         values = _as_logits(logits, probs)
-        return plug("calibrate", self.name).make(**self.options).apply(self.params, values)
+        method = make_plug("calibrate", self.name, Calibrator, **self.options)
+        return method.apply(self.params, values)
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, to the last bit; `load` reads it."""
@@ -44,16 +46,19 @@ def fit(
 ) -> FittedCalibrator:
     """Fit a calibrator on predictions that are not reported: scores [N, K], class numbers [N].
 
-    name: of a file of ldl_jax/calibrate; options: of its factory, its defaults unless given. Raises
-    ValueError if there is no such calibrator or option, or if an array is not what it is passed as.
+    name: of a file of ldl_jax/calibrate, or the dotted name of a module of your own; options: of
+    its factory, its defaults unless given. Raises ValueError if there is no such calibrator or
+    option, or if an array is not what it is passed as.
     """
     from ldl_jax import arrays, config
-    from ldl_jax.config.options import plug, read_options
+    from ldl_jax.calibrate.base import Calibrator, fitted_params
+    from ldl_jax.config.options import make_plug
+    from ldl_jax.config.own import default_options
 
     known = config.plugs("calibrate")
-    if name not in known:
+    if "." not in name and name not in known:
         raise ValueError(f"calibrator must be one of {', '.join(known)}; got {name!r}")
-    defaults = {option.name: option.value for option in read_options(f"calibrate/{name}.py")[1]}
+    defaults = default_options("calibrate", name)
     wrong = sorted(set(options) - set(defaults))
     if wrong:
         raise ValueError(
@@ -63,16 +68,24 @@ def fit(
     values = _as_logits(logits, probs)
     label = arrays.checked_labels(labels, *values.shape)
     options = defaults | options
-    return FittedCalibrator(
-        name, options, plug("calibrate", name).make(**options).fit(values, label)
-    )
+    method = make_plug("calibrate", name, Calibrator, **options)
+    return FittedCalibrator(name, options, fitted_params(name, method, values, label))
 
 
-def load(path: str | Path) -> FittedCalibrator:
-    """The calibrator that `FittedCalibrator.save` or a run wrote, such as RUN/calibration.json."""
+def load(path: str | Path, *, name: str = "") -> FittedCalibrator:
+    """The calibrator that `FittedCalibrator.save` or a run wrote, such as RUN/calibration.json.
+
+    name: the calibrator that it must be; needed for one of your own, because a file alone must not
+    decide which code is imported. Raises ValueError if it is another one.
+    """
     from ldl_jax.calibrate import base
 
-    return FittedCalibrator(*base.load(path))
+    fitted = FittedCalibrator(*base.load(path))
+    if fitted.name != name and (name or "." in fitted.name):
+        raise ValueError(
+            f"{path} is of the calibrator {fitted.name!r}; pass name={fitted.name!r} to load it"
+        )
+    return fitted
 
 
 def _as_logits(logits: Any, probs: Any):

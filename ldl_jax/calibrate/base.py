@@ -22,6 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from ldl_jax import files
+from ldl_jax.config.options import called
 
 FORMAT = "ldl_jax.calibrate"
 VERSION = 1
@@ -36,6 +37,19 @@ class Calibrator(NamedTuple):
     fit: Callable  # (logits f[N, K], label i[N]) -> params, a flat dict of numbers and numpy arrays
     # (params, logits f[N, K]) -> log-probabilities f64[N, K]; rows are independent.
     apply: Callable
+
+
+def fitted_params(name: str, method: Calibrator, logits, label) -> dict:
+    """The parameters that a calibrator fits. Raises ValueError if those of a calibrator of the user's
+    own are no dict of numbers and numpy arrays, which could not be stored.
+    """
+    if "." not in name:
+        return method.fit(logits, label)
+    params = called(f"{name}: fit()", method.fit, logits, label)
+    values = params.values() if isinstance(params, dict) else [None]
+    if not all(isinstance(value, bool | int | float | np.ndarray) for value in values):
+        raise ValueError(f"{name}: fit() must return a dict of numbers and numpy arrays")
+    return params
 
 
 def _parts(logits) -> Iterator[np.ndarray]:

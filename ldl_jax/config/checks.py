@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from ldl_jax.config.options import plugs
+from ldl_jax.config.options import fault, plugs
 
 COUNTER = 2**31 - 1  # steps, positions and pixels are counted in int32 on the device
 NAME = 255  # bytes: no file system has longer names
@@ -121,23 +121,41 @@ def _check_name(field: str, value: str, allowed) -> None:
         raise ValueError(f"config.{field} must be one of {', '.join(allowed)}; got {value!r}")
 
 
+def _check_plug(field: str, value: str, folder: str, but: str = "") -> None:
+    """Check that a name is that of a plug in a folder, not `but`, or of a module of the user's own."""
+    # Whether there is such a module is seen when its options are read.
+    if "." in value:
+        return
+    reason = fault(folder, value) if value.isidentifier() else ""
+    if reason:
+        raise ValueError(
+            f"config.{field} is {value!r}, whose file ldl_jax/{folder}/{value}.py cannot be read "
+            f"({reason})"
+        )
+    _check_name(field, value, [name for name in plugs(folder) if name != but])
+
+
 def names(config: ConfigDict) -> None:
     """Raise ValueError if a field names a plug or a choice that does not exist."""
-    _check_name("data.name", config.data.name, plugs("data"))
-    _check_name("mixing.name", config.mixing.name, plugs("mixing"))
-    _check_name("labels.name", config.labels.name, plugs("labels"))
-    _check_name("losses.name", config.losses.name, plugs("losses"))
-    # A dotted name is a module of the user's own, which is checked when it is imported.
-    if "." not in config.model.name:
-        _check_name("model.name", config.model.name, plugs("models"))
+    _check_plug("data.name", config.data.name, "data")
+    _check_plug("mixing.name", config.mixing.name, "mixing")
+    _check_plug("labels.name", config.labels.name, "labels")
+    _check_plug("losses.name", config.losses.name, "losses")
+    _check_plug("model.name", config.model.name, "models")
     for section in ("auxiliary", "augment"):
         for index, name in enumerate(config[section].names):
-            _check_name(f"{section}.names[{index}]", name, plugs(section))
+            _check_plug(f"{section}.names[{index}]", name, section)
     if config.labels.name == "blend":
         # A blend within a blend would need a second block of options.
-        sources = [name for name in plugs("labels") if name != "blend"]
         for index, part in enumerate(config.labels.blend.parts):
-            _check_name(f"labels.blend.parts[{index}]", part, sources)
+            _check_plug(f"labels.blend.parts[{index}]", part, "labels", but="blend")
+    for index, name in enumerate(config.eval.metrics):
+        # The metrics of the package are always computed.
+        if "." not in name:
+            raise ValueError(
+                f"config.eval.metrics[{index}] must be the dotted name of a module of your own, "
+                f"such as mine.metric; got {name!r}"
+            )
     _check_name("data.on_error", config.data.on_error, ("raise", "skip"))
     _check_name("data.train_split", config.data.train_split, ("train", "test"))
     _check_name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))

@@ -8,7 +8,8 @@ import re
 from ml_collections import ConfigDict, config_dict
 
 from ldl_jax.config import checks
-from ldl_jax.config.options import block, plugs, read_options
+from ldl_jax.config.options import block, block_of, plugs, read_options
+from ldl_jax.config.own import described, own_names, read, set_block
 
 # Section of the config -> folder of the plugs whose blocks it holds.
 SECTIONS = {
@@ -39,6 +40,7 @@ def default() -> ConfigDict:
     config.train = _train()
     config.eval = ConfigDict({"weights": "raw"})  # parameters to evaluate: 'raw' or averaged 'ema'
     config.eval.report = True  # write report.html at the end of a run; takes some seconds
+    config.eval.metrics = ()  # metrics of your own: dotted names of modules with make or of
     config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, between flip and cutout
     return _with_blocks(config).lock()
 
@@ -140,12 +142,13 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
     return fields
 
 
-def unknown_field(name: str) -> str | None:
-    """A message about a dotted field that does not exist, with the fields there are; None if it
-    exists.
+def unknown_field(name: str, config: ConfigDict | None = None) -> str | None:
+    """A message about a dotted field that a config does not have, with the fields that it has; None
+    if it exists. Without a config, the fields are those of the default.
     """
     block_path = "config"
-    value = default()
+    config = default() if config is None else config
+    value = config
     for part in name.split("."):
         # The options of a user's own module are whatever that module takes.
         if block_path == "config.model.options":
@@ -153,7 +156,7 @@ def unknown_field(name: str) -> str | None:
         if not isinstance(value, ConfigDict):
             return f"{block_path} is a value and has no field {part!r}"
         if part not in value:
-            near = difflib.get_close_matches(name, flatten(default()), 1)
+            near = difflib.get_close_matches(name, flatten(config), 1)
             hint = f"; did you mean config.{near[0]}?" if near else ""
             fields = ", ".join(sorted(value))
             return f"{block_path} has no field {part!r}; its fields are {fields}{hint}"
@@ -164,7 +167,7 @@ def unknown_field(name: str) -> str | None:
 
 def check(config: ConfigDict) -> None:
     """Raise ValueError, in one sentence that names the field, if a value is not allowed."""
-    usual = default()
+    usual = _usual(config)
     # Types come first: the checks of names and of combinations rely on them.
     for name, section in usual.items():
         if isinstance(section, ConfigDict) and not isinstance(config.get(name), ConfigDict):
@@ -182,6 +185,16 @@ def check(config: ConfigDict) -> None:
     checks.types(fields, defaults, optional)
     checks.names(config)
     checks.together(config)
+
+
+def _usual(config: ConfigDict) -> ConfigDict:
+    """The default config, with the defaults of the user's own modules that a config names."""
+    usual = default()
+    for own in own_names(config):
+        # The options of networks are checked by the network.
+        if own.folder != "models":
+            set_block(usual, own, block_of(read(own).options))
+    return usual
 
 
 def _optional(usual: ConfigDict, field: str) -> type:
@@ -220,11 +233,14 @@ def _own_fields(function=default) -> list[tuple[str, str, str]]:
     return fields
 
 
-def describe() -> str:
+def describe(config: ConfigDict | None = None) -> str:
     """The text of --help: every field with its default and unit, every plug with its first
-    sentence.
+    sentence, and the modules of the user's own that a config names.
     """
-    lines = ["Fields (a flag each: --config.FIELD=VALUE):"]
+    lines = [
+        "Fields (a flag each: --config.FIELD=VALUE). Names of files of ldl_jax may also be dotted names",
+        "of modules of your own, such as mine.bootstrap: see docs/extending.md.",
+    ]
     for field, value, comment in _own_fields():
         lines.append(f"  {field} = {value}  {comment}")
     # The options of augment/base.py are fields of the section itself, not of a block in it.
@@ -237,4 +253,6 @@ def describe() -> str:
         lines += ["", f"{title}: {sentence}"]
         for option in options:
             lines.append(f"  {prefix}.{option.name} = {option.value!r}  {option.text}")
+    if config is not None:
+        lines += described(config)
     return "\n".join(lines)

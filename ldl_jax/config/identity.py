@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ldl_jax.config.fields import default, flatten
+from ldl_jax.config.own import own_names, read
 
 # Fields that may change when a run is resumed. Teachers, labels and tables are identified by their
 # contents, not by their location.
@@ -29,6 +30,7 @@ MAY_DIFFER = (
     "train.chunk_steps",
     "train.on_nonfinite",
     "eval.report",
+    "eval.metrics",
 )
 # Fields added after the first runs and result cards were written. A field that is added to `fields`
 # or to the options of a plug belongs here: it then counts in identities only if it differs from its
@@ -39,6 +41,7 @@ ADDED = (
     "data.test_share",
     "data.test_seed",
     "data.imagefolder.exif",
+    "eval.metrics",
 )
 
 
@@ -56,16 +59,37 @@ def in_use(config: ConfigDict) -> dict[str, object]:
         "auxiliary": config.auxiliary.names,
         "augment": config.augment.names,
     }
+    # model.options belongs to whichever network the config names.
+    kept = ["model.options."]
     idle = []
     for section, names in used.items():
+        kept += [f"{section}.{name}." for name in names]
         for name in config[section]:
-            is_block = isinstance(config[section].get(name), ConfigDict)
-            # model.options belongs to whichever network the config names.
-            if is_block and name not in names and name != "options":
+            if isinstance(config[section].get(name), ConfigDict):
                 idle.append(f"{section}.{name}.")
-    return {
-        name: value for name, value in flatten(config).items() if not name.startswith(tuple(idle))
-    }
+    # Metrics of the user's own, which change nothing but the figures that are reported.
+    idle += [f"eval.{name}." for name in config.eval if isinstance(config.eval[name], ConfigDict)]
+    fields = {}
+    for name, value in flatten(config).items():
+        if name.startswith(tuple(kept)) or not name.startswith(tuple(idle)):
+            fields[name] = value
+    return fields
+
+
+def _network_defaults(config: ConfigDict) -> dict[str, object]:
+    """{field: default} of the options of the user's own network, as far as they can be read."""
+    defaults = {}
+    for own in own_names(config):
+        if own.folder != "models":
+            continue
+        try:
+            options = read(own).options
+        except ValueError:  # a run can be looked at where its network is not
+            options = []
+        for option in options:
+            value = list(option.value) if isinstance(option.value, tuple) else option.value
+            defaults[f"{own.block}.{option.name}"] = value
+    return defaults
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, object]]:
@@ -73,8 +97,10 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, obj
 
     Maps a field to its old and new value, None if a config does not use it.
     """
-    before = in_use(old)
-    after = in_use(new)
+    # Older runs recorded only the options of the user's own network that were set.
+    defaults = _network_defaults(new) if old.model.name == new.model.name else {}
+    before = defaults | in_use(old)
+    after = defaults | in_use(new)
     changed = {}
     for name in after | before:
         values = (before.get(name), after.get(name))
@@ -87,14 +113,15 @@ def decisive(config: ConfigDict) -> dict[str, object]:
     """The fields in use that a run's numbers depend on; files of labels and tables by their names,
     without folders.
 
-    Fields of ADDED count only if they differ from their default, so that the identities of older
-    runs and cards do not change.
+    Fields of ADDED, and the options of the user's own network, count only if they differ from their
+    default, so that the identities of older runs and cards do not change.
     """
     used = in_use(config)
     usual = flatten(default())
+    new = {name: usual[name] for name in ADDED} | _network_defaults(config)
     counted = {}
     for name, value in used.items():
-        is_new_default = name in ADDED and value == usual[name]
+        is_new_default = name in new and value == new[name]
         if name not in MAY_DIFFER and not is_new_default:
             counted[name] = value
     # Other labels make another run; where their file lies does not matter.

@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ldl_jax.config.fields import default, flatten
+from ldl_jax.config.own import add_options, own_names, set_block
 from ldl_jax.errors import one_line
 
 
@@ -58,7 +59,8 @@ def read(path) -> ConfigDict:
             f"--config {path}: get_config() must start from ldl_jax.config.default(); it lacks "
             f"{missing[0]}{more}"
         )
-    return config
+    # A file may name modules of the user's own; their options are fields from here on.
+    return add_options(config)
 
 
 def choose(argument: str, options: dict[str, object]):
@@ -92,5 +94,20 @@ def from_json(text: str) -> ConfigDict:
             elif value is not None:
                 target[name] = tuple(value) if isinstance(value, list) else value
 
-    fill(config, json.loads(text))
+    content = json.loads(text)
+    fill(config, content)
+    # The options of the user's own modules as they were; the modules themselves are not looked at.
+    for own in own_names(config):
+        if own.folder != "models":
+            set_block(config, own, _stored_block(content, own.block))
     return config
+
+
+def _stored_block(content: dict, block: str) -> ConfigDict:
+    """The values of a dotted block of config.json, lists as tuples."""
+    for part in block.split("."):
+        content = content.get(part, {}) if isinstance(content, dict) else {}
+    options = ConfigDict()
+    for name, value in content.items() if isinstance(content, dict) else ():
+        options[name] = tuple(value) if isinstance(value, list) else value
+    return options

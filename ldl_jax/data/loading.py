@@ -3,7 +3,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax.config.options import plug
+from ldl_jax.config.options import make_plug, options_of, plug
 from ldl_jax.data import order, own_labels
 from ldl_jax.data.base import Dataset, Request, Split, streamed
 
@@ -14,8 +14,7 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
     published: only its published sizes; no file is read. Raises ValueError if its module does, or
     if the data have a single class.
     """
-    module = plug("data", settings.name)
-    options = settings[settings.name]
+    options = options_of(settings, settings.name)
     request = Request(
         settings.root,
         settings.verify,
@@ -24,7 +23,10 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
         settings.test_share,
         settings.test_seed,
     )
-    dataset = module.published(**options) if published else module.make(request, **options)
+    if published:
+        dataset = plug("data", settings.name).published(**options)
+    else:
+        dataset = make_plug("data", settings.name, Dataset, request, **options)
     if len(dataset.classes) < 2:
         raise ValueError(
             f"config.data.root {settings.root!r} must hold images of at least two classes, got one"

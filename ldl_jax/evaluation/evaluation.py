@@ -1,25 +1,32 @@
 """Evaluation of stored predictions: all figures of one network on one test set."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from ldl_jax import config
-from ldl_jax.config.options import plug
+from ldl_jax.config.options import called, make_plug, plug
+from ldl_jax.config.own import default_options
 from ldl_jax.evaluation import bootstrap, curves, simulation
 from ldl_jax.evaluation.fitting import DEFAULT, Fit, divided, fit
 from ldl_jax.evaluation.passes import Pass, Reduced, one_pass, reduce
 from ldl_jax.evaluation.predictions import Predictions
-from ldl_jax.metrics.base import Metric, Stored, shown
+from ldl_jax.metrics.base import Metric, Stored, checked_figures, modules, shown
 from ldl_jax.report.result import Evaluation, Figure, State
 
 # Largest matrix, in numbers, that is held in memory as a whole (256 MB): 50,000 x 1,000 fits.
 WHOLE = 2**26
 SAMPLE = 2**24  # size, in numbers, of the sample of rows that is used of a larger matrix
 SWEPT = 10_000  # maximal number of examples of the curves over temperatures
+
+
+class OwnMetric(NamedTuple):
+    """A metric of the user's own: a module with `make`, `of` or both."""
+
+    name: str  # dotted
+    options: tuple[tuple[str, object], ...] = ()  # of its `make`
 
 
 def measure(
@@ -32,6 +39,7 @@ def measure(
     human: np.ndarray | None = None,
     seed: int = 0,
     full: bool = True,
+    metrics: tuple[OwnMetric, ...] = (),
 ) -> Evaluation:
     """All figures of predictions, raw and, if a calibrator is given, recalibrated.
 
@@ -39,14 +47,14 @@ def measure(
     calibrator, instead of `val`. ood: predictions on out-of-distribution examples. human: true
     distributions f64[N, K]. seed: random seed of the bootstrap, the simulations and the samples.
     full: False computes only the figures of sums, the noise floor and the reliability diagram,
-    which is fast; the raw state then has no streaming metrics. Figures that need the whole matrix
-    are measured on a sample if it has more than WHOLE numbers; a note says so. Raises ValueError if
-    the numbers of classes differ.
+    which is fast; the raw state then has no streaming metrics. metrics: of the user's own. Figures
+    that need the whole matrix are measured on a sample if it has more than WHOLE numbers; a note
+    says so. Raises ValueError if the numbers of classes differ.
     """
     _check(predictions, val, ood)
     if val is not None:
         fitted = fit(val, calibrator)
-    task = _Task(predictions, seed, _sample(seed, predictions), ood, human, full)
+    task = _Task(predictions, seed, _sample(seed, predictions), ood, human, full, metrics)
     raw, raw_answers = _state(task, None)
     scaled, answers = None, {"raw": raw_answers}
     if fitted is not None:
@@ -85,6 +93,7 @@ class _Task(NamedTuple):
     ood: Predictions | None
     human: np.ndarray | None  # f64[N, K]
     full: bool
+    metrics: tuple[OwnMetric, ...]  # of the user's own
 
 
 def _check(predictions, *others) -> None:
@@ -151,7 +160,7 @@ def _state(task: _Task, fitted: Fit | None) -> tuple[State, bootstrap.Answers]:
     state_curves = {"reliability": curves.reliability(reduced)}
     if task.full:
         unknown = None if task.ood is None else reduce(task.ood, transform)
-        values |= _of_stored(_stored(task, done, unknown))
+        values |= _of_stored(_stored(task, done, unknown), task.metrics)
         # Resamples of a single example are all the same.
         if len(reduced.correct) > 1:
             intervals = bootstrap.bootstrap(
@@ -174,7 +183,7 @@ def _read_once(task: _Task, fitted: Fit | None, transform, swept: np.ndarray | N
     # The caller of a quick measurement has the raw sums already, from its own evaluation.
     metrics = {}
     if task.full or fitted:
-        metrics = streamed_metrics(task.predictions.values.shape[1])
+        metrics = streamed_metrics(task.predictions.values.shape[1], task.metrics)
     sweep = None
     if swept is not None:
         sweep = (swept, [divided(t) for t in curves.around(fitted.temperature)])
@@ -200,10 +209,45 @@ def means_of(reduced: Reduced) -> dict[str, np.ndarray]:
     }
 
 
+def own_metrics(names) -> tuple[OwnMetric, ...]:
+    """The metrics of the user's own with these dotted names, with their default options.
+
+    Raises ValueError if there is no such module.
+    """
+    metrics = []
+    for name in names:
+        if "." not in name:
+            raise ValueError(f"a metric of your own must be PACKAGE.MODULE, got {name!r}")
+        metrics.append(OwnMetric(name, tuple(default_options("metrics", name).items())))
+    return tuple(metrics)
+
+
 @lru_cache
-def streamed_metrics(classes: int) -> dict[str, Metric]:
-    """The streaming metrics of ldl_jax/metrics, cached so that their sums are compiled once."""
-    return {name: plug("metrics", name).make(classes) for name in config.plugs("metrics")}
+def streamed_metrics(classes: int, own: tuple[OwnMetric, ...] = ()) -> dict[str, Metric]:
+    """The streaming metrics of ldl_jax/metrics and of the user's own, cached so that their sums are
+    compiled once.
+
+    A file of ldl_jax/metrics that cannot be imported is left out with a warning. Raises ValueError
+    if a metric of the user's own is broken.
+    """
+    metrics = {}
+    for name, module in modules().items():
+        if hasattr(module, "make"):
+            metrics[name] = module.make(classes)
+    for name, options in own:
+        module = plug("metrics", name)
+        if hasattr(module, "make"):
+            metric = make_plug("metrics", name, Metric, classes, **dict(options))
+            metrics[name] = metric._replace(value=partial(_own_value, name, metric))
+        elif not hasattr(module, "of"):
+            raise ValueError(
+                f"config.eval.metrics has {name!r}, which must have a function make() or of()"
+            )
+    return metrics
+
+
+def _own_value(name: str, metric: Metric, sums) -> dict[str, float]:
+    return checked_figures(name, called(f"{name}: value()", metric.value, sums))
 
 
 def _stored(task: _Task, done: Pass, unknown: Reduced | None) -> Stored:
@@ -220,11 +264,16 @@ def _stored(task: _Task, done: Pass, unknown: Reduced | None) -> Stored:
     )
 
 
-def _of_stored(stored: Stored) -> dict[str, float]:
+def _of_stored(stored: Stored, own: tuple[OwnMetric, ...]) -> dict[str, float]:
     """The figures of all metrics of ldl_jax/metrics that work on stored predictions."""
     values = {}
-    for name in config.plugs("metrics", "of"):
-        values |= plug("metrics", name).of(stored)
+    for module in modules().values():
+        if hasattr(module, "of"):
+            values |= module.of(stored)
+    for name, _ in own:
+        function = getattr(plug("metrics", name), "of", None)
+        figures = {} if function is None else called(f"{name}: of()", function, stored)
+        values |= checked_figures(name, figures)
     return values
 
 

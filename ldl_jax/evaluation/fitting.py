@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax import config
-from ldl_jax.config.options import plug, read_options
+from ldl_jax.calibrate.base import Calibrator, fitted_params
+from ldl_jax.config.options import make_plug
+from ldl_jax.config.own import default_options
 from ldl_jax.evaluation.passes import Transform
 from ldl_jax.evaluation.predictions import Logits, Predictions
 
@@ -31,7 +33,7 @@ class Fit(NamedTuple):
         """The map from logits f[B, K] to log-probabilities, up to a constant for each row."""
         if self.temperature is not None:
             return divided(self.temperature)
-        calibrator = plug("calibrate", self.calibrator).make(**self.options)
+        calibrator = make_plug("calibrate", self.calibrator, Calibrator, **self.options)
         return lambda logits: calibrator.apply(self.params, np.asarray(logits))
 
     def facts(self) -> dict:
@@ -70,17 +72,16 @@ def names() -> tuple[str, ...]:
 
 
 def fit(predictions: Predictions, calibrator: str = DEFAULT) -> Fit:
-    """Fit a calibrator with its default options.
+    """Fit a calibrator, a file of ldl_jax/calibrate or a dotted name, with its default options.
 
     predictions: must not be those whose figures are reported. Raises ValueError if no calibrator
     has that name.
     """
-    if calibrator not in names():
+    if "." not in calibrator and calibrator not in names():
         raise ValueError(f"calibrator must be one of {', '.join(names())}, got {calibrator!r}")
-    _, declared = read_options(f"calibrate/{calibrator}.py")
-    options = {option.name: option.value for option in declared}
-    method = plug("calibrate", calibrator).make(**options)
-    params = method.fit(Logits(predictions), predictions.label)
+    options = default_options("calibrate", calibrator)
+    method = make_plug("calibrate", calibrator, Calibrator, **options)
+    params = fitted_params(calibrator, method, Logits(predictions), predictions.label)
     return Fit(calibrator, options, params, predictions.name, len(predictions.values))
 
 

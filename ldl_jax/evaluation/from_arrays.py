@@ -108,6 +108,7 @@ def measure(
     name: str = "predictions",
     classes: tuple[str, ...] | None = None,
     calibrator: str = DEFAULT,
+    metrics: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Result:
     """All metrics of predictions, raw and, with `val`, recalibrated.
@@ -115,9 +116,9 @@ def measure(
     labels: class numbers [N]. logits or probs: [N, K]; numpy, jax, torch and pandas arrays are
     accepted. val: (scores, labels) of the same network on other examples, of the same kind, on
     which `calibrator` is fitted. human: votes or distributions [N, K]. ood: scores [M, K] of
-    examples of no class. seed: of bootstrap and simulation. The result shows as a table, and
-    `result.save(directory)` writes the report. Raises ValueError if an array is not what it is
-    passed as.
+    examples of no class. metrics: dotted names of modules with metrics of your own. seed: of
+    bootstrap and simulation. The result shows as a table, and `result.save(directory)` writes the
+    report. Raises ValueError if an array is not what it is passed as.
 
     >>> import numpy as np
     >>> import ldl_jax as ldl
@@ -140,7 +141,13 @@ def measure(
     if human is not None:
         table = arrays.checked_distributions(human, *test.values.shape, name="human")
     measured = evaluation.measure(
-        test, val=holdout, calibrator=calibrator, ood=unknown, human=table, seed=seed
+        test,
+        val=holdout,
+        calibrator=calibrator,
+        ood=unknown,
+        human=table,
+        seed=seed,
+        metrics=evaluation.own_metrics(metrics),
     )
     return Result(*measured)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldl_jax import calibrate, files
+from ldl_jax.config.options import options_of
 from ldl_jax.contract import PyTree
 from ldl_jax.evaluation.model import Model
 from ldl_jax.models.spec import make_network, spec_dtype
@@ -55,7 +56,7 @@ def shorter_side(path) -> int:
     """The length that a run's evaluation resizes the shorter side of images to; 0: it does not."""
     c = read_config(Path(path))
     streamed = c is not None and not c.data.resident
-    options = c.data.get(c.data.name, {}) if streamed else {}
+    options = options_of(c.data, c.data.name) if streamed else {}
     return options.get("eval_resize", 0)
 
 

@@ -56,7 +56,7 @@ def check_choice(name: str, option: str, value: str, allowed: tuple[str, ...]) -
     """Raise ValueError if the value of a source's option is not among those allowed."""
     if value not in allowed:
         raise ValueError(
-            f"labels.{name}.{option} must be one of {', '.join(map(repr, allowed))}; got {value!r}"
+            f"config.labels.{name}.{option} must be one of {', '.join(map(repr, allowed))}; got {value!r}"
         )
 
 
@@ -65,8 +65,8 @@ def check_write(name: str, write: str, mix_prob: float) -> None:
     check_choice(name, "write", write, WRITE_RULES)
     if write == "unmixed" and mix_prob >= 1:
         raise ValueError(
-            f"labels.{name}.write is 'unmixed', but every example is mixed, so no row would "
-            f"ever be written; set labels.{name}.write='clean' or a mixing probability below 1"
+            f"config.labels.{name}.write is 'unmixed', but every example is mixed, so no row would "
+            f"ever be written; set config.labels.{name}.write='clean' or a mixing probability below 1"
         )
 
 

@@ -22,13 +22,15 @@ def make(
     """
     if len(parts) != len(weights) or not parts:
         raise ValueError(
-            "labels.blend.weights must have one weight for each of labels.blend.parts; got "
+            "config.labels.blend.weights must have one weight for each of config.labels.blend.parts; got "
             f"{weights} for {parts}"
         )
     if "blend" in parts:
-        raise ValueError("labels.blend.parts must not contain 'blend' itself; name other sources")
-    if ramp_epochs < 0:
-        raise ValueError(f"labels.blend.ramp_epochs must be at least 0, got {ramp_epochs}")
+        raise ValueError(
+            "config.labels.blend.parts must not contain 'blend' itself; name other sources"
+        )
+    if not ramp_epochs >= 0:
+        raise ValueError(f"config.labels.blend.ramp_epochs must be at least 0, got {ramp_epochs}")
     sources = tuple(build.part(name) for name in parts)
     ramp_steps = ramp_epochs * build.steps_per_epoch
 

@@ -27,7 +27,7 @@ def make(
     """
     base.check_choice("classwise", "first", first, ("uniform", "zeros"))
     if not 0 < freeze <= 1:
-        raise ValueError(f"labels.classwise.freeze must be in (0, 1], got {freeze}")
+        raise ValueError(f"config.labels.classwise.freeze must be in (0, 1], got {freeze}")
     base.check_write("classwise", write, build.mix_prob)
     size = build.num_classes
     kind = build.outputs.logits.dtype

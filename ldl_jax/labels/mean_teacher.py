@@ -27,9 +27,11 @@ def make(
     """
     base.check_choice("mean_teacher", "statistics", statistics, ("averaged", "batch"))
     if not 0 <= decay < 1:
-        raise ValueError(f"labels.mean_teacher.decay must be in [0, 1), got {decay}")
+        raise ValueError(f"config.labels.mean_teacher.decay must be in [0, 1), got {decay}")
     if not temperature > 0:
-        raise ValueError(f"labels.mean_teacher.temperature must be above 0, got {temperature}")
+        raise ValueError(
+            f"config.labels.mean_teacher.temperature must be above 0, got {temperature}"
+        )
 
     def init(key, variables):
         del key

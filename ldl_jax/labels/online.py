@@ -31,9 +31,9 @@ def make(
     base.check_choice("online", "schedule", schedule, SCHEDULES)
     base.check_choice("online", "dtype", dtype, DTYPES)
     if not 0 <= alpha <= 1:
-        raise ValueError(f"labels.online.alpha must be in [0, 1], got {alpha}")
+        raise ValueError(f"config.labels.online.alpha must be in [0, 1], got {alpha}")
     if not 0 <= momentum < 1:
-        raise ValueError(f"labels.online.momentum must be in [0, 1), got {momentum}")
+        raise ValueError(f"config.labels.online.momentum must be in [0, 1), got {momentum}")
     base.check_write("online", write, build.mix_prob)
     epochs = max(1, build.total_steps // build.steps_per_epoch)
     kind = build.outputs.logits.dtype if dtype == "logits" else jnp.float16

@@ -15,7 +15,7 @@ def make(
     Raises ValueError if epsilon is outside [0, 1].
     """
     if not 0 <= epsilon <= 1:
-        raise ValueError(f"labels.smooth.epsilon must be in [0, 1], got {epsilon}")
+        raise ValueError(f"config.labels.smooth.epsilon must be in [0, 1], got {epsilon}")
 
     def targets(state, batch, outputs):
         del state

@@ -22,8 +22,8 @@ def make(
     option is out of range.
     """
     base.check_choice("teacher", "average", average, ("probs", "logits"))
-    if temperature <= 0:
-        raise ValueError(f"labels.teacher.temperature must be above 0, got {temperature}")
+    if not temperature > 0:
+        raise ValueError(f"config.labels.teacher.temperature must be above 0, got {temperature}")
     if not build.teachers:
         raise ValueError(
             "labels 'teacher' needs teachers, but config.teachers is empty; name run directories"

@@ -16,8 +16,8 @@ def make(
 
     Raises ValueError if gamma is negative.
     """
-    if gamma < 0:
-        raise ValueError(f"losses.focal.gamma must be at least 0, got {gamma}")
+    if not gamma >= 0:
+        raise ValueError(f"config.losses.focal.gamma must be at least 0, got {gamma}")
     if gamma == 0:
         return cross_entropy
 

@@ -17,6 +17,7 @@ import importlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldl_jax.contract import Array
+from ldl_jax.errors import one_line, warn
 
 BINS = 15  # number of bins (lo, hi] of equal width over [0, 1]; 0 is in the first
 ELEMENTS = 2**20  # numbers in a chunk of predictions, 4 MB in float32
@@ -199,15 +201,44 @@ def debiased(bins: Bins) -> np.ndarray:
 
 
 @lru_cache(None)
+def modules() -> dict[str, ModuleType]:
+    """The modules of this folder by name; one that cannot be imported is left out with a warning.
+
+    All runs use all metrics, so a broken one must not stop those of everybody else.
+    """
+    loaded = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        try:
+            loaded[path.stem] = importlib.import_module(f"ldl_jax.metrics.{path.stem}")
+        except Exception as error:  # a broken file may raise anything
+            warn(
+                f"ldl_jax/metrics/{path.name} cannot be imported ({one_line(error, 300)}); left out"
+            )
+    return loaded
+
+
+@lru_cache(None)
 def shown() -> dict[str, Shown]:
     """The SHOWN of all metrics, in order of groups and of positions within them."""
-    folder = Path(__file__).parent
     figures = {}
-    for path in sorted(folder.glob("*.py")):
-        module = importlib.import_module(f"ldl_jax.metrics.{path.stem}")
+    for module in modules().values():
         figures |= getattr(module, "SHOWN", {})
 
     def order(item: tuple[str, Shown]) -> tuple[int, float]:
         return GROUPS.index(item[1].group), item[1].position
 
     return dict(sorted(figures.items(), key=order))
+
+
+def checked_figures(name: str, figures) -> dict[str, float]:
+    """The figures of a metric of the user's own. Raises ValueError if they are no {name: number}, or
+    have the name of a figure of this folder.
+    """
+    if not isinstance(figures, dict) or not all(isinstance(key, str) for key in figures):
+        raise ValueError(
+            f"{name}: a metric must return {{name: number}}, got {type(figures).__name__}"
+        )
+    taken = sorted(set(figures) & set(shown()))
+    if taken:
+        raise ValueError(f"{name}: the figure {taken[0]!r} must have a name of its own")
+    return figures

@@ -112,9 +112,9 @@ def patch_four(
 def check_shares(name: str, alpha: float, probability: float) -> None:
     """Raise ValueError if an option that all mixing methods have is out of range."""
     if not 0 < alpha < math.inf:
-        raise ValueError(f"mixing.{name}.alpha must be above 0 and finite, got {alpha}")
+        raise ValueError(f"config.mixing.{name}.alpha must be above 0 and finite, got {alpha}")
     if not 0 <= probability <= 1:
-        raise ValueError(f"mixing.{name}.probability must be in [0, 1], got {probability}")
+        raise ValueError(f"config.mixing.{name}.probability must be in [0, 1], got {probability}")
 
 
 def draw_shape(size: int, per_example: bool) -> tuple[int, ...]:

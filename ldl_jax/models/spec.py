@@ -4,7 +4,6 @@ A run directory stores its spec as network.json, so that the network can be rebu
 config or its data.
 """
 
-import importlib
 import json
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ldl_jax.config.options import plug
+from ldl_jax.config.options import make_plug
 from ldl_jax.models.base import Network, param_dtype
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
@@ -97,23 +96,11 @@ def _make_module(settings: dict, network: Network) -> nn.Module:
     """The linen module that `config.model` names: a file of ldl_jax/models, or a dotted name of the
     user's own module.
 
-    Raises ValueError if the user's module cannot be imported or has no `make`.
+    Raises ValueError if the user's module cannot be imported, has no `make`, or makes no network.
     """
     name = settings["name"]
     # The fields of a linen module must be hashable, and JSON made lists of tuples.
     options = {}
     for key, value in settings["options"].items():
         options[key] = tuple(value) if isinstance(value, list) else value
-    if "." not in name:
-        return plug("models", name).make(network, **options)
-    try:
-        module = importlib.import_module(name)
-    except (ImportError, TypeError, ValueError) as error:  # TypeError, ValueError: as for '..x'
-        raise ValueError(
-            f"config.model.name is {name!r}, which cannot be imported ({error})"
-        ) from None
-    if not hasattr(module, "make"):
-        raise ValueError(
-            f"config.model.name is {name!r}, which must have a function make(network, **options)"
-        )
-    return module.make(network, **options)
+    return make_plug("models", name, nn.Module, network, **options)

@@ -85,9 +85,10 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
                     f"config.{field} must not be set in a study; name the cells of the teachers "
                     "in Cell.teachers"
                 )
-        for field, value in cell.fields.items():
+        # Names of plugs first: the options of a user's own become fields when it is named.
+        for field, value in sorted(cell.fields.items(), key=_is_option):
             _set(cell_config, field, value)
-        for field, text in overrides.items():
+        for field, text in sorted(overrides.items(), key=_is_option):
             _set(cell_config, field, _parsed(cell_config, field, text))
         if cell_config.teachers and not cell.teachers:
             raise ValueError(
@@ -98,17 +99,22 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
         # The study has a report of its own.
         cell_config.eval.report = False
         cell_config.teachers = (TO_COME,) * len(cell.teachers)
-        config.check(cell_config)
+        config.check(config.add_options(cell_config))
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
     return cell_config
+
+
+def _is_option(item: tuple[str, object]) -> bool:
+    """Whether a field, with its value, does not name plugs."""
+    return item[0] not in config.NAMES
 
 
 def _set(cell_config: ConfigDict, field: str, value) -> None:
     """Set a dotted field. Raises ValueError if there is no such field, or if the value has another
     type.
     """
-    unknown = config.unknown_field(field)
+    unknown = config.unknown_field(field, cell_config)
     if unknown:
         raise ValueError(unknown)
     *blocks, name = field.split(".")
@@ -121,6 +127,8 @@ def _set(cell_config: ConfigDict, field: str, value) -> None:
             block[name] = tuple(value) if isinstance(value, list) else value
         except (TypeError, ValueError) as error:
             raise ValueError(f"config.{field} cannot be {value!r} ({one_line(error)})") from None
+    if field in config.NAMES:
+        config.add_options(cell_config)
 
 
 def _parsed(cell_config: ConfigDict, field: str, text: str):

@@ -54,9 +54,9 @@ class Evaluations:
         for split, part in measured.items():
             for name, value in part.scores.items():
                 row[f"{split}/{name}"] = value
-        memory = jax.device_get(self._programs.report(state.labels))
-        for name, value in memory.items():
-            row[f"labels/{name}"] = float(value)
+        reported = jax.device_get(self._programs.report(state.labels, state.auxiliary))
+        for name, value in reported.items():
+            row[name] = float(value)
         self._log.scalars(step, row)
 
         # Select on the holdout only: choosing by the test split would bias its result.

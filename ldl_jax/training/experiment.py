@@ -11,15 +11,17 @@ from ml_collections import ConfigDict
 from ldl_jax import config, files, mesh, optimizer, workdir
 from ldl_jax.augment import base as augment
 from ldl_jax.config import checks
-from ldl_jax.config.options import plug
-from ldl_jax.contract import Auxiliary, Build, PyTree
+from ldl_jax.config.options import make_plug, options_of
+from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import make_dataset, positions, statistics
+from ldl_jax.evaluation.evaluation import OwnMetric, streamed_metrics
 from ldl_jax.evaluation.load import Teacher, load_teacher
 from ldl_jax.metrics.base import Metric
+from ldl_jax.mixing.base import Mixer
 from ldl_jax.models.base import check_group
 from ldl_jax.models.spec import make_network, network_spec, spec_dtype
-from ldl_jax.training import steps
+from ldl_jax.training import contracts, steps
 
 # Fields of config.data that name files with labels.
 TABLES = ("labels_file", "train_table", "test_table")
@@ -54,7 +56,7 @@ def make_experiment(
     config's. teachers: functions of the network spec that make a `Teacher`, in addition to the
     config's.
     """
-    config.check(c)
+    config.check(config.add_options(c))
     dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout, test = positions(c.data, dataset)
     device_mesh = devices if isinstance(devices, AbstractMesh) else mesh.make_mesh(devices)
@@ -70,9 +72,9 @@ def make_experiment(
         digests[str(path)] = teacher.digest
     all_teachers = loaded + [make(spec) for make in teachers]
 
-    metrics = {}
-    for name in config.plugs("metrics"):
-        metrics[name] = plug("metrics", name).make(spec["num_classes"])
+    recipe = make_recipe(c, spec, all_teachers, dataset, len(train))
+    metrics = streamed_metrics(spec["num_classes"], own_metrics(c))
+    contracts.check(c, recipe, dataset.train, metrics)
     return Experiment(
         config=c,
         dataset=dataset,
@@ -81,12 +83,19 @@ def make_experiment(
         test=test,
         spec=spec,
         mesh=device_mesh,
-        recipe=make_recipe(c, spec, all_teachers, dataset, len(train)),
+        recipe=recipe,
         metrics=metrics,
         frozen=tuple(teacher.variables for teacher in all_teachers),
         teachers=digests,
         inputs=_inputs(c, loaded, dataset.digest),
         teacher_specs=tuple(teacher.spec for teacher in all_teachers),
+    )
+
+
+def own_metrics(c: ConfigDict) -> tuple[OwnMetric, ...]:
+    """The metrics of the user's own that a config names, with their options."""
+    return tuple(
+        OwnMetric(name, tuple(options_of(c.eval, name).items())) for name in c.eval.metrics
     )
 
 
@@ -159,7 +168,8 @@ def make_recipe(
     init, apply = make_network(spec)
     dtype = spec_dtype(spec)
     schedule, transformation = _optimizer(c.optimizer, per_epoch, total)
-    mixer = plug("mixing", c.mixing.name).make(**c.mixing[c.mixing.name])
+    mixer = make_plug("mixing", c.mixing.name, Mixer, **options_of(c.mixing, c.mixing.name))
+    criterion = make_plug("losses", c.losses.name, None, **options_of(c.losses, c.losses.name))
     # Outputs, teachers and parts are filled in by `_with_views`, which needs the rest of the build.
     build = Build(
         num_classes=spec["num_classes"],
@@ -168,7 +178,7 @@ def make_recipe(
         steps_per_epoch=per_epoch,
         total_steps=total,
         mix_prob=mixer.probability,
-        criterion=plug("losses", c.losses.name).make(**c.losses[c.losses.name]),
+        criterion=criterion,
         init=init,
         apply=apply,
         optimizer=transformation,
@@ -200,7 +210,12 @@ def make_recipe(
 def _augment(settings: ConfigDict, spec: dict) -> Callable:
     """The augmentation of `config.augment`: (keys[B], image[B, H, W, C]) -> image."""
     pixels = augment.Pixels(tuple(spec["shape"]), tuple(spec["mean"]))
-    members = [plug("augment", name).make(pixels, **settings[name]) for name in settings.names]
+    members = []
+    for name in settings.names:
+        member = make_plug("augment", name, None, pixels, **options_of(settings, name))
+        if "." in name:
+            contracts.check_operation(name, member, pixels.shape)
+        members.append(member)
     return augment.make(
         pixels.mean, members, pad=settings.pad, flip=settings.flip, cutout=settings.cutout
     )
@@ -251,12 +266,14 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
 
         # Blended label sources make their parts by name, from the very build that they are given.
         def part(name):
-            return plug("labels", name).make(completed, **c.labels[name])
+            options = options_of(c.labels, name)
+            return make_plug("labels", name, LabelSource, completed, **options)
 
         completed = build._replace(outputs=outputs, teachers=tuple(teacher_outputs), part=part)
         auxiliaries = {}
         for name in c.auxiliary.names:
-            auxiliaries[name] = plug("auxiliary", name).make(completed, **c.auxiliary[name])
+            options = options_of(c.auxiliary, name)
+            auxiliaries[name] = make_plug("auxiliary", name, Auxiliary, completed, **options)
         return completed, auxiliaries
 
     # The auxiliaries say how many views there are, but making them needs a build: start with one

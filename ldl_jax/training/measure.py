@@ -99,7 +99,7 @@ def measure_split(
     # Fetch the sums once, and add them up in float64: float32 loses digits over many batches.
     fetched = jax.device_get(sums)
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *fetched)
-    if any(part.get("n") == 0 for part in total.values()):
+    if any(isinstance(part, dict) and part.get("n") == 0 for part in total.values()):
         raise ValueError(
             f"none of the {len(positions)} images to evaluate can be read (config.data.on_error is 'skip')"
         )

@@ -12,7 +12,7 @@ from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Split
 from ldl_jax.mesh import batch_sharding, put_replicated, replicated
 from ldl_jax.training import steps
-from ldl_jax.training.experiment import Experiment, digest
+from ldl_jax.training.experiment import Experiment, digest, own_metrics
 from ldl_jax.training.schedule import abstract_state
 
 
@@ -22,7 +22,7 @@ class Programs(NamedTuple):
     step: Callable  # (state, frozen, train, batch) -> (state, scalars)
     chunk: Callable  # the same for batches stacked on a new first axis
     evaluate: Callable  # (variables, train or test, batch) -> (sums, predictions)
-    report: Callable  # (label state) -> scalars
+    report: Callable  # (label state, auxiliary state) -> scalars by name
     frozen: tuple[PyTree, ...]  # the teachers' variables
     train: PyTree  # the training split, see `device_data`
     test: PyTree  # the test split
@@ -71,8 +71,22 @@ def _mark(experiment: Experiment) -> str:
 
     Seeds and teachers' weights do not count: both are inputs of the programs.
     """
-    networks = json.dumps([experiment.teacher_specs, experiment.recipe.skip], sort_keys=True)
+    metrics = own_metrics(experiment.config)
+    networks = json.dumps(
+        [experiment.teacher_specs, experiment.recipe.skip, metrics], sort_keys=True
+    )
     return digest(experiment, but=("seed", "teachers")) + networks
+
+
+def _report(recipe: steps.Recipe, labels: PyTree, auxiliary: PyTree) -> dict[str, jax.Array]:
+    """What the plugs report about their states, by the names under which it is logged."""
+    scalars = {}
+    for name, value in recipe.source.report(labels).items():
+        scalars[f"labels/{name}"] = value
+    for plug, part in recipe.auxiliaries.items():
+        for name, value in part.report(auxiliary[plug]).items():
+            scalars[f"auxiliary/{plug}/{name}"] = value
+    return scalars
 
 
 def _jitted(experiment: Experiment) -> dict[str, Callable]:
@@ -88,5 +102,5 @@ def _jitted(experiment: Experiment) -> dict[str, Callable]:
         "step": train_jit(step),
         "chunk": train_jit(steps.make_chunk(step)),
         "evaluate": jax.jit(evaluate, out_shardings=(everywhere, batch_sharding(experiment.mesh))),
-        "report": jax.jit(recipe.source.report, out_shardings=everywhere),
+        "report": jax.jit(partial(_report, recipe), out_shardings=everywhere),
     }

@@ -15,7 +15,7 @@ from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.report import figure_tables
 from ldl_jax.report.result import Evaluation
 from ldl_jax.report.tables import as_text
-from ldl_jax.training.experiment import Experiment
+from ldl_jax.training.experiment import Experiment, own_metrics
 from ldl_jax.training.measure import Measured
 from ldl_jax.training.steps import TrainState
 
@@ -52,7 +52,13 @@ def write(
     fitted = fit_temperature(folder, splits)
     human = _human_labels(experiment, measured["test"])
     full = experiment.config.eval.report
-    test = evaluation.measure(splits["test"], fitted=fitted, human=human, full=full)
+    test = evaluation.measure(
+        splits["test"],
+        fitted=fitted,
+        human=human,
+        full=full,
+        metrics=own_metrics(experiment.config),
+    )
     summary = _summary(experiment, step, measured, _floors(splits, test), fitted, test)
 
     # The summary comes last: a run that has one counts as finished.
