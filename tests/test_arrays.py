@@ -144,7 +144,7 @@ CONFUSED = {  # what is passed instead -> the sentence
         {"labels": np.r_[LABELS[:-2] + 1, 1, K]},
         "must be from 0 to 5, got 1 to 6: they count from 1",
     ),
-    "beyond": ({"labels": LABELS * 3}, "whole numbers from 0 to 5 for scores of 6 classes, got"),
+    "beyond": ({"labels": LABELS * 3}, "whole numbers from 0 to 5 for 6 classes, got"),
     "negative": ({"labels": LABELS - 1}, "got -1 in row"),
     "halves": ({"labels": LABELS + 0.5}, "whole numbers"),
     "nan label": ({"labels": np.where(LABELS == 2, np.nan, LABELS)}, "whole numbers.* got nan"),

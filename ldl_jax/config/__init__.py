@@ -1,6 +1,21 @@
-"""Settings: fields with defaults and checks, and what config files and studies import."""
+"""Settings: fields with defaults and checks, and what config files and studies import.
 
-from ldl_jax.config.fields import SECTIONS, check, default, describe, flatten, unknown_field
+>>> import ldl_jax as ldl
+>>> c = ldl.config.read("digits_online")
+>>> c.labels.online.alpha = 0.5
+>>> ldl.config.check(c)
+"""
+
+from ldl_jax.config.directories import beside, run_directory, stored_config, telling
+from ldl_jax.config.fields import (
+    SECTIONS,
+    check,
+    default,
+    describe,
+    flatten,
+    set_field,
+    unknown_field,
+)
 from ldl_jax.config.identity import MAY_DIFFER, decisive, differences, in_use
 from ldl_jax.config.io import choose, from_json, read, start, to_json
 from ldl_jax.config.options import plugs
@@ -12,6 +27,7 @@ __all__ = [
     "Cell",
     "Finding",
     "Study",
+    "beside",
     "check",
     "choose",
     "decisive",
@@ -23,7 +39,11 @@ __all__ = [
     "in_use",
     "plugs",
     "read",
+    "run_directory",
+    "set_field",
     "start",
+    "stored_config",
+    "telling",
     "to_json",
     "unknown_field",
 ]

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_dict
 
 from ldl_jax.config import checks
 from ldl_jax.config.options import block, plugs, read_options
+from ldl_jax.errors import one_line
 
 # Section of the config -> folder of the plugs whose blocks it holds.
 SECTIONS = {
@@ -155,6 +156,27 @@ def unknown_field(name: str) -> str | None:
         value = value.get(part)
         block_path = f"{block_path}.{part}"
     return None
+
+
+def set_field(config: ConfigDict, field: str, value) -> None:
+    """Set a dotted field, as a flag does. Raises ValueError if there is no such field, or if the
+    value has another type.
+    """
+    unknown = unknown_field(field)
+    if unknown:
+        raise ValueError(unknown)
+    *blocks, name = field.split(".")
+    section = config
+    for part in blocks:
+        section = section[part]
+    if isinstance(section.get(name), ConfigDict):
+        raise ValueError(f"config.{field} is a block of fields; set {field}.NAME, got {value!r}")
+    # Unlocked, since the options of a user's own module are not in the default config.
+    with section.unlocked():
+        try:
+            section[name] = tuple(value) if isinstance(value, list) else value
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config.{field} cannot be {value!r} ({one_line(error)})") from None
 
 
 def check(config: ConfigDict) -> None:
