@@ -250,6 +250,8 @@ def test_no_public_name_is_the_name_of_a_module():
     modules = {module.name for module in pkgutil.iter_modules(ldl.__path__)}
     assert modules & set(ldl.__all__) == {"calibrate", "config"}
     assert dir(ldl) == sorted(ldl.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ldl.nothing
     assert (Path(ldl.__file__).parent / "py.typed").is_file()
 
 

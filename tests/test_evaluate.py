@@ -224,6 +224,26 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
     )
 
 
+def test_a_calibrator_is_fitted_once_on_each_validation_file(folder, monkeypatch):
+    fits = []
+
+    def counted(val, calibrator="temperature", fit=fitting.fit):
+        fits.append(val.name)
+        return fit(val, calibrator)
+
+    monkeypatch.setattr(fitting, "fit", counted)
+    files.write_npz(folder / "more.npz", **drawn())
+    tests = (folder / "test.npz", folder / "more.npz")
+    one, other = ("--val", folder / "holdout.npz"), ("--val", folder / "test.npz")
+    assert run(*tests, *one) == 0
+    assert len(fits) == 1
+    shared = json.loads((folder / "evaluation" / workdir.EVALUATION).read_text())["suites"]
+    temperatures = [suite["temperature"]["temperature"] for suite in shared]
+    assert temperatures[0] == temperatures[1] != 1
+    assert run(*tests, *one, *other) == 0
+    assert len(fits) == 3
+
+
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
     monkeypatch.setattr(
