@@ -169,7 +169,9 @@ CONFUSED = {  # place in `data`, what is passed there, the sentence
     "smaller": (2, IMAGES[:40, 1:], r"\[8, 8, 1\] each, got \[7, 8, 1\]"),
     "from one": (1, LABELS + 1, "labels must count from 0, got 1 to 4; pass labels - 1"),
     "test from one": (3, LABELS[:40] + 1, "test_labels must be from 0 to 3, .* they count from 1"),
-    "one-hot": (1, np.eye(4)[LABELS], "labels must have one class number for each of 128 images"),
+    "one-hot": (1, np.eye(4)[LABELS], r"labels must have shape \[128\], .* look one-hot"),
+    "nan": (1, np.where(LABELS == 2, np.nan, LABELS), "numbers from 0 to 3 .* got nan in row 2"),
+    "ids": (1, LABELS * 1000, "labels must be class numbers from 0, got 0 to 3000 for 128 images"),
     "too few": (1, LABELS[:100], "one class number for each of 128 images, got int64"),
     "halves": (1, LABELS + 0.5, "labels must be whole numbers from 0 to 3 for 4 classes, got 0.5"),
     "beyond": (3, LABELS[:40] + 4, "test_labels must be whole numbers from 0 to 3"),
@@ -238,7 +240,7 @@ for module in pkgutil.walk_packages(ldl_jax.__path__, "ldl_jax."):
     try:
         importlib.import_module(module.name)
     except ImportError as error:  # of PyTorch and TensorFlow, which are extras
-        assert error.name.split(".")[0] != "ldl_jax", error
+        assert (error.name or "").split(".")[0] != "ldl_jax", error
 check()
 from ldl_jax import *
 assert callable(train) and callable(load) and callable(measure)

@@ -169,7 +169,8 @@ def set_field(config: ConfigDict, field: str, value) -> None:
     section = config
     for part in blocks:
         section = section[part]
-    if isinstance(section.get(name), ConfigDict):
+    # The options of a user's own module are one field, whatever they are.
+    if isinstance(section.get(name), ConfigDict) and name != "options":
         raise ValueError(f"config.{field} is a block of fields; set {field}.NAME, got {value!r}")
     # Unlocked, since the options of a user's own module are not in the default config.
     with section.unlocked():

@@ -56,15 +56,23 @@ def _class_names(labels: Any, classes: Sequence[str] | None) -> tuple[str, ...]:
             raise ValueError(f"classes must be different names, got {list(names)}")
         return names
     numbers = arrays.as_numpy(labels, "labels")
-    # Labels that are no class numbers are refused below, with any number of classes.
-    if not numbers.size or numbers.ndim != 1 or not 0 <= numbers.max() < len(numbers):
-        return ("0",)
-    if numbers.min() == 1:
-        raise ValueError(
-            f"labels must count from 0, got 1 to {numbers.max():g}; pass labels - 1, or classes= "
-            "if no image is of class 0"
-        )
-    return tuple(map(str, range(int(numbers.max()) + 1)))
+    # Labels that are no class numbers are refused later, with any number of classes.
+    count = numbers.shape[1] if numbers.ndim == 2 else 1
+    finite = numbers[np.isfinite(numbers)]
+    if numbers.ndim == 1 and finite.size:
+        lowest, highest = finite.min(), finite.max()
+        if lowest == 1:
+            raise ValueError(
+                f"labels must count from 0, got 1 to {highest:g}; pass labels - 1, or classes= if "
+                "no image is of class 0"
+            )
+        if highest >= len(numbers):
+            raise ValueError(
+                f"labels must be class numbers from 0, got {lowest:g} to {highest:g} for "
+                f"{len(numbers)} images; pass classes= if there are so many classes"
+            )
+        count = max(1, int(highest) + 1)
+    return tuple(map(str, range(count)))
 
 
 def _split(images: np.ndarray, labels: Any, classes: int, name: str) -> Split:

@@ -31,7 +31,7 @@ class Result(Evaluation):
         table = figure_tables.figures(self, figure_tables.MISSING)
         return html.heading(self.name) + html.table(table)
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each figure: value, interval and noise floor by state."""
         import pandas as pd
 
@@ -178,7 +178,7 @@ def ece(
 
 def reliability_diagram(
     *, labels: Any, logits: Any = None, probs: Any = None, title: str = "", ax: Any = None
-):
+) -> Any:
     """The reliability diagram of predictions: accuracy against confidence in 15 bins.
 
     Returns a matplotlib Figure with a histogram of confidences, which notebooks show inline; or
