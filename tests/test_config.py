@@ -104,6 +104,10 @@ def test_an_unknown_name_lists_similar_ones_or_all(tmp_path, monkeypatch):
         config.read("cifar100_onlin")
     with pytest.raises(ValueError, match="similar configs that come with ldl_jax: digits_online"):
         config.read("mine/digits_onlin.py")
+    with pytest.raises(
+        ValueError, match=rf"{tmp_path} is a folder; pass {tmp_path}/config.json for"
+    ):
+        config.read(tmp_path)
     for name in ("zzz", "../configs/digits_online.py", "studies/digits", "configs"):
         with pytest.raises(ValueError, match=f"--config {name} does not exist; "):
             config.read(name)

@@ -40,6 +40,10 @@ def read(path) -> ConfigDict:
     """
     name, *arguments = str(path).split(":", 1)
     file = recipes.find(name)
+    if file is None and Path(name).expanduser().is_dir():
+        raise ValueError(
+            f"--config {name} is a folder; pass {name}/config.json for the config of a run there"
+        )
     if file is None:
         raise ValueError(f"--config {name} does not exist; {recipes.suggestion(name)}")
     return _stored(file, arguments) if file.suffix == ".json" else _executed(file, arguments)
