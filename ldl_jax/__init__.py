@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ldl_jax import calibrate, config
     from ldl_jax.evaluation.from_arrays import difference, ece, measure, reliability_diagram
     from ldl_jax.evaluation.load import load
+    from ldl_jax.training.run import train
 
 __all__ = [
     "calibrate",
@@ -19,6 +20,7 @@ __all__ = [
     "load",
     "measure",
     "reliability_diagram",
+    "train",
 ]
 
 _HOMES = {
@@ -27,6 +29,7 @@ _HOMES = {
     "load": "ldl_jax.evaluation.load",
     "measure": "ldl_jax.evaluation.from_arrays",
     "reliability_diagram": "ldl_jax.evaluation.from_arrays",
+    "train": "ldl_jax.training.run",
 }
 
 

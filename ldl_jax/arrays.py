@@ -8,6 +8,7 @@ Letters in shapes: N examples, K classes.
 """
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ldl_jax.metrics.base import SUM_TOLERANCE
 DECIMALS = (2, 3, 4)  # to which people round probabilities before they write them down
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # relative rounding, of softmax and value
 VOTES = "whole-number votes"
+CHANNELS = (1, 2, 3, 4)  # of images
 MOST_LOST = 0.5  # a row may be off 1 by at most this, however coarse the rounding
 
 
@@ -38,12 +40,15 @@ def as_numpy(value, name: str) -> np.ndarray:
         value = value.to_numpy()
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of numbers; {error}") from None
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)
     if array.dtype == np.longdouble and np.longdouble != np.float64:
         return array.astype(np.float64)
+    # Columns of pandas that may hold missing values become objects.
+    if array.dtype == object and all(isinstance(item, Real) for item in array.flat):
+        array = array.astype(np.float64)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} must be an array of numbers, got {_described(array)}")
     return array
@@ -112,8 +117,35 @@ def checked_probs(values, name: str = "probs") -> tuple[np.ndarray, str | None]:
     raise ValueError(_why_not(array, name))
 
 
-def checked_labels(values, count: int, classes: int, name: str = "labels") -> np.ndarray:
-    """Class numbers i32[N], from 0 to K - 1."""
+def checked_images(values, name: str = "images") -> np.ndarray:
+    """Images u8[N, H, W, C], of at least one image, channels last."""
+    array = as_numpy(values, name)
+    if array.ndim != 4 or not array.size:
+        hint = f"; pass {name}[..., None] if they are grey" if array.ndim == 3 else ""
+        raise ValueError(f"{name} must have shape [N, H, W, C], got {_described(array)}{hint}")
+    if array.shape[1] in CHANNELS and array.shape[3] not in CHANNELS:
+        raise ValueError(
+            f"{name} must have shape [N, H, W, C], got {list(array.shape)}; they look "
+            f"channels-first, pass {name}.transpose(0, 2, 3, 1)"
+        )
+    if array.dtype != np.uint8:
+        lowest, highest = float(array.min()), float(array.max())
+        hint = ""
+        if lowest >= 0 and highest <= 1 and array.dtype.kind == "f":
+            hint = f"; pass ({name} * 255).round().astype('uint8')"
+        elif lowest >= 0 and 1 < highest <= 255:
+            hint = f"; pass {name}.round().astype('uint8') if 255 is white"
+        raise ValueError(
+            f"{name} must be uint8 from 0 to 255, got {array.dtype.name} from {lowest:.4g} to "
+            f"{highest:.4g}{hint}"
+        )
+    return array
+
+
+def checked_labels(
+    values, count: int, classes: int, name: str = "labels", *, of: str = "rows of scores"
+) -> np.ndarray:
+    """Class numbers i32[N], from 0 to K - 1. of: what there are `count` of, for messages."""
     array = as_numpy(values, name)
     if array.shape == (count, classes) and classes > 1:
         hint = f"; they look one-hot, pass {name}.argmax(1)" if _one_hot(array) else ""
@@ -124,10 +156,10 @@ def checked_labels(values, count: int, classes: int, name: str = "labels") -> np
         )
     if array.ndim != 1 or len(array) != count:
         hint = ""
-        if array.shape == (classes,):
+        if array.shape == (classes,) and of != "images":
             hint = "; the scores look transposed, pass them with a row for each example"
         raise ValueError(
-            f"{name} must have one class number for each of {count} rows of scores, got "
+            f"{name} must have one class number for each of {count} {of}, got "
             f"{_described(array)}{hint}"
         )
     good = (array >= 0) & (array < classes) & (array % 1 == 0)
@@ -140,8 +172,8 @@ def checked_labels(values, count: int, classes: int, name: str = "labels") -> np
         )
     row = int(np.argmin(good))
     raise ValueError(
-        f"{name} must be whole numbers from 0 to {classes - 1} for scores of {classes} classes, "
-        f"got {array[row]:g} in row {row}"
+        f"{name} must be whole numbers from 0 to {classes - 1} for {classes} classes, got "
+        f"{array[row]:g} in row {row}"
     )
 
 

@@ -16,8 +16,6 @@ from ldl_jax import config
 from ldl_jax.cli import Once, Parser, folder, status
 from ldl_jax.errors import Usage
 
-RESULTS = "evaluation.json"
-REPORT = "report.html"
 ENDINGS = ("png", "svg")  # file types of plots
 CALIBRATOR = "temperature"  # the default
 
@@ -122,9 +120,8 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
 
     Raises ValueError, before anything is written, if the input is invalid.
     """
-    from ldl_jax import files
-    from ldl_jax.evaluation import evaluation
-    from ldl_jax.report import evaluation_plots, figure_tables, page
+    from ldl_jax.evaluation import evaluation, from_arrays
+    from ldl_jax.report import evaluation_plots
 
     # Check the options before opening any file.
     endings = _endings(chosen.figures)
@@ -133,29 +130,33 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     # Read and check all files before measuring any: that may take minutes.
     tests, further_inputs = _read(chosen, paths)
     chosen_metrics = evaluation.own_metrics(chosen.metrics)
-    evaluations = []
-    for test, inputs in zip(tests, further_inputs, strict=True):
-        evaluations.append(
-            evaluation.measure(
-                test,
-                **inputs,
-                calibrator=chosen.calibrator,
-                seed=chosen.seed,
-                metrics=chosen_metrics,
-            )
+    fits = _fits([inputs["val"] for inputs in further_inputs], chosen.calibrator)
+    results = []
+    for test, inputs, fitted in zip(tests, further_inputs, fits, strict=True):
+        measured = evaluation.measure(
+            test, **inputs, fitted=fitted, seed=chosen.seed, metrics=chosen_metrics
         )
+        results.append(from_arrays.Result(*measured))
     # Print the tables first: they survive even if the results cannot be written.
-    for measured in evaluations:
-        print(figure_tables.evaluation_text(measured), end="\n\n")
-    report = page.page(evaluations, title=chosen.title)
-    suites = [measured.to_json() for measured in evaluations]
-    written = [
-        files.write_json(out / RESULTS, {"seed": chosen.seed, "suites": suites}),
-        files.write(out / REPORT, report),
-    ]
+    for result in results:
+        print(result, end="\n\n")
+    written = from_arrays.save(results, out, title=chosen.title)
     if endings:
-        written += evaluation_plots.save(evaluations, out, endings)
+        written += evaluation_plots.save(results, out, endings)
     return written
+
+
+def _fits(vals: list, calibrator: str) -> list:
+    """The calibrator fitted on each of the predictions, or None; on repeated ones it is fitted
+    once.
+    """
+    from ldl_jax.evaluation import fitting
+
+    fitted = {}
+    for val in vals:
+        if val is not None and id(val) not in fitted:
+            fitted[id(val)] = fitting.fit(val, calibrator)
+    return [fitted.get(id(val)) for val in vals]
 
 
 def _paths(chosen: argparse.Namespace) -> list[Path]:

@@ -17,7 +17,9 @@ from ldl_jax.errors import Failed, Usage, one_line
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
-  --config=FILE         config file, such as configs/digits_online.py; FILE:ARGUMENT if it takes an argument
+  --config=FILE         config file, such as configs/digits_online.py; FILE:ARGUMENT if it takes an argument;
+                        the name of one that comes with ldl_jax (digits_online); or RUN/config.json.
+                        Not needed with the --workdir of an existing run
   --config.FIELD=VALUE  override one of the fields below
   --workdir=DIR         run directory (default: runs/<config name>-seed<seed>)
   --mode=train|eval     train (or resume) a run, or evaluate its latest checkpoint again
@@ -43,6 +45,7 @@ GONE = (
 
 def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
     """Parse a command line, without the program's name. Raises Usage, naming the field or file."""
+    argv = _with_stored_config(argv)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "train or evaluate", flag_values=values)
@@ -59,33 +62,36 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
     return values, line
 
 
+def _with_stored_config(argv: list[str]) -> list[str]:
+    """The command line with the config of the run in --workdir, if it names no other config."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "config file", flag_values=values)
+    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    values.set_gnu_getopt(True)
+    try:
+        values([cli.PROGRAM, *argv], known_only=True)
+    except flags.Error:
+        return argv  # the parser of all flags says what is wrong
+    if values.config is not None or values.workdir is None:
+        return argv
+    stored = config.stored_config(values.workdir)
+    return argv if stored is None else [f"--config={stored}", *argv]
+
+
 def settings(values: flags.FlagValues, line: CommandLine) -> tuple[ConfigDict, Path]:
     """The config and the run directory. Raises Usage if there is no config."""
-    c = line.config
-    if c is None:
-        c = _config_of_run(values)
+    if line.config is None:
+        if values.workdir is None:
+            raise Usage(
+                "--config is missing; pass a config file, such as "
+                "--config=configs/digits_online.py, or the --workdir of a run to resume it"
+            )
+        purpose = "evaluate; train one there first" if values.mode == "eval" else "resume"
+        way_out = "" if values.mode == "eval" else "; pass --config to start one there"
+        raise Usage(f"--workdir {values.workdir} holds no run to {purpose}{way_out}")
     if values.workdir is not None:
-        return c, Path(values.workdir)
-    file, _, argument = line.file.partition(":")
-    name = Path(file).stem
-    if argument:
-        name = f"{name}-{argument}"
-    return c, Path(f"runs/{name}-seed{c.seed}")
-
-
-def _config_of_run(values: flags.FlagValues) -> ConfigDict:
-    """The config stored in the run directory, for `--mode=eval` without `--config`."""
-    from ldl_jax import workdir
-
-    if values.workdir is None or values.mode != "eval":
-        raise Usage(
-            "--config is missing; pass a config file, such as --config=configs/digits_online.py"
-        )
-    c = workdir.read_config(values.workdir)
-    if c is None:
-        raise Usage(f"--workdir {values.workdir} holds no run to evaluate; train one there first")
-    config.refuse_own(c, f"--workdir {values.workdir}")
-    return c
+        return line.config, Path(values.workdir)
+    return line.config, config.run_directory(line.file, line.config, extend=values.extend)
 
 
 def _parse_profile(text: str | None) -> tuple[int, int] | None:

@@ -203,7 +203,7 @@ def check_data(workdir, spec: dict, inputs: dict[str, str]) -> list[dict]:
     if any(before.get(field) != now.get(field) for field in {**before, **now}):
         raise ValueError(
             f"--workdir {workdir} was started with {list(known)}; the contents of {list(inputs)} are different, so "
-            "restore the original files or pass another --workdir"
+            "use the original ones or pass another --workdir"
         )
     return history
 
@@ -233,8 +233,9 @@ def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -
         # Suggest --extend only if it was not passed already.
         way_out = "--extend to make the run longer, or " if durations and not extend else ""
         raise ValueError(
-            f"--workdir {workdir} already holds a run with a different config: {sentence(changed)}; pass {way_out}"
-            "another --workdir to start a new run"
+            f"--workdir {workdir} already holds a run with a different config: "
+            f"{sentence(config.telling(changed))}; pass {way_out}--workdir="
+            f"{config.beside(workdir, changed)} to start a new run"
         )
 
 

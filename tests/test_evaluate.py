@@ -13,7 +13,7 @@ import pytest
 from frame import slow_but, softmax
 from scipy.special import entr, log_softmax
 
-from ldl_jax import evaluate, files
+from ldl_jax import evaluate, files, workdir
 from ldl_jax.evaluation import curves, fitting, passes, predictions
 from ldl_jax.evaluation import evaluation as suite
 from ldl_jax.evaluation import human as votes
@@ -77,7 +77,7 @@ def test_the_command_prints_a_table_and_writes_json(folder, capsys):
         line for line in said.out.splitlines() if line.startswith("accuracy %")
     )
     (found,) = json.loads(
-        (folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail
+        (folder / "evaluation" / workdir.EVALUATION).read_text(), parse_constant=pytest.fail
     )["suites"]
     figures = found["raw"]["figures"]
     assert figures["accuracy"]["value"] == pytest.approx(accuracy)
@@ -100,7 +100,7 @@ def test_the_command_prints_a_table_and_writes_json(folder, capsys):
         assert figure["value"] is not None, name
         assert figure["group"] == base.shown()[name].group, name
     assert list(figures) == [name for name in base.shown() if name not in ("top5", "ece_floor")]
-    page = (folder / "evaluation" / evaluate.REPORT).read_text()
+    page = (folder / "evaluation" / workdir.REPORT).read_text()
     assert f"{figures['ece']['value'] * 100:.2f}" in page
     sweep = found["scaled"]["curves"]["temperature"]
     assert len(sweep["nll"]) == len(sweep["ece"]) == len(sweep["temperature"])
@@ -224,6 +224,26 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
     )
 
 
+def test_a_calibrator_is_fitted_once_on_each_validation_file(folder, monkeypatch):
+    fits = []
+
+    def counted(val, calibrator="temperature", fit=fitting.fit):
+        fits.append(val.name)
+        return fit(val, calibrator)
+
+    monkeypatch.setattr(fitting, "fit", counted)
+    files.write_npz(folder / "more.npz", **drawn())
+    tests = (folder / "test.npz", folder / "more.npz")
+    one, other = ("--val", folder / "holdout.npz"), ("--val", folder / "test.npz")
+    assert run(*tests, *one) == 0
+    assert len(fits) == 1
+    shared = json.loads((folder / "evaluation" / workdir.EVALUATION).read_text())["suites"]
+    temperatures = [suite["temperature"]["temperature"] for suite in shared]
+    assert temperatures[0] == temperatures[1] != 1
+    assert run(*tests, *one, *other) == 0
+    assert len(fits) == 3
+
+
 def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch):
     taken = []
     monkeypatch.setattr(
@@ -277,7 +297,7 @@ def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
     said = capsys.readouterr()
     assert said.err == ""
     found = json.loads(
-        (folder / "evaluation" / evaluate.RESULTS).read_text(), parse_constant=pytest.fail
+        (folder / "evaluation" / workdir.EVALUATION).read_text(), parse_constant=pytest.fail
     )["suites"][0]
     applied = fitting.fit(given(values=VAL["logits"], label=VAL["label"]), name).transform(
         TEST["logits"]
@@ -294,7 +314,7 @@ def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
     assert not any(isinstance(value, list) for value in fit.values())
     told = f"Recalibrated by the calibrator {name}, fitted on holdout (60 examples)"
     assert told in said.out
-    assert told in (folder / "evaluation" / evaluate.REPORT).read_text()
+    assert told in (folder / "evaluation" / workdir.REPORT).read_text()
 
 
 def test_calibrators_are_listed_and_need_predictions_to_be_fitted_on(folder, capsys):

@@ -142,6 +142,48 @@ def test_what_is_no_workdir(capsys, tmp_path):
 
 
 @pytest.fixture
+def stored(tmp_path):
+    """The directory of a run that was started and has no checkpoint yet."""
+    c = config.read("digits_online")
+    c.seed = 5
+    for name in ("config.json", "network.json"):
+        (tmp_path / name).write_text(config.to_json(c))
+    return tmp_path
+
+
+def test_a_run_s_directory_or_its_config_is_all_that_a_command_needs(stored):
+    file = f"--config={stored / 'config.json'}"
+    for argv in (
+        [f"--workdir={stored}"],
+        ["--workdir", str(stored), "--config.data.root=elsewhere"],
+        [f"--workdir={stored}", "--mode=eval"],
+        [file],
+        [file, "--mode=eval"],
+    ):
+        c, workdir = settings(*parse(argv))
+        assert (c.seed, c.labels.name, workdir) == (5, "online", stored)
+    # With other settings it is another run.
+    c, workdir = settings(*parse([file, "--config.seed=6"]))
+    assert (c.seed, workdir) == (6, Path(f"runs/{stored.name}-seed6"))
+    # A config that is named goes before the stored one.
+    assert settings(*parse([DIGITS, f"--workdir={stored}"]))[0].seed == 0
+
+
+def test_another_method_in_the_same_directory_is_told_the_flag(capsys, stored):
+    said = refused(capsys, f"--workdir={stored}", "--config.labels.name=smooth")
+    assert said == (
+        f"error: --workdir {stored} already holds a run with a different config: labels.name was "
+        f"'online', is now 'smooth'; pass --workdir={stored}-smooth to start a new run\n"
+    )
+
+
+def test_a_directory_without_a_run_says_so(capsys, tmp_path):
+    said = refused(capsys, f"--workdir={tmp_path}")
+    assert "holds no run to resume; pass --config to start one there" in said
+    assert "or the --workdir of a run to resume it" in refused(capsys)
+
+
+@pytest.fixture
 def counted(tmp_path):
     """(file, how often it was executed): a config that writes a line each time, and takes an
     argument.

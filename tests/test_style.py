@@ -172,7 +172,7 @@ def test_the_entries_of_the_package_are_few_and_all_ranked():
     entries = [
         p
         for p in (ROOT / "ldl_jax").iterdir()
-        if p.name != "__pycache__" and p.name != "__init__.py"
+        if p.name not in ("__pycache__", "__init__.py", "py.typed")
     ]
     assert {p.stem for p in entries} == set(RANKS)
     assert len(entries) + 1 <= 34

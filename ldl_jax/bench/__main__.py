@@ -12,13 +12,12 @@ python -m ldl_jax.bench metrics [--examples=50000] [--classes=1000]
 
 import argparse
 import sys
-from pathlib import Path
 
 from ldl_jax import cli
 from ldl_jax.bench import input, memory, metrics, step
 from ldl_jax.errors import Usage
 
-CONFIG = Path(__file__).parents[2] / "configs" / "digits_online.py"
+CONFIG = "digits_online"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,10 +1,26 @@
-"""Settings: fields with defaults and checks, and what config files and studies import."""
+"""Settings: fields with defaults and checks, and what config files and studies import.
 
-from ldl_jax.config.fields import SECTIONS, check, default, describe, flatten, unknown_field
+>>> import ldl_jax as ldl
+>>> c = ldl.config.read("digits_online")
+>>> c.labels.online.alpha = 0.5
+>>> ldl.config.check(c)
+"""
+
+from ldl_jax.config.directories import beside, run_directory, stored_config, telling
+from ldl_jax.config.fields import (
+    SECTIONS,
+    check,
+    default,
+    describe,
+    flatten,
+    names_first,
+    set_field,
+    unknown_field,
+)
 from ldl_jax.config.identity import MAY_DIFFER, decisive, differences, in_use
 from ldl_jax.config.io import choose, from_json, read, start, to_json
 from ldl_jax.config.options import plugs
-from ldl_jax.config.own import NAMES, add_options, refuse_own
+from ldl_jax.config.own import NAMES, add_options
 from ldl_jax.config.study import Cell, Finding, Study
 
 __all__ = [
@@ -16,6 +32,7 @@ __all__ = [
     "Finding",
     "Study",
     "add_options",
+    "beside",
     "check",
     "choose",
     "decisive",
@@ -25,10 +42,14 @@ __all__ = [
     "flatten",
     "from_json",
     "in_use",
+    "names_first",
     "plugs",
     "read",
-    "refuse_own",
+    "run_directory",
+    "set_field",
     "start",
+    "stored_config",
+    "telling",
     "to_json",
     "unknown_field",
 ]

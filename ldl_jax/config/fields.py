@@ -4,12 +4,14 @@ import ast
 import difflib
 import inspect
 import re
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict, config_dict
 
 from ldl_jax.config import checks
 from ldl_jax.config.options import block, block_of, plugs, read_options
-from ldl_jax.config.own import described, own_names, read, set_block
+from ldl_jax.config.own import NAMES, add_options, described, own_names, read, set_block
+from ldl_jax.errors import one_line
 
 # Section of the config -> folder of the plugs whose blocks it holds.
 SECTIONS = {
@@ -163,6 +165,37 @@ def unknown_field(name: str, config: ConfigDict | None = None) -> str | None:
         value = value.get(part)
         block_path = f"{block_path}.{part}"
     return None
+
+
+def set_field(config: ConfigDict, field: str, value) -> None:
+    """Set a dotted field, as a flag does. Raises ValueError if there is no such field, or if the
+    value has another type.
+    """
+    unknown = unknown_field(field, config)
+    if unknown:
+        raise ValueError(unknown)
+    *blocks, name = field.split(".")
+    section = config
+    for part in blocks:
+        section = section[part]
+    # The options of a user's own module are one field, whatever they are.
+    if isinstance(section.get(name), ConfigDict) and name != "options":
+        raise ValueError(f"config.{field} is a block of fields; set {field}.NAME, got {value!r}")
+    # Unlocked, since the options of a user's own module are not in the default config.
+    with section.unlocked():
+        try:
+            section[name] = tuple(value) if isinstance(value, list) else value
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config.{field} cannot be {value!r} ({one_line(error)})") from None
+    if field in NAMES:
+        add_options(config)
+
+
+def names_first(fields: Iterable[str]) -> list[str]:
+    """Dotted fields in the order in which to set them: the options of a plug of the user's own
+    become fields once it is named.
+    """
+    return sorted(fields, key=lambda field: field not in NAMES)
 
 
 def check(config: ConfigDict) -> None:

@@ -6,36 +6,64 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ldl_jax.config import recipes
 from ldl_jax.config.fields import default, flatten
-from ldl_jax.config.own import add_options, own_names, set_block
+from ldl_jax.config.own import add_options, own_names, refuse_own, set_block
 from ldl_jax.errors import one_line
 
 
 def start(name: str, *arguments: str) -> ConfigDict:
-    """The config of a sibling file: `start('cifar100_hard.py')` reads the file of that name in the
-    folder of the config file that calls it.
+    """The config of another file: `start('cifar100_hard.py')` reads the file of that name in the
+    folder of the config file that calls it, or the one that comes with the package.
 
     Raises ValueError if there is no such file.
     """
-    path = Path(inspect.stack()[1].filename).parent / name
-    if not path.is_file():
-        siblings = ", ".join(sorted(file.name for file in path.parent.glob("*.py")))
-        raise ValueError(f"{path} does not exist; that folder contains {siblings}")
+    caller = Path(inspect.stack()[1].filename)
+    path = caller.parent / name
+    # A file cannot start from itself, but from the shipped one whose name it has.
+    if not path.is_file() or path.resolve() == caller.resolve():
+        path = recipes.named(name)
+    if path is None or path.resolve() == caller.resolve():
+        siblings = ", ".join(sorted(file.name for file in caller.parent.glob("*.py")))
+        raise ValueError(
+            f"{caller.parent / name} does not exist; that folder contains {siblings}; "
+            f"{recipes.suggestion(name)}"
+        )
     return read(":".join([str(path), *arguments]))
 
 
 def read(path) -> ConfigDict:
-    """The config returned by a file's `get_config()`, or by `get_config(argument)` if the path is
-    FILE:ARGUMENT.
+    """The config of a file: what its `get_config()` returns, or `get_config(argument)` if the path
+    is FILE:ARGUMENT; or a run's config.json.
 
+    The file is a path, or the name of one that comes with the package, such as 'digits_online'.
     Raises ValueError in one sentence that names the file and the fault.
     """
     name, *arguments = str(path).split(":", 1)
-    path = Path(name)
-    if not path.is_file():
+    file = recipes.find(name)
+    if file is None and Path(name).expanduser().is_dir():
         raise ValueError(
-            f"--config {path} does not exist; configs/ contains the configs that come with ldl_jax"
+            f"--config {name} is a folder; pass {name}/config.json for the config of a run there"
         )
+    if file is None:
+        raise ValueError(f"--config {name} does not exist; {recipes.suggestion(name)}")
+    return _stored(file, arguments) if file.suffix == ".json" else _executed(file, arguments)
+
+
+def _stored(path: Path, arguments: list[str]) -> ConfigDict:
+    """The config of a JSON file. Raises ValueError as `read` does."""
+    if arguments:
+        raise ValueError(f"--config {path} takes no argument, got {arguments[0]!r}")
+    try:
+        config = from_json(path.read_text())
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a config ({one_line(error)})") from None
+    refuse_own(config, str(path))
+    return config
+
+
+def _executed(path: Path, arguments: list[str]) -> ConfigDict:
+    """The config that a Python file returns. Raises ValueError as `read` does."""
     namespace = {"__name__": f"config_{path.stem}", "__file__": str(path)}
     try:
         exec(compile(path.read_text(), str(path), "exec"), namespace)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ldl_jax import files
+from ldl_jax.config import recipes
 from ldl_jax.errors import one_line
 
 METRICS = ("accuracy", "nll", "brier", "ece")
@@ -239,16 +240,24 @@ def identity(settings: dict, teachers: list[str]) -> str:
     return files.digest([settings, teachers])
 
 
+def locate(name) -> Path:
+    """The file of a study: a path, or the name of one that comes with the package, such as
+    'digits'.
+
+    Raises ValueError, with similar names, if there is none.
+    """
+    path = recipes.find(str(name), recipes.STUDIES)
+    if path is None:
+        raise ValueError(f"{name} does not exist; {recipes.suggestion(name, recipes.STUDIES)}")
+    return path
+
+
 def load(path) -> Study:
     """The study returned by a file's `get_study()`.
 
     Raises ValueError in one sentence that names the file and the fault.
     """
-    path = Path(path)
-    if not path.is_file():
-        studies = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
-        hint = f"available studies are {studies}" if studies else "name the file of a study"
-        raise ValueError(f"{path} does not exist; {hint}")
+    path = locate(path)
     namespace = {"__name__": f"study_{path.stem}", "__file__": str(path)}
     try:
         exec(compile(path.read_text(), str(path), "exec"), namespace)

@@ -13,6 +13,7 @@ from ldl_jax.data.base import (
     check_labels,
     check_split,
     is_channels_first,
+    pixel_statistics,
 )
 from ldl_jax.errors import UnreadableFile
 
@@ -127,8 +128,5 @@ def make(request: Request) -> Dataset:
             f"{root}: test images must have the shape of the training images, {train.shape}, got "
             f"{test.shape}"
         )
-    mean = train.images.mean((0, 1, 2)) / 255
-    # Pixels are divided by the deviation, which is 0 for images of a single colour.
-    std = np.maximum(train.images.std((0, 1, 2)) / 255, 1 / 255)
-    digest = files.sha256(root)
-    return Dataset(train, test, classes, tuple(mean.tolist()), tuple(std.tolist()), digest=digest)
+    mean, std = pixel_statistics(train.images)
+    return Dataset(train, test, classes, mean, std, digest=files.sha256(root))

@@ -85,6 +85,14 @@ def unread(num_examples: int, shape: tuple[int, int, int]) -> Split:
     return Split(num_examples, shape, images, labels)
 
 
+def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of images u8[N, H, W, C], with pixels in [0, 1]."""
+    mean = images.mean((0, 1, 2)) / 255
+    # Pixels are divided by the deviation, which is 0 for images of a single colour.
+    std = np.maximum(images.std((0, 1, 2)) / 255, 1 / 255)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
 def check_split(name: str, images, labels, num_classes: int) -> Split:
     """Make a resident split from uint8 images [N, H, W, C] and integer labels [N].
 

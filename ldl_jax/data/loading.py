@@ -27,9 +27,19 @@ def make_dataset(settings: ConfigDict, *, published: bool = False) -> Dataset:
         dataset = plug("data", settings.name).published(**options)
     else:
         dataset = make_plug("data", settings.name, Dataset, request, **options)
+    return prepared(dataset, settings, published=published)
+
+
+def prepared(dataset: Dataset, settings: ConfigDict, *, published: bool = False) -> Dataset:
+    """A data set as `config.data` uses it: with the user's own labels, resident or streamed.
+
+    Raises ValueError if the data have a single class, or if labels or tables do not fit.
+    """
     if len(dataset.classes) < 2:
         raise ValueError(
             f"config.data.root {settings.root!r} must hold images of at least two classes, got one"
+            if settings.root
+            else "the images must be of at least two classes, got one"
         )
     # Tables belong to the published splits, so attach them before the splits are exchanged.
     dataset = own_labels.with_tables(dataset, settings)

@@ -44,7 +44,7 @@ def measure(
     """All figures of predictions, raw and, if a calibrator is given, recalibrated.
 
     val: predictions on other examples, to fit `calibrator` on. fitted: an already fitted
-    calibrator, instead of `val`. ood: predictions on out-of-distribution examples. human: true
+    calibrator, on `val` if that is given. ood: predictions on out-of-distribution examples. human: true
     distributions f64[N, K]. seed: random seed of the bootstrap, the simulations and the samples.
     full: False computes only the figures of sums, the noise floor and the reliability diagram,
     which is fast; the raw state then has no streaming metrics. metrics: of the user's own. Figures
@@ -52,7 +52,7 @@ def measure(
     says so. Raises ValueError if the numbers of classes differ.
     """
     _check(predictions, val, ood)
-    if val is not None:
+    if val is not None and fitted is None:
         fitted = fit(val, calibrator)
     task = _Task(predictions, seed, _sample(seed, predictions), ood, human, full, metrics)
     raw, raw_answers = _state(task, None)

@@ -1,12 +1,13 @@
 """Measuring predictions that are arrays in memory: what notebooks and other programs call."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
-from ldl_jax import arrays, files
+from ldl_jax import arrays, files, workdir
 from ldl_jax.evaluation import bootstrap, evaluation
 from ldl_jax.evaluation.fitting import DEFAULT
 from ldl_jax.evaluation.predictions import Predictions
@@ -30,7 +31,7 @@ class Result(Evaluation):
         table = figure_tables.figures(self, figure_tables.MISSING)
         return html.heading(self.name) + html.table(table)
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each figure: value, interval and noise floor by state."""
         import pandas as pd
 
@@ -50,12 +51,20 @@ class Result(Evaluation):
 
     def save(self, directory: str | Path) -> Path:
         """Write evaluation.json and report.html into a directory; returns the report's path."""
-        from ldl_jax.report import page
+        return save([self], Path(directory).expanduser(), title=self.name)[1]
 
-        folder = Path(directory).expanduser()
-        content = {"seed": self.seed, "suites": [self.to_json()]}
-        files.write_json(folder / "evaluation.json", content)
-        return page.write(folder / "report.html", [self], title=self.name)
+
+def save(results: Sequence[Evaluation], folder: Path, *, title: str) -> list[Path]:
+    """Write evaluation.json and report.html, with all results, into a folder; returns the two paths."""
+    # The report draws its plots with matplotlib, which is slow to import.
+    from ldl_jax.report import page
+
+    report = page.page(list(results), title=title)
+    suites = [result.to_json() for result in results]
+    return [
+        files.write_json(folder / workdir.EVALUATION, {"seed": results[0].seed, "suites": suites}),
+        files.write(folder / workdir.REPORT, report),
+    ]
 
 
 SCORES = {"logits": "logits", "probs": "probabilities"}  # keyword -> kind of predictions
@@ -176,12 +185,16 @@ def ece(
 
 def reliability_diagram(
     *, labels: Any, logits: Any = None, probs: Any = None, title: str = "", ax: Any = None
-):
+) -> Any:
     """The reliability diagram of predictions: accuracy against confidence in 15 bins.
 
     Returns a matplotlib Figure with a histogram of confidences, which notebooks show inline; or
     draws into the Axes `ax` and returns it. The grey band contains the accuracies of 95 % of
     perfectly calibrated models. Raises ValueError if an array is not what it is passed as.
+
+    >>> import ldl_jax as ldl
+    >>> figure = ldl.reliability_diagram(probs=[[0.9, 0.1], [0.2, 0.8]], labels=[0, 0], title="A")
+    >>> figure.savefig("reliability.png")  # doctest: +SKIP
     """
     from ldl_jax.report import plots
 
@@ -205,6 +218,15 @@ def difference(
     Each Difference has the value, its 95 % interval by the paired bootstrap over examples, and p.
     state: 'raw' or 'scaled' (recalibrated). Raises ValueError if the results were not measured in
     this process, or on different numbers of examples.
+
+    >>> import numpy as np
+    >>> import ldl_jax as ldl
+    >>> logits, labels = np.random.default_rng(0).normal(size=(500, 3)), np.arange(500) % 3
+    >>> result = ldl.measure(logits=logits, labels=labels)
+    >>> sharper = ldl.measure(logits=2 * logits, labels=labels)
+    >>> nll = ldl.difference(sharper, result)["nll"]
+    >>> nll.value > 0, nll.interval[0] < nll.value < nll.interval[1]
+    (True, True)
     """
     pair = []
     for evaluation_ in (result, other):

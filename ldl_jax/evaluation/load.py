@@ -36,6 +36,14 @@ def load(path, *, best: bool = False) -> Model:
     the run was measured with (`eval.weights`), after the last step; with `best`, those with the
     lowest NLL on the held-out images. Raises ValueError if the run is missing or unfinished, or if
     it has no best weights because it held nothing out.
+
+    >>> import numpy as np
+    >>> import ldl_jax as ldl
+    >>> model = ldl.load("runs/two-greys")  # the run of the example of `train`
+    >>> model
+    Model(2 classes, images 8x8x1, temperature fitted)
+    >>> model.logits(np.zeros((5, 8, 8, 1), np.uint8)).shape
+    (5, 2)
     """
     spec, variables, _ = load_weights(path)
     if best:

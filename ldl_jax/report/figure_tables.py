@@ -58,6 +58,14 @@ def at_bound(name: str, count: int, of: int) -> str:
     return f"{name}: in {count} of {of} runs the fitted temperature hit a limit of the search, {reason}"
 
 
+def summary(summary: dict) -> Table:
+    """The scores of a run's summary.json: its splits, and what is recalibrated, as columns."""
+    columns = dict(summary["splits"])
+    for split, scores in summary["scaled"].items():
+        columns[f"{split} recalibrated"] = scores
+    return splits(columns)
+
+
 def splits(columns: dict[str, dict[str, float]]) -> Table:
     """Figures of one network: metrics as rows, splits ('test', 'holdout') as columns.
 

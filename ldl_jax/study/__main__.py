@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from ldl_jax import files, workdir
-from ldl_jax.cli import Parser, status
-from ldl_jax.config.study import Planned, Study, load
+from ldl_jax.cli import Once, Parser, status
+from ldl_jax.config.study import Planned, Study, load, locate
 from ldl_jax.errors import Usage
 from ldl_jax.study import cards, directory, hypotheses, plan, runner, workers
 from ldl_jax.study.progress import Progress
@@ -31,7 +31,13 @@ def parser() -> argparse.ArgumentParser:
         description="Do the runs of a study and report whether they support its findings.",
     )
     add = command.add_argument
-    add("study", help="file that defines get_study(), such as configs/studies/digits.py")
+    add(
+        "study",
+        nargs="?",
+        help="file that defines get_study(), such as configs/studies/digits.py, or the name of one "
+        "that comes with ldl_jax, such as digits",
+    )
+    add("--config", metavar="STUDY", action=Once, help="another way to name the study")
     add(
         "--workdir",
         metavar="DIR",
@@ -91,7 +97,8 @@ def work(arguments: argparse.Namespace) -> list[str]:
     """Do what a command line asks for; returns a sentence for each failed run."""
     if arguments.jobs < 1:
         raise Usage(f"--jobs must be at least 1, got {arguments.jobs}")
-    path = Path(arguments.study)
+    arguments.study = _one_study(arguments)
+    path = locate(arguments.study)
     study = load(path)
     planned = plan.plan(study, path, _fields(arguments.fields))
     selected = _selected(arguments.only, planned)
@@ -109,6 +116,16 @@ def work(arguments: argparse.Namespace) -> list[str]:
     if not arguments.no_report:
         _report(study, path, planned, folder, _command(arguments))
     return [f"{name} failed: {reason}" for name, reason in failed.items()]
+
+
+def _one_study(arguments: argparse.Namespace) -> str:
+    """The study that a command line names, as a word or by --config."""
+    given = [name for name in (arguments.study, arguments.config) if name is not None]
+    if len(given) != 1:
+        raise Usage(
+            f"the command must name one study, such as configs/studies/digits.py; got {len(given)}"
+        )
+    return given[0]
 
 
 def _fields(texts: list[str]) -> dict[str, str]:

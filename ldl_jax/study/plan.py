@@ -8,8 +8,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ldl_jax import config
+from ldl_jax.config import recipes
 from ldl_jax.config.study import Cell, Planned, Study, identity, needs, order
-from ldl_jax.errors import one_line
 
 TO_COME = "runs/teacher"  # placeholder for a teacher's directory until the run starts
 DATA_SET = ("data.name", "data.root", "data.tfds.test")  # fields that select the data set
@@ -77,7 +77,12 @@ def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None
 def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     """The config of a cell's first seed. Raises ValueError that names the cell."""
     try:
-        cell_config = config.read(folder / cell.config)
+        name, *argument = cell.config.split(":", 1)
+        path = folder / name
+        # A study of the user's own may use configs that come with the package.
+        if not path.is_file():
+            path = recipes.named(name) or path
+        cell_config = config.read(":".join([str(path), *argument]))
         # Directories of teachers are known only when a run starts, so no field may name them.
         for field in TEACHERS:
             if field in cell.fields or field in overrides:
@@ -85,11 +90,11 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
                     f"config.{field} must not be set in a study; name the cells of the teachers "
                     "in Cell.teachers"
                 )
-        # Names of plugs first: the options of a user's own become fields when it is named.
-        for field, value in sorted(cell.fields.items(), key=_is_option):
-            _set(cell_config, field, value)
-        for field, text in sorted(overrides.items(), key=_is_option):
-            _set(cell_config, field, _parsed(cell_config, field, text))
+        for field in config.names_first(cell.fields):
+            config.set_field(cell_config, field, cell.fields[field])
+        for field in config.names_first(overrides):
+            value = _parsed(cell_config, field, overrides[field])
+            config.set_field(cell_config, field, value)
         if cell_config.teachers and not cell.teachers:
             raise ValueError(
                 f"{cell.config} must not set teachers; name the cells of the teachers in "
@@ -103,32 +108,6 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
     return cell_config
-
-
-def _is_option(item: tuple[str, object]) -> bool:
-    """Whether a field, with its value, does not name plugs."""
-    return item[0] not in config.NAMES
-
-
-def _set(cell_config: ConfigDict, field: str, value) -> None:
-    """Set a dotted field. Raises ValueError if there is no such field, or if the value has another
-    type.
-    """
-    unknown = config.unknown_field(field, cell_config)
-    if unknown:
-        raise ValueError(unknown)
-    *blocks, name = field.split(".")
-    block = cell_config
-    for block_name in blocks:
-        block = block[block_name]
-    # Unlocked, since the options of a user's own module are not in the default config.
-    with block.unlocked():
-        try:
-            block[name] = tuple(value) if isinstance(value, list) else value
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config.{field} cannot be {value!r} ({one_line(error)})") from None
-    if field in config.NAMES:
-        config.add_options(cell_config)
 
 
 def _parsed(cell_config: ConfigDict, field: str, text: str):

@@ -122,7 +122,8 @@ def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, st
     """
     inputs = {}
     if images:
-        inputs[f"{workdir.IMAGES} = {c.data.root}"] = images
+        root = "arrays in memory" if c.data.name == "in_memory" else c.data.root
+        inputs[f"{workdir.IMAGES} = {root}"] = images
     for number, (path, teacher) in enumerate(zip(c.teachers, teachers, strict=True)):
         inputs[f"teachers[{number}] = {path}"] = teacher.digest
     for field in TABLES:

@@ -165,11 +165,8 @@ def _score_names(experiment: Experiment, part: Measured) -> list[str]:
 
 def _print_results(log, summary: dict, paths: list[Path]) -> None:
     """Print the table of the run's scores, the temperature and the files that were written."""
-    columns = dict(summary["splits"])
-    for split, scores in summary["scaled"].items():
-        columns[f"{split} recalibrated"] = scores
     log.message("")
-    log.message(as_text(figure_tables.splits(columns)))
+    log.message(as_text(figure_tables.summary(summary)))
     log.message(_temperature_line(summary["temperature"]))
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
 
