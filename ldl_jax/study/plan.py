@@ -85,10 +85,11 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
                     f"config.{field} must not be set in a study; name the cells of the teachers "
                     "in Cell.teachers"
                 )
-        for field, value in cell.fields.items():
-            _set(cell_config, field, value)
-        for field, text in overrides.items():
-            _set(cell_config, field, _parsed(cell_config, field, text))
+        for values, parse in ((cell.fields, False), (overrides, True)):
+            before = copy.deepcopy(cell_config)
+            for field, value in values.items():
+                _set(cell_config, field, _parsed(cell_config, field, value) if parse else value)
+            _scale_boundaries(cell_config, before, values)
         if cell_config.teachers and not cell.teachers:
             raise ValueError(
                 f"{cell.config} must not set teachers; name the cells of the teachers in "
@@ -102,6 +103,13 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
     return cell_config
+
+
+def _scale_boundaries(cell_config: ConfigDict, before: ConfigDict, fields) -> None:
+    """Keep the shape of the schedule if the fields set the epochs alone."""
+    # A wrong type is reported by `config.check`, once all fields are set.
+    if isinstance(cell_config.train.epochs, int | float):
+        config.scale_boundaries(cell_config, before, fields)
 
 
 def _set(cell_config: ConfigDict, field: str, value) -> None:
