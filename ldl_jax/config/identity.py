@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from ldl_jax.config.fields import default, flatten
 
-# Fields that may change when a run is resumed. Teachers, labels and tables are identified by their
-# contents, not by their location.
+# Fields that may change when a run is resumed. Teachers, initial weights, labels and tables are
+# identified by their contents, not by their location.
 MAY_DIFFER = (
     "teachers",
     "teachers_from",
+    "model.init_from",
     "data.root",
     "data.eval_batch_size",
     "data.verify",
@@ -33,7 +34,7 @@ MAY_DIFFER = (
 # Fields added after the first runs and result cards were written. A field that is added to `fields`
 # or to the options of a plug belongs here: it then counts in identities only if it differs from its
 # default.
-ADDED = ("augment.names",)
+ADDED = ("augment.names", "optimizer.body_factor", "train.freeze_epochs")
 
 
 def in_use(config: ConfigDict) -> dict[str, object]:
@@ -78,8 +79,8 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, obj
 
 
 def decisive(config: ConfigDict) -> dict[str, object]:
-    """The fields in use that a run's numbers depend on; files of labels and tables by their names,
-    without folders.
+    """The fields in use that a run's numbers depend on; initial weights and files of labels and
+    tables by their names, without folders.
 
     Fields of ADDED count only if they differ from their default, so that the identities of older
     runs and cards do not change.
@@ -91,8 +92,8 @@ def decisive(config: ConfigDict) -> dict[str, object]:
         is_new_default = name in ADDED and value == usual[name]
         if name not in MAY_DIFFER and not is_new_default:
             counted[name] = value
-    # Other labels make another run; where their file lies does not matter.
-    for name in ("data.labels_file", "data.train_table", "data.test_table"):
+    # Other labels or weights make another run; where they lie does not matter.
+    for name in ("data.labels_file", "data.train_table", "data.test_table", "model.init_from"):
         if used[name]:
             counted[name] = Path(used[name]).name
     return counted
