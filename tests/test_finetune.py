@@ -18,7 +18,7 @@ from ldl_jax.evaluation import class_names
 from ldl_jax.evaluation.load import load_teacher, load_weights
 from ldl_jax.models.spec import head_axes, make_network, network_spec
 from ldl_jax.training import experiment as build
-from ldl_jax.training import initial, steps
+from ldl_jax.training import initial, steps, updates
 from ldl_jax.training import loop as train
 from ldl_jax.training.schedule import fresh_state
 from ldl_jax.training.updates import Body
@@ -97,7 +97,7 @@ def test_the_head_is_drawn_anew_for_other_classes(source, classes, note):
     assert "fc" not in start["params"]
     assert any(note in line for line in notes)
     fresh = make_network(spec)[0](jax.random.key(0))
-    merged = initial.replaced(fresh, start)
+    merged = updates.replaced(fresh, start)
     chex.assert_trees_all_equal(merged["params"]["fc"], fresh["params"]["fc"])
     chex.assert_trees_all_equal(merged["batch_stats"], start["batch_stats"])
     chex.assert_trees_all_equal(merged["params"]["conv"], start["params"]["conv"])

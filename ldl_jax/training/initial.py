@@ -140,9 +140,3 @@ def _checked(source: Source, path: tuple[str, ...], value, leaf) -> np.ndarray:
 
 def _name(path: tuple[str, ...]) -> str:
     return "/".join(path)
-
-
-def replaced(variables: PyTree, start: PyTree) -> PyTree:
-    """Fresh variables with the leaves of `start` in their place."""
-    leaves = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
-    return traverse_util.unflatten_dict({**leaves, **traverse_util.flatten_dict(start)})

@@ -14,7 +14,7 @@ from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSourc
 from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing.base import Mixer
-from ldl_jax.training import initial, updates
+from ldl_jax.training import updates
 from ldl_jax.training.finite import all_finite, unless_finite
 
 # Folded into the seed's key, one number for each use. Runs depend on them: never renumber.
@@ -69,7 +69,7 @@ def init_state(recipe: Recipe, key, start: PyTree = None) -> TrainState:
     """
     variables = recipe.build.init(jax.random.fold_in(key, INIT))
     if start is not None:
-        variables = initial.replaced(variables, start)
+        variables = updates.replaced(variables, start)
     # Each auxiliary has a key of its own, so that adding one leaves the model's init as it is.
     auxiliary_key = jax.random.fold_in(key, AUXILIARY)
     auxiliary_params = {}

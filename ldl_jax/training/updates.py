@@ -1,5 +1,5 @@
-"""The update of a step: the optimizer, with the body of the network frozen or slowed, and the moving
-average.
+"""How a network's variables change: initial weights in the place of fresh ones; the optimizer's update,
+with the body frozen or slowed; and the moving average.
 
 The body is the model without its head; parameters of auxiliaries belong to neither.
 """
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from ldl_jax.contract import Array, PyTree
 
@@ -34,6 +35,12 @@ class Body(NamedTuple):
             return leaf if names in self.head else change(leaf, *rest)
 
         return jax.tree_util.tree_map_with_path(change_leaf, variables, *others)
+
+
+def replaced(variables: PyTree, start: PyTree) -> PyTree:
+    """Fresh variables with the leaves of `start` in their place."""
+    leaves = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
+    return traverse_util.unflatten_dict({**leaves, **traverse_util.flatten_dict(start)})
 
 
 def student(key, body: Body | None, apply: Callable, step: Array) -> Callable:
