@@ -3,6 +3,7 @@
 import argparse
 import ast
 import contextlib
+import copy
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -45,6 +46,8 @@ class CommandLine(NamedTuple):
     words: list[str]  # positional arguments
     config: ConfigDict | None  # with overrides applied; None without --config
     file: str | None  # FILE or FILE:ARGUMENT, as given
+    unchanged: ConfigDict | None = None  # the config without overrides
+    overridden: tuple[str, ...] = ()  # dotted fields that flags override
 
 
 def read_flags(
@@ -74,15 +77,17 @@ def read_flags(
         # Read the config file first, wherever it is named: its fields define the override flags.
         arguments = config_flag(arguments, known_only=True)
         file = config_flag.config
+        unchanged = None
         if file is not None:
             config = read(file)
             # The flags may name other plugs than the file, whose options have flags as well.
             add_options(config, plug_names(arguments[1:], names))
+            unchanged = copy.deepcopy(config)
             config_flags.DEFINE_config_dict(
                 "config", config, flag_values=values, sys_argv=arguments
             )
         words = values(arguments)[1:]
-        return CommandLine(words, config, file)
+        return CommandLine(words, config, file, unchanged, tuple(_overridden(arguments)))
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for an unknown field, with a text that does not name it.
         raise Usage(_unknown(arguments, unknown_field, config) or str(error)) from None
@@ -124,19 +129,25 @@ def _unknown(
     config: ConfigDict | None,
 ) -> str | None:
     """The sentence about the first override of a field that does not exist, or None."""
-    names = []
-    for argument in argv:
-        if argument.startswith(("--config.", "-config.")):
-            names.append(argument.partition("=")[0].lstrip("-"))
+    names = _overridden(argv)
     for name in names:
-        message = unknown_field(name.removeprefix("config."), config)
+        message = unknown_field(name, config)
         if message:
             return message
     # Options of the user's own model are free, so `unknown_field` cannot know them.
     for name in names:
-        if name.startswith("config.model.options."):
-            return _unknown_option(name, config)
+        if name.startswith("model.options."):
+            return _unknown_option(f"config.{name}", config)
     return None
+
+
+def _overridden(argv: list[str]) -> list[str]:
+    """The dotted fields that `--config.FIELD=VALUE` overrides, in their order."""
+    names = []
+    for argument in argv:
+        if argument.startswith(("--config.", "-config.")):
+            names.append(argument.partition("=")[0].lstrip("-").removeprefix("config."))
+    return names
 
 
 def _unknown_option(field: str, config: ConfigDict | None) -> str:

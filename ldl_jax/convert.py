@@ -12,6 +12,7 @@ factor n / (n - 1).
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -45,7 +46,10 @@ export: write a finished run as a state_dict with PyTorch's names and layouts, f
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 # Names in kuangliu's pytorch-cifar, PS-KD and RepDistiller's resnetv2 -> ours.
 OTHER_NAMES = {"shortcut": "downsample", "linear": "fc"}
-WRAPPERS = ("state_dict", "model", "module")  # of a checkpoint, or of DataParallel
+# Prefixes of a checkpoint, of DataParallel and of modules that hold a network.
+WRAPPERS = ("state_dict", "model", "module", "net", "network")
+# Parts that torch.compile and other wrappers insert anywhere in a name.
+INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 SHOWN = 3  # differences listed in an error message
 
 
@@ -82,21 +86,58 @@ def _renamed(name: str, renames: dict[str, str]) -> str:
     return ".".join(renames.get(part, part) for part in name.split("."))
 
 
-def plain(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state_dict under one set of names: no wrappers, no counts of batches, downsample and fc."""
+def plain(state: dict[str, np.ndarray], expected: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """A state_dict under one set of names: no wrappers, no counts of batches, downsample and fc.
+
+    expected: names of a network. Once all are there, nothing more is taken for a wrapper.
+    """
+    names, _ = unwrapped(state, expected)
+    return {new: state[old] for old, new in names.items()}
+
+
+def unwrapped(names: Iterable[str], expected: Iterable[str] = ()) -> tuple[dict[str, str], str]:
+    """({name in a file: name in a network}, a note on what was removed, '' if nothing was).
+
+    Names of entries beside a wrapped state_dict are left out, as are counts of batches.
+    """
+    expected = set(expected)
+    kept = {}
+    for name in names:
+        if not name.endswith("num_batches_tracked"):
+            kept[name] = name
+    removed = []
+    for part in INSERTED:
+        if any(part in name for name in kept):
+            removed.append(part)
+            kept = {name: new.replace(part, "") for name, new in kept.items()}
+    kept = {name: _renamed(new, OTHER_NAMES) for name, new in kept.items()}
+    beside = []
+    while not (expected and expected <= set(kept.values())):
+        prefix = _wrapper(kept.values())
+        if not prefix:
+            break
+        removed.append(prefix)
+        beside += [name for name, new in kept.items() if not new.startswith(prefix)]
+        kept = {
+            name: new.removeprefix(prefix) for name, new in kept.items() if new.startswith(prefix)
+        }
+    if not removed:
+        return kept, ""
+    note = f"the prefix {' '.join(removed)} was removed from the names of its weights"
+    if beside:
+        more = " ..." if len(beside) > SHOWN else ""
+        note += f"; beside them were {', '.join(beside[:SHOWN])}{more}, which are left out"
+    return kept, note
+
+
+def _wrapper(names: Iterable[str]) -> str:
+    """The first prefix of a wrapper that a name has, such as 'module.'; '' if there is none."""
+    names = list(names)
     for wrapper in WRAPPERS:
         for prefix in (f"{wrapper}/", f"{wrapper}."):
-            inner = {}
-            for name, value in state.items():
-                if name.startswith(prefix):
-                    inner[name.removeprefix(prefix)] = value
-            # A checkpoint also holds entries beside the wrapped state_dict, which are dropped.
-            state = inner or state
-    renamed = {}
-    for name, value in state.items():
-        if not name.endswith("num_batches_tracked"):
-            renamed[_renamed(name, OTHER_NAMES)] = value
-    return renamed
+            if any(name.startswith(prefix) for name in names):
+                return prefix
+    return ""
 
 
 def from_state_dict(state: dict[str, np.ndarray], abstract: PyTree, name: str) -> PyTree:
@@ -105,23 +146,26 @@ def from_state_dict(state: dict[str, np.ndarray], abstract: PyTree, name: str) -
     Raises ValueError listing the first names that are missing, have another shape, or are unknown
     to the network.
     """
-    state = plain(state)
-    leaves = {}
-    for path, leaf in traverse_util.flatten_dict(abstract).items():
-        leaves[torch_name(path[1:])] = (path, leaf)
+    leaves = _named(abstract)
+    state = plain(state, leaves)
     # Collect all differences first: a few together show what kind of network the file holds.
     faults = []
     for key, (_, leaf) in leaves.items():
-        fault = _fault(key, state.get(key), _torch_shape(leaf))
+        fault = _fault(key, state.get(key), leaf)
         if fault:
             faults.append(fault)
-    for key, array in state.items():
-        if key not in leaves:
-            faults.append(f"the network has no {key} {list(array.shape)}")
+    own_names = [key for key in state if key not in leaves]
+    # The names of the file itself show why, so they must not be hidden behind what is missing.
+    others = ""
+    if own_names and len(faults) >= SHOWN:
+        others = f"; names that only the file has: {', '.join(own_names[:SHOWN])}"
+    for key in own_names:
+        faults.append(f"the network has no {key} {list(state[key].shape)}")
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise ValueError(
             f"{name} does not fit the network of the config: {'; '.join(faults[:SHOWN])}{more}"
+            f"{others}"
         )
     variables = {}
     for key, (path, leaf) in leaves.items():
@@ -134,27 +178,46 @@ def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
     return tuple(leaf.shape[axis] for axis in _axes(leaf.ndim))
 
 
-def _fault(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> str:
+def _named(abstract: PyTree) -> dict[str, tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+    """{PyTorch's name: (path, leaf)} of a network's variables."""
+    leaves = {}
+    for path, leaf in traverse_util.flatten_dict(abstract).items():
+        leaves[torch_name(path[1:])] = (path, leaf)
+    return leaves
+
+
+def _fault(name: str, array: np.ndarray | None, leaf: jax.ShapeDtypeStruct) -> str:
     """What is wrong with an array of a state_dict; '' if nothing is."""
+    shape = _torch_shape(leaf)
     if array is None:
         return f"{name} {list(shape)} is missing"
     if array.shape != shape:
         return f"{name} must be {list(shape)}, got {list(array.shape)}"
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return f"{name} must be floating-point numbers, got {array.dtype}"
+    # In the network's type, which may be too narrow for the file's values.
+    with np.errstate(over="ignore"):
+        count = np.count_nonzero(~np.isfinite(array.astype(leaf.dtype)))
+    if count:
+        return f"{name} must be finite, got NaN or infinity {count} times"
     return ""
 
 
 def read(path) -> dict[str, np.ndarray]:
     """Read the arrays of a .safetensors or .npz file. Raises ValueError if it is neither."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(
             f"{path} must be a .safetensors or .npz file; in PyTorch, write one with "
             "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         )
     if path.suffix == ".npz":
-        return files.read_npz(path, "a state_dict")
+        arrays = files.read_npz(path, "a state_dict")
+        # NumPy knows no bfloat16, so it stores bare bytes.
+        for name, array in arrays.items():
+            if array.dtype == np.dtype("V2"):
+                arrays[name] = array.view(jnp.dtype(jnp.bfloat16))
+        return arrays
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, *files.UNREADABLE) as error:
@@ -168,7 +231,8 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
     the file or the config does not fit, or the directory holds a run; nothing is written then.
     """
     config.check(c)
-    directory = Path(directory)
+    path = Path(path).expanduser()
+    directory = Path(directory).expanduser()
     for name in (workdir.CONFIG, workdir.WEIGHTS):
         if (directory / name).exists():
             raise ValueError(
@@ -179,7 +243,11 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
     init, _ = make_network(spec)
     # Only shapes and types are needed, so nothing is initialized.
     abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
-    variables = from_state_dict(read(path), abstract, str(path))
+    state = read(path)
+    variables = from_state_dict(state, abstract, str(path))
+    note = unwrapped(state, _named(abstract))[1]
+    if note:
+        print(f"{path}: {note}", flush=True)
     origin = {"file": str(path), "sha256": files.sha256(path)}
     workdir.claim(directory, c, spec | {"imported": origin}, {}, total=0)
     workdir.save_weights(directory / workdir.WEIGHTS, variables, step=0)
@@ -213,10 +281,10 @@ def export_run(directory, path, names: str = "torchvision") -> Path:
 
     names: as in `to_state_dict`. Raises ValueError if the run is missing or unfinished.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise ValueError(f"the exported file must end in .safetensors, got {path}")
-    state = to_state_dict(load_weights(directory)[1], names)
+    state = to_state_dict(load_weights(Path(directory).expanduser())[1], names)
 
     def write(temporary):
         safetensors.numpy.save_file(state, temporary, metadata={"format": "pt"})

@@ -94,6 +94,16 @@ def settings(values: flags.FlagValues, line: CommandLine) -> tuple[ConfigDict, P
     return line.config, config.run_directory(line.file, line.config, extend=values.extend)
 
 
+def _scale_boundaries(c: ConfigDict, line: CommandLine, directory: Path, *, extend: bool) -> str:
+    """Move the boundaries of the schedule if a flag changed the epochs alone; returns a note, or ''."""
+    from ldl_jax import workdir
+
+    if line.unchanged is None:
+        return ""
+    stored = workdir.read_config(directory)
+    return config.scale_boundaries(c, line.unchanged, line.overridden, stored, extend=extend)
+
+
 def _parse_profile(text: str | None) -> tuple[int, int] | None:
     """The first and last step of `--profile=FIRST:LAST`; None without the flag."""
     if text is None:
@@ -152,10 +162,13 @@ def _run(argv: list[str], join: bool) -> None:
     from ldl_jax import mesh
     from ldl_jax.training import devices, dry_run, loop, remeasure
 
+    note = _scale_boundaries(c, line, workdir, extend=values.extend)
     # A dry run plans for devices that need not exist, so it waits for no other process.
     join_seconds = values["join-seconds"].value if join and not is_dry_run else None
     try:
         devices.prepare(c, join_seconds)
+        if note and mesh.is_main():
+            print(note, flush=True)
         if is_dry_run:
             print(dry_run.sizes(c, values.devices))
         elif values.mode == "eval":

@@ -48,6 +48,24 @@ def make_schedule(
     return rate
 
 
+def never_lowered(
+    schedule: str, boundaries: tuple[float, ...], factor: float, epochs: float
+) -> str:
+    """A warning if a 'piecewise' schedule never lowers the rate in a run of `epochs`; '' otherwise."""
+    if schedule != "piecewise":
+        return ""
+    advice = "set config.optimizer.boundaries, or config.optimizer.schedule='cosine' or 'constant'"
+    if factor >= 1:
+        reason = f"config.optimizer.factor is {factor:g}"
+    elif not boundaries:
+        reason = "config.optimizer.boundaries is empty"
+    elif min(boundaries) >= epochs:
+        reason = f"config.optimizer.boundaries {boundaries} are not reached in {epochs:g} epochs"
+    else:
+        return ""
+    return f"the learning rate is never lowered, because {reason}; {advice}"
+
+
 def kernels_only(params):
     """A mask of the parameters with at least two axes: convolutions and linear layers, not biases
     or BatchNorm.

@@ -236,3 +236,50 @@ def test_a_config_takes_the_schedules_it_lists_and_no_other():
         config.read(f"{file}:100")
     with pytest.raises(ValueError, match=r"is not a valid config: .*takes 0 positional arguments"):
         config.read(f"{CONFIGS[0].parent / 'digits_online.py'}:long")
+
+
+def scheduled(epochs, boundaries=(100.0, 150.0), schedule="piecewise"):
+    c = config.default()
+    c.train.epochs, c.optimizer.boundaries, c.optimizer.schedule = epochs, boundaries, schedule
+    return c
+
+
+def test_boundaries_move_with_epochs_that_were_overridden_alone():
+    file, alone = scheduled(200.0), ("seed", "train.epochs")
+    short = scheduled(20.0)
+    note = config.scale_boundaries(short, file, alone)
+    assert "(100.0, 150.0) scaled to (10.0, 15.0), since train.epochs is 20 instead of 200" in note
+    assert short.optimizer.boundaries == (10.0, 15.0)
+    for overridden in (
+        ("seed",),
+        (*alone, "optimizer.boundaries"),
+        (*alone, "optimizer.boundaries[0]"),
+    ):
+        c = scheduled(20.0)
+        assert config.scale_boundaries(c, file, overridden) == ""
+        assert c.optimizer.boundaries == (100.0, 150.0)
+    c = scheduled(20.0, schedule="cosine")
+    assert config.scale_boundaries(c, scheduled(200.0, schedule="cosine"), alone) == ""
+    # the same command on the same run, and on one that was begun before boundaries moved
+    c = scheduled(20.0)
+    config.scale_boundaries(c, file, alone, stored=short)
+    assert not config.differences(short, c)
+    c = scheduled(20.0)
+    assert config.scale_boundaries(c, file, alone, stored=scheduled(20.0)) == ""
+    assert not config.differences(scheduled(20.0), c)
+
+
+def test_an_extended_run_keeps_the_boundaries_at_which_its_rate_fell():
+    file, stored = scheduled(200.0), scheduled(20.0, (10.0, 15.0))
+    for c, overridden in ((scheduled(40.0), ("train.epochs",)), (scheduled(200.0), ())):
+        note = config.scale_boundaries(c, file, overridden, stored, extend=True)
+        assert "(10.0, 15.0) are those of the run to extend" in note
+        assert set(config.differences(stored, c)) == {"train.epochs"}
+    # a run that is not there yet
+    c = scheduled(40.0)
+    config.scale_boundaries(c, file, ("train.epochs",), extend=True)
+    assert c.optimizer.boundaries == (20.0, 30.0)
+    # another schedule in the file is another run
+    c = scheduled(300.0, (100.0, 120.0))
+    config.scale_boundaries(c, c, (), stored, extend=True)
+    assert c.optimizer.boundaries == (100.0, 120.0)

@@ -197,6 +197,58 @@ def test_a_wrapped_state_dict_is_unwrapped(prefix):
     assert "layer2.0.downsample.1.running_var" in convert.plain(wrapped)
 
 
+def test_prefixes_are_removed_however_they_are_nested():
+    state = state_of("resnet_cifar")
+    plain = convert.plain(state)
+    for prefix in ("_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.net.module."):
+        wrapped = {prefix + key: value for key, value in state.items()}
+        assert convert.plain(wrapped, plain).keys() == plain.keys()
+        note = convert.unwrapped(wrapped, plain)[1]
+        assert all(f"{part}." in note for part in prefix.split(".")[:-1])
+    # parts that were compiled one by one
+    wrapped = {key.replace("layer2.0.", "layer2.0._orig_mod."): x for key, x in state.items()}
+    assert convert.plain(wrapped, plain).keys() == plain.keys()
+    # an average of weights, and what a checkpoint has beside them
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    names, note = convert.unwrapped(wrapped | {"n_averaged": np.ones(())}, plain)
+    assert set(names.values()) == set(plain)
+    assert "beside them were n_averaged, which are left out" in note
+    assert convert.unwrapped(state, plain)[1] == ""
+    # a network of one's own whose names begin like that
+    own = {"net.0.weight": 0, "fc.weight": 1}
+    assert convert.plain(own, ("net.0.weight", "fc.weight")) == own
+
+
+def test_names_that_only_the_file_has_are_shown_behind_those_that_are_missing(tmp_path):
+    state = {f"encoder.{key}": value for key, value in state_of("cifar_resnet").items()}
+    path = files.write_npz(tmp_path / "weights.npz", **state)
+    with pytest.raises(
+        ValueError, match=r"names that only the file has: encoder\.\S+, encoder\."
+    ) as caught:
+        convert.import_run(path, config_of("cifar_resnet"), tmp_path / "run", 5, (16, 16, 3))
+    assert "is missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, np.float16, jnp.bfloat16])
+def test_an_npz_of_any_floating_type_is_read(tmp_path, kind):
+    values = np.arange(6.0).reshape(2, 3)
+    np.savez(tmp_path / "w.npz", **{"fc.weight": values.astype(kind)})
+    leaf = jax.ShapeDtypeStruct((3, 2), np.float32)
+    state = convert.read(tmp_path / "w.npz")
+    found = convert.from_state_dict(state, {"params": {"fc": {"kernel": leaf}}}, "weights")
+    np.testing.assert_array_equal(
+        found["params"]["fc"]["kernel"], values.T.astype(np.float32), strict=True
+    )
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files.write_npz(tmp_path / "w.npz", **state_of("cifar_resnet"))
+    c = config_of("cifar_resnet")
+    assert convert.import_run("~/w.npz", c, "~/run", 5, (16, 16, 3)) == tmp_path / "run"
+    assert convert.export_run("~/run", "~/back.safetensors") == tmp_path / "back.safetensors"
+
+
 def without(state, *names):
     return {key: value for key, value in state.items() if key not in names}
 
@@ -214,6 +266,10 @@ MISFITS = {
     "whole numbers": (
         lambda s: s | {"fc.bias": np.arange(5)},
         "fc.bias must be floating-point numbers, got int64",
+    ),
+    "not finite": (
+        lambda s: s | {"fc.bias": np.array([0, np.nan, 1, np.inf, 2])},
+        "fc.bias must be finite, got NaN or infinity 2 times$",
     ),
     "nothing": (lambda s: {}, r"is missing; .* is missing; .* is missing; and \d+ more$"),
 }

@@ -10,7 +10,7 @@ import pytest
 
 from ldl_jax import cli, config
 from ldl_jax.errors import Failed, Usage
-from ldl_jax.main import main, parse, settings
+from ldl_jax.main import _scale_boundaries, main, parse, settings
 
 DIGITS = "--config=configs/digits_online.py"
 
@@ -349,3 +349,20 @@ def test_the_shell_sees_the_status():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
+
+
+def test_a_flag_for_the_epochs_alone_moves_the_boundaries(tmp_path):
+    def boundaries(*flags, extend=False):
+        values, line = parse(["--config=configs/cifar100_hard.py", *flags])
+        c, _ = settings(values, line)
+        _scale_boundaries(c, line, tmp_path, extend=extend)
+        return c
+
+    short = boundaries("--config.train.epochs=24.0")
+    assert short.optimizer.boundaries == (15.0, 18.0, 21.0)
+    (tmp_path / "config.json").write_text(config.to_json(short))
+    assert not config.differences(short, boundaries("--config.train.epochs", "24.0"))
+    longer = boundaries("--config.train.epochs=30.0", extend=True)
+    assert set(config.differences(short, longer)) == {"train.epochs"}
+    by_hand = boundaries("--config.train.epochs=24.0", "--config.optimizer.boundaries=(8.0, 9.0)")
+    assert by_hand.optimizer.boundaries == (8.0, 9.0)

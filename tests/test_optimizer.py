@@ -206,6 +206,17 @@ def test_options_out_of_range_are_refused(options):
         optimizer.make(lambda count: 0.1, **DEFAULTS | options)
 
 
+def test_a_rate_that_is_never_lowered_is_told():
+    told = optimizer.never_lowered
+    assert told("piecewise", (100.0, 150.0), 0.1, 100.5) == ""
+    assert told("cosine", (100.0,), 0.1, 3) == told("constant", (), 0.1, 3) == ""
+    assert "(100.0, 150.0) are not reached in 100 epochs" in told(
+        "piecewise", (100.0, 150.0), 0.1, 100.0
+    )
+    assert "boundaries is empty" in told("piecewise", (), 0.1, 3)
+    assert "factor is 1;" in told("piecewise", (1.0,), 1.0, 3)
+
+
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(
         ValueError,

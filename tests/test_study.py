@@ -82,6 +82,24 @@ def planned(file, overrides=None):
     return plan.plan(load(file), file, overrides)
 
 
+def test_boundaries_move_with_the_epochs_of_a_cell_or_of_a_flag(file):
+    base = file.parent.parent / "base.py"
+    piecewise = "    config.optimizer.schedule = 'piecewise'\n    config.optimizer.boundaries = (10.0, 15.0)\n"
+    base.write_text(base.read_text().replace("    return config", f"{piecewise}    return config"))
+    cells = (
+        "Cell('a', 'base.py', {'train.epochs': 4.0}),"
+        "Cell('b', 'base.py', {'train.epochs': 4.0, 'optimizer.boundaries': (1.0, 3.0)})"
+    )
+    write(file, f"Study('x', ({cells},))")
+
+    def boundaries(overrides=None):
+        made = {run.cell.name: run.config.optimizer.boundaries for run in planned(file, overrides)}
+        return made["a"], made["b"]
+
+    assert boundaries() == ((2.0, 3.0), (1.0, 3.0))
+    assert boundaries({"train.epochs": "2.0"}) == ((1.0, 1.5), (0.5, 1.5))
+
+
 def card(one, draw, shift=0.0, scaled=True):
     """A card of made-up predictions on 200 images, the ECE about `shift` above chance."""
     columns, facts = {}, {}
@@ -373,6 +391,22 @@ def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_p
     assert run._is_finished(student, tmp_path, place)
     files.write(teacher / workdir.WEIGHTS, "other weights")
     assert not run._is_finished(student, tmp_path, place)
+
+
+def test_a_fine_tuned_run_is_finished_only_with_the_weights_it_started_from(file, tmp_path):
+    tuned = planned(file, {"model.init_from": str(tmp_path / "source")})[0]
+    assert tuned.settings["model.init_from"] == "source"
+    place = directory.of_run(tmp_path, *tuned.key)
+    for name in (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz"):
+        files.write(place / name, "")
+    files.write(place / workdir.CONFIG, config.to_json(tuned.config))
+    files.write(tmp_path / "source" / workdir.WEIGHTS, "weights")
+    digest = files.sha256(tmp_path / "source" / workdir.WEIGHTS)
+    inputs = {"data.root = y": "z", "model.init_from = x": digest}
+    files.write_json(place / workdir.VERSIONS, {"starts": [{"inputs": inputs}]})
+    assert run._is_finished(tuned, tmp_path, place)
+    files.write(tmp_path / "source" / workdir.WEIGHTS, "other weights")
+    assert not run._is_finished(tuned, tmp_path, place)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from ldl_jax.config.identity import MAY_DIFFER, decisive, differences, in_use
 from ldl_jax.config.io import choose, from_json, read, start, to_json
 from ldl_jax.config.options import plugs
 from ldl_jax.config.own import NAMES, add_options
+from ldl_jax.config.schedule import scale_boundaries
 from ldl_jax.config.study import Cell, Finding, Study
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "plugs",
     "read",
     "run_directory",
+    "scale_boundaries",
     "set_field",
     "start",
     "stored_config",

@@ -26,7 +26,9 @@ LOWEST = {
     "optimizer.warmup_epochs": 0,
     "optimizer.accumulate": 1,
     "optimizer.boundaries": 0,
+    "optimizer.body_factor": 0,
     "train.epochs": 0,
+    "train.freeze_epochs": 0,
     "train.max_steps": 1,
     "train.save_every_epochs": 0,
     "train.eval_every_epochs": 0,
@@ -184,6 +186,11 @@ def together(config: ConfigDict) -> None:
         raise ValueError(
             "config.eval.weights is 'ema', but config.optimizer.ema is 0, so no average is kept; "
             "set config.optimizer.ema, for example to 0.999"
+        )
+    if not config.optimizer.body_factor > 0:
+        raise ValueError(
+            "config.optimizer.body_factor must be above 0, got "
+            f"{config.optimizer.body_factor}; config.train.freeze_epochs keeps the body as it is"
         )
     if not 0 <= config.optimizer.ema < 1:
         raise ValueError(f"config.optimizer.ema must be in [0, 1), got {config.optimizer.ema}")

@@ -84,6 +84,7 @@ def _model() -> ConfigDict:
     model.dtype = "float32"  # activations: 'float32', 'bfloat16', 'float64' (needs JAX_ENABLE_X64)
     model.mean = ()  # mean of the pixels in [0, 1], per channel; () for the data set's own
     model.std = ()  # standard deviation of the pixels, per channel; () for the data set's own
+    model.init_from = ""  # run directory whose weights and statistics the network starts from
     model.norm_group = 0  # images (views too) per group of BatchNorm in training (0: whole batch)
     model.options = ConfigDict()  # keyword options of your own module
     return model
@@ -100,6 +101,7 @@ def _optimizer() -> ConfigDict:
     optimizer.schedule = "piecewise"  # learning-rate schedule: 'piecewise', 'cosine' or 'constant'
     optimizer.boundaries = (100.0, 150.0)  # epochs at which 'piecewise' multiplies by factor
     optimizer.factor = 0.1  # factor of 'piecewise'
+    optimizer.body_factor = 1.0  # factor of the rate for the model without its head, above 0
     optimizer.warmup_epochs = 0.0  # length of the linear warm-up, in epochs
     optimizer.clip_norm = 0.0  # clip gradients to this global norm (0: off)
     optimizer.accumulate = 1  # steps whose gradients are averaged into one update
@@ -111,6 +113,7 @@ def _train() -> ConfigDict:
     """Length of a run, logging and checkpoints."""
     train = ConfigDict()
     train.epochs = 200.0  # length of training, in epochs
+    train.freeze_epochs = 0.0  # epochs at the start in which only the head learns (0: off)
     train.max_steps = config_dict.placeholder(int)  # length in steps (None: train.epochs)
     train.save_every_epochs = 1.0  # epochs between checkpoints (0: only at the end)
     train.eval_every_epochs = 1.0  # epochs between evaluations (0: only at the end)

@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 from ldl_jax.config.fields import default, flatten
 from ldl_jax.config.own import own_names, read
 
-# Fields that may change when a run is resumed. Teachers, labels and tables are identified by their
-# contents, not by their location.
+# Fields that may change when a run is resumed. Teachers, initial weights, labels and tables are
+# identified by their contents, not by their location.
 MAY_DIFFER = (
     "teachers",
     "teachers_from",
+    "model.init_from",
     "data.root",
     "data.eval_batch_size",
     "data.verify",
@@ -42,6 +43,8 @@ ADDED = (
     "data.test_seed",
     "data.imagefolder.exif",
     "eval.metrics",
+    "optimizer.body_factor",
+    "train.freeze_epochs",
 )
 
 
@@ -110,8 +113,8 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, obj
 
 
 def decisive(config: ConfigDict) -> dict[str, object]:
-    """The fields in use that a run's numbers depend on; files of labels and tables by their names,
-    without folders.
+    """The fields in use that a run's numbers depend on; initial weights and files of labels and
+    tables by their names, without folders.
 
     Fields of ADDED, and the options of the user's own network, count only if they differ from their
     default, so that the identities of older runs and cards do not change.
@@ -124,8 +127,8 @@ def decisive(config: ConfigDict) -> dict[str, object]:
         is_new_default = name in new and value == new[name]
         if name not in MAY_DIFFER and not is_new_default:
             counted[name] = value
-    # Other labels make another run; where their file lies does not matter.
-    for name in ("data.labels_file", "data.train_table", "data.test_table"):
+    # Other labels or weights make another run; where they lie does not matter.
+    for name in ("data.labels_file", "data.train_table", "data.test_table", "model.init_from"):
         if used[name]:
             counted[name] = Path(used[name]).name
     return counted

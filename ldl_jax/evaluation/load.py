@@ -11,6 +11,7 @@ import numpy as np
 from ldl_jax import calibrate, files
 from ldl_jax.config.options import options_of
 from ldl_jax.contract import PyTree
+from ldl_jax.evaluation import class_names
 from ldl_jax.evaluation.model import Model
 from ldl_jax.models.spec import make_network, spec_dtype
 from ldl_jax.workdir import (
@@ -82,13 +83,15 @@ class Teacher(NamedTuple):
     digest: str  # SHA-256 of the weights' file
     # The network spec; None if it is not known.
     spec: dict[str, Any] | None = None
+    note: str = ""  # what a user should know, in one sentence
 
 
 def load_teacher(path, spec: dict, made_from: str = "") -> Teacher:
     """A finished run as a frozen network.
 
     spec: the student's network spec. made_from: arguments of the command that trains the run, shown
-    if the run is missing. Raises ValueError if the run does not fit the student's spec.
+    if the run is missing. Logits are in the order of the student's classes. Raises ValueError if the
+    run does not fit the student's spec.
     """
     own, variables, digest = load_weights(path, made_from)
     for field, what in (("num_classes", "classes"), ("shape", "image shape")):
@@ -97,12 +100,27 @@ def load_teacher(path, spec: dict, made_from: str = "") -> Teacher:
                 f"config.teachers: {path} must have the student's {what}, {spec[field]}, "
                 f"got {own[field]}"
             )
+    order = class_names.order(own["classes"], spec["classes"])
+    if order is None:
+        names = class_names.difference(own["classes"], spec["classes"])
+        raise ValueError(f"config.teachers: {path} must have the student's classes, {names}")
+    in_order = order == sorted(order)
     network = make_network(own)[1]
 
     def apply(variables, image):
-        return network(variables, image, train=False)[0]
+        outputs = network(variables, image, train=False)[0]
+        if in_order:
+            return outputs
+        return outputs._replace(logits=outputs.logits[..., np.asarray(order)])
 
-    return Teacher(apply=apply, variables=variables, digest=digest, spec=own)
+    note = ""
+    if not in_order:
+        note = (
+            f"config.teachers: {path} has the student's classes in another order, so its logits are "
+            f"reordered by class name (its class {order[0]}, {own['classes'][order[0]]!r}, is the "
+            "student's class 0)"
+        )
+    return Teacher(apply=apply, variables=variables, digest=digest, spec=own, note=note)
 
 
 def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from ldl_jax.config.options import make_plug
@@ -90,6 +91,27 @@ def make_network(spec: dict) -> tuple[Callable, Callable]:
         return outputs, changed.get("batch_stats", {})
 
     return init, apply
+
+
+def head_axes(spec: dict) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The head of a spec's network: {path of a leaf: its axes whose length depends on the number of
+    classes}.
+
+    A path starts with the collection, as in ('params', 'fc', 'kernel').
+    """
+
+    def leaves(num_classes):
+        init, _ = make_network({**spec, "num_classes": num_classes})
+        return traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+
+    axes = {}
+    larger = leaves(spec["num_classes"] + 1)
+    for path, leaf in leaves(spec["num_classes"]).items():
+        pairs = zip(leaf.shape, larger[path].shape, strict=True)
+        changed = tuple(axis for axis, (one, other) in enumerate(pairs) if one != other)
+        if changed:
+            axes[path] = changed
+    return axes
 
 
 def _make_module(settings: dict, network: Network) -> nn.Module:

@@ -90,11 +90,15 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
                     f"config.{field} must not be set in a study; name the cells of the teachers "
                     "in Cell.teachers"
                 )
+        before = copy.deepcopy(cell_config)
         for field in config.names_first(cell.fields):
             config.set_field(cell_config, field, cell.fields[field])
+        _scale_boundaries(cell_config, before, cell.fields)
+        before = copy.deepcopy(cell_config)
         for field in config.names_first(overrides):
             value = _parsed(cell_config, field, overrides[field])
             config.set_field(cell_config, field, value)
+        _scale_boundaries(cell_config, before, overrides)
         if cell_config.teachers and not cell.teachers:
             raise ValueError(
                 f"{cell.config} must not set teachers; name the cells of the teachers in "
@@ -108,6 +112,13 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
     return cell_config
+
+
+def _scale_boundaries(cell_config: ConfigDict, before: ConfigDict, fields) -> None:
+    """Keep the shape of the schedule if the fields set the epochs alone."""
+    # A wrong type is reported by `config.check`, once all fields are set.
+    if isinstance(cell_config.train.epochs, int | float):
+        config.scale_boundaries(cell_config, before, fields)
 
 
 def _parsed(cell_config: ConfigDict, field: str, text: str):

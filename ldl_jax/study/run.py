@@ -44,16 +44,20 @@ def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
         return False
 
     # A teacher that was trained again has other weights: its student has to learn from those.
+    # So have the weights that the network starts from.
     inputs = json.loads((run_folder / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]
     recorded = []
     for name, digest in inputs.items():
-        if name.startswith("teachers["):
+        if name.startswith(("teachers[", "model.init_from")):
             recorded.append(digest)
+    # In the order in which a run records them.
+    sources = [directory.of_run(folder, *key) for key in planned.needs]
+    if planned.config.model.init_from:
+        sources.insert(0, Path(planned.config.model.init_from).expanduser())
     present = []
-    for key in planned.needs:
-        weights = directory.of_run(folder, *key) / workdir.WEIGHTS
-        if weights.is_file():
-            present.append(files.sha256(weights))
+    for source in sources:
+        if (source / workdir.WEIGHTS).is_file():
+            present.append(files.sha256(source / workdir.WEIGHTS))
     if recorded != present:
         return False
     return not config.differences(workdir.read_config(run_folder), planned.config)

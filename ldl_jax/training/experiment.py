@@ -14,14 +14,14 @@ from ldl_jax.config import checks
 from ldl_jax.config.options import make_plug, options_of
 from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree
 from ldl_jax.data.base import Dataset
-from ldl_jax.data.loading import make_dataset, positions, statistics
+from ldl_jax.data.loading import make_dataset, positions
 from ldl_jax.evaluation.evaluation import OwnMetric, streamed_metrics
 from ldl_jax.evaluation.load import Teacher, load_teacher
 from ldl_jax.metrics.base import Metric
 from ldl_jax.mixing.base import Mixer
 from ldl_jax.models.base import check_group
-from ldl_jax.models.spec import make_network, network_spec, spec_dtype
-from ldl_jax.training import contracts, steps
+from ldl_jax.models.spec import head_axes, make_network, network_spec, spec_dtype
+from ldl_jax.training import contracts, initial, steps, updates
 
 # Fields of config.data that name files with labels.
 TABLES = ("labels_file", "train_table", "test_table")
@@ -45,6 +45,9 @@ class Experiment(NamedTuple):
     # {'<field> = <path>': SHA-256} of images, teachers, labels and tables: see `_inputs`
     inputs: dict[str, str]
     teacher_specs: tuple[dict | None, ...] = ()  # network specs of the teachers
+    start: PyTree = None  # variables to start from, on the host; without a head that is drawn anew
+    notes: tuple[str, ...] = ()  # what a run says at its start
+    warnings: tuple[str, ...] = ()
 
 
 def make_experiment(
@@ -62,7 +65,9 @@ def make_experiment(
     device_mesh = devices if isinstance(devices, AbstractMesh) else mesh.make_mesh(devices)
     # Raises if the devices cannot share a batch; better here than after the teachers are loaded.
     mesh.local_slice(c.data.batch_size, device_mesh)
-    spec = network_spec(c, dataset, *statistics(c.model, dataset))
+    source = initial.load(c.model)
+    spec = network_spec(c, dataset, *initial.normalisation(c.model, dataset, source))
+    start, notes = (None, ()) if source is None else initial.fit(source, spec)
 
     # If a teacher is missing, the error shows the command that trains it.
     made_from = f"{c.teachers_from} --config.data.root={c.data.root}" if c.teachers_from else ""
@@ -87,8 +92,11 @@ def make_experiment(
         metrics=metrics,
         frozen=tuple(teacher.variables for teacher in all_teachers),
         teachers=digests,
-        inputs=_inputs(c, loaded, dataset.digest),
+        inputs=_inputs(c, source, loaded, dataset.digest),
         teacher_specs=tuple(teacher.spec for teacher in all_teachers),
+        start=start,
+        notes=notes,
+        warnings=tuple(teacher.note for teacher in all_teachers if teacher.note),
     )
 
 
@@ -115,7 +123,9 @@ def digest(experiment: Experiment, but: tuple[str, ...] = ()) -> str:
     return files.digest((settings, experiment.spec, experiment.dataset.digest, inputs))
 
 
-def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, str]:
+def _inputs(
+    c: ConfigDict, source: initial.Source | None, teachers: list[Teacher], images: str
+) -> dict[str, str]:
     """{'<field> = <path>': SHA-256} of everything that a run reads.
 
     Of a folder, the digest covers the names of its images; of a file, its contents.
@@ -124,6 +134,8 @@ def _inputs(c: ConfigDict, teachers: list[Teacher], images: str) -> dict[str, st
     if images:
         root = "arrays in memory" if c.data.name == "in_memory" else c.data.root
         inputs[f"{workdir.IMAGES} = {root}"] = images
+    if source is not None:
+        inputs[f"{initial.FIELD} = {source.path}"] = source.digest
     for number, (path, teacher) in enumerate(zip(c.teachers, teachers, strict=True)):
         inputs[f"teachers[{number}] = {path}"] = teacher.digest
     for field in TABLES:
@@ -205,7 +217,26 @@ def make_recipe(
         ema=c.optimizer.ema,
         dtype=dtype,
         skip=c.train.on_nonfinite == "skip_step",
+        body=_body(c, spec, per_epoch),
     )
+
+
+def _body(c: ConfigDict, spec: dict, per_epoch: int) -> updates.Body | None:
+    """How the model without its head learns; None if it learns like the rest."""
+    factor = c.optimizer.body_factor
+    if not c.train.freeze_epochs and factor == 1:
+        return None
+    head = frozenset(head_axes(spec))
+    if not head:
+        raise ValueError(
+            "config.train.freeze_epochs and config.optimizer.body_factor need a head, but no "
+            "parameter of the network depends on the number of classes"
+        )
+    # Whole updates, so that none averages steps of a frozen and of a learning body. A run is shorter
+    # than COUNTER, and the step is counted in int32.
+    updates_frozen = round(c.train.freeze_epochs * per_epoch / c.optimizer.accumulate)
+    freeze_steps = min(updates_frozen * c.optimizer.accumulate, checks.COUNTER)
+    return updates.Body(head, freeze_steps, factor)
 
 
 def _augment(settings: ConfigDict, spec: dict) -> Callable:

@@ -19,7 +19,7 @@ from ldl_jax.training.log import Log
 from ldl_jax.training.measure import measure_splits
 from ldl_jax.training.profile import Trace
 from ldl_jax.training.programs import make_programs
-from ldl_jax.training.schedule import Plan, first_line, make_plan, restore
+from ldl_jax.training.schedule import Plan, first_line, make_plan, restore, say_notes
 from ldl_jax.training.step_log import NonFinite, StepLog  # noqa: F401 (NonFinite is what `train` raises)
 
 
@@ -132,8 +132,7 @@ def _opened(
         log = Log(directory, total_steps=plan.total, start_step=step, main=mesh.is_main())
         try:
             log.message(first_line(experiment, plan, step))
-            for note in experiment.dataset.notes:
-                log.message(note)
+            say_notes(experiment, log, step)
             yield plan, state, notes, checkpoints, log
         finally:
             log.close()

@@ -17,6 +17,7 @@ from ldl_jax.evaluation.model import Model
 from ldl_jax.report import figure_tables, html, tables
 from ldl_jax.training import devices as platform
 from ldl_jax.training import loop
+from ldl_jax.workdir import read_config
 
 
 class Run:
@@ -101,11 +102,17 @@ def train(
     >>> run.finished, run.model.predict_proba(images[0]).shape
     (True, (2,))
     """
-    c = _config(config, overrides or {}, in_memory=data is not None)
+    values = {name.removeprefix("config."): value for name, value in (overrides or {}).items()}
+    before = _config(config, in_memory=data is not None)
+    c = _overridden(before, values, in_memory=data is not None)
     if data is None and classes is not None:
         raise ValueError("classes must be given with data=, whose classes they name")
     settings.check(c)
     directory = _directory(workdir, config, c, extend=extend)
+    stored = read_config(directory)
+    note = settings.scale_boundaries(c, before, values, stored, extend=extend)
+    if note:
+        print(note)
     dataset = None
     if data is not None:
         dataset = prepared(in_memory.dataset(data, classes), c.data)
@@ -114,17 +121,22 @@ def train(
     return Run(directory, summary or {})
 
 
-def _config(
-    config: str | PathLike | ConfigDict, overrides: Mapping[str, Any], *, in_memory: bool
-) -> ConfigDict:
-    """The config with its overrides. Raises ValueError if a field does not exist or fit."""
+def _config(config: str | PathLike | ConfigDict, *, in_memory: bool) -> ConfigDict:
+    """A copy of the config, of arrays in memory if `in_memory`."""
     # The caller's config stays as it is.
     is_config = isinstance(config, ConfigDict)
     c = config.copy_and_resolve_references() if is_config else settings.read(config)
     if in_memory:
         c.data.name = "in_memory"
         c.data.root = ""
-    values = {name.removeprefix("config."): value for name, value in overrides.items()}
+    return c
+
+
+def _overridden(before: ConfigDict, values: Mapping[str, Any], *, in_memory: bool) -> ConfigDict:
+    """A copy of a config with other values of these fields. Raises ValueError if a field does not
+    exist or fit.
+    """
+    c = before.copy_and_resolve_references()
     for field in settings.names_first(values):
         if in_memory and field in ("data.name", "data.root"):
             raise ValueError(f"config.{field} must not be set with data=, which replaces it")

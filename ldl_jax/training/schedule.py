@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import jax
 
-from ldl_jax import mesh
+from ldl_jax import mesh, optimizer
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.errors import warn
 from ldl_jax.training import steps
 from ldl_jax.training.experiment import Experiment
+from ldl_jax.training.log import Log
 
 CHUNK = 16  # default number of steps per dispatch on an accelerator
 
@@ -66,7 +67,9 @@ def abstract_state(experiment: Experiment) -> steps.TrainState:
 
 
 def fresh_state(experiment: Experiment) -> steps.TrainState:
-    """The state at step 0, a function of the seed only, sharded over the devices."""
+    """The state at step 0, a function of the seed and of the initial weights, if any, sharded over
+    the devices.
+    """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
     # The program runs once, so on the CPU most of the time is compilation; without optimisation it
     # takes a third of it.
@@ -76,7 +79,7 @@ def fresh_state(experiment: Experiment) -> steps.TrainState:
         out_shardings=shardings,
         compiler_options=options,
     )
-    return init(jax.random.key(experiment.config.seed))
+    return init(jax.random.key(experiment.config.seed), experiment.start)
 
 
 def restore(
@@ -106,3 +109,21 @@ def first_line(experiment: Experiment, plan: Plan, start: int) -> str:
     ]
     line = " | ".join(parts)
     return f"{line}, resuming at step {start}" if start else line
+
+
+def say_notes(experiment: Experiment, log: Log, start: int) -> None:
+    """Say what the first line does not: initial weights, reordered teachers, a rate that stays."""
+    if start == 0:
+        for note in (*experiment.dataset.notes, *experiment.notes):
+            log.message(note)
+    build = experiment.recipe.build
+    settings = experiment.config.optimizer
+    stays = optimizer.never_lowered(
+        settings.schedule,
+        tuple(settings.boundaries),
+        settings.factor,
+        build.total_steps / build.steps_per_epoch,
+    )
+    for text in (*experiment.warnings, stays):
+        if text and mesh.is_main():
+            warn(text)

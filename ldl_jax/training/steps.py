@@ -14,6 +14,7 @@ from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSourc
 from ldl_jax.labels.base import mix_target, term_loss
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing.base import Mixer
+from ldl_jax.training import updates
 from ldl_jax.training.finite import all_finite, unless_finite
 
 # Folded into the seed's key, one number for each use. Runs depend on them: never renumber.
@@ -48,6 +49,7 @@ class Recipe(NamedTuple):
     ema: float = 0.0  # decay of the averaged parameters; 0 = no average
     dtype: Any = jnp.float32  # of images and losses
     skip: bool = False  # True: a step that is not finite changes nothing but the step count
+    body: updates.Body | None = None  # how the model without its head learns, if not like the rest
 
 
 def num_views(auxiliaries: dict[str, Auxiliary], image) -> int:
@@ -60,9 +62,14 @@ def num_views(auxiliaries: dict[str, Auxiliary], image) -> int:
     return 1
 
 
-def init_state(recipe: Recipe, key) -> TrainState:
-    """The state at step 0, a pure function of the seed's key."""
+def init_state(recipe: Recipe, key, start: PyTree = None) -> TrainState:
+    """The state at step 0, a pure function of the seed's key.
+
+    start: variables, or a part of them, to start from instead of fresh ones.
+    """
     variables = recipe.build.init(jax.random.fold_in(key, INIT))
+    if start is not None:
+        variables = updates.replaced(variables, start)
     # Each auxiliary has a key of its own, so that adding one leaves the model's init as it is.
     auxiliary_key = jax.random.fold_in(key, AUXILIARY)
     auxiliary_params = {}
@@ -213,7 +220,7 @@ def _teacher_outputs(
 
 def _loss(recipe: Recipe, state: TrainState, batch: Batch, params):
     """The total loss f32[] and, as auxiliary output, what the rest of the step needs."""
-    apply = partial(recipe.build.apply, train=True, key=batch.key)
+    apply = updates.student(batch.key, recipe.body, recipe.build.apply, batch.step)
     variables = {"params": params["model"], "batch_stats": state.batch_stats}
     outputs, batch_stats = forward(partial(apply, variables), batch.image)
 
@@ -242,16 +249,6 @@ def _loss(recipe: Recipe, state: TrainState, batch: Batch, params):
     return sum(losses.values()), (outputs, targets, batch_stats, states, losses, clean_logits)
 
 
-def _average(old: PyTree, new: PyTree, decay: float, moved: Array) -> PyTree:
-    """The exponential moving average, unchanged in steps without an update (moved: bool[])."""
-
-    def average(a, b):
-        m = jnp.where(moved, decay, 1).astype(a.dtype)
-        return m * a + (1 - m) * b
-
-    return jax.tree.map(average, old, new)
-
-
 def make_train_step(recipe: Recipe) -> Callable:
     """The train step: (state, frozen, data, batch) -> (state, scalars), a pure function.
 
@@ -270,7 +267,7 @@ def make_train_step(recipe: Recipe) -> Callable:
     that need them. Raises ValueError, while tracing, if one of these is missing or an auxiliary
     compares several draws.
     """
-    transformation = recipe.build.optimizer
+    update = partial(updates.update, recipe.body, recipe.build.optimizer)
 
     def train_step(state, frozen, data, batch):
         batch = prepare(recipe, frozen, data, batch, state.step)
@@ -278,8 +275,8 @@ def make_train_step(recipe: Recipe) -> Callable:
         (loss, aux), grads = grad(state.params)
         outputs, targets, batch_stats, auxiliary, losses, clean_logits = aux
 
-        updates, opt_state = transformation.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        moves, opt_state = update(grads, state.opt_state, state.params, state.step)
+        params = optax.apply_updates(state.params, moves)
         moved = optimizer.updated(opt_state, recipe.accumulate)
 
         # The label source and the average come after the optimizer, since both may follow the
@@ -290,7 +287,9 @@ def make_train_step(recipe: Recipe) -> Callable:
             outputs=outputs, targets=targets, clean_logits=clean_logits, **model, updated=moved
         )
         labels = recipe.source.update(state.labels, batch, passed)
-        ema = _average(state.ema, model, recipe.ema, moved) if recipe.ema else {}
+        ema = {}
+        if recipe.ema:
+            ema = updates.average(recipe.body, state.ema, model, recipe.ema, moved, state.step)
         new = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats)
         new = new.replace(opt_state=opt_state, labels=labels, auxiliary=auxiliary, ema=ema)
 
