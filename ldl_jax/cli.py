@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import csv
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from ldl_jax import files
 from ldl_jax.errors import Failed, Usage, one_line
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
@@ -103,6 +105,48 @@ def _unknown(argv: list[str], unknown_field: Callable[[str], str | None]) -> str
 def _unknown_option(field: str) -> str:
     block, _, name = field.rpartition(".")
     return f"{block} has no field {name!r}; options of your own module must be set in the config file first"
+
+
+def add_columns(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say what is in files of predictions: --kind, --classes, --label-column."""
+    command.add_argument(
+        "--kind",
+        choices=("logits", "probabilities"),
+        help="kind of the scores in all files (default: detected)",
+    )
+    command.add_argument(
+        "--classes",
+        metavar="A,B,C",
+        help="columns of a .csv that are classes, in this order, or names of the classes of other "
+        "files; or a text file with a name per line",
+    )
+    command.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="column of a .csv, or array of an .npz, that holds the labels (default: label, "
+        "target, y_true or another usual name)",
+    )
+
+
+def class_names(text: str | None) -> tuple[str, ...] | None:
+    """The names of --classes=A,B,C, or those in its text file. Raises ValueError if there are none."""
+    if text is None:
+        return None
+    file = files.home(text)
+    if "," in text and not file.is_file():
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    else:
+        try:
+            names = file.read_text(encoding="utf-8-sig").splitlines()
+        except FileNotFoundError:
+            # A single column: the probability of one of two classes.
+            names = [text]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"--classes {text} cannot be read ({reason})") from None
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"--classes must be different names, got {text}")
+    return tuple(names)
 
 
 def folder(path: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from ldl_jax import files
 from ldl_jax.data.readers import array_cache
 from ldl_jax.errors import UnreadableFile
+from ldl_jax.evaluation import csv_table
 
 
 def test_text_bytes_json_and_arrays_come_back(tmp_path):
@@ -138,10 +139,14 @@ def test_the_array_of_an_npy_comes_back(tmp_path, array):
 
 def test_the_numbers_of_a_csv_come_back_with_the_names_of_its_columns(tmp_path):
     path = files.write(tmp_path / "x.csv", "file,a,b\n1.png,0.5,2\n\n2.png,1e3,-1\n")
-    table, names = files.read_csv(path, lambda name: name == "file")
-    np.testing.assert_array_equal(table, np.float32([[0.5, 2], [1000, -1]]), strict=True)
-    assert names == ["a", "b"]
-    assert files.read_csv(files.write(path, "1,2\n"))[1] is None
+    table = csv_table.read(path, lambda name: name == "file")
+    numbers = np.float32([[0.5, 2], [1000, -1]])
+    np.testing.assert_array_equal(table.numbers, numbers, strict=True)
+    assert (table.names, table.numeric, table.texts) == (["file", "a", "b"], [1, 2], {})
+    texts = csv_table.read(path)
+    assert (texts.numeric, texts.texts) == ([1, 2], {0: ["1.png", "2.png"]})
+    np.testing.assert_array_equal(texts.column(2), numbers[:, 1])
+    assert csv_table.read(files.write(path, "1,2\n")).names is None
 
 
 READERS = {
