@@ -76,13 +76,33 @@ def read_flags(
             config_flags.DEFINE_config_dict(
                 "config", config, flag_values=values, sys_argv=arguments
             )
-        words = values(arguments)[1:]
+        words = [str(files.home(word)) for word in values(arguments)[1:]]
+        if "workdir" in values and values["workdir"].value is not None:
+            values["workdir"].value = str(files.home(values["workdir"].value))
+        if config is not None:
+            expand_homes(config)
         return CommandLine(words, config, file)
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for an unknown field, with a text that does not name it.
         raise Usage(_unknown(arguments, unknown_field) or str(error)) from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(one_line(error)) from None
+
+
+def expand_homes(config: ConfigDict) -> None:
+    """Expand `~` at the beginning of every path in a config; no other field may begin with it."""
+
+    def expanded(value):
+        return str(files.home(value)) if isinstance(value, str) and value[:1] == "~" else value
+
+    for name in config:
+        value = config[name]
+        if isinstance(value, ConfigDict):
+            expand_homes(value)
+        elif isinstance(value, tuple):
+            config[name] = tuple(map(expanded, value))
+        elif isinstance(value, str):
+            config[name] = expanded(value)
 
 
 def _unknown(argv: list[str], unknown_field: Callable[[str], str | None]) -> str | None:

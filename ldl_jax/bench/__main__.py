@@ -23,7 +23,10 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits_online.py"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = cli.Parser(prog="python -m ldl_jax.bench", description=__doc__.split("\n")[0])
+    line = cli.Parser(
+        prog="python -m ldl_jax.bench",
+        description="Compare programs that take turns in one process.",
+    )
     line.add_argument(
         "what",
         choices=("step", "input", "metrics"),

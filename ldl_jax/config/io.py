@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ldl_jax import files
 from ldl_jax.config.fields import default, flatten
 from ldl_jax.errors import one_line
 
@@ -29,7 +30,7 @@ def read(path) -> ConfigDict:
 
     Raises ValueError in one sentence that names the file and the fault.
     """
-    name, *arguments = str(path).split(":", 1)
+    name, *arguments = str(files.home(path)).split(":", 1)
     path = Path(name)
     if not path.is_file():
         raise ValueError(

@@ -244,7 +244,7 @@ def load(path) -> Study:
 
     Raises ValueError in one sentence that names the file and the fault.
     """
-    path = Path(path)
+    path = files.home(path)
     if not path.is_file():
         studies = ", ".join(sorted(str(file) for file in Path("configs/studies").glob("*.py")))
         hint = f"available studies are {studies}" if studies else "name the file of a study"

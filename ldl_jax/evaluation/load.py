@@ -36,6 +36,7 @@ def load(path, *, best: bool = False) -> Model:
     lowest NLL on the held-out images. Raises ValueError if the run is missing or unfinished, or if
     it has no best weights because it held nothing out.
     """
+    path = files.home(path)
     spec, variables, _ = load_weights(path)
     if best:
         variables = read_best(path)
@@ -117,7 +118,7 @@ def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
     Raises ValueError if the run is missing or unfinished. The message gives the command that trains
     or finishes it: the one that last started it, or one with the arguments `made_from`.
     """
-    path = Path(path)
+    path = files.home(path)
     weights = path / WEIGHTS
     if not (weights.is_file() and (path / NETWORK).is_file()):
         state = "is not finished" if (path / CONFIG).is_file() else "is not a run directory"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, workdir
+from ldl_jax import config, files, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import predictions
 from ldl_jax.evaluation.bootstrap import Answers
@@ -38,7 +38,7 @@ class Group(NamedTuple):
 
 def read(path) -> Run:
     """Read a run directory. Raises ValueError naming the file that is missing or damaged."""
-    path = Path(path)
+    path = files.home(path)
     run_config = workdir.read_config(path)
     if run_config is None:
         raise ValueError(f"{path} is not a run directory of ldl_jax: it has no {workdir.CONFIG}")

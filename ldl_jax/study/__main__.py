@@ -91,6 +91,10 @@ def work(arguments: argparse.Namespace) -> list[str]:
     """Do what a command line asks for; returns a sentence for each failed run."""
     if arguments.jobs < 1:
         raise Usage(f"--jobs must be at least 1, got {arguments.jobs}")
+    # Commands of other processes are made of these, so they get the expanded paths.
+    arguments.study = str(files.home(arguments.study))
+    if arguments.workdir is not None:
+        arguments.workdir = str(files.home(arguments.workdir))
     path = Path(arguments.study)
     study = load(path)
     planned = plan.plan(study, path, _fields(arguments.fields))
