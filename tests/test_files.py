@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ldl_jax import files
+from ldl_jax import cli, config, files, main
 from ldl_jax.data.readers import array_cache
 from ldl_jax.errors import UnreadableFile
 from ldl_jax.evaluation import csv_table
@@ -211,3 +213,30 @@ def test_flipped_bytes_are_refused_in_a_sentence_or_overlooked(tmp_path, reader,
         if reader == "npz":
             for name in set(arrays) & set(ARRAYS):
                 np.testing.assert_array_equal(arrays[name], ARRAYS[name])
+
+
+def test_a_tilde_is_the_home_in_every_path_that_enters(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.home("~/x") == tmp_path / "x"
+    assert files.home("a~/x") == Path("a~/x")
+    c = config.default()
+    c.data.root, c.teachers, c.data.imagenet.cache = "~/data", ("~/t", "u"), "~"
+    cli.expand_homes(c)
+    assert (c.data.root, c.data.imagenet.cache) == (f"{tmp_path}/data", str(tmp_path))
+    assert c.teachers == (f"{tmp_path}/t", "u")
+    (tmp_path / "x.py").write_text("from ldl_jax.config import default\nget_config = default\n")
+    argv = ["--config=~/x.py", "--workdir=~/runs/a", "--config.data.labels_file=~/l.npy"]
+    values, line = main.parse(argv)
+    assert main.settings(values, line)[1] == tmp_path / "runs" / "a"
+    assert line.config.data.labels_file == f"{tmp_path}/l.npy"
+
+
+def test_commands_need_neither_docstrings_nor_asserts():
+    code = (
+        "import contextlib\n"
+        "from ldl_jax import bench, compare, evaluate, main, predict\n"
+        "from ldl_jax.bench.__main__ import parser\n"
+        "parser()\nmain.main(['--help'])\n"
+        "for command in (compare, evaluate, predict): command.parser().format_help()\n"
+    )
+    subprocess.run([sys.executable, "-OO", "-c", code], check=True, capture_output=True)

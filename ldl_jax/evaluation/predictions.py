@@ -63,7 +63,8 @@ def read(
             f"{path}: scores must be floating-point numbers [N, K] of at least one example and two "
             f"classes, got {values.dtype}{list(values.shape)}{hint}"
         )
-    names = stored.classes
+    # One name cannot name two classes.
+    names = None if stored.classes and len(stored.classes) == 1 else stored.classes
     if names is not None and len(names) != values.shape[1]:
         raise ValueError(
             f"{path}: --classes must name each of {values.shape[1]} classes, got {len(names)}"
