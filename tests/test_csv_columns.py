@@ -112,7 +112,7 @@ def test_numbered_columns_show_which_others_are_no_classes(read):
 
 @pytest.mark.parametrize(
     "name",
-    ["y_true", "Target", "labels", "gt", "ground truth", "true_class", "class", "y", "category"],
+    ["y_true", "Target", "labels", "gt", "ground truth", "class_id", "class", "y", "category"],
 )
 def test_labels_have_many_names(read, name):
     for labels in (LABEL, NAMED, np.array([f" {name.upper()}" for name in NAMED])):

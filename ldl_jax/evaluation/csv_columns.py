@@ -15,10 +15,12 @@ import numpy as np
 from ldl_jax import arrays
 from ldl_jax.evaluation.csv_table import Table
 
-LABELS = (
-    *("label", "labels", "target", "targets", "y_true", "true_label", "true_labels", "gt"),
-    *("label_true", "ground_truth", "groundtruth", "true_class", "class_label", "label_id"),
-    *("class_id", "class_idx", "class_index", "ytrue", "y_test", "gold_label", "actual_label"),
+LABELS = ("label", "labels", "target", "targets", "y_true", "true_label")
+# Used if there is none of LABELS.
+MORE_LABELS = (
+    *("true_labels", "label_true", "gt", "gt_label", "ground_truth", "groundtruth", "true_class"),
+    *("class_label", "label_id", "class_id", "class_idx", "class_index", "ytrue", "y_test"),
+    *("gold_label", "actual_label"),
 )
 # Names of labels that a class may have as well: labels only if they hold no fractions.
 _PERHAPS_LABELS = (
@@ -79,7 +81,9 @@ def plain(name: str) -> str:
 
 
 def never_a_class(name: str) -> bool:
-    """Whether a column of this name holds row numbers, ids or results."""
+    """Whether a column of this name holds row numbers, ids or results, and no labels."""
+    if plain(name) in MORE_LABELS:
+        return False
     return bool(_IDS.fullmatch(plain(name)) or _RESULTS.fullmatch(plain(name)))
 
 
@@ -90,8 +94,9 @@ def choose(path, table: Table, options: Options, *, own_labels: bool) -> Chosen:
     doubtful column and the option to pass.
     """
     names = table.names
-    label = _named_label(path, names, options.label_column)
-    strong = [column for column, name in enumerate(names) if plain(name) in LABELS]
+    label = _named_label(path, names, options.label_column, required=own_labels)
+    known = [column for column, name in enumerate(names) if plain(name) in (*LABELS, *MORE_LABELS)]
+    strong = [column for column in known if plain(names[column]) in LABELS] or known
     if label is None and own_labels and len(strong) > 1:
         raise ValueError(
             f"{path}: must have one column of labels, got {listed(names[i] for i in strong)}; pass "
@@ -104,7 +109,7 @@ def choose(path, table: Table, options: Options, *, own_labels: bool) -> Chosen:
         if label is None:
             label = _perhaps_label(table, columns)
         return Chosen(columns, tuple(names[column] for column in columns), label)
-    candidates = [c for c in table.numeric if c not in (label, *strong)]
+    candidates = [column for column in table.numeric if column not in (label, *known)]
     if label is None:
         label = _perhaps_label(table, candidates)
         candidates = [column for column in candidates if column != label]
@@ -127,13 +132,14 @@ def label_of(path, table: Table, name: str | None) -> int:
     Raises ValueError if there is none, or several.
     """
     names = table.names or []
-    given = _named_label(path, names, name)
+    given = _named_label(path, names, name, required=True)
     if given is not None:
         return given
     present = sorted([*table.numeric, *table.texts])
-    strong = [column for column, name in enumerate(names) if plain(name) in LABELS]
-    weak = [column for column, name in enumerate(names) if plain(name) in _PERHAPS_LABELS]
-    for columns in (present, strong, weak):
+    if len(present) == 1:
+        return present[0]
+    for usual in (LABELS, MORE_LABELS, _PERHAPS_LABELS):
+        columns = [column for column, name in enumerate(names) if plain(name) in usual]
         if len(columns) == 1:
             return columns[0]
     raise ValueError(
@@ -161,14 +167,18 @@ def listed(names: Iterable[str]) -> str:
     return (", ".join(map(str, names[:20])) or "nothing") + more
 
 
-def _named_label(path, names: list[str] | None, wanted: str | None) -> int | None:
-    """The column that --label-column names. Raises ValueError if there is none."""
+def _named_label(
+    path, names: list[str] | None, wanted: str | None, *, required: bool
+) -> int | None:
+    """The column that --label-column names. Raises ValueError if it is required and missing."""
     if wanted is None:
         return None
     for same in (str, plain):
         columns = [i for i, name in enumerate(names or ()) if same(name) == same(wanted)]
         if columns:
             return columns[0]
+    if not required:
+        return None
     raise ValueError(
         f"{path}: --label-column must be one of its columns, {listed(names or ())}, got {wanted!r}"
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from ldl_jax import files
 from ldl_jax.evaluation import csv_columns, csv_table
-from ldl_jax.evaluation.csv_columns import LABELS, Options, bare, listed
+from ldl_jax.evaluation.csv_columns import LABELS, MORE_LABELS, Options, bare, listed
 
 LOGITS = ("logits",)
 PROBABILITIES = ("probs", "probabilities")
@@ -61,7 +61,7 @@ def _beside(path: Path) -> Path:
     if not labels.is_file():
         raise ValueError(
             f"{path}: has no labels, and there is no {labels.name} next to it. Add an array or a "
-            f"column named {listed(LABELS[:6])}, or pass --label-column=NAME or --labels=FILE."
+            f"column named {listed(LABELS)}, or pass --label-column=NAME or --labels=FILE."
         )
     return labels
 
@@ -85,7 +85,7 @@ def read_labels(path, name: str | None = None) -> np.ndarray:
     names = _label_arrays(path, members, name)
     if len(names) != 1:
         raise ValueError(
-            f"{path}: must hold one array named {listed(LABELS[:6])}, got {listed(members)}"
+            f"{path}: must hold one array named {listed(LABELS)}, got {listed(members)}"
         )
     return files.read_npz(path, names=names, mapped=True)[names[0]]
 
@@ -93,7 +93,8 @@ def read_labels(path, name: str | None = None) -> np.ndarray:
 def _label_arrays(path: Path, members: list[str], wanted: str | None) -> list[str]:
     """The arrays of labels in an .npz. Raises ValueError if --label-column names none of them."""
     if wanted is None:
-        return [name for name in LABELS if name in members]
+        usual = [name for name in LABELS if name in members]
+        return usual or [name for name in MORE_LABELS if name in members]
     if wanted not in members:
         raise ValueError(
             f"{path}: --label-column must be one of its arrays, {listed(members)}, got {wanted!r}"
@@ -222,7 +223,7 @@ def _label_column(path: Path, table: csv_table.Table, columns: list[int]) -> int
     )
     raise ValueError(
         f"{path}: has no header, and {which} class numbers 0 to {classes - 1}, so the labels are "
-        f"unknown. Add a header with a column {listed(LABELS[:6])}, or pass "
+        f"unknown. Add a header with a column {listed(LABELS)}, or pass "
         "--label-column=NUMBER (from 1) or --labels=FILE."
     )
 
