@@ -9,17 +9,52 @@ Letters in shapes: N examples, K classes.
 
 from collections.abc import Callable, Iterable
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
 from ldl_jax.errors import warn
 from ldl_jax.metrics.base import SUM_TOLERANCE
 
-DECIMALS = (2, 3, 4)  # to which people round probabilities before they write them down
+# To which people round probabilities before they write them down; percentages have two fewer.
+DECIMALS = (2, 3, 4, 5)
+TOTALS = (1.0, 100.0)  # sums of probabilities and of percentages
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # relative rounding, of softmax and value
 VOTES = "whole-number votes"
 CHANNELS = (1, 2, 3, 4)  # of images
 MOST_LOST = 0.5  # a row may be off 1 by at most this, however coarse the rounding
+Parts = Callable[[], Iterable[np.ndarray]]  # returns a matrix f[N, K] in parts, from the beginning
+
+
+class Sums(NamedTuple):
+    """What is known of a matrix after a pass over it."""
+
+    lowest: float
+    highest: float
+    row: int  # whose sum is farthest from 1
+    total: float  # its sum
+    errors: tuple[float, ...]  # largest distance of a sum from each of TOTALS
+
+
+class Rows(NamedTuple):
+    """How the rows of a matrix are distributions."""
+
+    total: float  # one of TOTALS, to which they sum
+    rounded: str  # how they were rounded, if that explains their sums; '' if they are exact
+
+    @property
+    def exact(self) -> bool:
+        """Whether the rows sum to 1 within SUM_TOLERANCE as they are."""
+        return self.total == 1 and not self.rounded
+
+    @property
+    def reason(self) -> str:
+        """Why the rows are divided by their sums."""
+        if self.total == 1:
+            return self.rounded
+        return (
+            f"percentages {self.rounded}" if self.rounded else "percentages, since rows sum to 100"
+        )
 
 
 def as_numpy(value, name: str) -> np.ndarray:
@@ -85,12 +120,13 @@ def checked_scores(values, name: str) -> np.ndarray:
 def checked_logits(values, name: str = "logits") -> np.ndarray:
     """Logits f[N, K]. Raises ValueError also if they are probabilities."""
     array = checked_scores(values, name)
-    if _explained(array, 1.0) is not None and array.shape[1] > 1:
+    found = rows(lambda: [array])
+    if found is not None and found.total == 1:
         raise ValueError(
             f"{name} look like probabilities: all are in [0, 1] and each row sums to 1; pass them "
             f"as {name.replace('logits', 'probs')}"
         )
-    if _explained(array, 100.0) is not None:
+    if found is not None:
         raise ValueError(
             f"{name} look like percentages: each row sums to 100; pass {name} / 100 as "
             f"{name.replace('logits', 'probs')}"
@@ -105,15 +141,11 @@ def checked_probs(values, name: str = "probs") -> tuple[np.ndarray, str | None]:
     normalised, as are percentages. Raises ValueError for other rows.
     """
     array = checked_scores(values, name)
-    for total, scale in ((1.0, ""), (100.0, "percentages, ")):
-        reason = _explained(array, total)
-        if reason == "" and total == 1.0:
+    found = rows(lambda: [array])
+    if found is not None:
+        if found.exact:
             return array, None
-        if reason is not None:
-            wide = array.astype(np.promote_types(array.dtype, np.float32))
-            wide = np.clip(wide, 0, None)
-            why = scale + (reason or f"rows sum to {total:g}")
-            return wide / wide.sum(1, keepdims=True), f"{name} were normalised: {why}"
+        return normalised(array), f"{name} were normalised: {found.reason}"
     raise ValueError(_why_not(array, name))
 
 
@@ -192,21 +224,56 @@ def checked_distributions(values, count: int, classes: int, name: str) -> np.nda
     return table
 
 
-def _explained(array: np.ndarray, total: float) -> str | None:
-    """Why rows that sum to about `total` may be distributions; '' if they sum to it; None if they
-    are none.
+def sums(parts: Iterable[np.ndarray]) -> Sums:
+    """The extremes of a matrix f[N, K] and of its rows' sums, which are not computed of logits."""
+    lowest = np.inf
+    highest = -np.inf
+    row = 0
+    farthest = 1.0
+    errors = [0.0] * len(TOTALS)
+    begin = 0
+    for part in parts:
+        lowest = min(lowest, float(part.min()))
+        highest = max(highest, float(part.max()))
+        # Logits need no sums, which take as long as the rest.
+        if _in_range(lowest, highest, TOTALS[-1]):
+            total = part.sum(1, dtype=np.float64)
+            worst = int(np.argmax(abs(total - 1)))
+            if abs(total[worst] - 1) > abs(farthest - 1):
+                row = begin + worst
+                farthest = float(total[worst])
+            for number, goal in enumerate(TOTALS):
+                errors[number] = max(errors[number], float(abs(total - goal).max()))
+        begin += len(part)
+    return Sums(lowest, highest, row, farthest, tuple(errors))
+
+
+def rows(parts: Parts, known: Sums | None = None) -> Rows | None:
+    """How the rows of a matrix f[N, K] are probabilities or percentages; None if they are neither.
+
+    This is the one rule for all tables of distributions: rows must sum to 1 or 100 within
+    SUM_TOLERANCE of that, or within what their rounding explains. known: the matrix's `sums`, if
+    the caller has them.
     """
-    lowest, highest = float(array.min()), float(array.max())
-    if lowest < -SUM_TOLERANCE * total or highest > (1 + SUM_TOLERANCE) * total:
-        return None
-    error = float(abs(array.sum(1, dtype=np.float64) - total).max())
-    # The last bit of a sum must not decide.
-    if error <= SUM_TOLERANCE * total * (1 + 1e-4):
-        return ""
-    return explanation(lambda: [array], total)
+    known = known or sums(parts())
+    for total, error in zip(TOTALS, known.errors, strict=True):
+        if not _in_range(known.lowest, known.highest, total):
+            continue
+        # The last bit of a sum must not decide.
+        exact = error <= SUM_TOLERANCE * total * (1 + 1e-4)
+        rounded = "" if exact else explanation(parts, total)
+        if rounded is not None:
+            return Rows(total, rounded)
+    return None
 
 
-def explanation(parts: Callable[[], Iterable[np.ndarray]], total: float = 1.0) -> str | None:
+def normalised(part: np.ndarray) -> np.ndarray:
+    """Rows f[N, K] divided by their sums, after cutting off what rounding left below 0."""
+    wide = np.maximum(part.astype(np.promote_types(part.dtype, np.float32)), 0)
+    return wide / wide.sum(1, keepdims=True)
+
+
+def explanation(parts: Parts, total: float = 1.0) -> str | None:
     """How the rows of a matrix were rounded, if that explains sums other than `total`.
 
     parts: a function that returns the matrix f[N, K] in parts, from the beginning. Each of K
@@ -217,14 +284,20 @@ def explanation(parts: Callable[[], Iterable[np.ndarray]], total: float = 1.0) -
         if all(_sums_fit(part, total, share * total, _is_half(part, name)) for part in parts()):
             return f"rounded to {name}"
     for decimals in DECIMALS:
-        unit = 10.0**-decimals
-        fits = True
-        for part in parts():
-            room = min(part.shape[1] * unit / 2, MOST_LOST * total) + SUM_TOLERANCE * total / 100
-            fits = fits and _sums_fit(part, total, room, _is_rounded(part, decimals, total))
-        if fits:
-            return f"rounded to {decimals} decimals"
+        shown = decimals - 2 if total == TOTALS[-1] else decimals
+        if all(_fits_decimals(part, total, shown) for part in parts()):
+            return f"rounded to {shown} decimal{'s' * (shown != 1)}"
     return None
+
+
+def _fits_decimals(part: np.ndarray, total: float, decimals: int) -> bool:
+    room = min(part.shape[1] * 10.0**-decimals / 2, MOST_LOST * total) + SUM_TOLERANCE * total / 100
+    return _sums_fit(part, total, room, _is_rounded(part, decimals, total))
+
+
+def _in_range(lowest: float, highest: float, total: float) -> bool:
+    """Whether all numbers can be parts of `total`, up to rounding below 0 or above it."""
+    return lowest >= -SUM_TOLERANCE * total and highest <= (1 + SUM_TOLERANCE) * total
 
 
 def _sums_fit(part: np.ndarray, total: float, room: float, rounded: bool) -> bool:
@@ -271,17 +344,16 @@ def _described(array: np.ndarray) -> str:
 
 
 def distributions(
-    table: np.ndarray, name: str, rows: np.ndarray | None = None
+    table: np.ndarray, name: str, positions: np.ndarray | None = None
 ) -> tuple[np.ndarray, str | None]:
     """Distributions f64[N, K], rows that sum to 1, and a note if they were not stored as such.
 
     table: whole-number votes with any sums, or probabilities or percentages, whose rows sum to 1 or
-    100 within SUM_TOLERANCE or within what their rounding explains. rows: numbers of the rows, for
-    messages. Raises ValueError naming the table and the first row that is none of these.
+    100 as `rows` allows it. positions: numbers of the rows, for messages. Raises ValueError naming the table and the first row that is none of these.
     """
     wide = table.astype(np.float64)
     sums = wide.sum(1)
-    numbers = np.arange(len(table)) if rows is None else rows
+    numbers = np.arange(len(table)) if positions is None else positions
     for fault, wrong in (
         ("has a negative or NaN entry", ~(wide >= 0).all(1)),
         ("has no entry above 0", ~(wide > 0).any(1)),
@@ -306,16 +378,13 @@ def distributions(
     return wide / sums[:, None], note
 
 
-def _sums_of(table: np.ndarray, wide: np.ndarray, sums: np.ndarray) -> str | None:
+def _sums_of(table: np.ndarray, wide: np.ndarray, totals: np.ndarray) -> str | None:
     """Why rows need not sum to 1; '' if they do; None if nothing explains their sums."""
-    if not np.isfinite(sums).all():
+    if not np.isfinite(totals).all():
         return None
     if (wide % 1 == 0).all():
-        return "" if (sums == 1).all() else VOTES
-    for total, unit in ((1.0, ""), (100.0, "percentages")):
-        # The last bit of a sum must not decide.
-        exact = abs(sums - total).max() <= SUM_TOLERANCE * total * (1 + 1e-4)
-        rounded = "" if exact else explanation(lambda: [table], total)
-        if rounded is not None:
-            return " ".join(filter(None, (unit, rounded)))
-    return None
+        return "" if (totals == 1).all() else VOTES
+    found = rows(lambda: [table])
+    if found is None:
+        return None
+    return "" if found.exact else found.reason

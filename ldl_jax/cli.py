@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import copy
+import csv
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from ldl_jax import files
 from ldl_jax.errors import Failed, Usage, one_line
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
@@ -86,13 +88,34 @@ def read_flags(
             config_flags.DEFINE_config_dict(
                 "config", config, flag_values=values, sys_argv=arguments
             )
-        words = values(arguments)[1:]
+        words = [str(files.home(word)) for word in values(arguments)[1:]]
+        if "workdir" in values and values["workdir"].value is not None:
+            values["workdir"].value = str(files.home(values["workdir"].value))
+        if config is not None:
+            expand_homes(config)
+            expand_homes(unchanged)
         return CommandLine(words, config, file, unchanged, tuple(_overridden(arguments)))
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for an unknown field, with a text that does not name it.
         raise Usage(_unknown(arguments, unknown_field, config) or str(error)) from None
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise Usage(one_line(error)) from None
+
+
+def expand_homes(config: ConfigDict) -> None:
+    """Expand `~` at the beginning of every path in a config; no other field may begin with it."""
+
+    def expanded(value):
+        return str(files.home(value)) if isinstance(value, str) and value[:1] == "~" else value
+
+    for name in config:
+        value = config[name]
+        if isinstance(value, ConfigDict):
+            expand_homes(value)
+        elif isinstance(value, tuple):
+            config[name] = tuple(map(expanded, value))
+        elif isinstance(value, str):
+            config[name] = expanded(value)
 
 
 def plug_names(argv: list[str], names: Iterable[str]) -> dict[str, object]:
@@ -156,6 +179,48 @@ def _unknown_option(field: str, config: ConfigDict | None) -> str:
     if options:
         return f"{block} has no field {name!r}; its fields are {', '.join(options)}"
     return f"{block} has no field {name!r}; options of your own module must be set in the config file first"
+
+
+def add_columns(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say what is in files of predictions: --kind, --classes, --label-column."""
+    command.add_argument(
+        "--kind",
+        choices=("logits", "probabilities"),
+        help="kind of the scores in all files (default: detected)",
+    )
+    command.add_argument(
+        "--classes",
+        metavar="A,B,C",
+        help="columns of a .csv that are classes, in this order, or names of the classes of other "
+        "files; or a text file with a name per line",
+    )
+    command.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="column of a .csv, or array of an .npz, that holds the labels (default: label, "
+        "target, y_true or another usual name)",
+    )
+
+
+def class_names(text: str | None) -> tuple[str, ...] | None:
+    """The names of --classes=A,B,C, or those in its text file. Raises ValueError if there are none."""
+    if text is None:
+        return None
+    file = files.home(text)
+    if "," in text and not file.is_file():
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    else:
+        try:
+            names = file.read_text(encoding="utf-8-sig").splitlines()
+        except FileNotFoundError:
+            # A single column: the probability of one of two classes.
+            names = [text]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"--classes {text} cannot be read ({reason})") from None
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"--classes must be different names, got {text}")
+    return tuple(names)
 
 
 def folder(path: Path) -> Path:

@@ -1,6 +1,9 @@
-"""The command that compares finished runs, grouping the seeds of each config.
+"""The command that compares finished runs, grouping the seeds of each config, and predictions.
 
 python -m ldl_jax.compare RUN [RUN ...] [--baseline RUN] [--out DIR]
+
+A RUN is the directory of a finished run, or a file of predictions of any framework for the same
+test images, as `evaluate` reads it.
 
 Prints mean ± standard deviation over seeds, and the difference of each group to the baseline with
 two intervals, over seeds and over the test images; raw, and recalibrated at the temperature that
@@ -14,9 +17,10 @@ import sys
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.cli import Parser, folder, status
+from ldl_jax.cli import Parser, add_columns, class_names, folder, status
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.comparison import compare
+from ldl_jax.evaluation.prediction_files import ENDINGS
 from ldl_jax.report import figure_tables, tables
 
 NAME = "comparison"
@@ -26,13 +30,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = Parser(
         prog="python -m ldl_jax.compare",
-        description="Compare finished runs, grouping the seeds of each config.",
+        description="Compare finished runs, grouping the seeds of each config, and files of "
+        "predictions.",
     )
     command.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="directories of finished runs, with any number of seeds for each config",
+        help="directories of finished runs, with any number of seeds for each config, or .npz, "
+        ".npy and .csv files of predictions for the same test images",
     )
     command.add_argument(
         "--baseline",
@@ -44,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"folder for the results (default: `{NAME}` next to the first run)",
     )
+    command.add_argument(
+        "--labels", metavar="FILE", help="file with the labels of all files, instead of their own"
+    )
+    add_columns(command)
     command.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap")
     return command
 
@@ -51,10 +61,11 @@ def parser() -> argparse.ArgumentParser:
 def write(chosen: argparse.Namespace) -> list[Path]:
     """Compare the runs of a command line, print the tables, write the results; returns the paths."""
     # Check everything that can be wrong before the bootstrap, which takes a while.
-    paths = [Path(path) for path in dict.fromkeys(chosen.runs)]
-    groups = runs.groups([runs.read(path) for path in paths])
-    baseline = _baseline(groups, Path(chosen.baseline) if chosen.baseline else paths[0], paths)
-    out = folder(Path(chosen.out) if chosen.out else paths[0].parent / NAME)
+    paths = [files.home(path) for path in dict.fromkeys(chosen.runs)]
+    groups = runs.groups(_read(chosen, paths))
+    wanted = files.home(chosen.baseline) if chosen.baseline else paths[0]
+    baseline = _baseline(groups, wanted, paths)
+    out = folder(files.home(chosen.out) if chosen.out else paths[0].parent / NAME)
     results = compare(groups, baseline, seed=chosen.seed)
     shown = figure_tables.comparison(results)
     notes = figure_tables.comparison_notes(results)
@@ -67,6 +78,23 @@ def write(chosen: argparse.Namespace) -> list[Path]:
         "json": json.dumps(results, indent=2) + "\n",
     }
     return [files.write(out / f"{NAME}.{ending}", text) for ending, text in texts.items()]
+
+
+def _read(chosen: argparse.Namespace, paths: list[Path]) -> list[runs.Run]:
+    """The runs and files of a command line."""
+    options = {
+        "labels": chosen.labels,
+        "kind": chosen.kind,
+        "classes": class_names(chosen.classes),
+        "label_column": chosen.label_column,
+    }
+    entries = []
+    for path in paths:
+        if path.suffix.lower() in ENDINGS and not path.is_dir():
+            entries.append(runs.read_file(path, **options))
+        else:
+            entries.append(runs.read(path))
+    return entries
 
 
 def _baseline(groups: list[runs.Group], wanted: Path, paths: list[Path]) -> int:

@@ -45,8 +45,8 @@ def warn(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with what stands for bytes that are not UTF-8, as in file names, written out."""
-    return text.encode(errors="backslashreplace").decode()
+    """Text in which bytes of file names that are not UTF-8 are escaped, as in `\\xc4.png`."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

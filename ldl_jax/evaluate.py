@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldl_jax import config
-from ldl_jax.cli import Once, Parser, folder, status
+from ldl_jax import config, files
+from ldl_jax.cli import Once, Parser, add_columns, class_names, folder, status
 from ldl_jax.errors import Usage
 
 ENDINGS = ("png", "svg")  # file types of plots
@@ -68,14 +68,7 @@ def parser() -> argparse.ArgumentParser:
         help="votes or true distributions, one row for each example, looked up by the index of the "
         "predictions if they have one",
     )
-    command.add_argument(
-        "--kind",
-        choices=("logits", "probabilities"),
-        help="kind of the scores in all files (default: detected)",
-    )
-    command.add_argument(
-        "--classes", metavar="FILE", help="text file with the names of the classes, one per line"
-    )
+    add_columns(command)
     command.add_argument(
         "--out",
         metavar="DIR",
@@ -126,7 +119,7 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     # Check the options before opening any file.
     endings = _endings(chosen.figures)
     paths = _paths(chosen)
-    out = folder(Path(chosen.out) if chosen.out else paths[0].parent / "evaluation")
+    out = folder(files.home(chosen.out) if chosen.out else paths[0].parent / "evaluation")
     # Read and check all files before measuring any: that may take minutes.
     tests, further_inputs = _read(chosen, paths)
     chosen_metrics = evaluation.own_metrics(chosen.metrics)
@@ -161,7 +154,7 @@ def _fits(vals: list, calibrator: str) -> list:
 
 def _paths(chosen: argparse.Namespace) -> list[Path]:
     """The files to measure. Raises Usage for invalid or inconsistent options."""
-    paths = [Path(path) for path in chosen.predictions]
+    paths = [files.home(path) for path in chosen.predictions]
     for path in paths:
         if paths.count(path) > 1:
             raise Usage(f"{path} is given twice; give each file once")
@@ -176,19 +169,25 @@ def _read(chosen: argparse.Namespace, paths: list[Path]) -> tuple[list, list[dic
     """The predictions of the files, and the further inputs of each: 'val', 'ood', 'human' or None."""
     from ldl_jax.evaluation import human, predictions
 
+    options = {
+        "kind": chosen.kind,
+        "classes": class_names(chosen.classes),
+        "label_column": chosen.label_column,
+    }
+
     def read_val(path):
-        return predictions.read(path, kind=chosen.kind)
+        return predictions.read(path, **options)
 
     def read_ood(path):
-        return predictions.read(path, kind=chosen.kind, labelled=False)
+        return predictions.read(path, **options, labelled=False)
 
     # Check the number of files before reading any.
     val_paths = _for_each("--val", chosen.val, paths)
     ood_paths = _for_each("--ood", chosen.ood, paths)
-    unnamed = [predictions.read(path, labels=chosen.labels, kind=chosen.kind) for path in paths]
     tests = []
-    for test, name in zip(unnamed, names(paths), strict=True):
-        tests.append(_named(test, name, chosen.classes))
+    for path, name in zip(paths, names(paths), strict=True):
+        test = predictions.read(path, labels=chosen.labels, **options)
+        tests.append(test._replace(name=name))
     vals = _read_each(val_paths, read_val)
     oods = _read_each(ood_paths, read_ood)
     further_inputs = []
@@ -214,7 +213,7 @@ def _for_each(flag: str, given: list[str], paths: list[Path]) -> list[Path | Non
     if not given:
         return [None] * len(paths)
     if len(given) == len(paths):
-        return [Path(path) for path in given]
+        return [files.home(path) for path in given]
     if len(given) > 1:
         raise Usage(
             f"{flag} must be given once, or once for each of the {len(paths)} files, "
@@ -226,30 +225,13 @@ def _for_each(flag: str, given: list[str], paths: list[Path]) -> list[Path | Non
         f"they are predictions of the same network. Otherwise give {flag} once for each file.",
         file=sys.stderr,
     )
-    return [Path(given[0])] * len(paths)
+    return [files.home(given[0])] * len(paths)
 
 
 def _read_each(paths: list[Path | None], read) -> list:
     """`read` of each path, or None; a path that is repeated is read once."""
     read_once = {path: read(path) for path in dict.fromkeys(paths) if path is not None}
     return [read_once.get(path) for path in paths]
-
-
-def _named(test, name: str, file: str | None):
-    """Predictions with their name, and with the class names of a text file if there is one."""
-    if file is None:
-        return test._replace(name=name)
-    try:
-        classes = tuple(Path(file).read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"--classes {file} cannot be read ({reason})") from None
-    if len(classes) != test.values.shape[1]:
-        raise ValueError(
-            f"--classes {file}: must have a line for each of the {test.values.shape[1]} classes of "
-            f"{test.name}, got {len(classes)} lines"
-        )
-    return test._replace(name=name, classes=classes)
 
 
 def names(paths: list[Path]) -> list[str]:

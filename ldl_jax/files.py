@@ -1,7 +1,6 @@
-"""Files: atomic writes, safe readers of arrays (.npz, .npy, .csv), and digests."""
+"""Files: paths, atomic writes, safe readers of arrays (.npz, .npy), and digests."""
 
 import contextlib
-import csv
 import hashlib
 import json
 import lzma
@@ -13,15 +12,13 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ldl_jax.errors import UnreadableFile, one_line
 
-LINES = 4096  # lines of a .csv read at a time
 # What numpy, zipfile and the decompressors raise for files that are damaged, encrypted or of
 # another kind.
 UNREADABLE = (
@@ -41,6 +38,12 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
+
+
+def home(path) -> Path:
+    """A path that a person gave, with `~` and `~user` as a shell expands them at the beginning."""
+    # Path.expanduser raises if there is no such user; the file is then reported as missing.
+    return Path(os.path.expanduser(path))
 
 
 def write(path, data: bytes | str) -> Path:
@@ -211,86 +214,3 @@ def _map(path, begin: int, end: int) -> np.ndarray:
     if size == 0:
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
-
-
-def read_csv(
-    path, leave_out: Callable[[str], bool] = lambda name: False
-) -> tuple[np.ndarray, list[str] | None]:
-    """The numbers f32[N, columns] of a .csv file and its column names, or None without a header.
-
-    leave_out: says of a column's name in lower case whether to skip it. Raises ValueError naming the file and,
-    if a line is not a row of numbers, the line.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return _read_lines(path, file, leave_out)
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UnreadableFile(path, ".csv", one_line(error)) from None
-
-
-def _read_lines(path, file: Iterable[str], leave_out) -> tuple[np.ndarray, list[str] | None]:
-    lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-    first = next(lines, (1, ""))
-    fields = _fields(first[1])
-    has_header = not all(map(_is_number, fields))
-    used = []
-    for column, name in enumerate(fields):
-        if not has_header or not leave_out(name.lower()):
-            used.append(column)
-    # The first line is the header, or already a row of numbers.
-    batch = list(islice(lines, LINES))
-    if fields and not has_header:
-        batch = [first, *batch]
-    # Read in batches: the text of a large file takes several times the memory of its numbers.
-    tables = []
-    while batch:
-        tables.append(_numbers(path, batch, len(fields), used))
-        batch = list(islice(lines, LINES))
-    if not tables:
-        raise ValueError(f"{path}: no rows of numbers; the file must have at least one example")
-    names = [fields[column] for column in used] if has_header else None
-    return np.concatenate(tables), names
-
-
-def _numbers(path, batch: list[tuple[int, str]], width: int, used: list[int]) -> np.ndarray:
-    """The used columns of a batch of numbered lines: f32[n, columns]."""
-    lines = [line for _, line in batch]
-    columns = used if len(used) < width else None
-    try:
-        # With `usecols`, loadtxt does not check the number of fields.
-        if columns is not None and any(len(_fields(line)) != width for line in lines):
-            raise ValueError
-        table = np.loadtxt(
-            lines, delimiter=",", comments=None, quotechar='"', ndmin=2, usecols=columns
-        )
-        if table.shape != (len(lines), len(used)):
-            raise ValueError
-    except ValueError:
-        raise ValueError(_bad_row(path, batch, width, used)) from None
-    # An overflow to infinity is reported later, by the checks of the values.
-    with np.errstate(over="ignore"):
-        return table.astype(np.float32)
-
-
-def _bad_row(path, batch: list[tuple[int, str]], width: int, used: list[int]) -> str:
-    """The message about the first line that is not a row of numbers."""
-    for number, line in batch:
-        fields = _fields(line)
-        if len(fields) != width:
-            return f"{path}, line {number}: expected {width} fields, as in the first line, got {len(fields)}"
-        for column in used:
-            if not _is_number(fields[column]):
-                return f"{path}, line {number}: column {column + 1} must be a number, got {fields[column][:40]!r}"
-    return f"{path}, lines {batch[0][0]} to {batch[-1][0]}: expected numbers separated by commas"
-
-
-def _fields(line: str) -> list[str]:
-    return [field.strip() for field in next(csv.reader([line]), [])]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -1,13 +1,13 @@
-"""Predict images with a finished run: class names and probabilities.
+"""The command that predicts images with a finished run: class names and probabilities.
 
-python -m ldl_jax.predict RUN IMAGES [--out=STEM]
+python -m ldl_jax.predict RUN IMAGES [IMAGES ...] [--out=STEM]
 """
 
 import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,31 +19,27 @@ from tqdm import tqdm
 from ldl_jax import cli, files, workdir
 from ldl_jax.calibrate import load as load_calibrator
 from ldl_jax.config.options import plug
-from ldl_jax.data.arrays import read_images
-from ldl_jax.data.readers import pillow
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
-from ldl_jax.data.readers.folder import normal
 from ldl_jax.errors import Usage, printable, warn
-from ldl_jax.evaluation.load import load, load_weights, shorter_side, turns_by_exif
+from ldl_jax.evaluation.images import Images, find
+from ldl_jax.evaluation.load import load, load_weights, shorter_side
+from ldl_jax.report import tables
 
-
-class Shown(NamedTuple):
-    """Images to predict."""
-
-    names: list[str]  # a path below the folder, or a position in the file
-    label: np.ndarray | None  # i32[n], if known
-    pixels: Iterator[np.ndarray | str]  # u8[H, W, C] each, or what is wrong with it, as text
+DESCRIPTION = "Predict images with a finished run: class names and probabilities."
+TOP = 3  # classes shown for each image
+MOST_LINES = 50  # images shown in the terminal; the files have all
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = cli.Parser(prog="python -m ldl_jax.predict", description=__doc__.split("\n")[0])
+    line = cli.Parser(prog="python -m ldl_jax.predict", description=DESCRIPTION)
     line.add_argument("run", metavar="RUN", help="directory of a finished run")
     line.add_argument(
         "images",
+        nargs="+",
         metavar="IMAGES",
-        help="a folder of image files (JPEG, PNG, WebP, GIF, TIFF ...), or an .npz file with images "
-        "u8[N, H, W, C]",
+        help=f"image files ({', '.join(IMAGE_ENDINGS)}), folders of them at any depth, or an .npz "
+        "file with images u8[N, H, W, C]",
     )
     line.add_argument(
         "--out",
@@ -67,48 +63,8 @@ def parser() -> argparse.ArgumentParser:
     return line
 
 
-def folder(path: Path, sources: dict, shorter: int, exif: bool = False) -> Shown:
-    """The images of a folder and its subfolders, sorted by path, as evaluation shows them.
-
-    If every image is in a folder named like one of the run's classes, that is its label. Raises
-    ValueError if there are no images.
-    """
-    height, width, channels = sources["shape"]
-    paths = sorted(file for file in path.rglob("*") if _is_image(file))
-    if not paths:
-        raise ValueError(f"{path} must hold images ({', '.join(IMAGE_ENDINGS)}), got none")
-    if height != width or channels not in pillow.MODES:
-        shape = ", ".join(map(str, sources["shape"]))
-        raise ValueError(
-            f"{path}: to predict a folder, the run's images must be square, grey or RGB, got "
-            f"[{shape}]"
-        )
-    number = {normal(name): index for index, name in enumerate(sources["classes"])}
-    labels = [number.get(normal(file.parent.name), -1) for file in paths]
-    # Labels of some images only could not be told from wrong ones, so it is all or none.
-    label = None if min(labels) < 0 else np.array(labels, np.int32)
-    options = {"shorter": shorter, "channels": channels, "exif": exif}
-    pixels = (pillow.decode(file, height, **options) for file in paths)
-    return Shown([str(file.relative_to(path)) for file in paths], label, pixels)
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
-
-
-def arrays(path: Path, sources: dict) -> Shown:
-    """The images of an .npz: `images` u8[N, H, W, C] of the run's shape, and `labels` i[N] if
-    present.
-
-    Raises ValueError naming the file and what is wrong with it.
-    """
-    images, label = read_images(path, sources["shape"], sources["num_classes"])
-    names = list(map(str, range(len(images))))
-    return Shown(names, label, iter(images))
-
-
 def logits(
-    path: Path, shown: Shown, *, batch_size: int, skip: bool
+    path: Path, shown: Images, *, batch_size: int, skip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(logits f32[n, K], positions i64[n] among the images) of the images that can be read.
 
@@ -116,6 +72,7 @@ def logits(
     can be read.
     """
     apply, variables = load(path)
+    batch_size = min(batch_size, len(shown.names))
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
     outputs = []
     positions = []
@@ -129,7 +86,7 @@ def logits(
     return np.concatenate(outputs), np.array(positions)
 
 
-def _readable(shown: Shown, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
+def _readable(shown: Images, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
     """(position, image) of each image that can be read."""
     bar = tqdm(
         shown.pixels, "predicting", len(shown.names), unit="image", leave=False, disable=None
@@ -138,7 +95,7 @@ def _readable(shown: Shown, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
         if not isinstance(image, str):
             yield position, image
         elif skip:
-            warn(f"{shown.names[position]}: {image}; skipped (--skip)")
+            warn(printable(f"{shown.names[position]}: {image}; skipped (--skip)"))
         else:
             raise ValueError(
                 f"{shown.names[position]}: {image}; repair or remove it, or pass --skip to skip it"
@@ -195,55 +152,97 @@ def _warn_of_limit(file: Path, temperature: float) -> None:
 
 
 def table(names: list[str], classes: list[str], probs: np.ndarray) -> str:
-    """CSV: name of the image, predicted class, its probability, and the probability per class."""
+    """CSV: name of the image, predicted class, its probability, and the probability per class.
+
+    Names are safe to open in a spreadsheet; bytes in them that are not UTF-8 are escaped.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    classes = list(map(printable, classes))
     writer.writerow(["image", "predicted", "confidence", *(f"p({name})" for name in classes)])
     for name, row in zip(names, probs, strict=True):
         best = int(row.argmax())
-        writer.writerow([name, classes[best], f"{row[best]:.6g}", *(f"{p:.6g}" for p in row)])
+        texts = [tables.spreadsheet(printable(name)), tables.spreadsheet(classes[best])]
+        writer.writerow([*texts, f"{row[best]:.6g}", *(f"{p:.6g}" for p in row)])
     return text.getvalue()
 
 
-def predict(
-    path: Path, source: Path, *, out: Path | None = None, raw=False, skip=False, batch_size=256
-) -> list[Path]:
-    """Predict the images at `source` with the run at `path`; returns the files written, .npz and
-    .csv.
+class Predicted(NamedTuple):
+    """What was predicted, and where it was written."""
 
-    The .npz can be read by `ldl_jax.evaluate`: logits f32[n, K] (log-probabilities, recalibrated
-    unless `raw`), name str[n], classes str[K] and, if known, label i32[n]. Raises ValueError with
-    one sentence if the run or the images cannot be used.
+    names: list[str]  # of n images
+    classes: list[str]
+    probs: np.ndarray  # f64[n, K]
+    label: np.ndarray | None  # i32[n], if known
+    paths: list[Path]  # the .npz and the .csv
+
+    def lines(self) -> list[str]:
+        """For a person: the likeliest classes of each image, and the accuracy if labels are known."""
+        classes = list(map(printable, self.classes))
+        shown = list(map(printable, self.names[:MOST_LINES]))
+        width = max(map(len, shown))
+        lines = []
+        for name, row in zip(shown, self.probs, strict=False):
+            best = np.argsort(-row, kind="stable")[:TOP]
+            text = "  ".join(f"{classes[number]} {row[number]:.3f}" for number in best)
+            lines.append(f"{name:<{width}}  {text}")
+        if len(self.names) > len(shown):
+            more = len(self.names) - len(shown)
+            lines.append(f"... and {more:,} more images in {printable(str(self.paths[1]))}")
+        if self.label is not None:
+            accuracy = (self.probs.argmax(1) == self.label).mean()
+            lines.append(
+                f"accuracy {100 * accuracy:.2f} % of {len(self.names):,} images, by the classes "
+                "given with them"
+            )
+        return lines
+
+
+def predict(path: Path, source, **options) -> list[Path]:
+    """`predicted`, of which only the paths of the files are returned, .npz and .csv."""
+    return predicted(path, source, **options).paths
+
+
+def predicted(
+    path: Path, source, *, out: Path | None = None, raw=False, skip=False, batch_size=256
+) -> Predicted:
+    """Predict the images of `source` with the run at `path`, and write them as .npz and .csv.
+
+    source: an image file, a folder, an .npz, or a list of image files and folders. The .npz can be
+    read by `ldl_jax.evaluate`: logits f32[n, K] (log-probabilities, recalibrated unless `raw`), name
+    str[n], classes str[K] and, if known, label i32[n]. Raises ValueError with one sentence if the
+    run or the images cannot be used.
     """
-    sources = load_weights(path)[0]
-    shown = _shown(path, source, sources)
+    path = files.home(path)
+    sources = source if isinstance(source, list | tuple) else [source]
+    spec = load_weights(path)[0]
+    shown = find(sources, spec, shorter_side(path), turns_by_exif(path))
     values, positions = logits(path, shown, batch_size=batch_size, skip=skip)
     if not raw:
         values = calibrated(path, values)
     names = [shown.names[position] for position in positions]
-    labels = {} if shown.label is None else {"label": shown.label[positions]}
-    stem = out or path / workdir.PREDICTED / source.stem
+    label = None if shown.label is None else shown.label[positions]
+    stem = files.home(out) if out else path / workdir.PREDICTED / _stem(sources)
+    probs = softmax(values.astype(np.float64), -1)
     # Compute the table before writing, so that a fault leaves no file behind.
-    text = table(names, sources["classes"], softmax(values.astype(np.float64), -1))
+    text = table(names, spec["classes"], probs)
     npz = files.write_npz(
         Path(f"{stem}.npz"),
         logits=log_softmax(values, -1).astype(np.float32),
         name=np.array(names),
-        classes=np.array(sources["classes"], np.str_),
-        **labels,
+        classes=np.array(spec["classes"], np.str_),
+        **({} if label is None else {"label": label}),
     )
-    return [npz, files.write(Path(f"{stem}.csv"), text)]
+    paths = [npz, files.write(Path(f"{stem}.csv"), text)]
+    return Predicted(names, spec["classes"], probs, label, paths)
 
 
-def _shown(path: Path, source: Path, sources: dict) -> Shown:
-    """The images at `source`, shown to the run at `path` as its own test images were."""
-    if source.is_dir():
-        return folder(source, sources, shorter_side(path), turns_by_exif(path))
-    if source.is_file():
-        return arrays(source, sources)
-    raise ValueError(
-        f"IMAGES must be a folder of images or an .npz file, got {source}, which does not exist"
-    )
+def _stem(sources: Sequence) -> str:
+    """The name of the files of a prediction: that of its folder or file, if there is only one."""
+    if len(sources) > 1:
+        return "images"
+    source = files.home(sources[0]).resolve()
+    return source.name if source.is_dir() else source.stem
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -257,15 +256,16 @@ def _run_command(arguments: argparse.Namespace) -> str:
     """Predict; returns the lines to print."""
     if arguments.batch < 1:
         raise Usage(f"--batch must be at least 1, got {arguments.batch}")
-    paths = predict(
+    result = predicted(
         Path(arguments.run),
-        Path(arguments.images),
-        out=None if arguments.out is None else Path(arguments.out),
+        arguments.images,
+        out=arguments.out,
         raw=arguments.raw,
         skip=arguments.skip,
         batch_size=arguments.batch,
     )
-    return "\n".join(printable(f"wrote {path}") for path in paths)
+    wrote = [f"wrote {printable(str(path))}" for path in result.paths]
+    return "\n".join([*result.lines(), *wrote])
 
 
 if __name__ == "__main__":

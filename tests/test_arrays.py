@@ -205,7 +205,10 @@ def test_what_is_confused_is_told_in_one_sentence(case):
         (lambda p: p.round(3), "rounded to 3 decimals"),
         (lambda p: p.astype(np.float16), "rounded to float16"),
         (lambda p: np.asarray(jnp.asarray(p, jnp.bfloat16), np.float32), "rounded to bfloat16"),
+        (lambda p: p.round(4), "rounded to 4 decimals"),
         (lambda p: 100 * p, "percentages"),
+        (lambda p: (100 * p).round(1), "percentages rounded to 1 decimal"),
+        (lambda p: (100 * p).round(), "percentages rounded to 0 decimals"),
         (lambda p: (100 * p).round(2), "percentages"),
     ],
 )
@@ -223,6 +226,20 @@ def test_rounded_probabilities_and_percentages_are_normalised_with_a_note(make, 
     assert read.kind == "probabilities"
     (chunk, _), *_ = predictions.chunks(read)
     np.testing.assert_allclose(chunk.sum(1), 1, atol=1e-3)
+
+
+def test_one_rule_says_how_rows_are_distributions():
+    third = np.full((4, 3), 1 / 3)
+    assert arrays.rows(lambda: [third]) == (1.0, "")
+    assert arrays.rows(lambda: [third, third.round(3)]) == (1.0, "")
+    assert arrays.rows(lambda: [third.round(2)]) == (1.0, "rounded to 2 decimals")
+    assert arrays.rows(lambda: [100 * third]).reason == "percentages, since rows sum to 100"
+    # 0.97 is off by more than three numbers rounded to two decimals explain.
+    assert arrays.rows(lambda: [third.round(2) - 0.01 * np.eye(4, 3)]) is None
+    assert arrays.rows(lambda: [0.9 * third]) is None
+    assert arrays.rows(lambda: [third - np.eye(4, 3)]) is None
+    sums = arrays.sums([third, 2 * third])
+    assert (sums.row, sums.total) == (4, pytest.approx(2))
 
 
 def test_a_row_that_is_off_by_what_is_allowed_is_taken_whatever_its_last_bit():

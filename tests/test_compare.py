@@ -191,3 +191,46 @@ def test_runs_that_cannot_be_compared_are_named_and_nothing_is_written(tmp_path,
     assert sentences[kind] in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_any_framework_stand_beside_runs_with_floors_and_verdicts(tmp_path, capsys):
+    run_ = make(tmp_path / "hard", temperature=None)
+    np.savez(tmp_path / "other.npz", probs=softmax(logits(0, 3.0)), labels=LABEL)
+    rows = [",".join(f"{p:.9g}" for p in row) for row in softmax(logits(0, 1.0))]
+    lines = [f"{n},{row},{'abc'[y]}" for n, (row, y) in enumerate(zip(rows, LABEL, strict=True))]
+    (tmp_path / "same.csv").write_text("\n".join([",a,b,c,y_true", *lines]))
+    paths = [run_, tmp_path / "other.npz", tmp_path / "same.csv"]
+    assert compare.main([*map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    made = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert [group["name"] for group in made["groups"]] == ["hard", "other.npz", "same.csv"]
+    better, same = made["differences"]
+    assert better["raw"]["nll"]["verdict"] == better["raw"]["accuracy"]["verdict"] == "better"
+    assert same["raw"]["nll"]["verdict"] is None
+    assert same["raw"]["nll"]["mean"] == pytest.approx(0, abs=1e-6)
+    probs = softmax(logits(0, 3.0))
+    expected = -np.log(probs[np.arange(N), LABEL]).mean()
+    assert made["groups"][1]["raw"]["nll"]["mean"] == pytest.approx(expected, rel=1e-5)
+    # The noise floor by another simulation, in float64.
+    confidence = probs.max(1)
+    place = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
+    draws = np.random.default_rng(5).random((2000, N)) < confidence
+    floors = [abs(np.bincount(place, confidence - hit, 15)).sum() / N for hit in draws]
+    floor = made["groups"][1]["raw"]["ece"]["floor"]
+    assert floor == pytest.approx(np.mean(floors), rel=0.1)
+    assert "ECE noise floor %" in printed
+    assert f"{100 * floor:.2f}" in printed
+    assert "better, worse: than the baseline, where the intervals exclude 0" in printed
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [((LABEL + 1) % K, r": label \d and \d in row 0"), (LABEL[:-1], "199 images of 3 classes")],
+)
+def test_files_of_other_examples_are_refused(tmp_path, labels, sentence):
+    np.savez(tmp_path / "x.npz", logits=logits(0, 1.0)[: len(labels)], labels=labels)
+    entries = [runs.read(make(tmp_path / "a")), runs.read_file(tmp_path / "x.npz")]
+    with pytest.raises(ValueError, match=sentence):
+        runs.groups(entries)
+    with pytest.raises(ValueError, match="is given twice"):
+        runs.groups([entries[1], entries[1]])

@@ -265,7 +265,7 @@ def test_classes_are_named_by_the_file_or_by_a_list(folder, capsys, monkeypatch)
     files.write_npz(folder / "named.npz", **TEST, classes=np.arange(4))
     capsys.readouterr()
     assert run(folder / "test.npz", "--classes", folder / "names.txt") == 2
-    assert "each of the 4 classes of test, got 2 lines" in capsys.readouterr().err
+    assert "--classes must name each of 4 classes, got 2" in capsys.readouterr().err
     assert run(folder / "named.npz") == 2
     assert "got int64[4]" in capsys.readouterr().err
 

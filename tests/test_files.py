@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ldl_jax import files
+from ldl_jax import cli, config, files, main
 from ldl_jax.data.readers import array_cache
 from ldl_jax.errors import UnreadableFile
+from ldl_jax.evaluation import csv_table
 
 
 def test_text_bytes_json_and_arrays_come_back(tmp_path):
@@ -138,10 +141,14 @@ def test_the_array_of_an_npy_comes_back(tmp_path, array):
 
 def test_the_numbers_of_a_csv_come_back_with_the_names_of_its_columns(tmp_path):
     path = files.write(tmp_path / "x.csv", "file,a,b\n1.png,0.5,2\n\n2.png,1e3,-1\n")
-    table, names = files.read_csv(path, lambda name: name == "file")
-    np.testing.assert_array_equal(table, np.float32([[0.5, 2], [1000, -1]]), strict=True)
-    assert names == ["a", "b"]
-    assert files.read_csv(files.write(path, "1,2\n"))[1] is None
+    table = csv_table.read(path, lambda name: name == "file")
+    numbers = np.float32([[0.5, 2], [1000, -1]])
+    np.testing.assert_array_equal(table.numbers, numbers, strict=True)
+    assert (table.names, table.numeric, table.texts) == (["file", "a", "b"], [1, 2], {})
+    texts = csv_table.read(path)
+    assert (texts.numeric, texts.texts) == ([1, 2], {0: ["1.png", "2.png"]})
+    np.testing.assert_array_equal(texts.column(2), numbers[:, 1])
+    assert csv_table.read(files.write(path, "1,2\n")).names is None
 
 
 READERS = {
@@ -206,3 +213,30 @@ def test_flipped_bytes_are_refused_in_a_sentence_or_overlooked(tmp_path, reader,
         if reader == "npz":
             for name in set(arrays) & set(ARRAYS):
                 np.testing.assert_array_equal(arrays[name], ARRAYS[name])
+
+
+def test_a_tilde_is_the_home_in_every_path_that_enters(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.home("~/x") == tmp_path / "x"
+    assert files.home("a~/x") == Path("a~/x")
+    c = config.default()
+    c.data.root, c.teachers, c.data.imagenet.cache = "~/data", ("~/t", "u"), "~"
+    cli.expand_homes(c)
+    assert (c.data.root, c.data.imagenet.cache) == (f"{tmp_path}/data", str(tmp_path))
+    assert c.teachers == (f"{tmp_path}/t", "u")
+    (tmp_path / "x.py").write_text("from ldl_jax.config import default\nget_config = default\n")
+    argv = ["--config=~/x.py", "--workdir=~/runs/a", "--config.data.labels_file=~/l.npy"]
+    values, line = main.parse(argv)
+    assert main.settings(values, line)[1] == tmp_path / "runs" / "a"
+    assert line.config.data.labels_file == f"{tmp_path}/l.npy"
+
+
+def test_commands_need_neither_docstrings_nor_asserts():
+    code = (
+        "import contextlib\n"
+        "from ldl_jax import bench, compare, evaluate, main, predict\n"
+        "from ldl_jax.bench.__main__ import parser\n"
+        "parser()\nmain.main(['--help'])\n"
+        "for command in (compare, evaluate, predict): command.parser().format_help()\n"
+    )
+    subprocess.run([sys.executable, "-OO", "-c", code], check=True, capture_output=True)

@@ -3,6 +3,7 @@ others read.
 """
 
 import csv
+import os
 import shutil
 
 import jax
@@ -16,9 +17,10 @@ from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import temperature
 from ldl_jax.data.readers import pillow
-from ldl_jax.evaluation import predictions
+from ldl_jax.evaluation import images, predictions
 from ldl_jax.evaluation.load import load
 from ldl_jax.models.spec import make_network
+from ldl_jax.report.tables import spreadsheet
 
 CLASSES, SIZE = ("ant", "bee", "<cat>"), 6
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
@@ -181,3 +183,57 @@ def test_a_large_image_is_shown_as_evaluation_shows_it(tmp_path):
     shown = pillow.decode(tmp_path / "x.png", 24, shorter=32)
     resized = Image.fromarray(pixels).resize((48, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(shown, np.asarray(resized)[4:28, 12:36])
+
+
+def test_single_files_are_predicted_and_shown_to_a_person(model, folder, tmp_path, capsys):
+    files_ = [folder / CLASSES[label] / f"{i}.png" for i, label in enumerate(LABEL)]
+    out = tmp_path / "out"
+    assert predict.main([str(model), *map(str, files_), f"--out={out}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = softmax(said(model) / 2, -1)
+    for line, file, row in zip(lines, files_, expected, strict=False):
+        best = np.argsort(-row, kind="stable")
+        assert line.split("  ")[0] == str(file)
+        assert line.endswith("  ".join(f"{CLASSES[k]} {row[k]:.3f}" for k in best))
+    hits = (expected.argmax(1) == LABEL).mean()
+    assert lines[5].startswith(f"accuracy {100 * hits:.2f} % of 5 images")
+    assert lines[6:] == [f"wrote {out}.npz", f"wrote {out}.csv"]
+    assert predict.main([str(model), str(files_[1]), f"--out={tmp_path / 'one'}"]) == 0
+    with np.load(tmp_path / "one.npz") as file:
+        np.testing.assert_allclose(file["logits"][0], np.log(expected[1]), atol=1e-5)
+        np.testing.assert_array_equal(file["label"], LABEL[1:2])
+
+
+def test_labels_are_kept_only_if_folders_name_classes_of_all_images(model, folder, tmp_path):
+    deep = folder / "bee" / "more" / "x.png"
+    deep.parent.mkdir()
+    shutil.copy(folder / "bee" / "2.png", deep)
+    spec = {"shape": [SIZE, SIZE, 3], "classes": list(CLASSES), "num_classes": 3}
+    found = images.find([folder], spec, 0)
+    assert found.names[-1] == "bee/more/x.png"
+    assert [CLASSES[label] for label in found.label] == [n.split("/")[0] for n in found.names]
+    (folder / "eel").mkdir()
+    shutil.copy(deep, folder / "eel" / "y.png")
+    assert images.find([folder], spec, 0).label is None
+    with pytest.raises(ValueError, match=r"must be an image \(.*\) or an .npz file"):
+        images.find([model / run.NETWORK], spec, 0)
+
+
+def test_names_are_safe_in_spreadsheets_and_survive_if_not_utf8(model, folder, tmp_path):
+    names = [b"=cmd().png", b"-3.png", b"@x.png", b"\xc4.png", b"plain.png"]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        shutil.copy(folder / "ant" / "0.png", os.path.join(os.fsencode(tmp_path / "photos"), name))
+    npz, table = predict.predict(model, tmp_path / "photos", out=tmp_path / "out")
+    rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines()))[1:]
+    assert {row[0] for row in rows} == {
+        "'=cmd().png",
+        "'-3.png",
+        "'@x.png",
+        "\\xc4.png",
+        "plain.png",
+    }
+    assert all(0 <= float(p) <= 1 for row in rows for p in row[2:])
+    with np.load(npz) as file:
+        assert sorted(map(os.fsencode, file["name"].tolist())) == sorted(names)
+    assert [spreadsheet(text) for text in ("-3.5", "+1e3", "-x")] == ["-3.5", "+1e3", "'-x"]

@@ -5,6 +5,7 @@ in one sentence.
 import io
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from frame import softmax
@@ -201,6 +202,19 @@ def test_a_bad_file_is_refused_in_one_sentence(case, place, tmp_path):
     assert said in message
     assert name in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", np.float16, np.longdouble])
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_half_and_long_numbers_are_read(place, dtype, ending):
+    """numpy stores bfloat16 as two bytes without a name."""
+    narrow = jnp.asarray(LOGITS, jnp.bfloat16) if dtype == "bfloat16" else LOGITS.astype(dtype)
+    values = np.asarray(narrow)
+    content = npy(values) if ending == "npy" else npz(logits=values)
+    found = predictions.read(place(f"x.{ending}", content), labels=place("l.npy", npy(LABEL)))
+    (chunk, _), *_ = predictions.chunks(found)
+    np.testing.assert_array_equal(chunk, values.astype(np.float32))
+    assert found.kind == "logits"
 
 
 def test_labels_are_not_read_where_none_are_asked_for(place):

@@ -22,7 +22,10 @@ CONFIG = "digits_online"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = cli.Parser(prog="python -m ldl_jax.bench", description=__doc__.split("\n")[0])
+    line = cli.Parser(
+        prog="python -m ldl_jax.bench",
+        description="Compare programs that take turns in one process.",
+    )
     line.add_argument(
         "what",
         choices=("step", "input", "metrics"),

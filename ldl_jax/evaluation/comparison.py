@@ -2,9 +2,13 @@
 
 import itertools
 
-from ldl_jax.evaluation import bootstrap, runs
+import jax
+import numpy as np
+
+from ldl_jax.evaluation import bootstrap, runs, simulation
 from ldl_jax.evaluation.bootstrap import Answers
 from ldl_jax.evaluation.runs import Group
+from ldl_jax.metrics.base import shown
 from ldl_jax.report.result import STATES
 
 # Dividing the logits by a temperature does not change the accuracy.
@@ -16,11 +20,13 @@ def compare(groups: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
 
     'groups' has an entry for each group: name, runs, 'at_bound' (the number of runs whose fitted
     temperature hit a limit), and by state ('raw'; 'scaled', which is None unless every run has a
-    temperature) and figure 'mean', 'std' (n - 1; None for one seed) and 'n'. 'differences' has an
-    entry for each group but the baseline: the same of the group minus the baseline, with 95 %
-    intervals 'seeds' (Student's t of the differences if both have the same seeds, else Welch's;
-    None for one seed) and 'images' (paired bootstrap of the same difference, with every run
-    measured on the same resamples), and the bootstrap's 'p'.
+    temperature) and figure 'mean', 'std' (n - 1; None for one seed) and 'n'; of the ECE also
+    'floor', its noise floor (mean over the runs). 'differences' has an entry for each group but the
+    baseline: the same of the group minus the baseline, with 95 % intervals 'seeds' (Student's t of
+    the differences if both have the same seeds, else Welch's; None for one seed) and 'images'
+    (paired bootstrap of the same difference, with every run measured on the same resamples), the
+    bootstrap's 'p', and 'verdict': 'better' or 'worse' than the baseline if its intervals exclude
+    0, else None.
     """
     # Read each run's predictions once for each state: they may be large.
     answers = []
@@ -40,7 +46,7 @@ def compare(groups: list[Group], baseline: int = 0, *, seed: int = 0) -> dict:
             entry[state] = _differences(state, seed, own, of_base, same_seeds)
         differences.append(entry)
 
-    rows = [_row(group, own) for group, own in zip(groups, answers, strict=True)]
+    rows = [_row(group, own, seed) for group, own in zip(groups, answers, strict=True)]
     return {"baseline": base.name, "seed": seed, "groups": rows, "differences": differences}
 
 
@@ -52,7 +58,7 @@ def _answers(group: Group, state: str) -> list[Answers] | None:
     return [runs.answers(runs.reduced(run, scaled=scaled)) for run in group.runs]
 
 
-def _row(group: Group, answers: dict[str, list[Answers] | None]) -> dict:
+def _row(group: Group, answers: dict[str, list[Answers] | None], seed: int) -> dict:
     """A group's figures over its seeds."""
     row = {
         "name": group.name,
@@ -60,7 +66,7 @@ def _row(group: Group, answers: dict[str, list[Answers] | None]) -> dict:
         "at_bound": sum(run.at_bound for run in group.runs),
     }
     for state in STATES:
-        row[state] = _spreads(state, answers[state])
+        row[state] = _spreads(state, answers[state], seed)
     return row
 
 
@@ -73,7 +79,7 @@ def _values(answers: list[Answers]) -> dict[str, list[float]]:
     return values
 
 
-def _spreads(state: str, answers: list[Answers] | None) -> dict | None:
+def _spreads(state: str, answers: list[Answers] | None, seed: int) -> dict | None:
     if answers is None:
         return None
     values = _values(answers)
@@ -81,7 +87,14 @@ def _spreads(state: str, answers: list[Answers] | None) -> dict | None:
     for name in FIGURES[state]:
         spread = bootstrap.over_seeds(values[name])
         spreads[name] = {"mean": spread.mean, "std": spread.std, "n": spread.n}
+    spreads["ece"]["floor"] = _floor(answers, seed)
     return spreads
+
+
+def _floor(answers: list[Answers], seed: int) -> float:
+    """The mean over runs of the noise floors of their ECEs."""
+    key = jax.random.key(seed)
+    return float(np.mean([simulation.noise_floor(key, run.confidence)[0] for run in answers]))
 
 
 def _differences(
@@ -111,8 +124,19 @@ def _differences(
             "seeds": interval,
             "images": over_images[name].interval,
             "p": over_images[name].p,
+            "verdict": _verdict(name, interval, over_images[name].interval),
         }
     return differences
+
+
+def _verdict(name: str, *intervals: tuple[float, float] | None) -> str | None:
+    """'better' or 'worse' if all intervals of a difference lie on that side of 0, else None."""
+    known = [interval for interval in intervals if interval is not None]
+    sign = -1 if shown()[name].better == "lower" else 1
+    for word, side in (("better", sign), ("worse", -sign)):
+        if all(min(side * low, side * high) > 0 for low, high in known):
+            return word
+    return None
 
 
 def _over_seeds(values: list[float], base: list[float], same_seeds: bool) -> tuple:
@@ -128,5 +152,6 @@ def _over_seeds(values: list[float], base: list[float], same_seeds: bool) -> tup
     return mean, None, bootstrap.unpaired(values, base)
 
 
-def _seeds(group: Group) -> list[int]:
-    return [run.config.seed for run in group.runs]
+def _seeds(group: Group) -> list[int | None]:
+    """The seeds of a group's runs; a file has none."""
+    return [None if run.config is None else run.config.seed for run in group.runs]

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from ldl_jax import arrays, files
 from ldl_jax.errors import warn
-from ldl_jax.evaluation import prediction_files
+from ldl_jax.evaluation import csv_columns, csv_table, prediction_files
 from ldl_jax.evaluation.predictions import Predictions
 
 NAMES = ("table", "votes", "counts", *prediction_files.PROBABILITIES)
@@ -25,9 +26,9 @@ def read(path, predictions: Predictions) -> np.ndarray:
     would be possible.
     """
     path = prediction_files.check_path(path)
-    votes = _table(path)
+    votes = prediction_files.readable(_table(path))
     count, classes = predictions.values.shape
-    if votes.ndim != 2 or votes.shape[1] != classes or votes.dtype.kind not in "fiu":
+    if votes.ndim != 2 or votes.shape[1] != classes or not _are_numbers(votes.dtype):
         raise ValueError(
             f"{path}: must hold votes or distributions of shape [{count}, {classes}], "
             f"got {votes.dtype}{list(votes.shape)}"
@@ -40,12 +41,17 @@ def read(path, predictions: Predictions) -> np.ndarray:
     return table
 
 
+def _are_numbers(dtype: np.dtype) -> bool:
+    return dtype.kind in "fiu" or dtype == jax.dtypes.bfloat16
+
+
 def _table(path: Path) -> np.ndarray:
     """The table of a file. Raises ValueError if an .npz holds several arrays and none of NAMES."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return files.read_npy(path)
-    if path.suffix == ".csv":
-        return files.read_csv(path, prediction_files.beside)[0]
+    if path.suffix.lower() == ".csv":
+        table = csv_table.read(path, csv_columns.never_a_class)
+        return table.columns(csv_columns.without_row_numbers(table, table.numeric)[0])
     members = files.npz_names(path)
     names = [name for name in NAMES if name in members] or members
     if len(names) != 1:

@@ -46,6 +46,7 @@ def load(path, *, best: bool = False) -> Model:
     >>> model.logits(np.zeros((5, 8, 8, 1), np.uint8)).shape
     (5, 2)
     """
+    path = files.home(path)
     spec, variables, _ = load_weights(path)
     if best:
         variables = read_best(path)
@@ -150,7 +151,7 @@ def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
     Raises ValueError if the run is missing or unfinished. The message gives the command that trains
     or finishes it: the one that last started it, or one with the arguments `made_from`.
     """
-    path = Path(path)
+    path = files.home(path)
     weights = path / WEIGHTS
     if not (weights.is_file() and (path / NETWORK).is_file()):
         state = "is not finished" if (path / CONFIG).is_file() else "is not a run directory"

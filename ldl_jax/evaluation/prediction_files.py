@@ -1,69 +1,58 @@
 """Reading scores and labels from .npz, .npy and .csv files of any framework.
 
 An .npz holds the scores as `logits`, `probs` or `probabilities`, the labels as `label`, `labels`,
-`target` or `targets`, and optionally the names of the classes as `classes`. In a .csv with a
-header, the column with one of the label names holds the labels, columns such as index,
-image and predicted are ignored, and every other column is a class of that name. In a .csv without a
-header, the labels are the last or the first column, if exactly one of them holds class numbers.
-Labels come from the file given for them, else from the predictions' file, else from
-`<stem>_labels.npy` in the same folder. Nothing in these files is trusted.
+`target` or the like, and optionally the names of the classes as `classes`. In a .csv with a
+header, `csv_columns` says which columns are the labels, which are classes of their names, and which
+are neither. In a .csv without a header, the labels are the last or the first column, if exactly one
+of them holds class numbers. Labels are class numbers or names of classes. They come from the file
+given for them, else from the predictions' file, else from `<stem>_labels.npy` in the same folder.
+Nothing in these files is trusted.
 """
 
-import re
-from collections.abc import Iterable
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from ldl_jax import files
+from ldl_jax.evaluation import csv_columns, csv_table
+from ldl_jax.evaluation.csv_columns import LABELS, MORE_LABELS, Options, bare, listed
 
 LOGITS = ("logits",)
 PROBABILITIES = ("probs", "probabilities")
-LABELS = ("label", "labels", "target", "targets", "y_true", "true_label")
-# Columns of a .csv that are not classes.
-_EXAMPLE_COLUMNS = ("index", "id", "file", "filename", "image", "path")
-_RESULT_COLUMNS = ("predicted", "prediction", "pred", "confidence", "correct")
-# Names that pandas and others give to a column of row numbers or ids. No name that a class may
-# have: leaving a class out would move the labels of those after it.
-_ID_COLUMN = re.compile(r"|unnamed: ?\d+|idx|\w+_id")
-
-
-def beside(name: str) -> bool:
-    """Whether a column of this name, in lower case, describes the example and is no class."""
-    known = name in _EXAMPLE_COLUMNS or name in _RESULT_COLUMNS
-    return known or _ID_COLUMN.fullmatch(name) is not None
-
-
 ENDINGS = (".npz", ".npy", ".csv")
+ANY = Options()
 
 
 class Stored(NamedTuple):
     """The contents of a file, not yet checked."""
 
     scores: np.ndarray  # [N, K], memory-mapped if the file stores it uncompressed
-    label: np.ndarray | None  # [N]
+    label: np.ndarray | None  # [N]: class numbers, or names of classes
     index: np.ndarray | None  # [N], if an .npz has one
     field: str  # name of the scores in an .npz, or ''
     classes: tuple[str, ...] | None = None  # names of the classes
+    notes: tuple[str, ...] = ()  # sentences on what was not taken as it is
 
 
-def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Stored:
+def read(path, *, labels=None, labelled: bool = True, options: Options = ANY) -> Stored:
     """Scores and labels of a file.
 
-    labels: the file that holds the labels, if it is another one. kind: 'logits' or 'probabilities',
-    which to read if an .npz holds both. labelled: False reads no labels. Raises ValueError naming
-    the file.
+    labels: the file that holds the labels, if it is another one. labelled: False reads no labels.
+    options: what is known of its columns; its kind also says which to read if an .npz holds both.
+    Raises ValueError naming the file.
     """
     path = check_path(path)
     own_labels = labelled and labels is None
     readers = {".npy": _from_npy, ".csv": _from_csv, ".npz": _from_npz}
-    stored = readers[path.suffix](path, kind, own_labels)
+    stored = readers[path.suffix.lower()](path, options, own_labels)
     if not labelled:
         return stored._replace(label=None)
-    if own_labels and stored.label is not None:
-        return stored
-    return stored._replace(label=read_labels(labels or _beside(path)))
+    if not (own_labels and stored.label is not None):
+        stored = stored._replace(label=read_labels(labels or _beside(path), options.label_column))
+    return _with_numbers(labels or path, stored, options)
 
 
 def _beside(path: Path) -> Path:
@@ -72,7 +61,7 @@ def _beside(path: Path) -> Path:
     if not labels.is_file():
         raise ValueError(
             f"{path}: has no labels, and there is no {labels.name} next to it. Add an array or a "
-            f"column named {_listed(LABELS)}, or pass --labels=FILE."
+            f"column named {listed(LABELS)}, or pass --label-column=NAME or --labels=FILE."
         )
     return labels
 
@@ -81,46 +70,43 @@ def _labels_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}_labels.npy")
 
 
-def read_labels(path) -> np.ndarray:
-    """Labels [N] of an .npy, of a .csv with one column, or of an .npz or .csv by a name of LABELS."""
+def read_labels(path, name: str | None = None) -> np.ndarray:
+    """Labels [N] of an .npy, of a .csv with one column, or of an .npz or .csv by a name of LABELS.
+
+    name: the name of the array or column, if it is another one.
+    """
     path = check_path(path)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return files.read_npy(path)
-    if path.suffix == ".csv":
-        return _labels_in_csv(path)
+    if path.suffix.lower() == ".csv":
+        table = csv_table.read(path, csv_columns.never_a_class)
+        return table.column(csv_columns.label_of(path, table, name))
     members = files.npz_names(path)
-    names = _label_arrays(members)
+    names = _label_arrays(path, members, name)
     if len(names) != 1:
         raise ValueError(
-            f"{path}: must hold one array named {_listed(LABELS)}, got {_listed(members)}"
+            f"{path}: must hold one array named {listed(LABELS)}, got {listed(members)}"
         )
     return files.read_npz(path, names=names, mapped=True)[names[0]]
 
 
-def _label_arrays(members: list[str]) -> list[str]:
-    return [name for name in LABELS if name in members]
-
-
-def _labels_in_csv(path: Path) -> np.ndarray:
-    table, names = files.read_csv(path, beside)
-    columns = [0] if table.shape[1] == 1 else _label_columns(names or ())
-    if len(columns) != 1:
+def _label_arrays(path: Path, members: list[str], wanted: str | None) -> list[str]:
+    """The arrays of labels in an .npz. Raises ValueError if --label-column names none of them."""
+    if wanted is None:
+        usual = [name for name in LABELS if name in members]
+        return usual or [name for name in MORE_LABELS if name in members]
+    if wanted not in members:
         raise ValueError(
-            f"{path}: must have one column, or one named {_listed(LABELS)}, "
-            f"got {table.shape[1]} columns"
+            f"{path}: --label-column must be one of its arrays, {listed(members)}, got {wanted!r}"
         )
-    return table[:, columns[0]]
-
-
-def _label_columns(names: Iterable[str]) -> list[int]:
-    return [column for column, name in enumerate(names) if name.lower() in LABELS]
+    return [wanted]
 
 
 def check_path(path) -> Path:
     """The path of a file of numbers. Raises ValueError if it is of another type, missing or empty."""
-    path = Path(path)
-    if path.suffix not in ENDINGS:
-        raise ValueError(f"{path}: must end in {_listed(ENDINGS)}, got {path.suffix!r}")
+    path = files.home(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"{path}: must end in {listed(ENDINGS)}, got {path.suffix!r}")
     if not path.is_file():
         raise ValueError(f"{path}: does not exist or is not a file")
     if path.stat().st_size == 0:
@@ -128,31 +114,42 @@ def check_path(path) -> Path:
     return path
 
 
-def _from_npy(path: Path, kind: str | None, own_labels: bool) -> Stored:
-    del kind, own_labels  # an .npy holds only scores
-    return Stored(files.read_npy(path), None, None, "")
+def readable(array: np.ndarray) -> np.ndarray:
+    """An array of a file in a type to compute with.
+
+    numpy stores bfloat16 as two bytes without a name; no other common type does that.
+    """
+    return array.view(jax.dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 
-def _from_npz(path: Path, kind: str | None, own_labels: bool) -> Stored:
+def _from_npy(path: Path, options: Options, own_labels: bool) -> Stored:
+    del own_labels  # an .npy holds only scores
+    return Stored(readable(files.read_npy(path)), None, None, "", options.classes)
+
+
+def _from_npz(path: Path, options: Options, own_labels: bool) -> Stored:
     # Which arrays hold the scores and the labels.
     members = files.npz_names(path)
-    score_names = (
-        (*PROBABILITIES, *LOGITS) if kind == "probabilities" else (*LOGITS, *PROBABILITIES)
-    )
+    score_names = (*LOGITS, *PROBABILITIES)
+    if options.kind == "probabilities":
+        score_names = (*PROBABILITIES, *LOGITS)
     field = next((name for name in score_names if name in members), None)
-    labels = _label_arrays(members)
     if field is None:
         raise ValueError(
-            f"{path}: must hold scores named {_listed(score_names)}, got {_listed(members)}"
+            f"{path}: must hold scores named {listed(score_names)}, got {listed(members)}"
         )
-    if own_labels and len(labels) > 1:
-        raise ValueError(f"{path}: must hold one array of labels, got {_listed(labels)}")
+    labels = _label_arrays(path, members, options.label_column) if own_labels else []
+    if len(labels) > 1:
+        raise ValueError(
+            f"{path}: must hold one array of labels, got {listed(labels)}; pass --label-column=NAME"
+        )
     # Read these alone: an .npz may hold large arrays of other kinds.
-    names = [field, "index", "classes", *(labels if own_labels else ())]
-    arrays = files.read_npz(path, names=names, mapped=True)
-    scores = arrays[field]
-    label = arrays[labels[0]] if own_labels and labels else None
-    classes = _class_names(path, arrays["classes"], scores) if "classes" in arrays else None
+    arrays = files.read_npz(path, names=[field, "index", "classes", *labels], mapped=True)
+    scores = readable(arrays[field])
+    label = arrays[labels[0]] if labels else None
+    classes = options.classes
+    if classes is None and "classes" in arrays:
+        classes = _class_names(path, arrays["classes"], scores)
     return Stored(scores, label, arrays.get("index"), field, classes)
 
 
@@ -165,44 +162,59 @@ def _class_names(path, names, scores) -> tuple[str, ...]:
     return tuple(names.tolist())
 
 
-def _from_csv(path: Path, kind: str | None, own_labels: bool) -> Stored:
-    del kind  # a .csv does not name its scores
-    table, names = files.read_csv(path, beside)
-    table, names = _without_row_numbers(table, names)
-    # Without a header, the position of the labels follows from their values.
-    if names is None:
-        if not own_labels or _labels_of(path).is_file():
-            return Stored(table, None, None, "")
-        column = _label_column(path, table)
-        return Stored(np.delete(table, column, axis=1), table[:, column], None, "")
-    columns = _label_columns(names)
-    classes = tuple(name for column, name in enumerate(names) if column not in columns)
-    if own_labels and len(columns) > 1:
-        label_names = [names[column] for column in columns]
-        raise ValueError(f"{path}: must have one column of labels, got {_listed(label_names)}")
-    label = table[:, columns[0]] if own_labels and columns else None
-    return Stored(np.delete(table, columns, axis=1), label, None, "", classes)
+def _from_csv(path: Path, options: Options, own_labels: bool) -> Stored:
+    table = csv_table.read(path, _left_out(options))
+    if table.names is not None:
+        return _of_columns(path, table, options, own_labels)
+    # Without a header, columns are named by their numbers, from 1.
+    numbered = table._replace(names=[str(column + 1) for column in table.numeric])
+    named = options.classes is not None or options.label_column is not None
+    if named:
+        return _of_columns(path, numbered, options, own_labels)._replace(classes=None)
+    used, counting = csv_columns.without_row_numbers(table, table.numeric)
+    label = None
+    if own_labels and not _labels_of(path).is_file():
+        label = _label_column(path, table, used)
+        used = [column for column in used if column != label]
+    used = csv_columns.weighed(path, numbered, used, options.kind)
+    notes = ("not used: the row numbers",) if counting else ()
+    values = None if label is None else table.column(label)
+    return Stored(table.columns(used), values, None, "", None, notes)
 
 
-def _without_row_numbers(table: np.ndarray, names: list[str] | None) -> tuple:
-    """The table without a first column that counts its rows, whatever its name."""
-    first = table[:, 0]
-    counts = len(table) > 2 and table.shape[1] > 3 and (np.diff(first) == 1).all()
-    if not counts or first[0] not in (0, 1):
-        return table, names
-    if names is not None and names[0].lower() in LABELS:
-        return table, names
-    return table[:, 1:], None if names is None else names[1:]
+def _left_out(options: Options):
+    """Which columns are not read: those that are no class, unless they are asked for."""
+    asked = [*(options.classes or ()), options.label_column or ""]
+    wanted = [csv_columns.plain(name) for name in asked if name]
+
+    def leave_out(name: str) -> bool:
+        return csv_columns.never_a_class(name) and csv_columns.plain(name) not in wanted
+
+    return leave_out
 
 
-def _label_column(path: Path, table: np.ndarray) -> int:
+def _of_columns(path: Path, table: csv_table.Table, options: Options, own_labels: bool) -> Stored:
+    """The columns in use of a table with names."""
+    chosen = csv_columns.choose(path, table, options, own_labels=own_labels)
+    label = None
+    if own_labels and chosen.label is not None:
+        label = table.column(chosen.label)
+    # All columns in their order need no copy.
+    scores = table.numbers
+    if chosen.classes != table.numeric:
+        scores = table.columns(chosen.classes)
+    return Stored(scores, label, None, "", chosen.names, chosen.notes)
+
+
+def _label_column(path: Path, table: csv_table.Table, columns: list[int]) -> int:
     """The column of the labels in a table without a header: the last or the first one.
 
     Raises ValueError if both, or neither, can be class numbers.
     """
-    classes = table.shape[1] - 1
-    candidates = [column for column in (classes, 0) if _are_classes(table[:, column], classes)]
-    if len(candidates) == 1 and classes:
+    classes = max(2, len(columns) - 1)  # one column of scores is that of two classes
+    ends = dict.fromkeys((columns[-1], columns[0]))
+    candidates = [end for end in ends if _are_classes(table.column(end), classes)]
+    if len(candidates) == 1 and len(columns) > 1:
         return candidates[0]
     which = (
         "both its last and its first column hold"
@@ -211,7 +223,8 @@ def _label_column(path: Path, table: np.ndarray) -> int:
     )
     raise ValueError(
         f"{path}: has no header, and {which} class numbers 0 to {classes - 1}, so the labels are "
-        f"unknown. Add a header with a column {_listed(LABELS)}, or pass --labels=FILE."
+        f"unknown. Add a header with a column {listed(LABELS)}, or pass "
+        "--label-column=NUMBER (from 1) or --labels=FILE."
     )
 
 
@@ -219,5 +232,75 @@ def _are_classes(values: np.ndarray, classes: int) -> bool:
     return bool(((values >= 0) & (values < classes) & (values % 1 == 0)).all())
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "nothing"
+def _with_numbers(path, stored: Stored, options: Options) -> Stored:
+    """Class numbers instead of names of classes, which may be numbers too.
+
+    Raises ValueError for a label that is no class, and for one that may be a name or a number.
+    """
+    label = np.asarray(stored.label)
+    if label.ndim != 1 or not len(label):
+        return stored
+    if label.dtype.kind == "U":
+        return _by_name(path, label, stored)
+    # In an .npz, class numbers are positions, as its own arrays show.
+    names = stored.classes or ()
+    if (
+        stored.field
+        or label.dtype.kind not in "iuf"
+        or not all(map(str.isdecimal, map(_digits, names)))
+    ):
+        return stored
+    numbers = [int(_digits(name)) for name in names]
+    if not numbers or numbers == list(range(len(numbers))) or not np.isin(label, numbers).all():
+        return stored
+    positions = (label >= 0) & (label < len(numbers))
+    if not positions.all():
+        note = "labels are the numbers in the names of the classes"
+        place = {number: position for position, number in enumerate(numbers)}
+        label = np.array([place[number] for number in label.tolist()], np.int64)
+        return stored._replace(label=label, notes=(*stored.notes, note))
+    if options.classes is not None:
+        return stored
+    raise ValueError(
+        f"{path}: labels such as {label[0]:g} may count the classes {listed(names)} from 0, or be "
+        "the numbers in their names; pass --classes=A,B,C with the classes in the order in which "
+        "labels count them from 0"
+    )
+
+
+def _digits(name: str) -> str:
+    """The number in the name of a class such as '3', 'p(3)' or 'class 3'; '' if there is none."""
+    match = csv_columns.NUMBERED.fullmatch(name)
+    return match[2] if match else ""
+
+
+def _by_name(path, label: np.ndarray, stored: Stored) -> Stored:
+    """The numbers of labels that are names of classes; perhaps of one column of two classes."""
+    classes = stored.classes
+    names, place = np.unique(label, return_inverse=True)
+    if classes is not None and len(classes) == 1 and len(names) == 2:
+        # The scores are those of one class, so the other name is that of the other class.
+        positive = [name for name in names.tolist() if _same(name) == _same(bare(classes[0]))]
+        if len(positive) == 1:
+            other = next(name for name in names.tolist() if name != positive[0])
+            classes = (other, positive[0])
+    if not classes and all(map(str.isdecimal, names.tolist())):
+        return stored._replace(label=label.astype(np.int64))
+    # Exact names come first: others may differ in case alone.
+    number_of: dict[str, int] = {}
+    for form in (str, bare, _same, lambda name: _same(bare(name))):
+        for number, name in enumerate(classes or ()):
+            number_of.setdefault(form(name), number)
+    numbers = [number_of.get(name, number_of.get(_same(name))) for name in names.tolist()]
+    if None in numbers:
+        unknown = names[numbers.index(None)]
+        raise ValueError(
+            f"{path}: label {str(unknown)!r} in row {int(np.argmax(label == unknown))} must be one "
+            f"of the classes, {listed(classes or ())}; pass --classes=A,B,C with their names"
+        )
+    return stored._replace(label=np.array(numbers, np.int64)[place], classes=classes)
+
+
+def _same(name: str) -> str:
+    """A name of a class up to case, spaces around it, and the form of its accents."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()

@@ -6,7 +6,6 @@ never in memory as a whole: each chunk is copied and its pages are released.
 
 import mmap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 
 from ldl_jax import arrays, files
 from ldl_jax.evaluation import prediction_files
+from ldl_jax.evaluation.csv_columns import Options
 from ldl_jax.evaluation.prediction_files import LOGITS, PROBABILITIES
 from ldl_jax.metrics.base import ELEMENTS, FLOOR, SUM_TOLERANCE, Seen
 
@@ -33,26 +33,68 @@ class Predictions(NamedTuple):
     normalise: bool = False  # whether rows are divided by their sums: rounded, or percentages
 
 
-def read(path, *, labels=None, kind: str | None = None, labelled: bool = True) -> Predictions:
+def read(
+    path,
+    *,
+    labels=None,
+    kind: str | None = None,
+    labelled: bool = True,
+    classes: tuple[str, ...] | None = None,
+    label_column: str | None = None,
+) -> Predictions:
     """Predictions of an .npz, .npy or .csv file; `prediction_files` says where the labels are.
 
     Scores are probabilities if an .npz names them so, or, without a name, if all are in [0, 1] and
-    each row sums to 1 within SUM_TOLERANCE; otherwise they are logits. `kind` overrides this. Rows
-    in [0, 1] without a name that do not sum to 1 raise an error, since both interpretations are
-    doubtful. labelled: False reads no labels. Raises ValueError naming the file.
+    each row sums to 1 (`arrays.rows`); otherwise they are logits. `kind` overrides this. Rows in
+    [0, 1] without a name that do not sum to 1 raise an error, since both interpretations are
+    doubtful. One column of numbers in [0, 1] is the probability of class 1 of two. labelled: False
+    reads no labels. classes: the columns of a .csv that are classes, in this order, or the names of
+    the classes of another file. label_column: the column or array of the labels. Raises ValueError
+    naming the file.
     """
-    path = Path(path)
-    stored = prediction_files.read(path, labels=labels, kind=kind, labelled=labelled)
-    values = stored.scores
-    if values.ndim != 2 or values.dtype.kind != "f" or values.shape[0] < 1 or values.shape[1] < 2:
+    path = files.home(path)
+    options = Options(kind, classes, label_column)
+    stored = prediction_files.read(path, labels=labels, labelled=labelled, options=options)
+    values, notes = _two_classes(path, stored, kind)
+    is_float = values.dtype.kind == "f" or values.dtype == jax.dtypes.bfloat16
+    if values.ndim != 2 or not is_float or values.shape[0] < 1 or values.shape[1] < 2:
+        hint = "; store them as float32 if they are scores" if values.dtype.kind in "iub" else ""
         raise ValueError(
             f"{path}: scores must be floating-point numbers [N, K] of at least one example and two "
-            f"classes, got {values.dtype}{list(values.shape)}"
+            f"classes, got {values.dtype}{list(values.shape)}{hint}"
+        )
+    # One name cannot name two classes.
+    names = None if stored.classes and len(stored.classes) == 1 else stored.classes
+    if names is not None and len(names) != values.shape[1]:
+        raise ValueError(
+            f"{path}: --classes must name each of {values.shape[1]} classes, got {len(names)}"
         )
     kind, note, normalise = _kind(path, values, stored.field, kind)
     label = _checked_label(labels or path, stored.label, *values.shape) if labelled else None
     index = _checked_index(path, stored.index, len(values))
-    return Predictions(path.stem, values, label, kind, index, (note,), stored.classes, normalise)
+    notes = (note, *stored.notes, *notes)
+    return Predictions(path.stem, values, label, kind, index, notes, names, normalise)
+
+
+def _two_classes(path, stored: prediction_files.Stored, kind: str | None) -> tuple:
+    """(scores, notes); those of one column become the probabilities of two classes.
+
+    Raises ValueError if one column cannot be probabilities.
+    """
+    values = stored.scores
+    single = values.ndim == 2 and values.shape[1] == 1
+    flat = values.ndim == 1 and (stored.field in PROBABILITIES or kind == "probabilities")
+    if not (single or flat) or not len(values) or values.dtype.kind != "f":
+        return values, ()
+    column = np.asarray(values, computed_in(values)).reshape(-1)
+    if kind == "logits" or stored.field in LOGITS or not ((column >= 0) & (column <= 1)).all():
+        raise ValueError(
+            f"{path}: scores must be of at least two classes; one column is only taken if it holds "
+            f"probabilities of class 1, from 0 to 1, got {values.dtype}{list(values.shape)} from "
+            f"{column.min():.4g} to {column.max():.4g}"
+        )
+    note = "one column was read as the probability of class 1 of two"
+    return np.stack([1 - column, column], 1), (note,)
 
 
 def same(one: Predictions, other: Predictions) -> bool:
@@ -84,106 +126,58 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str, bool]
 
     Checks every value.
     """
-    lowest, highest, row, total = _extremes(path, values)
-    in_range = _in_range(lowest, highest)
-    # The last bit of a sum must not decide, hence the tenth of a thousandth more.
-    sums_to_1 = in_range and abs(total - 1) <= SUM_TOLERANCE * (1 + 1e-4)
+    known = arrays.sums(_finite_parts(path, values))
+    in_range = known.lowest >= -SUM_TOLERANCE and known.highest <= 1 + SUM_TOLERANCE
     named = None
     if field in PROBABILITIES:
         named = "probabilities"
     elif field in LOGITS:
         named = "logits"
     kind = forced or named
+    source = "given by --kind" if forced else f"from the array name {field!r}"
+    found = arrays.rows(lambda: (part for _, part in _parts(values)), known)
+    if kind == "logits":
+        doubt = ", although each row is a distribution" if found and found.exact else ""
+        return kind, f"{kind}, {source}{doubt}", False
 
-    # Rounded probabilities and percentages are taken, their rows divided by their sums.
-    if kind != "logits" and not sums_to_1:
-        reason = _normalised(values, lowest, highest, in_range)
-        if reason:
-            return (
-                "probabilities",
-                f"probabilities, {reason}; rows were divided by their sums",
-                True,
-            )
+    if found is not None:
+        if not found.exact:
+            why = f"{found.reason}; rows were divided by their sums"
+        elif kind:
+            why = source
+        else:
+            why = f"since all are in [0, 1] and rows sum to 1 within {SUM_TOLERANCE:g}"
+        return "probabilities", f"probabilities, {why}", not found.exact
 
     # Refuse what cannot be probabilities, though it says so or looks like it.
     if kind == "probabilities" and not in_range:
         raise ValueError(
-            f"{path}: probabilities must be between 0 and 1, got {lowest:g} to {highest:g}. If they "
-            "are logits, pass --kind=logits."
+            f"{path}: probabilities must be between 0 and 1, got {known.lowest:g} to "
+            f"{known.highest:g}. If they are logits, pass --kind=logits."
         )
-    if kind != "logits" and in_range and not sums_to_1:
+    if in_range:
         raise ValueError(
-            f"{path}: row {row} sums to {total:.6g}, so these are neither probabilities (rows must "
-            f"sum to 1 within {SUM_TOLERANCE:g}) nor, with all values in [0, 1], likely logits. If "
-            "they are logits, pass --kind=logits."
+            f"{path}: row {known.row} sums to {known.total:.6g}, so these are neither probabilities "
+            f"(rows must sum to 1 within {SUM_TOLERANCE:g}, or within what rounding to "
+            f"{min(arrays.DECIMALS)} decimals or more explains) nor, with all values in [0, 1], "
+            "likely logits. If they are logits, pass --kind=logits."
         )
-
-    if kind:
-        source = "given by --kind" if forced else f"from the array name {field!r}"
-        doubt = ", although each row is a distribution" if sums_to_1 and kind == "logits" else ""
-        return kind, f"{kind}, {source}{doubt}", False
-    if sums_to_1:
-        return (
-            "probabilities",
-            f"probabilities, since all are in [0, 1] and rows sum to 1 within {SUM_TOLERANCE:g}",
-            False,
-        )
-    reason = f"since not all are in [0, 1] (from {lowest:.4g} to {highest:.4g})"
+    reason = f"since not all are in [0, 1] (from {known.lowest:.4g} to {known.highest:.4g})"
     return "logits", f"logits, {reason}", False
 
 
-def _normalised(values, lowest: float, highest: float, in_range: bool) -> str | None:
-    """Why scores are probabilities although rows do not sum to 1; None if they are not."""
-
-    def parts():
-        return (part for _, part in _parts(values))
-
-    if in_range:
-        return arrays.explanation(parts)
-    if lowest < 0 or not 1 < highest <= 100 * (1 + SUM_TOLERANCE):
-        return None
-    room = 100 * SUM_TOLERANCE
-    if all((abs(part.sum(1, dtype=np.float64) - 100) <= room).all() for part in parts()):
-        return "percentages, since rows sum to 100"
-    reason = arrays.explanation(parts, 100.0)
-    return None if reason is None else f"percentages {reason}"
-
-
-def _in_range(lowest, highest) -> bool:
-    """Whether all scores can be probabilities, up to rounding below 0 or above 1."""
-    return bool(lowest >= -SUM_TOLERANCE and highest <= 1 + SUM_TOLERANCE)
-
-
-def _extremes(path, values) -> tuple[float, float, int, float]:
-    """(lowest score, highest score, row whose sum is farthest from 1, that sum).
-
-    Sums are only computed as long as all scores are in [0, 1]. Raises ValueError for scores that
-    are not finite.
-    """
-    lowest = np.inf
-    highest = -np.inf
-    row = 0
-    total = 1.0
+def _finite_parts(path, values) -> Iterator[np.ndarray]:
+    """The rows in parts. Raises ValueError for scores that are not finite."""
     for begin, part in _parts(values):
-        low = float(part.min())
-        high = float(part.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
+        # Sums would not do: those of finite numbers may be infinite.
+        if not (np.isfinite(part.min()) and np.isfinite(part.max())):
             wrong = int(np.argmin(np.isfinite(part).all(1)))
             bad = values[begin + wrong][~np.isfinite(part[wrong])][0]
             raise ValueError(
                 f"{path}: scores must be finite {part.dtype} numbers, but row {begin + wrong} "
                 f"holds {bad}"
             )
-        lowest = min(lowest, low)
-        highest = max(highest, high)
-        # Logits need no sums, which take as long as the rest.
-        if _in_range(lowest, highest):
-            sums = part.sum(1, dtype=np.float64)
-            farthest = int(np.argmax(abs(sums - 1)))
-            if abs(sums[farthest] - 1) > abs(total - 1):
-                row = begin + farthest
-                total = float(sums[farthest])
-    return lowest, highest, row, total
+        yield part
 
 
 def _checked_label(path, label, count: int, classes: int) -> np.ndarray:
@@ -201,9 +195,11 @@ def _checked_label(path, label, count: int, classes: int) -> np.ndarray:
     wrong = ~((label >= 0) & (label < classes) & (label % 1 == 0))
     if wrong.any():
         row = int(np.argmax(wrong))
+        counted = label.min() == 1 and label.max() == classes
+        hint = "; they seem to count from 1, so subtract 1" if counted else ""
         raise ValueError(
             f"{path}: labels must be whole numbers between 0 and {classes - 1}, "
-            f"got {label[row]:g} in row {row}"
+            f"got {label[row]:g} in row {row}{hint}"
         )
     return label.astype(np.int32)
 
@@ -221,7 +217,9 @@ def _checked_index(path, index, count: int) -> np.ndarray | None:
 
 def computed_in(values) -> np.dtype:
     """The type to compute in: float32, or a wider one if the values have it and jax allows it."""
-    return jax.dtypes.canonicalize_dtype(np.promote_types(values.dtype, np.float32))
+    wide = np.promote_types(values.dtype, np.float32)
+    # jax has no long double.
+    return jax.dtypes.canonicalize_dtype(np.float64 if wide == np.longdouble else wide)
 
 
 def _parts(values, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -244,8 +242,7 @@ def _scores(predictions: Predictions, rows: int | None = None) -> Iterator[tuple
     """The same of predictions, normalised where that was found necessary."""
     for begin, part in _parts(predictions.values, rows):
         if predictions.normalise:
-            part = np.maximum(part, 0)
-            part /= part.sum(1, keepdims=True)
+            part = arrays.normalised(part)
         yield begin, part
 
 

@@ -1,4 +1,7 @@
-"""Finished runs: their configs, their predictions on the test images, and groups by seed."""
+"""Finished runs: their configs, their predictions on the test images, and groups by seed.
+
+Files of predictions of any framework stand beside them, each as a run without a config.
+"""
 
 import itertools
 import json
@@ -8,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, workdir
+from ldl_jax import config, files, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import predictions
 from ldl_jax.evaluation.bootstrap import Answers
@@ -18,11 +21,12 @@ from ldl_jax.evaluation.predictions import Predictions
 
 
 class Run(NamedTuple):
-    """A finished run."""
+    """A finished run, or a file of predictions."""
 
     path: Path
-    config: ConfigDict
-    # All fields that its results depend on, except the seed, as JSON: equal within a group.
+    config: ConfigDict | None  # None for a file
+    # All fields that its results depend on, except the seed, as JSON: equal within a group. Of a
+    # file, its path.
     settings: str
     test: Predictions
     temperature: float | None  # fitted on its holdout; None if it has no holdout
@@ -38,7 +42,7 @@ class Group(NamedTuple):
 
 def read(path) -> Run:
     """Read a run directory. Raises ValueError naming the file that is missing or damaged."""
-    path = Path(path)
+    path = files.home(path)
     run_config = workdir.read_config(path)
     if run_config is None:
         raise ValueError(f"{path} is not a run directory of ldl_jax: it has no {workdir.CONFIG}")
@@ -57,6 +61,12 @@ def read(path) -> Run:
             at_bound = params["at_bound"]
     test = predictions.read(workdir.predictions_file(path))._replace(name=path.name)
     return Run(path, run_config, settings(run_config), test, temperature, at_bound)
+
+
+def read_file(path, **options) -> Run:
+    """Read a file of predictions; options as in `predictions.read`, which raises ValueError."""
+    test = predictions.read(path, **options)
+    return Run(files.home(path), None, str(path), test, None)
 
 
 def settings(run_config: ConfigDict) -> str:
@@ -83,7 +93,7 @@ def _teacher(path: str):
 def groups(runs: list[Run]) -> list[Group]:
     """Groups of runs with equal settings, in order of first appearance.
 
-    Each is named by the fields in which it differs from the others. Raises ValueError if a group
+    Each is named by the fields in which it differs from the others; a file by its name. Raises ValueError if a group
     has two runs with the same seed, or if runs were measured on different images.
     """
     by_settings: dict[str, list[Run]] = {}
@@ -92,19 +102,40 @@ def groups(runs: list[Run]) -> list[Group]:
     for members in by_settings.values():
         _check_seeds(members)
     _check_images(runs)
-    names = _names(list(by_settings))
+    of_runs = [key for key, members in by_settings.items() if members[0].config is not None]
+    names = dict(zip(of_runs, _names(of_runs), strict=True))
+    if len(of_runs) == 1 < len(by_settings):
+        names[of_runs[0]] = _of_directories(by_settings[of_runs[0]])
+    for key in by_settings:
+        names.setdefault(key, _of_file(key, by_settings))
     named_groups = []
-    for name, members in zip(names, by_settings.values(), strict=True):
-        ordered = sorted(members, key=lambda run: run.config.seed)
-        named_groups.append(Group(name, tuple(ordered)))
+    for key, members in by_settings.items():
+        if members[0].config is not None:
+            members = sorted(members, key=lambda run: run.config.seed)
+        named_groups.append(Group(names[key], tuple(members)))
     return named_groups
+
+
+def _of_directories(members: list[Run]) -> str:
+    """The name of the only runs among files."""
+    more = f" and {len(members) - 1} more" if len(members) > 1 else ""
+    return members[0].path.name + more
+
+
+def _of_file(key: str, by_settings: dict[str, list[Run]]) -> str:
+    """The name of a file, or its path if another one has the same name."""
+    paths = [run.path for members in by_settings.values() for run in members]
+    name = by_settings[key][0].path.name
+    return name if sum(path.name == name for path in paths) == 1 else key
 
 
 def _check_seeds(members: list[Run]) -> None:
     """Raise ValueError if two runs of a group have the same seed: they would count twice."""
-    by_seed: dict[int, Run] = {}
+    by_seed: dict[int | None, Run] = {}
     for run in members:
-        seed = run.config.seed
+        if run.config is None and by_seed:
+            raise ValueError(f"{run.path} is given twice; give each file once")
+        seed = None if run.config is None else run.config.seed
         if seed in by_seed:
             raise ValueError(
                 f"{by_seed[seed].path} and {run.path} have the same config and the same seed, "
@@ -117,20 +148,47 @@ def _check_images(runs: list[Run]) -> None:
     """Raise ValueError unless all runs were measured on the same images."""
     first = runs[0]
     for run in runs[1:]:
-        same = (
-            run.test.values.shape == first.test.values.shape
-            and (run.test.label == first.test.label).all()
-        )
-        if not same or not np.array_equal(run.test.index, first.test.index):
+        difference = _difference(run, first)
+        if difference:
             raise ValueError(
                 "runs must be measured on the same images to be compared: "
                 f"{run.path} was measured on {_images(run)}, {first.path} on {_images(first)}"
+                f"{difference}"
             )
+
+
+def _difference(run: Run, other: Run) -> str | None:
+    """What differs between the examples of two runs, beyond their numbers; None if nothing does."""
+    test = run.test
+    of_other = other.test
+    if test.values.shape != of_other.values.shape:
+        return "."
+    if not np.array_equal(test.label, of_other.label):
+        row = int(np.argmax(test.label != of_other.label))
+        text = f": label {test.label[row]} and {of_other.label[row]} in row {row}"
+        if _same_classes(test, of_other):
+            text += "; their classes are in different orders, pass --classes=A,B,C"
+        return text
+    # A file need not have an index; labels in the same order are then what can be compared.
+    without = run.config is None or other.config is None
+    if without and (test.index is None or of_other.index is None):
+        return None
+    if not np.array_equal(test.index, of_other.index):
+        return ", whose index is another one"
+    return None
+
+
+def _same_classes(test: Predictions, other: Predictions) -> bool:
+    """Whether two sets of predictions name the same classes in different orders."""
+    if test.classes is None or other.classes is None or test.classes == other.classes:
+        return False
+    return sorted(test.classes) == sorted(other.classes)
 
 
 def _images(run: Run) -> str:
     count, classes = run.test.values.shape
-    return f"{count:,} images of {classes} classes ({run.config.data.name})"
+    source = "" if run.config is None else f" ({run.config.data.name})"
+    return f"{count:,} images of {classes} classes{source}"
 
 
 def _names(all_settings: list[str]) -> list[str]:

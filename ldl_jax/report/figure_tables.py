@@ -17,9 +17,14 @@ COMPARISON_NOTES = (
     "mean ± standard deviation over n seeds; recalibrated: at the temperature that each run fitted on its holdout",
     "differences: 95 % intervals, over seeds (Student's t) and over test images (paired bootstrap, for these "
     "temperatures)",
+    "noise floor: the ECE that a perfectly calibrated model with these confidences scores on this many images",
+    "better, worse: than the baseline, where the intervals exclude 0; without a word, chance may explain the "
+    "difference",
 )
+FLOOR = "ece_floor"
 _INTERVALS = ("seeds_low", "seeds_high", "images_low", "images_high")
 COMPARISON_COLUMNS = ["what", "group", "state", "figure", "mean", "std", "n", *_INTERVALS]
+COMPARISON_COLUMNS += ["floor", "verdict"]
 
 
 def title(name: str, state: str = "raw") -> str:
@@ -142,6 +147,8 @@ def comparison(compared: dict) -> list[Table]:
     for group in groups:
         for state, name, _ in _spreads(group):
             columns[state, name] = title(name, state)
+            if name == "ece":
+                columns[state, FLOOR] = title(FLOOR, state)
     rows = []
     for group in groups:
         cells = [_spread(group, state, name) for state, name in columns]
@@ -150,7 +157,7 @@ def comparison(compared: dict) -> list[Table]:
 
     if compared["differences"]:
         baseline = compared["baseline"]
-        head = [f"minus {baseline}", "figure", "difference", "over seeds", "over images"]
+        head = [f"minus {baseline}", "figure", "difference", "over seeds", "over images", ""]
         rows = []
         for group in compared["differences"]:
             rows += _differences(group)
@@ -173,12 +180,15 @@ def comparison_numbers(compared: dict) -> Table:
     for group in compared["groups"]:
         for state, name, value in _spreads(group):
             numbers = [value["mean"], value["std"], value["n"]]
-            rows.append(["value", group["name"], state, name, *numbers])
+            floor = [*[None] * len(_INTERVALS), value["floor"]] if "floor" in value else []
+            rows.append(["value", group["name"], state, name, *numbers, *floor])
     for group in compared["differences"]:
         for state, name, value in _spreads(group):
             ends = [*(value["seeds"] or (None, None)), *(value["images"] or (None, None))]
             numbers = [value["mean"], value["std"], value["n"], *ends]
-            rows.append(["difference", group["name"], state, name, *numbers])
+            rows.append(
+                ["difference", group["name"], state, name, *numbers, None, value["verdict"]]
+            )
     return simple(COMPARISON_COLUMNS, rows)
 
 
@@ -195,9 +205,11 @@ def _seeds(group: dict) -> str:
 
 def _spread(group: dict, state: str, name: str) -> str:
     """A figure of a group as text: mean ± standard deviation."""
-    value = (group[state] or {}).get(name)
+    value = (group[state] or {}).get("ece" if name == FLOOR else name)
     if value is None:
         return MISSING
+    if name == FLOOR:
+        return number(name, value["floor"])
     deviation = "" if value["std"] is None else f" ± {number(name, value['std'])}"
     return number(name, value["mean"]) + deviation
 
@@ -209,5 +221,6 @@ def _differences(group: dict) -> list[list[Cell]]:
         over_seeds = signed_interval(name, value["seeds"])
         over_images = signed_interval(name, value["images"])
         difference = signed(name, value["mean"])
-        rows.append([group["name"], title(name, state), difference, over_seeds, over_images])
+        cells = [difference, over_seeds, over_images, value["verdict"] or ""]
+        rows.append([group["name"], title(name, state), *cells])
     return rows

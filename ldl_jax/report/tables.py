@@ -22,6 +22,7 @@ _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
 }
 _SPECIAL_IN_LATEX = re.compile("[" + re.escape("".join(_LATEX)) + "]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _SPECIAL_IN_MARKDOWN = re.compile(r"[\\|<*`]")
 
 
@@ -93,6 +94,18 @@ def as_csv(table: Table) -> str:
     writer.writerow(table.head)
     writer.writerows(table.rows())
     return out.getvalue()
+
+
+def spreadsheet(text: str) -> str:
+    """A text as a cell of a CSV that no spreadsheet takes for a formula; numbers stay as they are.
+
+    A quote is put before the characters with which formulas begin (OWASP, 'CSV injection').
+    """
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(_FORMULA) else text
+    return text
 
 
 def as_markdown(*tables: Table, notes: Iterable[str] = ()) -> str:

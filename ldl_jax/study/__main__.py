@@ -99,6 +99,10 @@ def work(arguments: argparse.Namespace) -> list[str]:
         raise Usage(f"--jobs must be at least 1, got {arguments.jobs}")
     arguments.study = _one_study(arguments)
     path = locate(arguments.study)
+    # Commands of other processes are made of these, so they get the expanded paths.
+    arguments.study = str(path)
+    if arguments.workdir is not None:
+        arguments.workdir = str(files.home(arguments.workdir))
     study = load(path)
     planned = plan.plan(study, path, _fields(arguments.fields))
     selected = _selected(arguments.only, planned)

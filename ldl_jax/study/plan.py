@@ -8,6 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ldl_jax import config
+from ldl_jax.cli import expand_homes
 from ldl_jax.config import recipes
 from ldl_jax.config.study import Cell, Planned, Study, identity, needs, order
 
@@ -108,6 +109,7 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
         # The study has a report of its own.
         cell_config.eval.report = False
         cell_config.teachers = (TO_COME,) * len(cell.teachers)
+        expand_homes(cell_config)
         config.check(config.add_options(cell_config))
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
