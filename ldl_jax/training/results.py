@@ -191,7 +191,12 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
     suites = {"seed": test.seed, "suites": [test.to_json()]}
     evaluation_path = files.write_json(folder / workdir.EVALUATION, suites)
     page_path = page.write(
-        folder / workdir.REPORT, [test], title=_title(experiment), facts=_facts(experiment)
+        folder / workdir.REPORT,
+        [test],
+        title=_title(experiment),
+        facts=_facts(experiment),
+        rows=workdir.read_log(folder / workdir.METRICS),
+        noun="images",
     )
     return [evaluation_path, page_path]
 
