@@ -112,7 +112,7 @@ def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written)
 
 def test_what_was_found_comes_first_and_the_curves_of_a_run_are_drawn():
     (one,) = ONE
-    gap = Figure(-0.033, (-0.046, -0.021), None, "calibration")
+    gap = Figure(-0.433, (-0.446, -0.421), None, "calibration")
     figures = {**one.raw.figures, "signed_ece": gap}
     low = one._replace(raw=one.raw._replace(figures=figures), name="a<b")
     rows = [
@@ -121,7 +121,7 @@ def test_what_was_found_comes_first_and_the_curves_of_a_run_are_drawn():
     ]
     made = page.page([low], title="x", rows=rows, noun="images")
     first = re.search(r'<h1>x</h1>\n<p class="found">(.*?)</p>', made)[1]
-    assert first.startswith("<strong>a&lt;b:</strong> underconfident by 3.3 points, beyond chance")
+    assert first.startswith("<strong>a&lt;b:</strong> underconfident by 43.3 points, beyond chance")
     assert made.count("<svg") == 3 + 3  # loss, accuracy and learning rate, without an ECE
     assert "<h2>Training curves</h2>" in made
     assert {"train loss 2", "test 50"} <= set().union(*map(said, svgs(made)))

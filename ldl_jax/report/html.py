@@ -48,15 +48,16 @@ td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; 
 th:last-child, td:last-child { padding-right: 0; }
 tr.head td { font-weight: 600; border-bottom-color: var(--grey); padding-top: 1rem; }
 small { color: var(--grey); font-size: .85em; }
-.few { --least: 24rem; } .lots { --least: 13rem; }
+.few { --least: 23rem; } .lots { --least: 13rem; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); gap: 2rem;
   align-items: start; }
 figure { margin: 0; max-width: 30rem; } figure.full { max-width: 50rem; min-width: 34rem; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: var(--font); } figcaption { color: var(--grey); font-size: .85rem; margin-top: .3rem; }
 code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { body { padding: 1.5rem 1rem 3rem; } table { font-size: .82rem; }
-  th, td { padding: .28rem .25rem; } td:first-child { min-width: 5.6rem; max-width: 8rem; }
+@media (max-width: 40rem) { body { padding: 1.5rem 1rem 3rem; } table { font-size: .78rem; }
+  th, td { padding: .28rem .25rem; } td:first-child { min-width: 6.5rem; max-width: 8rem; }
+  .headline td:first-child { min-width: 5.1rem; }
   th, small { white-space: normal; } }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
@@ -94,8 +95,11 @@ def text(sentence: str, kind: str = "", strong: str = "") -> str:
     return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
-def table(table: Table) -> str:
-    """A table in a box that scrolls, without its notes; lines of a cell after the first are small."""
+def table(table: Table, kind: str = "") -> str:
+    """A table in a box that scrolls, without its notes; lines of a cell after the first are small.
+
+    kind: 'headline' for a table of few columns, which fits a phone.
+    """
     columns = len(table.head)
     # What stands in parentheses goes onto a line of its own, so that columns stay narrow.
     lines = [_row("th", (escape(cell).replace(" (", "<br>(") for cell in table.head))]
@@ -105,7 +109,8 @@ def table(table: Table) -> str:
             lines.append(f'<tr class="head">{heading}</tr>')
         for row in group.rows:
             lines.append(_row("td", map(_cell, row)))
-    return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
+    box = f"wide {kind}".strip()
+    return f'<div class="{box}" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:

@@ -87,7 +87,7 @@ def page(
     for kind, name, figure in evaluation_plots.every(evaluations):
         label = f"{CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}".strip()
         plots.setdefault(kind, []).append(html.plot(name, figure, label))
-    parts = [_conclusions(evaluations, noun), html.table(_headline(evaluations))]
+    parts = [_conclusions(evaluations, noun), html.table(_headline(evaluations), "headline")]
     parts.append(_inputs(evaluations))
     for kind, of_kind in plots.items():
         heading, caption = CAPTIONS[kind]

@@ -210,16 +210,17 @@ def _verdict(finding: dict, state: str, results: dict) -> tuple[str, str]:
 
 def answers(results: dict) -> Table:
     """The findings: verdict and difference with its intervals, in both states."""
-    head = ["verdict", "", "hypothesis", "difference", "over seeds", "over images"]
+    head = ["verdict", "", "difference", "over seeds", "over images"]
     head += ["minus noise floors", "p", "n"]
     lines = []
     for finding in results["findings"]:
-        # The hypothesis stands on the first of its lines alone.
+        # The hypothesis stands below the first of its verdicts alone.
         for state, state_name in STATE_NAMES.items():
             verdict, cells = _verdict(finding, state, results)
-            hypothesis = _hypothesis(finding) if state == "raw" else ""
-            first = f"{verdict}\n({cells})" if cells else verdict
-            lines.append([first, state_name, hypothesis, *_answer(finding, state)])
+            first = f"{verdict} ({cells})" if cells else verdict
+            if state == "raw":
+                first += f"\n{_hypothesis(finding)}"
+            lines.append([first, state_name, *_answer(finding, state)])
     return simple(head, lines)
 
 

@@ -13,6 +13,7 @@ from ldl_jax.evaluation.fitting import Fit
 from ldl_jax.evaluation.passes import reduce
 from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.report import figure_tables
+from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.result import Evaluation
 from ldl_jax.report.tables import as_text
 from ldl_jax.training.experiment import Experiment
@@ -62,7 +63,9 @@ def write(
     if full:
         paths += report(experiment, folder, test)
     paths.append(files.write_json(folder / workdir.SUMMARY, summary))
-    _print_results(log, summary, [*paths, folder / workdir.METRICS])
+    # Without the intervals of the report, nothing can be said about chance.
+    found = conclusions(test, "images") if full else {}
+    _print_results(log, summary, found, [*paths, folder / workdir.METRICS])
     return summary
 
 
@@ -157,14 +160,16 @@ def _score_names(experiment: Experiment, part: Measured) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _print_results(log, summary: dict, paths: list[Path]) -> None:
-    """Print the table of the run's scores, the temperature and the files that were written."""
+def _print_results(log, summary: dict, found: dict[str, str], paths: list[Path]) -> None:
+    """Print the table of the run's scores, what was found, and the files that were written."""
     columns = dict(summary["splits"])
     for split, scores in summary["scaled"].items():
         columns[f"{split} recalibrated"] = scores
     log.message("")
     log.message(as_text(figure_tables.splits(columns)))
     log.message(_temperature_line(summary["temperature"]))
+    for state, sentence in found.items():
+        log.message(f"test, {state}: {sentence}")
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
 
 
