@@ -349,7 +349,8 @@ def distributions(
     """Distributions f64[N, K], rows that sum to 1, and a note if they were not stored as such.
 
     table: whole-number votes with any sums, or probabilities or percentages, whose rows sum to 1 or
-    100 as `rows` allows it. positions: numbers of the rows, for messages. Raises ValueError naming the table and the first row that is none of these.
+    100 as `rows` allows it. positions: numbers of the rows, for messages. Raises ValueError naming
+    the table and a row that is none of these.
     """
     wide = table.astype(np.float64)
     sums = wide.sum(1)

@@ -25,6 +25,8 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
   --mode=train|eval     train (or resume) a run, or evaluate its latest checkpoint again
   --dry-run             print durations, memory use and communication, without training
   --devices=N           number of devices to plan for, with --dry-run (default: those available)
+  --timed-steps=N       train N steps with --dry-run and discard them, to measure speed and peak memory (default: 20 on
+                        a GPU or TPU, 0 on a CPU or with --devices)
   --extend              allow an existing run to become longer
   --profile=10:15       write a profiler trace of steps 10 to 15
   --join-seconds=300    time to wait at startup for all processes of a multi-process job
@@ -51,6 +53,9 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, CommandLine]:
     flags.DEFINE_enum("mode", "train", ("train", "eval"), "train or evaluate", flag_values=values)
     flags.DEFINE_bool("dry-run", False, "print sizes without training", flag_values=values)
     flags.DEFINE_integer("devices", None, "devices to plan for, with --dry-run", flag_values=values)
+    flags.DEFINE_integer(
+        "timed-steps", None, "steps to time, with --dry-run", 0, flag_values=values
+    )
     flags.DEFINE_bool("extend", False, "allow a run to become longer", flag_values=values)
     flags.DEFINE_integer(
         "join-seconds", 300, "time to wait for the processes of the job", 1, flag_values=values
@@ -157,6 +162,14 @@ def _run(argv: list[str], join: bool) -> None:
         raise Usage(
             f"--devices={values.devices} requires --dry-run; training uses all available devices"
         )
+    timed_steps = values["timed-steps"].value
+    if timed_steps is not None and not is_dry_run:
+        raise Usage(f"--timed-steps={timed_steps} requires --dry-run")
+    if timed_steps and values.devices is not None:
+        raise Usage(
+            f"--timed-steps={timed_steps} needs the devices that are here; leave out "
+            f"--devices={values.devices}, which plans for others"
+        )
     config.check(c)
     # Import JAX only now, so that an invalid command line fails at once.
     from ldl_jax import mesh
@@ -170,7 +183,7 @@ def _run(argv: list[str], join: bool) -> None:
         if note and mesh.is_main():
             print(note, flush=True)
         if is_dry_run:
-            print(dry_run.sizes(c, values.devices))
+            print(dry_run.sizes(c, values.devices, timed_steps=timed_steps))
         elif values.mode == "eval":
             remeasure.measure_again(c, workdir)
         else:

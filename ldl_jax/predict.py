@@ -22,7 +22,7 @@ from ldl_jax.config.options import plug
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
 from ldl_jax.errors import Usage, printable, warn
 from ldl_jax.evaluation.images import Images, find
-from ldl_jax.evaluation.load import load, load_weights, shorter_side
+from ldl_jax.evaluation.load import load, load_weights, shorter_side, turns_by_exif
 from ldl_jax.report import tables
 
 DESCRIPTION = "Predict images with a finished run: class names and probabilities."

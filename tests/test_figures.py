@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ldl_jax.report import plots, run_plots
+from ldl_jax.report import bands, plots, run_plots
 
 
 def some_bins(size=15, count=100):
@@ -116,13 +116,13 @@ def test_the_reliability_diagram_shows_each_bin_in_every_size(size):
     accuracy, expected = (lines.get_segments() for lines in diagram.collections)
     np.testing.assert_allclose([line[0, 1] for line in accuracy], [0.75, 0.8])
     np.testing.assert_allclose([line[0, 1] for line in expected], [0.5, 0.9])
-    low, high = plots.band(np.array([40, 60]), np.array([0.5, 0.9]))
-    bands = [
+    low, high = bands.band(np.array([40, 60]), np.array([0.5, 0.9]))
+    drawn = [
         (bar.get_y(), bar.get_y() + bar.get_height())
         for bar in diagram.patches
         if hasattr(bar, "get_y")
     ]
-    np.testing.assert_allclose(bands, np.stack([low, high], 1))
+    np.testing.assert_allclose(drawn, np.stack([low, high], 1))
     assert diagram.get_title(loc="left") == "a title"
     assert [text.get_text() for text in histogram.texts] == (["40", "60"] if size.words else [])
     assert plots.CALIBRATED in [text.get_text() for text in figure.legends[0].get_texts()]
@@ -163,7 +163,7 @@ def test_a_plot_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeyp
 def test_the_band_of_a_class_holds_what_is_likely_however_few_errors_are_to_be_expected(expected):
     count = 400
     c = np.full(count, 1 - expected / count)
-    low, high = plots.gap_band([(c * (1 - c)).sum()], [(c * (1 - c) * (1 - 2 * c)).sum()])
+    low, high = bands.gap_band([(c * (1 - c)).sum()], [(c * (1 - c) * (1 - 2 * c)).sum()])
     low, high = (np.clip(end, -expected, count - expected) for end in (low, high))
     gap = np.random.default_rng(0).binomial(count, expected / count, 100_000) - expected
     held = (gap >= low - 1e-9) & (gap <= high + 1e-9)

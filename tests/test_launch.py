@@ -2,12 +2,15 @@
 reached.
 """
 
+import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -200,6 +203,75 @@ def test_a_slurm_job_is_queued_again_where_it_was_stopped_and_not_where_it_faile
     assert done.returncode == status
     ran = ["srun", "--wait=300", "launch/attempt.sh", "--config=a", f"--workdir={place}"]
     assert calls(place) == [ran, *([["scontrol", "requeue", "12"]] if again else [])]
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [({}, "submitted/.venv"), ({"VENV": "own"}, "submitted/own"), ({"VENV": ""}, None)],
+)
+def test_a_slurm_job_activates_its_environment(place, given, folder):
+    submitted = place / "submitted"
+    for name in (".venv", "own"):
+        (submitted / name / "bin").mkdir(parents=True)
+        told = f'echo "{submitted / name}" >>"$SEEN/activated"\n'
+        (submitted / name / "bin" / "activate").write_text(told)
+    (submitted / "launch").symlink_to(LAUNCH)
+    more = {"SLURM_JOB_ID": "12", "SLURM_SUBMIT_DIR": str(submitted), "PATIENCE": "1", **given}
+    done = start(place, "slurm.sbatch", f"--workdir={place}", FINISHES=f"{place}/model.npz", **more)
+    assert done.returncode == 0, done.stderr
+    seen = place / "activated"
+    assert (seen.read_text() if folder else seen.exists()) == (
+        f"{place / folder}\n" if folder else False
+    )
+
+
+def test_a_slurm_job_refuses_an_environment_that_is_not_there(place):
+    done = start(place, "slurm.sbatch", "--workdir=x", VENV="/no/where", SLURM_JOB_ID="12")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "VENV must be a virtual environment, but /no/where/bin/activate" in done.stderr
+    assert not (place / "calls").exists()
+
+
+INSTRUCTIONS = {
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "LABEL",
+    "RUN",
+    "USER",
+    "WORKDIR",
+}
+
+
+def test_the_image_has_known_instructions_and_extras_that_exist():
+    lines = (LAUNCH / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.partition(" ")[::2] for line in lines if line and not line.startswith("#")]
+    assert {name for name, _ in steps} <= INSTRUCTIONS
+    assert steps[0][0] == "FROM"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = steps[0][1].split(":")[1].removesuffix("-slim")
+    least = project["requires-python"].removeprefix(">=")
+    assert [int(n) for n in base.split(".")] >= [int(n) for n in least.split(".")]
+    known = set(project["optional-dependencies"])
+    (extras,) = (text.removeprefix("EXTRAS=") for name, text in steps if name == "ARG")
+    build = [line for line in (LAUNCH / "Dockerfile").read_text().splitlines() if "EXTRAS=" in line]
+    for said in (extras, *re.findall(r"EXTRAS=([\w,]+)", " ".join(build))):
+        assert set(said.split(",")) <= known
+    (install,) = (text for name, text in steps if name == "RUN")
+    assert install == 'pip install -e ".[${EXTRAS}]"'
+    settings = dict(steps)
+    (script,) = json.loads(settings["ENTRYPOINT"])
+    assert os.access(ROOT / script, os.X_OK)
+    for kind in ("gpu", "tpu"):
+        text = (LAUNCH / "k8s" / f"{kind}.yaml").read_text()
+        assert f"workingDir: {settings['WORKDIR']}\n" in text
+        assert "image: ldl-jax\n" in text
+    assert "-t ldl-jax" in (LAUNCH / "Dockerfile").read_text()
 
 
 def test_slurm_is_asked_for_a_task_a_gpu_and_a_warning():

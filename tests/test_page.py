@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.stats import gamma
 
 from ldl_jax.evaluation import curves, passes
-from ldl_jax.report import evaluation_plots, html, page, plots
+from ldl_jax.report import bands, evaluation_plots, html, page, plots
 from ldl_jax.report.result import Evaluation, Figure, State
 from ldl_jax.report.tables import Group, Table, simple
 
@@ -110,6 +110,28 @@ def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written)
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", written, flags=re.DOTALL)
 
 
+def test_what_was_found_comes_first_and_the_curves_of_a_run_are_drawn():
+    (one,) = ONE
+    gap = Figure(-0.433, (-0.446, -0.421), None, "calibration")
+    figures = {**one.raw.figures, "signed_ece": gap}
+    low = one._replace(raw=one.raw._replace(figures=figures), name="a<b")
+    rows = [
+        {"step": 1, "epoch": 0.5, "train/loss": 2.0, "train/learning_rate": 0.1},
+        {"step": 2, "epoch": 1.0, "test/accuracy": 0.5, "test/ece": None},
+    ]
+    made = page.page([low], title="x", rows=rows, noun="images")
+    first = re.search(r'<h1>x</h1>\n<p class="found">(.*?)</p>', made)[1]
+    assert first.startswith("<strong>a&lt;b:</strong> underconfident by 43.3 points, beyond chance")
+    assert made.count("<svg") == 3 + 3  # loss, accuracy and learning rate, without an ECE
+    assert "<h2>Training curves</h2>" in made
+    assert {"train loss 2", "test 50"} <= set().union(*map(said, svgs(made)))
+    assert "<h2>Training curves</h2>" not in page.page([low], title="x")
+
+
+def svgs(made):
+    return re.findall(r"<svg.*?</svg>", made, re.DOTALL)
+
+
 def test_the_same_figures_give_the_same_bytes(written):
     kind, name, figure = next(evaluation_plots.every(EVALUATIONS))
     label = f"{page.CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}"
@@ -191,7 +213,7 @@ def test_the_band_of_a_class_holds_95_percent_of_calibrated_models(size, sharp):
     )  # fmt: skip
     sums = {name: np.array(values) for name, values in curves.classes(reduced, number).items()}
     np.testing.assert_allclose(sums["variance"], (confidence * (1 - confidence)).sum(1))
-    low, high = plots.gap_band(sums["variance"], sums["third"])
+    low, high = bands.gap_band(sums["variance"], sums["third"])
     gap = sums["confidence"] - sums["correct"]
     assert np.mean((low <= gap) & (gap <= high)) == pytest.approx(0.95, abs=0.012)
     assert np.mean(gap < low) == pytest.approx(0.025, abs=0.01)

@@ -12,7 +12,7 @@ from ldl_jax import config, mesh
 from ldl_jax.data import imagefolder
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.main import main
-from ldl_jax.training import dry_run
+from ldl_jax.training import dry_run, trial
 from ldl_jax.training import experiment as build
 
 CLASSES, IMAGES, SIDE, BATCH = 1000, 1_281_167, 64, 1024
@@ -117,11 +117,72 @@ def test_the_flag(capsys):
             ["--devices=256", "--dry-run"],
             "config.data.batch_size must be a multiple of the number of devices, 256; got 64",
         ),
+        (["--timed-steps=3"], "--timed-steps=3 requires --dry-run"),
+        (
+            ["--timed-steps=3", "--devices=8", "--dry-run"],
+            "leave out --devices=8, which plans for others",
+        ),
+        (["--timed-steps=-1", "--dry-run"], "flag --timed-steps=-1"),
         (["--devices=0", "--dry-run"], "the number of devices must divide 3072"),
         (["--devices=x", "--dry-run"], "flag --devices=x"),
     ):
         assert main([digits, *words]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def measured_rows(monkeypatch, outcome, **change):
+    """The rows of the timed steps, where `trial.run` gives or raises `outcome`."""
+
+    def run(experiment, steps):
+        assert steps == 20
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(trial, "run", run)
+    c = config.read("configs/digits_online.py")
+    text = dry_run.sizes(c, timed_steps=20, **change)
+    return re.findall(r"^((?:time|all|peak) .*?)  +(.*)$", text, re.MULTILINE)
+
+
+def test_timed_steps_tell_the_duration_and_the_peak_memory(monkeypatch):
+    times = trial.Trial(steps=32, seconds=0.0123, compiling=8.06, peak=3 * 2**20)
+    # 20 epochs of 20 steps, 0.0123 s each
+    rows = dict(measured_rows(monkeypatch, times))
+    assert rows == {
+        "time per step, measured": "12.3 ms (mean of 32 steps, after 8.1 s of compilation)",
+        "all steps, estimated": "0:00:05 (evaluations and checkpoints not included)",
+        "peak memory, measured, bytes per device": "3,145,728 (3.0 MiB), with activations",
+    }
+    assert len(measured_rows(monkeypatch, times._replace(peak=None))) == 2
+    assert measured_rows(monkeypatch, times, devices=8) == []  # which are not here
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    ((_, said),) = measured_rows(monkeypatch, full)
+    assert said == "not measured: a step does not fit in the memory of the devices"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        measured_rows(monkeypatch, jax.errors.JaxRuntimeError("INTERNAL: broken"))
+    ((_, said),) = measured_rows(monkeypatch, None)
+    assert said.endswith("the run has too few steps")
+
+
+def test_steps_are_not_timed_without_data_or_on_a_cpu_unless_asked(monkeypatch, absent):
+    monkeypatch.setattr(trial, "run", lambda *_: pytest.fail("steps were run"))
+    said = dry_run.sizes(absent, timed_steps=5)
+    assert re.search("time per step, measured +not measured, because no data was found", said)
+    assert re.search("activations, bytes per device +not included", said)
+    assert "time per step" not in dry_run.sizes(config.read("configs/digits_online.py"))
+
+
+@pytest.mark.slow
+def test_a_few_steps_are_timed(monkeypatch):
+    c = config.read("configs/digits_online.py")
+    c.model.name, c.data.examples, c.data.holdout, c.data.batch_size = "tests.tiny", 96, 0, 32
+    made = build.make_experiment(c, jax.devices()[:1])
+    measured = trial.run(made, 5)
+    assert measured.steps == 5
+    assert 0 < measured.seconds < measured.compiling
+    c.train.max_steps = 1
+    assert trial.run(build.make_experiment(c, jax.devices()[:1]), 5) is None
 
 
 def test_bytes_for_people():

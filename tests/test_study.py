@@ -570,6 +570,45 @@ def test_what_is_not_there_is_undecided_and_one_seed_decides_nothing():
     assert hypotheses.answers(asked, found)[0]["scaled"] is None
 
 
+def test_an_answer_tells_what_is_not_run_from_what_is_undecided():
+    asked, found = six(0.2)
+
+    def told(cards):
+        results = {
+            "cells": tables.rows(asked, cards), "findings": hypotheses.answers(asked, cards),
+            "comparisons": [],
+        }  # fmt: skip
+        rows = tables.answers(results).rows()
+        said = [" ".join(tables.answer(finding, results)) for finding in results["findings"]]
+        return said, [row[0].partition("\n")[0] for row in rows], tables.text(results)
+
+    said, verdicts, text = told(found)
+    assert said[0] == "Supported. 1: good has lower ECE than bad."
+    assert said[1].startswith("Refuted. 2: bad has lower ECE than good")
+    assert said[2] == "Undecided. 3: good has lower ECE than same."
+    assert verdicts[::2] == ["supported", "refuted", "undecided"]
+    assert text.startswith("\n".join(said) + "\n\n---")
+
+    partly = {"good": found["good"], "bad": {place: found["bad"][place] for place in (0, 2)}}
+    said, verdicts, text = told(partly)
+    assert said[0] == "Not finished (bad: 2 of 6 seeds). 1: good has lower ECE than bad."
+    assert said[2] == "Not run (same). 3: good has lower ECE than same."
+    assert verdicts[0] == "not finished (bad: 2 of 6 seeds)"
+    assert verdicts[4:] == ["not run (same)"] * 2
+    assert "undecided" not in text
+    # No seed that both have.
+    apart = {"good": {0: found["good"][0]}, "bad": {1: found["bad"][1]}}
+    assert told(apart)[0][0].startswith("Not finished (good: 1 of 6 seeds, bad: 1 of 6 seeds).")
+    assert told({"same": found["same"]})[0][0].startswith("Not run (good and bad).")
+    # Raw differences exist, recalibrated ones do not.
+    without = card(
+        Planned(asked.cells[0], 0, None, (), "i", {}), np.random.default_rng(0), scaled=False
+    )
+    said, verdicts, _ = told({**found, "good": {**found["good"], 0: without}})
+    assert said[0].endswith("(recalibrated: no temperature).")
+    assert verdicts[1] == "no temperature"
+
+
 @pytest.mark.slow
 def test_the_page_the_text_and_the_csv_say_the_same():
     asked, found = six(0.2)

@@ -14,6 +14,7 @@ from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.metrics import ece_conventions
 from ldl_jax.metrics.base import BINS
 from ldl_jax.report import figure_tables, html
+from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.result import STATE_NAMES, Evaluation
 
 
@@ -27,9 +28,10 @@ class Result(Evaluation):
         return figure_tables.evaluation_text(self)
 
     def _repr_html_(self) -> str:
-        """The same table for a notebook."""
+        """What was found, and the same table, for a notebook."""
+        found = [html.text(f"{state}: {text}") for state, text in conclusions(self).items()]
         table = figure_tables.figures(self, figure_tables.MISSING)
-        return html.heading(self.name) + html.table(table)
+        return "".join([html.heading(self.name), *found, html.table(table)])
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each figure: value, interval and noise floor by state."""

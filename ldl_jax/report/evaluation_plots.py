@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ldl_jax.report import plots
-from ldl_jax.report.plots import CALIBRATED, DASHED, GREEN, GREY, VERMILION, gap_band, short, styled
+from ldl_jax.report.bands import gap_band
+from ldl_jax.report.plots import CALIBRATED, DASHED, GREEN, GREY, VERMILION, short, styled
 from ldl_jax.report.result import STATE_NAMES, Evaluation
 
 Plot = tuple[str, str, Figure]  # kind, name, and the plot itself

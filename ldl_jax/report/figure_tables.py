@@ -4,6 +4,7 @@ import itertools
 import math
 
 from ldl_jax.metrics.base import Shown, shown
+from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.result import STATE_NAMES, STATES, Evaluation, Figure
 from ldl_jax.report.tables import Cell, Group, Table, as_text, simple
 
@@ -112,6 +113,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     if fit:
         source = f"{fit['name']} ({fit['examples']:,} examples)"
         lines.append(f"temperature {fit['temperature']:.4g}, fitted on {source}")
+    lines += [f"{state}: {found}" for state, found in conclusions(evaluation).items()]
     table = figures(evaluation)._replace(notes=(EVALUATION_NOTE, *evaluation.notes))
     return "\n".join([*lines, as_text(table)])
 

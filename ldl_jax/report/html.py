@@ -15,9 +15,11 @@ from ldl_jax.report.tables import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fdfdfc; --ink: #222222; --grey: #71716e; --line: #dddddb;
+  --shade: #00000040;
   --blue: #0072b2; --sky: #3d9bd1; --orange: #e69f00; --red: #d55e00; --green: #009e73; --purple: #b25f92;
   --font: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif; }
 @media (prefers-color-scheme: dark) { :root { --page: #16171a; --ink: #e6e6e3; --grey: #9a9a96; --line: #34363b;
+  --shade: #ffffff40;
   --blue: #58aee8; --sky: #8fd0f5; --orange: #f0b53c; --red: #f07f3c; --green: #35c79b; --purple: #dd93c0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 66rem; background: var(--page); color: var(--ink);
@@ -27,8 +29,14 @@ h2 { font-size: 1.15rem; margin: 3rem 0 .4rem; padding-top: 1rem; border-top: 1p
 h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; font-weight: 600; }
 p, ul { max-width: 46rem; margin: .4rem 0 1rem; } li { margin: .2rem 0; }
 .quiet { color: var(--grey); font-size: .9rem; }
+.found { font-size: 1.1rem; }
 .warn { border-left: 3px solid var(--orange); padding-left: .8rem; }
-.wide { overflow-x: auto; margin: .8rem 0 1.2rem; }
+/* A shadow at an edge says that a box scrolls there: the covers move with the content, the shadows do not. */
+.wide { overflow-x: auto; margin: .8rem 0 1.2rem; background-color: var(--page);
+  background: linear-gradient(to right, var(--page) 40%, transparent) left / 2.5rem 100% no-repeat local,
+    linear-gradient(to left, var(--page) 40%, transparent) right / 2.5rem 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / .9rem 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) right / .9rem 100% no-repeat scroll; }
 .wide:focus-visible { outline: 2px solid var(--blue); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .55rem; text-align: right; white-space: nowrap; vertical-align: top; }
@@ -40,13 +48,17 @@ td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; 
 th:last-child, td:last-child { padding-right: 0; }
 tr.head td { font-weight: 600; border-bottom-color: var(--grey); padding-top: 1rem; }
 small { color: var(--grey); font-size: .85em; }
-.few { --least: 24rem; } .lots { --least: 13rem; }
+.few { --least: 23rem; } .lots { --least: 13rem; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); gap: 2rem;
   align-items: start; }
 figure { margin: 0; max-width: 30rem; } figure.full { max-width: 50rem; min-width: 34rem; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: var(--font); } figcaption { color: var(--grey); font-size: .85rem; margin-top: .3rem; }
 code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { body { padding: 1.5rem 1rem 3rem; } table { font-size: .78rem; }
+  th, td { padding: .28rem .25rem; } td:first-child { min-width: 6.5rem; max-width: 8rem; }
+  .headline td:first-child { min-width: 5.1rem; }
+  th, small { white-space: normal; } }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 
@@ -74,15 +86,20 @@ def heading(title: str) -> str:
     return f"<h3>{escape(title)}</h3>"
 
 
-def text(sentence: str, kind: str = "") -> str:
-    """A paragraph; kind: '', 'quiet' or 'warn'."""
+def text(sentence: str, kind: str = "", strong: str = "") -> str:
+    """A paragraph; kind: '', 'found', 'quiet' or 'warn'. strong: words in bold before it."""
     # Keep a number and its percent sign on the same line.
     whole = escape(sentence).replace(" %", "&nbsp;%")
+    if strong:
+        whole = f"<strong>{escape(strong)}</strong> {whole}"
     return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
-def table(table: Table) -> str:
-    """A table in a box that scrolls, without its notes; lines of a cell after the first are small."""
+def table(table: Table, kind: str = "") -> str:
+    """A table in a box that scrolls, without its notes; lines of a cell after the first are small.
+
+    kind: 'headline' for a table of few columns, which fits a phone.
+    """
     columns = len(table.head)
     # What stands in parentheses goes onto a line of its own, so that columns stay narrow.
     lines = [_row("th", (escape(cell).replace(" (", "<br>(") for cell in table.head))]
@@ -92,7 +109,8 @@ def table(table: Table) -> str:
             lines.append(f'<tr class="head">{heading}</tr>')
         for row in group.rows:
             lines.append(_row("td", map(_cell, row)))
-    return '<div class="wide" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
+    box = f"wide {kind}".strip()
+    return f'<div class="{box}" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:
@@ -105,7 +123,9 @@ def _cell(cell: str) -> str:
     parts = []
     for word in re.split(r"(\s+)", first):
         parts.append(_breakable(word) if len(word) > 20 else escape(word))
-    parts += [f"<br><small>{escape(line)}</small>" for line in rest]
+    for line in rest:
+        # An interval that must wrap does so before its end.
+        parts.append(f"<br><small>{escape(line).replace(' to ', '&nbsp;to ')}</small>")
     return "".join(parts)
 
 

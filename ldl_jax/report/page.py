@@ -5,13 +5,14 @@ from importlib import metadata
 from pathlib import Path
 
 from ldl_jax import files
-from ldl_jax.report import evaluation_plots, figure_tables, html
+from ldl_jax.report import evaluation_plots, figure_tables, html, run_plots
+from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.figure_tables import interval, number
 from ldl_jax.report.result import STATE_NAMES, Evaluation
 from ldl_jax.report.tables import Table, simple
 
 MISSING = "–"
-HEADLINE = ("accuracy", "nll", "brier", "ece")
+HEADLINE = ("accuracy", "ece", "nll", "brier")
 # Kind of plot -> heading of its section, and the text below it.
 CAPTIONS = {
     "reliability": (
@@ -41,6 +42,10 @@ CAPTIONS = {
         "other examples. A calibrated model has its lowest NLL at temperature 1.",
     ),
 }
+TRAINING = (
+    "By epoch, with the last value of each curve. The loss is that of the training targets, the NLL "
+    "that of the labels. Long curves are drawn faintly, with a moving mean over them."
+)
 MEANINGS = {
     "ece": "ECE: with 15 bins (lo, hi] of equal width over the confidence (Guo et al. 2017), the "
     "mean over examples of the gap between their bin's accuracy and mean confidence. It is the sum "
@@ -65,26 +70,62 @@ MEANINGS = {
 Facts = dict[str, str]  # how the predictions were made: label -> text
 
 
-def page(evaluations: Sequence[Evaluation], *, title: str, facts: Facts | None = None) -> str:
-    """The report of one or several models as HTML, with `facts` at its end."""
+def page(
+    evaluations: Sequence[Evaluation],
+    *,
+    title: str,
+    facts: Facts | None = None,
+    rows: Sequence[dict] = (),
+    noun: str = "examples",
+) -> str:
+    """The report of one or several models as HTML, with `facts` at its end.
+
+    rows: of the metrics.jsonl of a run, for its training curves. noun: what the examples are.
+    """
     # Draw everything first: a kind of plot has a section only if there are plots of it.
     plots: dict[str, list[str]] = {}
     for kind, name, figure in evaluation_plots.every(evaluations):
         label = f"{CAPTIONS[kind][0]} {figure.axes[0].get_title(loc='left')}".strip()
         plots.setdefault(kind, []).append(html.plot(name, figure, label))
-    parts = [_inputs(evaluations), html.table(_headline(evaluations))]
+    parts = [_conclusions(evaluations, noun), html.table(_headline(evaluations), "headline")]
+    parts.append(_inputs(evaluations))
     for kind, of_kind in plots.items():
         heading, caption = CAPTIONS[kind]
         parts.append(html.section(heading, html.text(caption, "quiet"), html.many(of_kind)))
+    parts += _curves(rows)
     parts.append(html.section("All figures", *map(_figures, evaluations)))
     parts.append(html.section("Definitions", *map(html.text, MEANINGS.values())))
     parts.append(html.section("How it was made", html.table(simple(["", ""], _facts(facts)))))
     return html.document(title, parts)
 
 
-def write(path, evaluations, *, title: str, facts: Facts | None = None) -> Path:
-    """Write the report; returns its path."""
-    return files.write(path, page(evaluations, title=title, facts=facts))
+def write(path, evaluations, **words) -> Path:
+    """Write the report; returns its path. words: those of `page`."""
+    return files.write(path, page(evaluations, **words))
+
+
+def _conclusions(evaluations, noun: str) -> str:
+    """What was found, a paragraph for each model."""
+    paragraphs = []
+    for evaluation in evaluations:
+        sentences = []
+        for state, found in conclusions(evaluation, noun).items():
+            # The first state speaks for itself; the name of the model stands before it.
+            sentences.append(f"{state.capitalize()}: {found}." if sentences else f"{found}.")
+        name = f"{evaluation.name}:" if evaluation.name else ""
+        paragraphs.append(html.text(" ".join(sentences), "found", strong=name))
+    return "\n".join(paragraphs)
+
+
+def _curves(rows: Sequence[dict]) -> list[str]:
+    """The section of the training curves; no section without any."""
+    plots = []
+    for label, figure in run_plots.panels(rows):
+        plots.append(html.plot(f"training-{len(plots)}", figure, f"{label} by epoch"))
+    if not plots:
+        return []
+    caption = html.text(TRAINING, "quiet")
+    return [html.section("Training curves", caption, html.many(plots))]
 
 
 def _inputs(evaluations) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def curves(path, rows: list[dict], *, title: str) -> Path:
     `<split>/nll`, `<split>/accuracy`, `<split>/ece` (NLL in nat, fractions). Panels without values
     are left out.
     """
-    panels = [(label, series) for label, series in _panels(rows).items() if series]
+    panels = _panels(rows)
     grid_rows = 1 if len(panels) < 3 else 2
     figure = Figure(figsize=(8.5, 1.1 + 2.7 * grid_rows), layout="constrained")
     _title(figure, title, 78)
@@ -68,7 +69,7 @@ def curves(path, rows: list[dict], *, title: str) -> Path:
     if not panels:
         message = "nothing to draw yet: no row of metrics.jsonl has a loss or a metric"
         figure.text(0.5, 0.45, message, ha="center", color=GREY)
-    for i, (label, series) in enumerate(panels):
+    for i, (label, series) in enumerate(panels.items()):
         axes = figure.add_subplot(grid_rows, min(len(panels), 2), i + 1)
         _series(axes, series)
         axes.set_title(label)
@@ -77,8 +78,21 @@ def curves(path, rows: list[dict], *, title: str) -> Path:
     return plots.write(path, figure)
 
 
-def _panels(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
-    """{panel: {series: f64[2, n], epochs and values}}; values that are not finite are left out."""
+@styled
+def panels(rows: Sequence[dict]) -> list[tuple[str, Figure]]:
+    """The plots of `curves` as (label, figure), for a page."""
+    figures = []
+    for label, series in _panels(rows).items():
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        _series(axes, series)
+        axes.set(title=label, xlabel="epoch")
+        figures.append((label, figure))
+    return figures
+
+
+def _panels(rows: Sequence[dict]) -> dict[str, dict[str, np.ndarray]]:
+    """{panel: {series: f64[2, n], epochs and values}} of panels with values that are finite."""
     panels = {"loss and NLL": {}, "accuracy (%)": {}, "ECE (%)": {}, "learning rate": {}}
     for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
         panel, label, factor = _panel_of(name)
@@ -86,11 +100,11 @@ def _panels(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
             continue
         # Rows hold different entries: a loss every few steps, metrics once an epoch.
         points = [(row["epoch"], factor * row[name]) for row in rows if row.get(name) is not None]
-        points = np.array(points, float)
+        points = np.array(points, float).reshape(-1, 2)
         points = points[np.isfinite(points).all(1)]
         if len(points):
             panels[panel][label] = points.T
-    return panels
+    return {label: series for label, series in panels.items() if series}
 
 
 def _panel_of(name: str) -> tuple[str | None, str, int]:

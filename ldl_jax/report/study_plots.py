@@ -44,7 +44,9 @@ def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -
     shown = how(metric)
     axes.axvline(0, color=INK, linewidth=0.9)
     for line, (_, difference) in enumerate(differences):
-        colour = VERDICTS[difference["verdict"]]
+        finished = difference["n"] == difference["of"]
+        verdict = difference["verdict"] if finished else "not finished"
+        colour = VERDICTS.get(verdict, GREY)
         # A single seed has no interval over seeds.
         if difference["seeds"]:
             ends = shown.factor * np.array(difference["seeds"])
@@ -57,7 +59,7 @@ def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -
             axes.plot(mean, line, "o", color=colour, markersize=8, fillstyle="none")
         # The verdict stands right of the panel: x in axes coordinates, y in data coordinates.
         right_of_axes = axes.get_yaxis_transform()
-        axes.text(1.02, line, difference["verdict"], transform=right_of_axes, va="center")
+        axes.text(1.02, line, verdict, transform=right_of_axes, va="center")
     axes.set_yticks(range(len(differences)), [label for label, _ in differences])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")

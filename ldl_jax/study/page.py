@@ -1,4 +1,4 @@
-"""A study's results as an HTML page: findings, table of cells, plots, and how they were made."""
+"""A study's results as an HTML page: answers, table of cells, plots, and how they were made."""
 
 from ldl_jax.config.study import LEAST_SEEDS, Study
 from ldl_jax.report import html, plots, study_plots
@@ -19,8 +19,8 @@ RULES = (
     "higher ECE. Far above its floor, an ECE contains less noise than the floor, and this "
     "subtracts too much: it can leave a finding undecided but never decide it. p: the larger of "
     "the two p values, which must belong to differences of the same sign, with Holm's correction "
-    "over all findings, separately for raw and recalibrated predictions. A finding is supported "
-    "or refuted if p is below 5 % and every seed has finished, and undecided otherwise.",
+    "over all findings, separately for raw and recalibrated predictions. A finding whose seeds have "
+    "all finished is supported or refuted if p is below 5 %, and undecided otherwise.",
     "These comparisons are exploratory: p is that of the paired t test over seeds, without "
     "correction and without a verdict. There is no p if seeds share teachers: the interval then "
     "holds for these teachers only.",
@@ -32,7 +32,7 @@ RULES = (
 INTERVALS = (
     "Point: mean difference; thick line: 95 % interval over seeds; thin line: over test images; "
     "ring: mean difference minus the noise floors of the ECE; green: supported, red: refuted, "
-    "grey: undecided."
+    "grey: undecided or not finished."
 )
 GLANCE = (
     "Point: mean over seeds; line: ± one standard deviation; grey tick: noise floor of the ECE."
@@ -56,7 +56,7 @@ def page(study: Study, results: dict, cards: dict[str, dict[int, Card]], command
     if study.about:
         parts.append(html.text(study.about))
     if results["findings"]:
-        parts.append(_findings(study, results))
+        parts.append(_answers(results))
     parts.append(_results(results))
     parts.append(_reliability(cards))
     parts.append(_epochs(study, cards))
@@ -72,12 +72,13 @@ def page(study: Study, results: dict, cards: dict[str, dict[int, Card]], command
     return html.document(study.title, parts)
 
 
-def _findings(study: Study, results: dict) -> str:
-    """The findings: claims in words, differences with their intervals as plot and table, rules."""
+def _answers(results: dict) -> str:
+    """The answers: verdicts and hypotheses, differences as plot and table, rules."""
     parts = []
-    for finding in study.findings:
-        if finding.about:
-            parts.append(html.text(f"{finding.name}: {finding.about}"))
+    for finding in results["findings"]:
+        verdict, hypothesis = tables.answer(finding, results)
+        words = f"{hypothesis} {finding['about']}".strip()
+        parts.append(html.text(words, "found", strong=verdict))
     figure = study_plots.answers(results["findings"])
     if figure is not None:
         parts.append(html.plot("answers", figure, "differences with their intervals", "full"))
@@ -85,7 +86,7 @@ def _findings(study: Study, results: dict) -> str:
     parts.append(html.table(tables.answers(results)))
     parts.append(html.text(RULES[0], "quiet"))
     parts.append(html.text(RULES[2], "quiet"))
-    return html.section("Findings", *parts)
+    return html.section("Answers", *parts)
 
 
 def _results(results: dict) -> str:

@@ -2,7 +2,7 @@
 
 from ldl_jax.config.study import METRICS, Study
 from ldl_jax.evaluation import bootstrap
-from ldl_jax.report.figure_tables import at_bound, number, signed, signed_interval, title
+from ldl_jax.report.figure_tables import at_bound, how, number, signed, signed_interval, title
 from ldl_jax.report.result import STATES
 from ldl_jax.report.tables import Cell, Table, as_csv, as_text, simple
 from ldl_jax.study.cards import Card
@@ -109,9 +109,10 @@ def _numbers_of(what: str, comparison: dict, state: str) -> list[Cell]:
 
 
 def text(results: dict) -> str:
-    """The tables of the findings and of the cells, for the terminal."""
+    """The answers in words, the tables of the findings and of the cells, for the terminal."""
     tables = [table for table in (answers(results), cells(results)) if table.rows()]
-    return as_text(*tables, notes=notes(results))
+    lines = [" ".join(answer(finding, results)) for finding in results["findings"]]
+    return "\n\n".join(filter(None, ["\n".join(lines), as_text(*tables, notes=notes(results))]))
 
 
 def notes(results: dict) -> list[str]:
@@ -165,26 +166,69 @@ def _spread(values: dict | None, name: str) -> str:
     return "\n".join(lines)
 
 
+def answer(finding: dict, results: dict) -> tuple[str, str]:
+    """(verdict, hypothesis) of a finding as two sentences, for the raw predictions.
+
+    The second one adds the verdict for recalibrated predictions if it is another.
+    """
+    verdict, cells = _verdict(finding, "raw", results)
+    recalibrated, _ = _verdict(finding, "scaled", results)
+    found = f"{verdict} ({cells})" if cells else verdict
+    hypothesis = _hypothesis(finding)
+    if recalibrated != verdict:
+        hypothesis += f" (recalibrated: {recalibrated})"
+    return f"{found.capitalize()}.", f"{hypothesis}."
+
+
+def _hypothesis(finding: dict) -> str:
+    """The claim of a finding in the names of its cells."""
+    metric = f"{finding['direction']} {how(finding['metric']).label}"
+    return f"{finding['name']}: {finding['better']} has {metric} than {finding['than']}"
+
+
+def _verdict(finding: dict, state: str, results: dict) -> tuple[str, str]:
+    """(verdict, cells that are missing) of a finding in one state.
+
+    Stored verdicts are 'undecided' also while runs are missing; a reader must know which it is.
+    """
+    difference = finding[state]
+    if difference is None and finding["raw"] is not None:
+        return "no temperature", ""
+    rows = {row["cell"]: row for row in results["cells"]}
+    compared = (finding["better"], finding["than"])
+    missing = [name for name in compared if name not in rows]
+    if missing:
+        return "not run", " and ".join(missing)
+    if difference is None or difference["n"] < difference["of"]:
+        counts = []
+        for name in compared:
+            if rows[name]["n"] < rows[name]["seeds"]:
+                counts.append(f"{name}: {_count(rows[name]['n'], rows[name]['seeds'])} seeds")
+        return "not finished", ", ".join(counts)
+    return difference["verdict"], ""
+
+
 def answers(results: dict) -> Table:
     """The findings: verdict and difference with its intervals, in both states."""
-    head = ["finding", "", "verdict", "difference", "over seeds", "over images"]
+    head = ["verdict", "", "difference", "over seeds", "over images"]
     head += ["minus noise floors", "p", "n"]
     lines = []
     for finding in results["findings"]:
-        metric = f"{finding['direction']} {title(finding['metric'])}"
-        claim = f"{finding['name']}: {metric}, {finding['better']} than {finding['than']}"
-        # The claim stands on the first of its lines alone.
+        # The hypothesis stands below the first of its verdicts alone.
         for state, state_name in STATE_NAMES.items():
-            lines.append([claim if state == "raw" else "", state_name, *_answer(finding, state)])
+            verdict, cells = _verdict(finding, state, results)
+            first = f"{verdict} ({cells})" if cells else verdict
+            if state == "raw":
+                first += f"\n{_hypothesis(finding)}"
+            lines.append([first, state_name, *_answer(finding, state)])
     return simple(head, lines)
 
 
 def _answer(finding: dict, state: str) -> list[str]:
-    """The columns of a finding in one state, from its verdict on."""
+    """The columns of a finding in one state, from its difference on."""
     difference = finding[state]
     if difference is None:
-        # Without a temperature there is a raw difference; without finished runs there is none.
-        return ["no temperature" if finding["raw"] else "undecided", *[MISSING] * 6]
+        return [MISSING] * 6
     metric = finding["metric"]
     excess = difference["excess"]
     less_floors = MISSING
@@ -192,7 +236,6 @@ def _answer(finding: dict, state: str) -> list[str]:
         ends = signed_interval("ece", excess["seeds"], MISSING)
         less_floors = f"{signed('ece', excess['mean'])} ({ends})"
     return [
-        difference["verdict"],
         signed(metric, difference["mean"]),
         signed_interval(metric, difference["seeds"], MISSING),
         signed_interval(metric, difference["images"], MISSING),

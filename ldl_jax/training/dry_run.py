@@ -1,6 +1,7 @@
 """The text of `--dry-run`: durations, memory and communication of a run, before it starts."""
 
 import math
+from datetime import timedelta
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ from ldl_jax import config, mesh
 from ldl_jax.config.options import plug
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import make_dataset
-from ldl_jax.training import traffic
+from ldl_jax.training import traffic, trial
 from ldl_jax.training.experiment import Experiment, make_experiment
 from ldl_jax.training.schedule import abstract_state, make_plan
 from ldl_jax.training.steps import TrainState
@@ -18,10 +19,12 @@ from ldl_jax.training.steps import TrainState
 COUNTS = (1, 8, 32, 256)  # numbers of devices compared in the table of communication
 
 
-def sizes(c: ConfigDict, devices: int | None = None) -> str:
+def sizes(c: ConfigDict, devices: int | None = None, *, timed_steps: int | None = None) -> str:
     """Steps of a run, bytes on each device and in a checkpoint, and bytes sent in each step, as text.
 
-    devices: number of devices to plan for, which need not exist; None for those available. Raises
+    devices: number of devices to plan for, which need not exist; None for those available.
+    timed_steps: number of train steps to time on the available devices, for an estimate of the
+    duration and the peak memory; None: `trial.STEPS` on an accelerator, none on a CPU. Raises
     ValueError if the config is invalid.
     """
     config.check(c)
@@ -39,6 +42,11 @@ def sizes(c: ConfigDict, devices: int | None = None) -> str:
         *_memory(experiment, state, count),
         ("communication per step, bytes per device", _bytes_text(sent)),
     ]
+    if timed_steps is None:
+        timed_steps = 0 if jax.default_backend() == "cpu" else trial.STEPS
+    # Planned devices cannot run a step, nor can those that are here stand for them.
+    if timed_steps and devices is None:
+        rows += _measured(experiment, timed_steps)
     width = max(len(name) for name, _ in rows)
     lines = [note] if note else []
     lines += dataset.notes
@@ -126,7 +134,38 @@ def _memory(experiment: Experiment, state: TrainState, count: int) -> list[tuple
         ("streamed images per step, bytes per device", streamed),
         ("checkpoint, total bytes", traffic.bytes_of(state)),
     ]
-    return [(name, _bytes_text(size)) for name, size in rows]
+    activations = "not included: they depend on the compiler"
+    return [
+        *((name, _bytes_text(size)) for name, size in rows),
+        ("activations, bytes per device", activations),
+    ]
+
+
+def _measured(experiment: Experiment, steps: int) -> list[tuple[str, str]]:
+    """Rows of (name, value) of a few train steps on the devices that are here."""
+    name = "time per step, measured"
+    train = experiment.dataset.train
+    if train.images is None and train.stream is None:
+        return [(name, "not measured, because no data was found")]
+    try:
+        measured = trial.run(experiment, steps)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return [(name, "not measured: a step does not fit in the memory of the devices")]
+    if measured is None:
+        return [(name, "not measured, because the run has too few steps")]
+    total = make_plan(experiment).total
+    duration = timedelta(seconds=round(total * measured.seconds))
+    per_step = f"{1000 * measured.seconds:.3g} ms (mean of {measured.steps} steps"
+    rows = [
+        (name, f"{per_step}, after {measured.compiling:.1f} s of compilation)"),
+        ("all steps, estimated", f"{duration} (evaluations and checkpoints not included)"),
+    ]
+    if measured.peak is not None:
+        peak = f"{_bytes_text(measured.peak)}, with activations"
+        rows.append(("peak memory, measured, bytes per device", peak))
+    return rows
 
 
 def _moves(experiment: Experiment, state: TrainState, count: int) -> list[traffic.Move]:

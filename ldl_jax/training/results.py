@@ -13,6 +13,7 @@ from ldl_jax.evaluation.fitting import Fit
 from ldl_jax.evaluation.passes import reduce
 from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.report import figure_tables
+from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.result import Evaluation
 from ldl_jax.report.tables import as_text
 from ldl_jax.training.experiment import Experiment, own_metrics
@@ -68,7 +69,9 @@ def write(
     if full:
         paths += report(experiment, folder, test)
     paths.append(files.write_json(folder / workdir.SUMMARY, summary))
-    _print_results(log, summary, [*paths, folder / workdir.METRICS])
+    # Without the intervals of the report, nothing can be said about chance.
+    found = conclusions(test, "images") if full else {}
+    _print_results(log, summary, found, [*paths, folder / workdir.METRICS])
     return summary
 
 
@@ -163,11 +166,13 @@ def _score_names(experiment: Experiment, part: Measured) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _print_results(log, summary: dict, paths: list[Path]) -> None:
-    """Print the table of the run's scores, the temperature and the files that were written."""
+def _print_results(log, summary: dict, found: dict[str, str], paths: list[Path]) -> None:
+    """Print the table of the run's scores, what was found, and the files that were written."""
     log.message("")
     log.message(as_text(figure_tables.summary(summary)))
     log.message(_temperature_line(summary["temperature"]))
+    for state, sentence in found.items():
+        log.message(f"test, {state}: {sentence}")
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
 
 
@@ -194,7 +199,12 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
     suites = {"seed": test.seed, "suites": [test.to_json()]}
     evaluation_path = files.write_json(folder / workdir.EVALUATION, suites)
     page_path = page.write(
-        folder / workdir.REPORT, [test], title=_title(experiment), facts=_facts(experiment)
+        folder / workdir.REPORT,
+        [test],
+        title=_title(experiment),
+        facts=_facts(experiment),
+        rows=workdir.read_log(folder / workdir.METRICS),
+        noun="images",
     )
     return [evaluation_path, page_path]
 
