@@ -19,7 +19,7 @@ from ldl_jax.errors import Usage
 RESULTS = "evaluation.json"
 REPORT = "report.html"
 ENDINGS = ("png", "svg")  # file types of plots
-CALIBRATOR = "temperature"  # the default
+CALIBRATOR = "safe_temperature"  # the default
 
 
 def parser() -> argparse.ArgumentParser:

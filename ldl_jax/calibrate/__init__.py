@@ -32,6 +32,15 @@ class FittedCalibrator(NamedTuple):
         values = _as_logits(logits, probs)
         return plug("calibrate", self.name).make(**self.options).apply(self.params, values)
 
+    def __repr__(self) -> str:
+        from ldl_jax.calibrate import describe
+
+        shown = self.name
+        if describe.is_temperature(self.name):
+            shown += f": {describe.temperature(self.params)}"
+        notes = describe.notes(self.name, self.params, "the examples that it was fitted on")
+        return f"<{'; '.join([shown, *notes])}>"
+
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, to the last bit; `load` reads it."""
         from ldl_jax.calibrate import base
@@ -40,11 +49,17 @@ class FittedCalibrator(NamedTuple):
 
 
 def fit(
-    name: str = "temperature", *, labels: Any, logits: Any = None, probs: Any = None, **options: Any
+    name: str = "safe_temperature",
+    *,
+    labels: Any,
+    logits: Any = None,
+    probs: Any = None,
+    **options: Any,
 ) -> FittedCalibrator:
     """Fit a calibrator on predictions that are not reported: scores [N, K], class numbers [N].
 
-    name: of a file of ldl_jax/calibrate; options: of its factory, its defaults unless given. Raises
+    name: of a file of ldl_jax/calibrate: 'temperature' is plain maximum likelihood. options: of its
+    factory, its defaults unless given. Raises
     ValueError if there is no such calibrator or option, or if an array is not what it is passed as.
     """
     from ldl_jax import arrays, config

@@ -141,6 +141,7 @@ def names(config: ConfigDict) -> None:
     _check_name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
     _check_name("train.on_nonfinite", config.train.on_nonfinite, ("stop", "skip_step"))
     _check_name("eval.weights", config.eval.weights, ("raw", "ema"))
+    _check_name("eval.calibrator", config.eval.calibrator, plugs("calibrate"))
 
 
 def together(config: ConfigDict) -> None:

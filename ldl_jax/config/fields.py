@@ -38,6 +38,8 @@ def default() -> ConfigDict:
     config.optimizer = _optimizer()
     config.train = _train()
     config.eval = ConfigDict({"weights": "raw"})  # parameters to evaluate: 'raw' or averaged 'ema'
+    # The calibrator is a file of ldl_jax/calibrate, with its default options.
+    config.eval.calibrator = "safe_temperature"  # calibrator to fit on the holdout
     config.eval.report = True  # write report.html at the end of a run; takes some seconds
     config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, between flip and cutout
     return _with_blocks(config).lock()

@@ -1,0 +1,71 @@
+"""Fitted calibrators in words: a temperature with its interval, and what to be wary of."""
+
+FEW = 10  # errors; with fewer, the interval of a temperature spans a factor of about 3 or more
+# Calibrators that divide the logits by `temperature` and do nothing else.
+TEMPERATURES = ("safe_temperature", "temperature")
+
+
+def is_temperature(name: str) -> bool:
+    """Whether a calibrator of that name divides logits by a temperature, and does nothing else."""
+    return name in TEMPERATURES
+
+
+def temperature(params: dict) -> str:
+    """'temperature 1.5 (95 % interval 1.2 to 1.9)'; without the interval if it was not computed."""
+    text = f"temperature {params['temperature']:.4g}"
+    between = interval(params)
+    return f"{text} (95 % interval {between})" if between else text
+
+
+def interval(params: dict) -> str:
+    """The 95 % interval of a temperature; '' for those fitted before there were intervals."""
+    if "interval_low" not in params:
+        return ""
+    low, high = params["interval_low"], params["interval_high"]
+    if low is None and high is None:
+        return "open at both ends"
+    if low is None:
+        return f"up to {high:.4g}, open below"
+    if high is None:
+        return f"from {low:.4g}, open above"
+    return f"{low:.4g} to {high:.4g}"
+
+
+def notes(name: str, params: dict, source: str) -> list[str]:
+    """What a reader of recalibrated figures must know, a sentence each without a full stop.
+
+    name: of the calibrator; source: the name of the examples that it was fitted on.
+    """
+    sentences = []
+    if params.get("at_bound"):
+        sentences.append(
+            f"The fitted temperature hit a limit of the search ({params['temperature']:g}), so no "
+            f"temperature can be estimated from {source}"
+        )
+    if name == "safe_temperature" and params["temperature"] == 1:
+        sentences.append(
+            f"The temperature stays 1: {source} does not show that another one is better "
+            f"(likelihood ratio {params['likelihood_ratio']:.3g})"
+        )
+    if params.get("errors", FEW) < FEW:
+        errors = params["errors"]
+        plural = "" if errors == 1 else "s"
+        sentences.append(
+            f"The temperature rests on {errors} error{plural} in {source}, fewer than {FEW}, so it "
+            f"is uncertain (95 % interval {interval(params)})"
+        )
+    elif "interval_low" in params and None in (params["interval_low"], params["interval_high"]):
+        sentences.append(
+            f"{source} does not bound the temperature (95 % interval {interval(params)})"
+        )
+    if params.get("converged") is False:
+        sentences.append(
+            f"The calibrator {name} did not converge within its maximal number of steps"
+        )
+    if params.get("missing_classes"):
+        sentences.append(
+            f"{params['missing_classes']} of {params['classes']} classes do not occur in {source}; "
+            f"{name} was fitted on the others, and these keep their probabilities at temperature "
+            f"{params['missing_temperature']:.4g}"
+        )
+    return sentences
