@@ -1,4 +1,5 @@
-"""What a temperature fitted on few examples does: the table of docs/calibration.md.
+"""What a temperature fitted on few examples does: the tables of docs/calibration.md and of
+docs/results/calibrators.md.
 
 python docs/results/calibrators.py [RUN ...] [--real=FILE] [--splits=200]
 
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.calibrate.likelihood import OVERCONFIDENT, UNDERCONFIDENT, Likelihood, safe, search
+from ldl_jax.calibrate.likelihood import PRIOR, Likelihood, safe, search
 from ldl_jax.report.tables import as_markdown, simple
 from ldl_jax.workdir import predictions_file
 
@@ -102,9 +103,9 @@ def split(pool: Logits, n: int, draw: np.random.Generator) -> tuple[list[float],
     order = draw.permutation(len(pool.label))
     fit, test = order[:n], order[n : n + TESTED]
     likelihood = Likelihood(pool.logits[fit], pool.label[fit])
-    position, best, ratio = safe(likelihood)
-    passed = ratio > (OVERCONFIDENT if best > 0 else UNDERCONFIDENT)
-    with_prior = position if passed else sum(search(likelihood, prior=5.0)) / 2
+    position, best, ratio, needed = safe(likelihood)
+    passed = ratio > needed
+    with_prior = position if passed else sum(search(likelihood, PRIOR)) / 2
     # The plain temperature, then the uniform distribution with weight 1 / (n + 1).
     plain = losses(pool, test, best)
     classes = pool.logits.shape[1]
@@ -136,8 +137,20 @@ def row(pool: Logits, n: int, splits: int) -> list[str]:
     ]
 
 
+def overview(rows: list[list[str]]) -> str:
+    """A line for each set: the change by `temperature`, then by `safe_temperature`, for each n."""
+    by_set: dict[str, dict[str, str]] = {}
+    for name, n, nothing, plain, _, _, _, safely, *_ in rows:
+        by_set.setdefault(name, {"NLL": nothing})[n] = f"{plain} → {safely}"
+    sizes = [f"{n:,}" for n in SIZES]
+    lines = []
+    for name, cells in by_set.items():
+        lines.append([name, cells["NLL"], *(cells.get(n, "") for n in sizes)])
+    return as_markdown(simple(["logits", "NLL", *(f"n = {n}" for n in sizes)], lines))
+
+
 def main() -> None:
-    """Print the table; lines appear as they are computed."""
+    """Print both tables; the lines of the first appear as they are computed."""
     command = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     command.add_argument("runs", nargs="*", type=Path, help="runs with a holdout")
     command.add_argument("--real", type=Path, help=".npz of logits and labels")
@@ -154,11 +167,14 @@ def main() -> None:
 
     lines = as_markdown(simple(HEAD, [])).splitlines()[:2]
     print("\n".join(lines), flush=True)
+    rows = []
     for pool in pools():
         # As many examples must remain to measure on as to fit on, at least.
         for n in (n for n in SIZES if 2 * n <= len(pool.label) and chosen.only in pool.name):
-            line = as_markdown(simple(HEAD, [row(pool, n, chosen.splits)]))
+            rows.append(row(pool, n, chosen.splits))
+            line = as_markdown(simple(HEAD, rows[-1:]))
             print(line.splitlines()[2], flush=True)
+    print(f"\n{overview(rows)}", end="")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,15 @@ class Terms(NamedTuple):
     curvature: float  # second derivative by 1/T: the variance of z under p
 
 
+class Safe(NamedTuple):
+    """The result of `safe`."""
+
+    position: float  # log T
+    best: float  # log T of maximum likelihood
+    ratio: float  # twice the gain in log-likelihood of that T over T = 1, at least 0
+    needed: float  # what it must exceed for T to differ from 1
+
+
 class Likelihood:
     """The NLL of labels i[N] under softmax(logits f[N, K] / T), as a function of T.
 
@@ -200,16 +209,15 @@ def safe(
     prior: float = PRIOR,
     overconfident: float = OVERCONFIDENT,
     underconfident: float = UNDERCONFIDENT,
-) -> tuple[float, float, float]:
-    """(log T, log T by maximum likelihood, likelihood ratio) of a fit that leaves T = 1 in doubt.
+) -> Safe:
+    """A fit that leaves T = 1 in doubt.
 
-    The ratio is twice the gain in log-likelihood of the best T over T = 1, at least 0. T differs
-    from 1 only if the ratio exceeds `overconfident` (best T above 1) or `underconfident` (below).
-    It is then where the NLL plus `prior` (as in `search`) is least.
+    T differs from 1 only if the likelihood ratio exceeds `overconfident` (best T above 1) or
+    `underconfident` (below). It is then where the NLL plus `prior` (as in `search`) is least.
     """
     best = sum(search(likelihood)) / 2
     ratio = max(0.0, 2 * (likelihood.at(0.0).nll - likelihood.at(best).nll))
     needed = overconfident if best > 0 else underconfident
     if ratio <= needed:
-        return 0.0, best, ratio
-    return sum(search(likelihood, prior)) / 2, best, ratio
+        return Safe(0.0, best, ratio, needed)
+    return Safe(sum(search(likelihood, prior)) / 2, best, ratio, needed)

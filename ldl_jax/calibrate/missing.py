@@ -43,13 +43,13 @@ def keeping_missing(calibrator: Calibrator, *, mix: bool = False) -> Calibrator:
         params = {}
         if len(occurring) > 1:
             params = calibrator.fit(_Columns(logits, occurring, classes), own)
-        position, _, _ = likelihood.safe(likelihood.Likelihood(logits, label))
+        fitted = likelihood.safe(likelihood.Likelihood(logits, label))
         return {
             **params,
             "occurring": occurring.astype(np.int64),
             "classes": classes,
             "missing_classes": classes - len(occurring),
-            "missing_temperature": float(np.exp(position)),
+            "missing_temperature": float(np.exp(fitted.position)),
             "uniform": 1 / (len(label) + 1) if mix else 0.0,
         }
 

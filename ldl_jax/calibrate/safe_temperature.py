@@ -15,8 +15,8 @@ def make(
     """Softmax of logits / T with a likelihood-ratio test before, and a prior on T.
 
     `likelihood_ratio` is twice the gain in log-likelihood of the best T, `maximum_likelihood`, over
-    T = 1. If it does not exceed `overconfident` or `underconfident` (whichever the best T is),
-    `temperature` is 1. Otherwise it minimises the NLL of all examples plus
+    T = 1. If it does not exceed `overconfident` or `underconfident` (whichever the best T is, kept
+    as `likelihood_ratio_needed`), `temperature` is 1. Otherwise it minimises the NLL of all examples plus
     prior (1/T - 1 + log T), which is convex in 1/T: with no error among the examples, T = 0 is not
     the answer. A T below 1 needs more evidence, since it does more harm where it is wrong. The
     interval (of the likelihood alone) and `errors` are as in `temperature`. docs/calibration.md has
@@ -28,12 +28,13 @@ def make(
 
     def fit(logits, label):
         likelihood = Likelihood(logits, label)
-        position, best, ratio = safe(likelihood, prior, overconfident, underconfident)
+        fitted = safe(likelihood, prior, overconfident, underconfident)
         return {
-            "temperature": math.exp(position),
-            "maximum_likelihood": math.exp(best),
-            "likelihood_ratio": ratio,
-            **facts(likelihood, best),
+            "temperature": math.exp(fitted.position),
+            "maximum_likelihood": math.exp(fitted.best),
+            "likelihood_ratio": fitted.ratio,
+            "likelihood_ratio_needed": fitted.needed,
+            **facts(likelihood, fitted.best),
         }
 
     def apply(params, logits):
