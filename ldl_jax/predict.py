@@ -174,8 +174,8 @@ def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
     if name == "temperature" and params.get("at_bound"):
         _warn_of_limit(file, params["temperature"])
     elif describe.is_temperature(name):
-        for note in describe.notes(name, params, "the holdout"):
-            warn(f"{file}: {note} (--raw writes the raw predictions)")
+        for doubt in describe.doubts(params, "the holdout"):
+            warn(f"{file}: {doubt} (--raw writes the raw predictions)")
     return plug("calibrate", name).make(**options).apply(params, values)
 
 

@@ -185,11 +185,11 @@ def test_an_interval_is_open_where_nothing_bounds_it(right, low, high):
         np.testing.assert_allclose(reached - best, chi2.ppf(0.95, 1) / 2, rtol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [0.3, 1.8])
-def test_a_safe_temperature_minimises_the_nll_with_its_prior(factor):
+@pytest.mark.parametrize(("factor", "option"), [(0.3, "prior_below"), (1.8, "prior_above")])
+def test_a_safe_temperature_minimises_the_nll_with_its_prior(factor, option):
     logits, label = drawn(8, factor=factor, bias=0)
     for prior in (5.0, 40.0):
-        params = safe_temperature.make(prior=prior).fit(logits, label)
+        params = safe_temperature.make(**{option: prior}).fit(logits, label)
 
         def loss(position, prior=prior):
             own = N * nll(log_softmax(logits / np.exp(position), axis=1), label)
@@ -202,7 +202,7 @@ def test_a_safe_temperature_minimises_the_nll_with_its_prior(factor):
     assert abs(np.log(params["temperature"])) < abs(np.log(plain))
 
 
-@pytest.mark.parametrize(("factor", "option"), [(1.3, "overconfident"), (0.75, "underconfident")])
+@pytest.mark.parametrize(("factor", "option"), [(1.3, "ratio_above"), (0.75, "ratio_below")])
 def test_a_safe_temperature_stays_1_up_to_its_likelihood_ratio(factor, option):
     logits, label = drawn(9, factor=factor, bias=0)
     best = temperature.make().fit(logits, label)["temperature"]
@@ -491,8 +491,8 @@ def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        (safe_temperature.make, {"prior": -1.0}), (safe_temperature.make, {"overconfident": np.inf}),
-        (safe_temperature.make, {"underconfident": "9"}),
+        (safe_temperature.make, {"prior_above": -1.0}), (safe_temperature.make, {"ratio_above": np.inf}),
+        (safe_temperature.make, {"ratio_below": "9"}),
         (vector.make, {"ridge": -1.0}), (vector.make, {"max_steps": 0}), (matrix.make, {"off_diagonal": np.nan}),
         (dirichlet.make, {"intercept": "1"}), (histogram.make, {"bins": 0}), (histogram.make, {"bins": 2.5}),
         (histogram.make, {"spacing": "equal"}), (isotonic.make, {"which": "top"}),
@@ -555,7 +555,12 @@ def test_the_thresholds_of_missing_classes_are_those_of_the_safe_temperature():
     given = {
         option.name: option.value for option in read_options("calibrate/safe_temperature.py")[1]
     }
-    used = (likelihood.PRIOR, likelihood.OVERCONFIDENT, likelihood.UNDERCONFIDENT)
+    used = (
+        likelihood.RATIO_ABOVE,
+        likelihood.RATIO_BELOW,
+        likelihood.PRIOR_ABOVE,
+        likelihood.PRIOR_BELOW,
+    )
     assert tuple(given.values()) == used
 
 

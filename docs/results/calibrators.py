@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.calibrate.likelihood import PRIOR, Likelihood, safe, search
+from ldl_jax.calibrate.likelihood import PRIOR_ABOVE, PRIOR_BELOW, Likelihood, safe, search
 from ldl_jax.report.tables import as_markdown, simple
 from ldl_jax.workdir import predictions_file
 
@@ -105,15 +105,16 @@ def split(pool: Logits, n: int, draw: np.random.Generator) -> tuple[list[float],
     likelihood = Likelihood(pool.logits[fit], pool.label[fit])
     position, best, ratio, needed = safe(likelihood)
     passed = ratio > needed
-    with_prior = position if passed else sum(search(likelihood, PRIOR)) / 2
+    prior = PRIOR_ABOVE if best > 0 else PRIOR_BELOW
+    with_prior = position if passed else sum(search(likelihood, prior)) / 2
     # The plain temperature, then the uniform distribution with weight 1 / (n + 1).
     plain = losses(pool, test, best)
     classes = pool.logits.shape[1]
     mixed = -np.log(n / (n + 1) * np.exp(-plain) + 1 / (n + 1) / classes)
     nothing = losses(pool, test, 0.0)
-    prior = losses(pool, test, with_prior)
+    shrunk = losses(pool, test, with_prior)
     tested = plain if passed else nothing
-    measured = (nothing, plain, mixed, prior, tested, prior if passed else nothing)
+    measured = (nothing, plain, mixed, shrunk, tested, shrunk if passed else nothing)
     return [float(values.mean()) for values in measured], not passed
 
 

@@ -32,6 +32,21 @@ def interval(params: dict) -> str:
     return f"{low:.4g} to {high:.4g}"
 
 
+def doubts(params: dict, source: str) -> list[str]:
+    """Why a temperature is uncertain: few errors, or an open interval; a sentence or none."""
+    between = interval(params)
+    errors = params.get("errors", FEW)
+    if errors < FEW:
+        plural = "" if errors == 1 else "s"
+        return [
+            f"The temperature rests on {errors} error{plural} in {source}, fewer than {FEW}, so it "
+            f"is uncertain (95 % interval {between})"
+        ]
+    if "open" in between:
+        return [f"{source} does not bound the temperature (95 % interval {between})"]
+    return []
+
+
 def notes(name: str, params: dict, source: str) -> list[str]:
     """What a reader of recalibrated figures must know, a sentence each without a full stop.
 
@@ -49,17 +64,7 @@ def notes(name: str, params: dict, source: str) -> list[str]:
             f"The temperature stays 1: {source} does not show that another one is better "
             f"(likelihood ratio {ratio}, more than {params['likelihood_ratio_needed']:g} needed)"
         )
-    if params.get("errors", FEW) < FEW:
-        errors = params["errors"]
-        plural = "" if errors == 1 else "s"
-        sentences.append(
-            f"The temperature rests on {errors} error{plural} in {source}, fewer than {FEW}, so it "
-            f"is uncertain (95 % interval {interval(params)})"
-        )
-    elif "interval_low" in params and None in (params["interval_low"], params["interval_high"]):
-        sentences.append(
-            f"{source} does not bound the temperature (95 % interval {interval(params)})"
-        )
+    sentences += doubts(params, source)
     if params.get("converged") is False:
         sentences.append(
             f"The calibrator {name} did not converge within its maximal number of steps"

@@ -14,9 +14,10 @@ HIGHEST = 1e3  # largest temperature of the search
 WIDTH = 1e-8  # width of the last bracket, in log T
 RISE = 1.920729  # half the 95 % quantile of the chi-squared distribution with 1 degree of freedom
 # What a safe fit asks for; docs/calibration.md has the measurements behind it.
-PRIOR = 5.0  # strength of the prior on T
-OVERCONFIDENT = 5.0  # likelihood ratio that a T above 1 must exceed
-UNDERCONFIDENT = 9.0  # likelihood ratio that a T below 1 must exceed
+RATIO_ABOVE = 4.0  # likelihood ratio that a T above 1 must exceed
+RATIO_BELOW = 5.0  # likelihood ratio that a T below 1 must exceed
+PRIOR_ABOVE = 5.0  # strength of the prior if the best T is above 1
+PRIOR_BELOW = 20.0  # strength of the prior if the best T is below 1
 STEPS = 100  # maximal number of steps to an end of the interval; about 6 are needed
 
 
@@ -206,18 +207,19 @@ def facts(likelihood: Likelihood, best: float) -> dict:
 
 def safe(
     likelihood: Likelihood,
-    prior: float = PRIOR,
-    overconfident: float = OVERCONFIDENT,
-    underconfident: float = UNDERCONFIDENT,
+    ratio_above: float = RATIO_ABOVE,
+    ratio_below: float = RATIO_BELOW,
+    prior_above: float = PRIOR_ABOVE,
+    prior_below: float = PRIOR_BELOW,
 ) -> Safe:
     """A fit that leaves T = 1 in doubt.
 
-    T differs from 1 only if the likelihood ratio exceeds `overconfident` (best T above 1) or
-    `underconfident` (below). It is then where the NLL plus `prior` (as in `search`) is least.
+    T differs from 1 only if the likelihood ratio exceeds ratio_above, or ratio_below if the best T
+    is below 1. It is then where the NLL plus prior_above or prior_below (as in `search`) is least.
     """
     best = sum(search(likelihood)) / 2
     ratio = max(0.0, 2 * (likelihood.at(0.0).nll - likelihood.at(best).nll))
-    needed = overconfident if best > 0 else underconfident
+    needed, prior = (ratio_above, prior_above) if best > 0 else (ratio_below, prior_below)
     if ratio <= needed:
         return Safe(0.0, best, ratio, needed)
     return Safe(sum(search(likelihood, prior)) / 2, best, ratio, needed)

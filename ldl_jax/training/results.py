@@ -177,7 +177,7 @@ def _print_results(log, summary: dict, fitted: Fit | None, paths: list[Path]) ->
 def _calibrator_text(fitted: Fit | None) -> str:
     """The calibrator that was fitted, and below it what to be wary of."""
     if fitted is None:
-        return "no calibrator was fitted, because there is no holdout (config.data.holdout is 0)"
+        return "no temperature was fitted, because there is no holdout (config.data.holdout is 0)"
     line = f"recalibrated by {fitted.calibrator}, fitted on the holdout"
     if fitted.temperature is not None:
         line += f": {describe.temperature(fitted.params)}"
