@@ -17,7 +17,7 @@ from ldl_jax.cli import Once, Parser, add_columns, class_names, folder, status
 from ldl_jax.errors import Usage
 
 ENDINGS = ("png", "svg")  # file types of plots
-CALIBRATOR = "temperature"  # the default
+CALIBRATOR = "safe_temperature"  # the default
 
 
 class _Calibrators(tuple):

@@ -17,6 +17,7 @@ from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
 from ldl_jax import cli, files, workdir
+from ldl_jax.calibrate import describe
 from ldl_jax.calibrate import load as load_calibrator
 from ldl_jax.config.options import plug
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
@@ -123,8 +124,8 @@ def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
     """Log-probabilities f64[n, K] by the calibrator fitted on the run's holdout; the logits if it
     has none.
 
-    A temperature at a limit of its search is applied with a warning, since the run's own metrics
-    use it too.
+    A temperature at a limit of its search, or fitted on few errors, is applied with a warning,
+    since the run's own metrics use it too.
     """
     file = path / workdir.CALIBRATION
     if not file.is_file():
@@ -132,6 +133,9 @@ def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
     name, options, params = load_calibrator(file)
     if name == "temperature" and params.get("at_bound"):
         _warn_of_limit(file, params["temperature"])
+    elif describe.is_temperature(name):
+        for doubt in describe.doubts(params, "the holdout"):
+            warn(f"{file}: {doubt} (--raw writes the raw predictions)")
     return plug("calibrate", name).make(**options).apply(params, values)
 
 

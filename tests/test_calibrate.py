@@ -8,15 +8,29 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
+from scipy.stats import chi2
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from ldl_jax.calibrate import base, dirichlet, histogram, isotonic, matrix, temperature, vector
-from ldl_jax.config.options import plugs
+from ldl_jax.calibrate import (
+    base,
+    describe,
+    dirichlet,
+    histogram,
+    isotonic,
+    likelihood,
+    matrix,
+    missing,
+    safe_temperature,
+    temperature,
+    vector,
+)
+from ldl_jax.calibrate import fit as fit_calibrator
+from ldl_jax.config.options import plugs, read_options
 
 WAYS = [(name, {}) for name in plugs("calibrate")]
 WAYS += [("isotonic", {"which": "top_label"}), ("histogram", {"spacing": "width"})]
-PARAMETRIC = ("temperature", "vector", "matrix", "dirichlet")
+PARAMETRIC = ("safe_temperature", "temperature", "vector", "matrix", "dirichlet")
 N, K = 300, 4
 
 
@@ -97,7 +111,7 @@ def test_a_parametric_fit_lowers_the_nll_where_it_was_fitted(name, fitted):
     )
     assert after < before - 0.1
     assert params.get("converged", True)
-    if name != "temperature":  # a temperature is among what they may choose, penalties aside
+    if "temperature" not in name:  # a temperature is among what they may choose, penalties aside
         assert after < nll(temperature.make().apply(fitted["('temperature', {})"], logits), label)
 
 
@@ -131,6 +145,84 @@ def test_temperature_is_certain_and_follows_the_scale_of_logits(scale):
     assert slope(logits, label, 1 / low) > 0 > slope(logits, label, 1 / high)
 
 
+def rise(logits, label, T):
+    """How far the NLL of all examples is above that of the best T, on a grid f[M] of temperatures."""
+    below = logits - logits.max(1, keepdims=True)
+    own = below[np.arange(len(label)), label]
+    loss = np.array([(np.log(np.exp(below / t).sum(1)) - own / t).sum() for t in T])
+    return loss - loss.min()
+
+
+@pytest.mark.parametrize(("factor", "count"), [(0.4, 40), (1.0, 300), (3.0, 120)])
+def test_the_interval_is_where_the_likelihood_falls_by_the_quantile(factor, count):
+    logits, label = drawn(7, count=count, factor=factor, bias=0)
+    params = temperature.make().fit(logits, label)
+    T = np.exp(np.linspace(-3, 3, 6001))
+    inside = T[rise(logits, label, T) <= chi2.ppf(0.95, 1) / 2]
+    np.testing.assert_allclose(params["interval_low"], inside[0], rtol=0.0011)
+    np.testing.assert_allclose(params["interval_high"], inside[-1], rtol=0.0011)
+    assert params["interval_low"] < params["temperature"] < params["interval_high"]
+    safely = safe_temperature.make().fit(logits, label)
+    assert safely["interval_low"] == params["interval_low"]
+    assert safely["errors"] == params["errors"] == (logits.argmax(1) != label).sum()
+
+
+@pytest.mark.parametrize(
+    ("right", "low", "high"), [(True, True, False), (False, False, True), (None, True, True)]
+)
+def test_an_interval_is_open_where_nothing_bounds_it(right, low, high):
+    logits, label = drawn(count=60)
+    if right is None:
+        logits = np.zeros_like(logits)
+    else:
+        label = logits.argmax(1) if right else logits.argmin(1)
+    params = temperature.make().fit(logits, label)
+    assert (params["interval_low"] is None, params["interval_high"] is None) == (low, high)
+    end = params["interval_high"] if right else params["interval_low"]
+    if right is not None:  # the best NLL is reached only in the limit
+        reached = nll(log_softmax(logits / end, axis=1), label) * 60
+        best = nll(log_softmax(logits / params["temperature"], axis=1), label) * 60
+        np.testing.assert_allclose(reached - best, chi2.ppf(0.95, 1) / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("factor", "option"), [(0.3, "prior_below"), (1.8, "prior_above")])
+def test_a_safe_temperature_minimises_the_nll_with_its_prior(factor, option):
+    logits, label = drawn(8, factor=factor, bias=0)
+    for prior in (5.0, 40.0):
+        params = safe_temperature.make(**{option: prior}).fit(logits, label)
+
+        def loss(position, prior=prior):
+            own = N * nll(log_softmax(logits / np.exp(position), axis=1), label)
+            return own + prior * (np.exp(-position) - 1 + position)
+
+        want = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-12}).x
+        np.testing.assert_allclose(params["temperature"], np.exp(want), rtol=1e-6)
+    plain = temperature.make().fit(logits, label)["temperature"]
+    np.testing.assert_allclose(params["maximum_likelihood"], plain, rtol=1e-8)
+    assert abs(np.log(params["temperature"])) < abs(np.log(plain))
+
+
+@pytest.mark.parametrize(("factor", "option"), [(1.3, "ratio_above"), (0.75, "ratio_below")])
+def test_a_safe_temperature_stays_1_up_to_its_likelihood_ratio(factor, option):
+    logits, label = drawn(9, factor=factor, bias=0)
+    best = temperature.make().fit(logits, label)["temperature"]
+    ratio = 2 * N * (nll(log_softmax(logits, axis=1), label)
+                     - nll(log_softmax(logits / best, axis=1), label))  # fmt: skip
+    for needed, stays in ((ratio + 1e-4, True), (ratio - 1e-4, False)):
+        params = safe_temperature.make(**{option: needed}).fit(logits, label)
+        np.testing.assert_allclose(params["likelihood_ratio"], ratio, atol=1e-7)
+        assert (params["temperature"] == 1) == stays
+
+
+def test_without_errors_a_safe_temperature_does_not_collapse():
+    """Plain maximum likelihood reaches the limit of its search, and then one error is fatal."""
+    logits, _ = drawn(10, factor=0.3, bias=0)
+    label = logits.argmax(1)
+    fitted = safe_temperature.make().fit(logits, label)["temperature"]
+    assert 0.1 < fitted < 1
+    assert temperature.make().fit(logits, label)["temperature"] == 1e-3
+
+
 def test_temperature_may_depend_on_one_example_in_many():
     logits, label = np.tile([[8.0, 0.0, 0.0, 0.0]], (N, 1)), np.zeros(N, int)
     label[7] = 2
@@ -162,12 +254,17 @@ def test_a_temperature_at_a_bound_says_so(case, want):
         logits = np.where(own, logits.mean(1, keepdims=True, where=~own) - 0.01, logits)
     factor = {"saturated": 1e30, "small": 1e-5, "large": 1e5}.get(case, 1)
     params = temperature.make().fit(logits * factor, label)
-    assert params == {"temperature": want, "low": want, "high": want, "at_bound": True}
+    searched = {key: params[key] for key in ("temperature", "low", "high", "at_bound")}
+    assert searched == {"temperature": want, "low": want, "high": want, "at_bound": True}
+    assert params["interval_low" if want < 1 else "interval_high"] is None
+    assert params["errors"] == (logits.argmax(1) != label).sum()
 
 
 def test_any_temperature_fits_constant_rows():
     params = temperature.make().fit(np.full((N, K), 0.1) * np.arange(N)[:, None], drawn()[1])
-    assert params == {"temperature": 1.0, "low": 1.0, "high": 1.0, "at_bound": False}
+    assert (params["temperature"], params["low"], params["high"]) == (1.0, 1.0, 1.0)
+    assert not params["at_bound"]
+    assert params["interval_low"] is params["interval_high"] is None
 
 
 def test_a_memory_mapped_file_is_read_in_chunks(tmp_path, monkeypatch):
@@ -197,11 +294,45 @@ def test_vector_scaling_ends_where_its_gradient_is_zero(fitted):
     assert bias[0] < bias[1:].min() - 0.3  # what the labels were drawn with
 
 
-def test_a_class_without_labels_leaves_vector_scaling_finite():
-    logits, label = drawn()
-    params = vector.make().fit(logits, np.where(label == 3, 0, label))
-    assert params["converged"]
-    assert np.exp(vector.make().apply(params, logits))[:, 3].max() < 0.05
+CLASSWISE = [("vector", {}), ("matrix", {}), ("dirichlet", {}), ("histogram", {}), ("isotonic", {})]
+
+
+@pytest.mark.parametrize("way", CLASSWISE, ids=str)
+def test_classes_without_examples_keep_the_probabilities_of_a_temperature(way, tmp_path):
+    logits, label = drawn(5, classes=6)
+    label = np.where(np.isin(label, (1, 4)), 0, label)
+    held, _ = drawn(6, classes=6)
+    occurring = [0, 2, 3, 5]
+    calibrator = made(way)
+    params = calibrator.fit(logits, label)
+    fitted = safe_temperature.make().fit(logits, label)["temperature"]
+    assert (params["missing_classes"], params["classes"]) == (2, 6)
+    np.testing.assert_allclose(params["missing_temperature"], fitted, rtol=1e-12)
+
+    want = softmax(held / fitted, axis=1)
+    own = made(way).fit(logits[:, occurring], np.searchsorted(occurring, label))
+    among = np.exp(made(way).apply(own, held[:, occurring]))
+    want[:, occurring] = want[:, occurring].sum(1, keepdims=True) * among
+    if way[0] in ("histogram", "isotonic"):
+        want = N / (N + 1) * want + 1 / (N + 1) / 6
+    np.testing.assert_allclose(np.exp(calibrator.apply(params, held)), want, rtol=1e-6)
+    base.save(tmp_path / "fitted.json", *way, params)
+    read = base.load(tmp_path / "fitted.json")[2]
+    np.testing.assert_array_equal(calibrator.apply(read, held), calibrator.apply(params, held))
+    assert describe.notes(way[0], params, "val")[-1].startswith(
+        f"2 of 6 classes do not occur in val; {way[0]} was fitted on the others"
+    )
+
+
+@pytest.mark.parametrize("way", CLASSWISE[3:], ids=str)
+def test_missing_classes_are_found_in_chunks(way, monkeypatch):
+    logits, label = drawn(classes=6)
+    label = np.where(label == 1, 0, label)
+    want = made(way).fit(logits, label)
+    monkeypatch.setattr(missing, "ELEMENTS", 6 * 70)
+    params = made(way).fit([logits[:110], logits[110:]], label)
+    for name, value in want.items():
+        np.testing.assert_allclose(params[name], value, rtol=1e-10)
 
 
 @pytest.mark.parametrize("method", [matrix, dirichlet])
@@ -352,7 +483,7 @@ def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
     with pytest.raises(ValueError, match="NaN"):
         made(way).apply(fitted[str(way)], np.full((2, K), np.nan))
     # these know no number of classes
-    if way != ("isotonic", {"which": "top_label"}) and way[0] != "temperature":
+    if way != ("isotonic", {"which": "top_label"}) and "temperature" not in way[0]:
         with pytest.raises(ValueError, match="must have 4 classes, got 5"):
             made(way).apply(fitted[str(way)], np.zeros((2, 5)))
 
@@ -360,6 +491,8 @@ def test_logits_that_do_not_fit_the_parameters_are_refused(way, fitted):
 @pytest.mark.parametrize(
     ("make", "options"),
     [
+        (safe_temperature.make, {"prior_above": -1.0}), (safe_temperature.make, {"ratio_above": np.inf}),
+        (safe_temperature.make, {"ratio_below": "9"}),
         (vector.make, {"ridge": -1.0}), (vector.make, {"max_steps": 0}), (matrix.make, {"off_diagonal": np.nan}),
         (dirichlet.make, {"intercept": "1"}), (histogram.make, {"bins": 0}), (histogram.make, {"bins": 2.5}),
         (histogram.make, {"spacing": "equal"}), (isotonic.make, {"which": "top"}),
@@ -394,3 +527,45 @@ def test_a_damaged_or_foreign_file_is_refused(harm, tmp_path):
     with pytest.raises(ValueError, match=r"t\.json is") as error:
         base.load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_temperature_is_shown_with_its_interval_and_what_to_be_wary_of():
+    logits, _ = drawn(count=40)
+    fit = {"temperature": 1.5, "interval_low": 1.2, "interval_high": 1.9, "errors": 12}
+    assert describe.temperature(fit) == "temperature 1.5 (95 % interval 1.2 to 1.9)"
+    assert describe.notes("temperature", fit, "val") == []
+    old = {"temperature": 1.5, "at_bound": False}
+    assert describe.temperature(old) == "temperature 1.5"
+    assert describe.notes("temperature", old, "val") == []
+    few = describe.notes("temperature", {**fit, "errors": 1}, "val")
+    assert few == ["The temperature rests on 1 error in val, fewer than 10, so it is uncertain "
+                   "(95 % interval 1.2 to 1.9)"]  # fmt: skip
+    none = temperature.make().fit(logits, logits.argmax(1))
+    assert ", open below" in describe.temperature(none)
+    told = describe.notes("temperature", none, "val")
+    assert "hit a limit" in told[0]
+    assert "rests on 0 errors" in told[1]
+    wide = {**fit, "interval_high": None, "errors": 50}
+    assert describe.notes("temperature", wide, "val") == [
+        "val does not bound the temperature (95 % interval from 1.2, open above)"
+    ]
+
+
+def test_the_thresholds_of_missing_classes_are_those_of_the_safe_temperature():
+    given = {
+        option.name: option.value for option in read_options("calibrate/safe_temperature.py")[1]
+    }
+    used = (
+        likelihood.RATIO_ABOVE,
+        likelihood.RATIO_BELOW,
+        likelihood.PRIOR_ABOVE,
+        likelihood.PRIOR_BELOW,
+    )
+    assert tuple(given.values()) == used
+
+
+def test_a_fitted_calibrator_shows_its_temperature():
+    logits, label = drawn()
+    shown = repr(fit_calibrator(logits=logits, labels=label))
+    assert shown.startswith("<safe_temperature: temperature ")
+    assert " (95 % interval " in shown

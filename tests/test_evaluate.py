@@ -14,6 +14,7 @@ from frame import slow_but, softmax
 from scipy.special import entr, log_softmax
 
 from ldl_jax import evaluate, files, workdir
+from ldl_jax.calibrate import describe
 from ldl_jax.evaluation import curves, fitting, passes, predictions
 from ldl_jax.evaluation import evaluation as suite
 from ldl_jax.evaluation import human as votes
@@ -304,9 +305,18 @@ def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
     )
     expected = -log_softmax(np.asarray(applied, np.float64), -1)[np.arange(N), TEST["label"]].mean()
     assert found["scaled"]["figures"]["nll"]["value"] == pytest.approx(expected, rel=1e-5)
-    assert ("temperature" in found["scaled"]["curves"]) == (name == "temperature")
-    if name == "temperature":
+    assert ("temperature" in found["scaled"]["curves"]) == describe.is_temperature(name)
+    if describe.is_temperature(name):
         assert "calibrator" not in found
+        fit = found["temperature"]
+        assert fit.get("calibrator", "temperature") == name
+        page = (folder / "evaluation" / evaluate.REPORT).read_text()
+        interval = f"(95 % interval {fit['interval_low']:.4g} to {fit['interval_high']:.4g})"
+        source = "fitted on holdout (60 examples)"
+        told = f"emperature {fit['temperature']:.4g} {interval}, "
+        told += source if name == "temperature" else f"{name} {source}"
+        assert told in said.out
+        assert told in page
         return
     assert found["temperature"] is None
     fit = found["calibrator"]
@@ -329,7 +339,9 @@ def test_calibrators_are_listed_and_need_predictions_to_be_fitted_on(folder, cap
     assert (
         "--calibrator=vector needs --val, the predictions to fit it on" in capsys.readouterr().err
     )
-    with pytest.raises(ValueError, match=r"calibrator must be one of temperature, .* got 'platt'"):
+    with pytest.raises(
+        ValueError, match=r"calibrator must be one of safe_temperature, .* got 'platt'"
+    ):
         fitting.fit(given(), "platt")
 
 

@@ -118,6 +118,12 @@ def test_a_temperature_at_a_bound_of_its_search_is_applied_and_warned_of(
     assert error.startswith("warning: ")
     assert error.count("\n") == 1
     predict.predict(own, tmp_path / "all.npz", out=tmp_path / "raw", raw=True)
+    fit = {"temperature": 0.8, "interval_low": 0.1, "interval_high": 0.9, "errors": 2}
+    calibrators.save(own / run.CALIBRATION, "safe_temperature", {}, fit)
+    assert capsys.readouterr().err == ""
+    recalibrated = predict.calibrated(own, np.eye(3))
+    np.testing.assert_allclose(recalibrated, log_softmax(np.eye(3) / 0.8, -1))
+    assert "rests on 2 errors in the holdout, fewer than 10" in capsys.readouterr().err
     predict.predict(model, tmp_path / "all.npz", out=tmp_path / "within")
     assert capsys.readouterr().err == ""
 

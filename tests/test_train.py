@@ -18,6 +18,7 @@ import ldl_jax
 from ldl_jax import config
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.calibrate import safe_temperature
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.evaluation.load import load_weights
 from ldl_jax.training import dry_run, steps
@@ -185,10 +186,14 @@ def test_a_run_has_its_scores_before_and_after_a_temperature_fitted_on_its_holdo
         z = held["logits"].astype(np.float64) / temperature
         return (np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), held["label"]]).mean()
 
-    best = nll(fitted["temperature"])
-    assert best <= min(nll(fitted["temperature"] * factor) for factor in (0.99, 1.01))
+    best = nll(fitted["maximum_likelihood"])
+    assert best <= min(nll(fitted["maximum_likelihood"] * factor) for factor in (0.99, 1.01))
+    gain = 2 * len(held["label"]) * (nll(1) - best)
+    assert fitted["likelihood_ratio"] == pytest.approx(gain, rel=1e-4, abs=1e-4)
     name, options, params = calibrators.load(calm / "calibration.json")
-    assert (name, options, params["temperature"]) == ("temperature", {}, fitted["temperature"])
+    assert (name, params["temperature"]) == ("safe_temperature", fitted["temperature"])
+    again = safe_temperature.make(**options).fit(held["logits"], held["label"])
+    assert again["temperature"] == pytest.approx(fitted["temperature"], rel=1e-9)
     assert tuple(said["classes"]) == tuple("0123456789")
 
 

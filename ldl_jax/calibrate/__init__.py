@@ -34,6 +34,15 @@ class FittedCalibrator(NamedTuple):
         method = make_plug("calibrate", self.name, Calibrator, **self.options)
         return method.apply(self.params, values)
 
+    def __repr__(self) -> str:
+        from ldl_jax.calibrate import describe
+
+        shown = self.name
+        if describe.is_temperature(self.name):
+            shown += f": {describe.temperature(self.params)}"
+        notes = describe.notes(self.name, self.params, "the examples that it was fitted on")
+        return f"<{'; '.join([shown, *notes])}>"
+
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, to the last bit; `load` reads it."""
         from ldl_jax.calibrate import base
@@ -42,13 +51,18 @@ class FittedCalibrator(NamedTuple):
 
 
 def fit(
-    name: str = "temperature", *, labels: Any, logits: Any = None, probs: Any = None, **options: Any
+    name: str = "safe_temperature",
+    *,
+    labels: Any,
+    logits: Any = None,
+    probs: Any = None,
+    **options: Any,
 ) -> FittedCalibrator:
     """Fit a calibrator on predictions that are not reported: scores [N, K], class numbers [N].
 
-    name: of a file of ldl_jax/calibrate, or the dotted name of a module of your own; options: of
-    its factory, its defaults unless given. Raises ValueError if there is no such calibrator or
-    option, or if an array is not what it is passed as.
+    name: of a file of ldl_jax/calibrate ('temperature' is plain maximum likelihood), or the dotted
+    name of a module of your own; options: of its factory, its defaults unless given. Raises
+    ValueError if there is no such calibrator or option, or if an array is not what it is passed as.
     """
     from ldl_jax import arrays, config
     from ldl_jax.calibrate.base import Calibrator, fitted_params

@@ -72,7 +72,7 @@ def _parts(logits) -> Iterator[np.ndarray]:
         yield part
 
 
-def _rows(logits, rows: int) -> Iterator[np.ndarray]:
+def chunks(logits, rows: int) -> Iterator[np.ndarray]:
     """Chunks of at most `rows` rows as float32 or float64 arrays; none spans two of the parts."""
     for part in _parts(logits):
         for first in range(0, len(part), rows):
@@ -98,7 +98,7 @@ def checked(logits, label) -> tuple[np.ndarray, int]:
         )
     classes = None
     count = 0
-    for values in _rows(logits, 4096):
+    for values in chunks(logits, 4096):
         _check_values(values, classes)
         classes = values.shape[1]
         count += len(values)
@@ -156,7 +156,7 @@ def total(function: Callable, arguments: tuple, logits, label: np.ndarray, class
     sums = None
     pending = None
     first = 0
-    for values in _rows(logits, rows):
+    for values in chunks(logits, rows):
         count = len(values)
         missing = rows - count
         own = np.pad(label[first : first + count], (0, missing))

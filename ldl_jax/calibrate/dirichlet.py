@@ -3,6 +3,7 @@
 import jax
 
 from ldl_jax.calibrate.base import Calibrator, checked_rows, fit_linear, linear, log_probs, number
+from ldl_jax.calibrate.missing import keeping_missing
 
 
 def make(
@@ -31,7 +32,7 @@ def make(
     def apply(params, logits):
         return log_probs(linear(params, log_probs(checked_rows(logits, len(params["bias"])))))
 
-    return Calibrator(fit, apply)
+    return keeping_missing(Calibrator(fit, apply))
 
 
 def _scores(params, logits):

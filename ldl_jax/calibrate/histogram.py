@@ -3,6 +3,7 @@
 import numpy as np
 
 from ldl_jax.calibrate.base import Calibrator, checked, checked_rows, floored, log_probs, number
+from ldl_jax.calibrate.missing import keeping_missing
 
 
 def make(
@@ -48,4 +49,4 @@ def make(
             columns.append(frequency[k][member])
         return floored(np.stack(columns, axis=1))
 
-    return Calibrator(fit, apply)
+    return keeping_missing(Calibrator(fit, apply), mix=True)

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 from sklearn.isotonic import IsotonicRegression
 
 from ldl_jax.calibrate.base import FLOOR, Calibrator, checked, checked_rows, floored, log_probs
+from ldl_jax.calibrate.missing import keeping_missing
 
 LEAD = 1e-6  # relative lead of the predicted class over the next: survives rounding to float32
 
@@ -55,7 +56,9 @@ def make(
             columns.append(np.interp(probs[:, k], knots, values))
         return floored(np.stack(columns, axis=1))
 
-    return Calibrator(fit, top_label if which == "top_label" else one_vs_rest)
+    if which == "top_label":
+        return Calibrator(fit, top_label)
+    return keeping_missing(Calibrator(fit, one_vs_rest), mix=True)
 
 
 def _functions(pairs) -> dict:

@@ -9,6 +9,7 @@ from ldl_jax.calibrate.base import (
     number,
     same,
 )
+from ldl_jax.calibrate.missing import keeping_missing
 
 
 def make(
@@ -35,4 +36,4 @@ def make(
     def apply(params, logits):
         return log_probs(linear(params, checked_rows(logits, len(params["bias"]))))
 
-    return Calibrator(fit, apply)
+    return keeping_missing(Calibrator(fit, apply))

@@ -12,6 +12,7 @@ from ldl_jax.calibrate.base import (
     number,
     same,
 )
+from ldl_jax.calibrate.missing import keeping_missing
 
 
 def make(
@@ -38,7 +39,7 @@ def make(
     def apply(params, logits):
         return log_probs(_scores(params, checked_rows(logits, len(params["bias"]))))
 
-    return Calibrator(fit, apply)
+    return keeping_missing(Calibrator(fit, apply))
 
 
 def _scores(params, logits):

@@ -144,6 +144,7 @@ def names(config: ConfigDict) -> None:
     _check_plug("labels.name", config.labels.name, "labels")
     _check_plug("losses.name", config.losses.name, "losses")
     _check_plug("model.name", config.model.name, "models")
+    _check_plug("eval.calibrator", config.eval.calibrator, "calibrate")
     for section in ("auxiliary", "augment"):
         for index, name in enumerate(config[section].names):
             _check_plug(f"{section}.names[{index}]", name, section)

@@ -41,6 +41,7 @@ def default() -> ConfigDict:
     config.optimizer = _optimizer()
     config.train = _train()
     config.eval = ConfigDict({"weights": "raw"})  # parameters to evaluate: 'raw' or averaged 'ema'
+    config.eval.calibrator = "safe_temperature"  # calibrator to fit on the holdout
     config.eval.report = True  # write report.html at the end of a run; takes some seconds
     config.eval.metrics = ()  # metrics of your own: dotted names of modules with make or of
     config.augment = ConfigDict({"names": ()})  # files of ldl_jax/augment, between flip and cutout

@@ -33,6 +33,8 @@ MAY_DIFFER = (
     "eval.report",
     "eval.metrics",
 )
+# Fields that may change too, although results depend on them: they are read after training.
+AFTER_TRAINING = ("eval.calibrator",)
 # Fields added after the first runs and result cards were written. A field that is added to `fields`
 # or to the options of a plug belongs here: it then counts in identities only if it differs from its
 # default.
@@ -43,6 +45,7 @@ ADDED = (
     "data.test_seed",
     "data.imagefolder.exif",
     "eval.metrics",
+    "eval.calibrator",
     "optimizer.body_factor",
     "train.freeze_epochs",
 )
@@ -107,7 +110,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[object, obj
     changed = {}
     for name in after | before:
         values = (before.get(name), after.get(name))
-        if values[0] != values[1] and name not in MAY_DIFFER:
+        if values[0] != values[1] and name not in MAY_DIFFER + AFTER_TRAINING:
             changed[name] = values
     return changed
 

@@ -42,6 +42,7 @@ NAMES = {
     "auxiliary.names": "auxiliary",
     "augment.names": "augment",
     "eval.metrics": "metrics",
+    "eval.calibrator": "calibrate",
 }
 NO_OPTIONS = Factory("", [], (), True)
 

@@ -5,13 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax import config
+from ldl_jax.calibrate import describe
 from ldl_jax.calibrate.base import Calibrator, fitted_params
 from ldl_jax.config.options import make_plug
 from ldl_jax.config.own import default_options
 from ldl_jax.evaluation.passes import Transform
 from ldl_jax.evaluation.predictions import Logits, Predictions
 
-DEFAULT = "temperature"
+DEFAULT = "safe_temperature"
 
 
 class Fit(NamedTuple):
@@ -26,7 +27,9 @@ class Fit(NamedTuple):
     @property
     def temperature(self) -> float | None:
         """The fitted temperature; None if the calibrator is not temperature scaling."""
-        return self.params["temperature"] if self.calibrator == DEFAULT else None
+        if describe.is_temperature(self.calibrator):
+            return self.params["temperature"]
+        return None
 
     @property
     def transform(self) -> Transform:
@@ -43,27 +46,18 @@ class Fit(NamedTuple):
         for name, value in self.params.items():
             if not isinstance(value, np.ndarray):
                 numbers[name] = value
-        if self.calibrator == DEFAULT:
+        # Evaluations with this calibrator stay as they were before there were others.
+        if self.calibrator == "temperature":
             return {**fitted_on, **numbers}
         return {"calibrator": self.calibrator, "options": self.options, **fitted_on, **numbers}
 
     def notes(self) -> list[str]:
         """What a reader of the recalibrated figures must know, a sentence each."""
         notes = []
-        if self.calibrator != DEFAULT:
+        if self.temperature is None:
             fitted_on = f"fitted on {self.name} ({self.examples:,} examples)"
             notes.append(f"Recalibrated by the calibrator {self.calibrator}, {fitted_on}")
-        if self.params.get("at_bound"):
-            notes.append(
-                f"The fitted temperature hit a limit of the search ({self.temperature:g}), so no "
-                f"temperature can be estimated from {self.name}"
-            )
-        if self.params.get("converged") is False:
-            notes.append(
-                f"The calibrator {self.calibrator} did not converge within its maximal number of "
-                "steps"
-            )
-        return notes
+        return notes + describe.notes(self.calibrator, self.params, self.name)
 
 
 def names() -> tuple[str, ...]:
@@ -71,15 +65,15 @@ def names() -> tuple[str, ...]:
     return (DEFAULT, *(name for name in config.plugs("calibrate") if name != DEFAULT))
 
 
-def fit(predictions: Predictions, calibrator: str = DEFAULT) -> Fit:
-    """Fit a calibrator, a file of ldl_jax/calibrate or a dotted name, with its default options.
+def fit(predictions: Predictions, calibrator: str = DEFAULT, options: dict | None = None) -> Fit:
+    """Fit a calibrator, a file of ldl_jax/calibrate or a dotted name.
 
-    predictions: must not be those whose figures are reported. Raises ValueError if no calibrator
-    has that name.
+    predictions: must not be those whose figures are reported. options: those that differ from the
+    defaults. Raises ValueError if no calibrator has that name.
     """
     if "." not in calibrator and calibrator not in names():
         raise ValueError(f"calibrator must be one of {', '.join(names())}, got {calibrator!r}")
-    options = default_options("calibrate", calibrator)
+    options = default_options("calibrate", calibrator) | (options or {})
     method = make_plug("calibrate", calibrator, Calibrator, **options)
     params = fitted_params(calibrator, method, Logits(predictions), predictions.label)
     return Fit(calibrator, options, params, predictions.name, len(predictions.values))

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, files, workdir
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.calibrate import describe
 from ldl_jax.evaluation import predictions
 from ldl_jax.evaluation.bootstrap import Answers
 from ldl_jax.evaluation.fitting import divided
@@ -56,9 +57,9 @@ def read(path) -> Run:
     at_bound = False
     if (path / workdir.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / workdir.CALIBRATION)
-        if name == "temperature":
+        if describe.is_temperature(name):
             temperature = params["temperature"]
-            at_bound = params["at_bound"]
+            at_bound = params.get("at_bound", False)
     test = predictions.read(workdir.predictions_file(path))._replace(name=path.name)
     return Run(path, run_config, settings(run_config), test, temperature, at_bound)
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ldl_jax.calibrate import describe
 from ldl_jax.report import plots
 from ldl_jax.report.bands import gap_band
 from ldl_jax.report.plots import CALIBRATED, DASHED, GREEN, GREY, VERMILION, short, styled
@@ -157,7 +158,9 @@ def temperature(evaluations: Sequence[Evaluation], name: str, label: str, factor
         values = factor * np.asarray(curve[name])
         axes.plot(at, values, color=colour, linestyle=dashes)
         axes.plot(fitted, np.interp(fitted, at, values), "o", color=colour, zorder=3)
-        names.append(f"{short(evaluation.name, 34)}: T = {fitted:.4g}")
+        between = describe.interval(evaluation.temperature)
+        interval = f" ({between})" if between else ""
+        names.append(f"{short(evaluation.name, 34)}: T = {fitted:.4g}{interval}")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(_minor_format(axes))

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from ldl_jax.calibrate import describe
 from ldl_jax.metrics.base import Shown, shown
 from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.result import STATE_NAMES, STATES, Evaluation, Figure
@@ -109,13 +110,19 @@ def evaluation_text(evaluation: Evaluation) -> str:
     """All figures of an evaluation for the terminal, with what was read and how."""
     examples = f"{evaluation.examples:,} examples, {evaluation.classes} classes"
     lines = [f"{evaluation.name}: {examples}; {evaluation.understood}"]
-    fit = evaluation.temperature
-    if fit:
-        source = f"{fit['name']} ({fit['examples']:,} examples)"
-        lines.append(f"temperature {fit['temperature']:.4g}, fitted on {source}")
+    if evaluation.temperature:
+        lines.append(fitted_temperature(evaluation.temperature))
     lines += [f"{state}: {found}" for state, found in conclusions(evaluation).items()]
     table = figures(evaluation)._replace(notes=(EVALUATION_NOTE, *evaluation.notes))
     return "\n".join([*lines, as_text(table)])
+
+
+def fitted_temperature(fit: dict) -> str:
+    """An evaluation's temperature: its value, interval, calibrator and what it was fitted on."""
+    # The plain calibrator is not named in its evaluations, as before there were others.
+    name = f"{fit['calibrator']} " if "calibrator" in fit else ""
+    source = f"{name}fitted on {fit['name']} ({fit['examples']:,} examples)"
+    return f"{describe.temperature(fit)}, {source}"
 
 
 def figures(evaluation: Evaluation, missing: str = "") -> Table:

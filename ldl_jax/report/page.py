@@ -61,7 +61,8 @@ MEANINGS = {
     "kernel instead of bins (Blasiok and Nakkiran 2023), the KS error uses neither (Gupta et al. "
     "2021).",
     "at_t": "Recalibrated: after a calibrator fitted on other examples, by default temperature "
-    "scaling, which divides all logits by one number. If an improvement disappears after "
+    "scaling (safe_temperature), which divides all logits by one number, and by 1 unless these "
+    "examples show that another one is better. If an improvement disappears after "
     "temperature scaling, the method only changed the overall confidence level. Intervals of "
     "recalibrated figures do not include the uncertainty of the fit.",
 }
@@ -144,9 +145,10 @@ def _fitted(evaluation: Evaluation) -> str:
     fit = evaluation.temperature or evaluation.calibrator
     if fit is None:
         return "No temperature was fitted."
-    source = f"fitted on {fit['name']} ({fit['examples']:,} examples)"
     if evaluation.temperature:
-        return f"Temperature {fit['temperature']:.4g}, {source}."
+        text = figure_tables.fitted_temperature(fit)
+        return f"{text[0].upper()}{text[1:]}."
+    source = f"fitted on {fit['name']} ({fit['examples']:,} examples)"
     return f"Calibrator {fit['calibrator']}, {source}."
 
 

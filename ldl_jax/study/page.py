@@ -27,7 +27,8 @@ RULES = (
     "Over images: 95 % interval by the paired bootstrap over test images. Between the ECE of an "
     "overconfident and that of a calibrated network it may miss the true difference (in "
     "simulations it contained it in 48 to 83 % of the cases). Recalibrated: after temperature "
-    "scaling with the temperature that each run fitted on its holdout.",
+    "scaling with the temperature that each run fitted on its holdout (by "
+    "default with safe_temperature; runs of older versions by maximum likelihood).",
 )
 INTERVALS = (
     "Point: mean difference; thick line: 95 % interval over seeds; thin line: over test images; "

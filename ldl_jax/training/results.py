@@ -5,9 +5,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ldl_jax import files, mesh, workdir
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.calibrate import describe
+from ldl_jax.config.options import options_of
 from ldl_jax.evaluation import evaluation, fitting
 from ldl_jax.evaluation.fitting import Fit
 from ldl_jax.evaluation.passes import reduce
@@ -50,7 +53,7 @@ def write(
     splits = {}
     for name, part in measured.items():
         splits[name] = _predictions(experiment, name, part)
-    fitted = fit_temperature(folder, splits)
+    fitted = fit_calibrator(folder, splits, experiment.config.eval)
     human = _human_labels(experiment, measured["test"])
     full = experiment.config.eval.report
     test = evaluation.measure(
@@ -71,7 +74,7 @@ def write(
     paths.append(files.write_json(folder / workdir.SUMMARY, summary))
     # Without the intervals of the report, nothing can be said about chance.
     found = conclusions(test, "images") if full else {}
-    _print_results(log, summary, found, [*paths, folder / workdir.METRICS])
+    _print_results(log, summary, fitted, found, [*paths, folder / workdir.METRICS])
     return summary
 
 
@@ -89,15 +92,18 @@ def _predictions(experiment: Experiment, name: str, part: Measured) -> Predictio
     )
 
 
-def fit_temperature(folder: Path, splits: dict[str, Predictions]) -> Fit | None:
-    """Fit the temperature on the holdout, and write it as the run's calibrator.
+def fit_calibrator(
+    folder: Path, splits: dict[str, Predictions], settings: ConfigDict
+) -> Fit | None:
+    """Fit the calibrator that `config.eval` names on the holdout, and write it as the run's.
 
     Returns None without a holdout; a calibrator of an earlier evaluation is then deleted.
     """
     if "holdout" not in splits:
         (folder / workdir.CALIBRATION).unlink(missing_ok=True)
         return None
-    fitted = fitting.fit(splits["holdout"])
+    name = settings.calibrator
+    fitted = fitting.fit(splits["holdout"], name, options_of(settings, name))
     calibrators.save(folder / workdir.CALIBRATION, fitted.calibrator, fitted.options, fitted.params)
     return fitted
 
@@ -140,7 +146,7 @@ def _summary(
         "epochs": step / build.steps_per_epoch,
         "weights": experiment.config.eval.weights,
         "splits": splits,
-        "temperature": None if fitted is None else fitted.params,
+        "temperature": _temperature(fitted),
         "scaled": recalibrated,
         "teachers": experiment.teachers,
         **changed_labels(experiment),
@@ -148,7 +154,7 @@ def _summary(
 
 
 def _recalibrated_scores(test: Evaluation, names: list[str]) -> dict[str, float]:
-    """The scores that training logs, for the logits divided by the fitted temperature."""
+    """The scores that training logs, for the recalibrated predictions."""
     figures = test.scaled.figures
     scores = {}
     for name in names:
@@ -166,23 +172,34 @@ def _score_names(experiment: Experiment, part: Measured) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _print_results(log, summary: dict, found: dict[str, str], paths: list[Path]) -> None:
-    """Print the table of the run's scores, what was found, and the files that were written."""
+def _temperature(fitted: Fit | None) -> dict | None:
+    """The numbers of a fitted temperature; None without one."""
+    return None if fitted is None or fitted.temperature is None else fitted.params
+
+
+def _print_results(
+    log, summary: dict, fitted: Fit | None, found: dict[str, str], paths: list[Path]
+) -> None:
+    """Print the table of the run's scores, the calibrator, what was found, and the files that were
+    written.
+    """
     log.message("")
     log.message(as_text(figure_tables.summary(summary)))
-    log.message(_temperature_line(summary["temperature"]))
+    log.message(_calibrator_text(fitted))
     for state, sentence in found.items():
         log.message(f"test, {state}: {sentence}")
     log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
 
 
-def _temperature_line(temperature: dict | None) -> str:
-    if temperature is None:
+def _calibrator_text(fitted: Fit | None) -> str:
+    """The calibrator that was fitted, and below it what to be wary of."""
+    if fitted is None:
         return "no temperature was fitted, because there is no holdout (config.data.holdout is 0)"
-    line = f"recalibrated: temperature {temperature['temperature']:.4g}, fitted on the holdout"
-    if temperature["at_bound"]:
-        line += "; this is a limit of the search, so the holdout does not determine it"
-    return line
+    line = f"recalibrated by {fitted.calibrator}, fitted on the holdout"
+    if fitted.temperature is not None:
+        line += f": {describe.temperature(fitted.params)}"
+    notes = describe.notes(fitted.calibrator, fitted.params, "the holdout")
+    return "\n".join([line, *(f"note: {note}" for note in notes)])
 
 
 def _human_labels(experiment: Experiment, part: Measured) -> np.ndarray | None:
