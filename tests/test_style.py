@@ -32,6 +32,7 @@ SMALL_FOLDERS = (
     "augment",
 )  # a method is a file of at most 80 lines
 FACTORY_FOLDERS = (*SMALL_FOLDERS, "models", "calibrate")  # whose files make something by options
+PARTS = ("spec", "describe", "likelihood", "missing")  # shared by members of a plug folder
 OWNERS = {  # third-party package -> the only places that may import it
     "tensorflow": ("data/readers/",), "tensorflow_datasets": ("data/readers/",), "orbax": ("checkpoint.py",),
     "matplotlib": ("report/",), "tensorboardX": ("training/log.py",), "tqdm": None, "torch": ("bench/torch_",),
@@ -57,7 +58,7 @@ RANKS = {  # entry of the package -> its height: imports go down
         ),
         3,
     ),
-    **dict.fromkeys(("metrics", "losses", "arrays"), 2),
+    **dict.fromkeys(("metrics", "losses", "arrays", "distributions"), 2),
     **dict.fromkeys(("config", "contract"), 1),
     "checksums": 1,
     **dict.fromkeys(("files", "errors", "cli"), 0),
@@ -110,8 +111,8 @@ def test_a_config_imports_the_settings_alone():
 
 
 def test_a_plug_imports_its_base_and_no_sibling():
-    """What several members share is in `base`; parts of the folder that are no members may use each
-    other.
+    """What several members share is in `base` or in PARTS; parts of the folder that are no members
+    may use each other.
     """
     for path in (p for p in FILES if p.parent.name in PLUG_FOLDERS):
         if not any(
@@ -122,8 +123,8 @@ def test_a_plug_imports_its_base_and_no_sibling():
             continue
         folder = f"ldl_jax.{path.parent.name}"
         for module in internal_imports(path):
-            assert not module.startswith(f"{folder}.") or module == f"{folder}.base" or "readers" in module, (
-                name(path), module)  # fmt: skip
+            part = module.removeprefix(f"{folder}.")
+            assert part in (module, "base", *PARTS) or "readers" in part, (name(path), module)
 
 
 def test_a_library_enters_through_its_own_rooms():
@@ -233,7 +234,7 @@ def test_a_key_comes_first_and_is_called_key():
 
 def test_options_of_a_factory_are_keyword_only_and_explained():
     for path in (p for p in FILES if p.parent.name in FACTORY_FOLDERS):
-        if path.stem in ("base", "spec", "__init__"):
+        if path.stem in ("__init__", "base", *PARTS):
             continue
         (made,) = [
             node

@@ -7,7 +7,7 @@ published split, in the published order.
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import arrays, files
+from ldl_jax import distributions, files
 from ldl_jax.data.base import Dataset, counted_from_one
 from ldl_jax.errors import UnreadableFile, one_line
 
@@ -129,7 +129,7 @@ def read_table(
 ) -> tuple[np.ndarray, str | None]:
     """Distributions f32[N, K], rows that sum to 1, of the file that `field` names.
 
-    Also a note if they were not stored as such: `arrays.distributions` says what is taken. Raises
+    Also a note if they were not stored as such: `distributions.checked` says what is taken. Raises
     ValueError naming the file and a row that is not a distribution.
     """
     table = _read(field, path, "table_name", name)
@@ -138,7 +138,7 @@ def read_table(
             f"{field}: {path} must hold numbers [{num_examples}, {num_classes}], one row per image "
             f"and one column per class, got {table.dtype}{list(table.shape)}"
         )
-    rows, note = arrays.distributions(table, f"{field}: {path}")
+    rows, note = distributions.checked(table, f"{field}: {path}")
     return rows.astype(np.float32), note
 
 

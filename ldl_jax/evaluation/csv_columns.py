@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax import arrays
+from ldl_jax import distributions
 from ldl_jax.evaluation.csv_table import Table
 
 LABELS = ("label", "labels", "target", "targets", "y_true", "true_label")
@@ -235,7 +235,7 @@ def weighed(path, table: Table, columns: list[int], kind: str | None) -> list[in
     """
 
     def rows(of: list[int]) -> bool:
-        return len(of) > 1 and arrays.rows(lambda: [table.columns(of)]) is not None
+        return len(of) > 1 and distributions.rows(lambda: [table.columns(of)]) is not None
 
     odd = _odd(table.names, columns)
     rest = [column for column in columns if column not in odd]

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ldl_jax import arrays, files
+from ldl_jax import distributions, files
 from ldl_jax.errors import warn
 from ldl_jax.evaluation import csv_columns, csv_table, prediction_files
 from ldl_jax.evaluation.predictions import Predictions
@@ -16,7 +16,7 @@ NAMES = ("table", "votes", "counts", *prediction_files.PROBABILITIES)
 def read(path, predictions: Predictions) -> np.ndarray:
     """True distributions f64[N, K] of the predictions' examples: rows of a file, normalised.
 
-    The rows may be whole-number votes or distributions, see `arrays.distributions`.
+    The rows may be whole-number votes or distributions, see `distributions.checked`.
 
     path: an .npy, an .npz with one array or one of NAMES, or a .csv of votes alone. If the
     predictions have an index and every index is a row of the table, rows are looked up by it: the
@@ -34,9 +34,9 @@ def read(path, predictions: Predictions) -> np.ndarray:
             f"got {votes.dtype}{list(votes.shape)}"
         )
     rows = _rows(path, len(votes), predictions.index, count)
-    table, note = arrays.distributions(np.asarray(votes[rows]), str(path), rows)
+    table, note = distributions.checked(np.asarray(votes[rows]), str(path), rows)
     # Votes are what is expected here, so only the rest is worth a line.
-    if note and arrays.VOTES not in note:
+    if note and distributions.VOTES not in note:
         warn(note)
     return table
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import arrays, files
+from ldl_jax import distributions, files
 from ldl_jax.evaluation import prediction_files
 from ldl_jax.evaluation.csv_columns import Options
 from ldl_jax.evaluation.prediction_files import LOGITS, PROBABILITIES
@@ -45,7 +45,7 @@ def read(
     """Predictions of an .npz, .npy or .csv file; `prediction_files` says where the labels are.
 
     Scores are probabilities if an .npz names them so, or, without a name, if all are in [0, 1] and
-    each row sums to 1 (`arrays.rows`); otherwise they are logits. `kind` overrides this. Rows in
+    each row sums to 1 (`distributions.rows`); otherwise they are logits. `kind` overrides this. Rows in
     [0, 1] without a name that do not sum to 1 raise an error, since both interpretations are
     doubtful. One column of numbers in [0, 1] is the probability of class 1 of two. labelled: False
     reads no labels. classes: the columns of a .csv that are classes, in this order, or the names of
@@ -126,7 +126,7 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str, bool]
 
     Checks every value.
     """
-    known = arrays.sums(_finite_parts(path, values))
+    known = distributions.sums(_finite_parts(path, values))
     in_range = known.lowest >= -SUM_TOLERANCE and known.highest <= 1 + SUM_TOLERANCE
     named = None
     if field in PROBABILITIES:
@@ -135,7 +135,7 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str, bool]
         named = "logits"
     kind = forced or named
     source = "given by --kind" if forced else f"from the array name {field!r}"
-    found = arrays.rows(lambda: (part for _, part in _parts(values)), known)
+    found = distributions.rows(lambda: (part for _, part in _parts(values)), known)
     if kind == "logits":
         doubt = ", although each row is a distribution" if found and found.exact else ""
         return kind, f"{kind}, {source}{doubt}", False
@@ -159,7 +159,7 @@ def _kind(path, values, field: str, forced: str | None) -> tuple[str, str, bool]
         raise ValueError(
             f"{path}: row {known.row} sums to {known.total:.6g}, so these are neither probabilities "
             f"(rows must sum to 1 within {SUM_TOLERANCE:g}, or within what rounding to "
-            f"{min(arrays.DECIMALS)} decimals or more explains) nor, with all values in [0, 1], "
+            f"{min(distributions.DECIMALS)} decimals or more explains) nor, with all values in [0, 1], "
             "likely logits. If they are logits, pass --kind=logits."
         )
     reason = f"since not all are in [0, 1] (from {known.lowest:.4g} to {known.highest:.4g})"
@@ -242,7 +242,7 @@ def _scores(predictions: Predictions, rows: int | None = None) -> Iterator[tuple
     """The same of predictions, normalised where that was found necessary."""
     for begin, part in _parts(predictions.values, rows):
         if predictions.normalise:
-            part = arrays.normalised(part)
+            part = distributions.normalised(part)
         yield begin, part
 
 
