@@ -126,7 +126,10 @@ WRONG = {
     "a name": ({"labels.name": "onlin"}, "config.labels.name must be one of .* got 'onlin'"),
     "a block": ({"train": {"epochs": 1}}, "config.train is a block of fields; set train.NAME"),
     "data.name": ({"data.name": "digits"}, "config.data.name must not be set with data="),
-    "a batch": ({"data.batch_size": 512}, "config.data.batch_size must be at most"),
+    "a batch": (
+        {"data.batch_size": 512, "data.holdout": 16},
+        "config.data.batch_size must be at most",
+    ),
 }
 
 

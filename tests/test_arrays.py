@@ -97,7 +97,7 @@ def test_frames_are_taken_and_results_become_frames():
     assert len(scaled.columns) == 8
     missing = pandas.Series([*LABELS[:-1], None], dtype="Int64")
     # It becomes an object or NaN, by the version of pandas.
-    with pytest.raises(ValueError, match="labels must be .*, got (object|nan in row 399)"):
+    with pytest.raises(ValueError, match=r"labels must be .*, got (object|nan in row 399)"):
         ldl.ece(probs=frame, labels=missing)
 
 

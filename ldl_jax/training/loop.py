@@ -69,8 +69,7 @@ def train(
                 program = programs.chunk if batch["index"].ndim == 2 else programs.step
                 state, scalars = program(state, programs.frozen, programs.train, batch)
 
-                # Log the previous dispatch, not this one, so that the devices have work while the
-                # host waits for its scalars.
+                # This logs the dispatch before, so that the devices have work while the host waits.
                 step_log.dispatched(step, count, scalars)
                 step += count
                 stop = stop_requested(range(step - count + 1, step + 1))
