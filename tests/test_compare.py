@@ -218,7 +218,7 @@ def test_files_of_any_framework_stand_beside_runs_with_floors_and_verdicts(tmp_p
     floors = [abs(np.bincount(place, confidence - hit, 15)).sum() / N for hit in draws]
     floor = made["groups"][1]["raw"]["ece"]["floor"]
     assert floor == pytest.approx(np.mean(floors), rel=0.1)
-    assert "ECE noise floor %" in printed
+    assert "floor %" in printed
     assert f"{100 * floor:.2f}" in printed
     assert "better, worse: than the baseline, where the intervals exclude 0" in printed
 

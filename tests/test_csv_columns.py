@@ -20,7 +20,7 @@ EXTRA = {
     "": np.arange(N), "Unnamed: 0": SHUFFLED, "index": SHUFFLED, "id": np.arange(1, N + 1), "Image ID": SHUFFLED,
     "sample_id": SHUFFLED, "serial": np.arange(1, N + 1), "fold": np.arange(N) % 5, "loss": LOSS,
     "epoch": np.full(N, 7), "split": np.zeros(N, int), "filename": np.array([f"a,{i}.png" for i in range(N)]),
-    "path": np.arange(N), "confidence": PROBS.max(1), "pred": PROBS.argmax(1), "Predicted Label": NAMED,
+    "path": SHUFFLED, "confidence": PROBS.max(1), "pred": PROBS.argmax(1), "Predicted Label": NAMED,
     "y_pred": PROBS.argmax(1), "correct": PROBS.argmax(1) == LABEL, "breed": np.array(["poodle"] * N), "step": LOSS,
 }  # fmt: skip
 

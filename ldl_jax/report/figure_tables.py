@@ -157,7 +157,7 @@ def comparison(compared: dict) -> list[Table]:
         for state, name, _ in _spreads(group):
             columns[state, name] = title(name, state)
             if name == "ece":
-                columns[state, FLOOR] = title(FLOOR, state)
+                columns[state, FLOOR] = "floor %"
     rows = []
     for group in groups:
         cells = [_spread(group, state, name) for state, name in columns]
