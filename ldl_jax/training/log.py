@@ -162,8 +162,17 @@ class _Events:
             self._writer.flush()
         except OSError:
             # The last record may be incomplete, so the next ones go to another file.
-            self.close()
-            self._writer = None
+            self._abandon()
+
+    def _abandon(self):
+        """Leave the file as it is. What it could not take would be written again by the garbage
+        collector, and newer Pythons print the error.
+        """
+        file = self._writer and self._writer._py_recordio_writer._writer
+        self.close()
+        if hasattr(file, "raw"):
+            file.raw.close()
+        self._writer = None
 
 
 def _number(value):
