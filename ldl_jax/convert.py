@@ -110,9 +110,8 @@ def unwrapped(names: Iterable[str], expected: Iterable[str] = ()) -> tuple[dict[
         if any(part in name for name in kept):
             removed.append(part)
             kept = {name: new.replace(part, "") for name, new in kept.items()}
-    kept = {name: _renamed(new, OTHER_NAMES) for name, new in kept.items()}
     beside = []
-    while not (expected and expected <= set(kept.values())):
+    while not (expected and expected <= {_renamed(new, OTHER_NAMES) for new in kept.values()}):
         prefix = _wrapper(kept.values())
         if not prefix:
             break
@@ -121,6 +120,7 @@ def unwrapped(names: Iterable[str], expected: Iterable[str] = ()) -> tuple[dict[
         kept = {
             name: new.removeprefix(prefix) for name, new in kept.items() if new.startswith(prefix)
         }
+    kept = {name: _renamed(new, OTHER_NAMES) for name, new in kept.items()}
     if not removed:
         return kept, ""
     note = f"the prefix {' '.join(removed)} was removed from the names of its weights"

@@ -69,7 +69,9 @@ def fit(source: Source, spec: dict) -> tuple[PyTree, tuple[str, ...]]:
     init, _ = make_network(spec)
     abstract = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
     leaves = {}
-    for path, leaf in abstract.items():
+    # Parameters before statistics: they say more about the network.
+    for path in sorted(abstract, key=lambda path: (path[0] != "params", path)):
+        leaf = abstract[path]
         value = theirs.pop(path, None)
         if path in head:
             if order is None:
@@ -111,7 +113,11 @@ def _order(source: Source, spec: dict) -> tuple[list[int] | None, str]:
         names = class_names.difference(theirs, own)
         return None, f"the head is drawn anew, since its classes are others: {names}"
     if order == sorted(order):
-        return order, "the head is kept, since its classes are the same"
+        same = theirs == own
+        reason = (
+            "its classes are the same" if same else "numbers for names leave their order as it is"
+        )
+        return order, f"the head is kept, since {reason}"
     return order, "the head is kept, and its columns are reordered by class name"
 
 
