@@ -18,7 +18,10 @@ from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing.base import Mixer, precision
 from ldl_jax.training.steps import Recipe
 
-KEY = jax.eval_shape(lambda: jax.random.key(0))
+
+def _key():
+    """An abstract key; a function, since JAX must not start before the processes have joined."""
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _traced(what: str, function, *arguments) -> Any:
@@ -27,9 +30,9 @@ def _traced(what: str, function, *arguments) -> Any:
 
 
 def _shown(tree: PyTree) -> str:
-    """The shapes and types of a pytree in a few words."""
+    """The shapes and types of a pytree as text."""
     leaves = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)
-    return str(leaves).replace("'", "")[:200]
+    return str(leaves).replace("'", "")
 
 
 def _check_shape(what: str, array, shape: tuple[int, ...]) -> None:
@@ -40,10 +43,10 @@ def _check_shape(what: str, array, shape: tuple[int, ...]) -> None:
 
 def _check_state(what: str, new: PyTree, state: PyTree) -> None:
     """Raise ValueError unless a plug hands its state on as it got it."""
-    same = jax.tree.structure(new) == jax.tree.structure(state)
-    if not same or _shown(new) != _shown(state):
+    if _shown(new) != _shown(state) or jax.tree.structure(new) != jax.tree.structure(state):
         raise ValueError(
-            f"{what} must return a state like the one of init(), {_shown(state)}, got {_shown(new)}"
+            f"{what} must return a state like the one of init(), {_shown(state)[:200]}, got "
+            f"{_shown(new)[:200]}"
         )
 
 
@@ -62,12 +65,15 @@ def check(config: ConfigDict, recipe: Recipe, split: Split, metrics: dict[str, M
 
     split: the training split. Raises ValueError, in one sentence that names the module.
     """
+    named = list(own_names(config))
+    if not named:
+        return
     build = recipe.build
     outputs = build.outputs
     shape = (*outputs.logits.shape[:2], *split.shape)
     batch = abstract_batch(jax.ShapeDtypeStruct(shape, recipe.dtype), build, recipe.mixer, split)
     logits = jax.ShapeDtypeStruct(outputs.logits.shape[1:], outputs.logits.dtype)
-    for own in own_names(config):
+    for own in named:
         if own.folder == "labels":
             check_source(own.name, build.part(own.name), batch, outputs, build.init)
         elif own.folder == "auxiliary":
@@ -101,7 +107,7 @@ def abstract_batch(image, build: Build, mixer: Mixer, split: Split) -> Batch:
         mask=array(jnp.float32, size),
         teacher=build.teachers,
         step=array(jnp.int32),
-        key=KEY,
+        key=_key(),
     )
 
 
@@ -110,8 +116,8 @@ def check_source(name: str, source: LabelSource, batch: Batch, outputs: Outputs,
 
     init: (key) -> the network's variables.
     """
-    variables = jax.eval_shape(init, KEY)
-    state = _traced(f"{name}: init()", source.init, KEY, variables)
+    variables = jax.eval_shape(init, _key())
+    state = _traced(f"{name}: init()", source.init, _key(), variables)
     targets = _traced(f"{name}: targets()", source.targets, state, batch, outputs)
     is_list = type(targets) in (tuple, list)
     if not is_list or not all(isinstance(target, Target) for target in targets):
@@ -135,7 +141,7 @@ def check_source(name: str, source: LabelSource, batch: Batch, outputs: Outputs,
 
 def check_auxiliary(name: str, auxiliary: Auxiliary, batch: Batch, outputs: Outputs) -> None:
     """Raise ValueError, naming the module, if an auxiliary does not keep to its contract."""
-    made = _traced(f"{name}: init()", auxiliary.init, KEY)
+    made = _traced(f"{name}: init()", auxiliary.init, _key())
     if not isinstance(made, tuple) or len(made) != 2:
         raise ValueError(f"{name}: init() must return (params, state), got {type(made).__name__}")
     params, state = made
@@ -157,7 +163,7 @@ def check_mixer(name: str, mixer: Mixer, image) -> None:
     """
     if not isinstance(mixer.probability, int | float) or not 0 <= mixer.probability <= 1:
         raise ValueError(f"{name}: probability must be in [0, 1], got {mixer.probability!r}")
-    result = _traced(f"{name}: mix()", mixer.mix, KEY, image)
+    result = _traced(f"{name}: mix()", mixer.mix, _key(), image)
     if not isinstance(result, tuple) or len(result) != 3:
         raise ValueError(
             f"{name}: mix() must return (image, partner, share), got {type(result).__name__}"
@@ -178,7 +184,7 @@ def check_criterion(name: str, criterion, logits) -> None:
 def check_operation(name: str, operation, shape: tuple[int, int, int]) -> None:
     """Raise ValueError, naming the module, if an augmentation changes the shape of an image."""
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    augmented = _traced(f"{name}: the operation", operation, KEY, image)
+    augmented = _traced(f"{name}: the operation", operation, _key(), image)
     _check_shape(f"{name}: the augmented image", augmented, image.shape)
 
 
