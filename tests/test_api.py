@@ -137,7 +137,7 @@ WRONG = {
 def test_overrides_are_refused_with_the_sentences_of_flags(case, tmp_path):
     fields, sentence = WRONG[case]
     with pytest.raises(ValueError, match=sentence):
-        go(tmp_path / "run", fields=fields)
+        go(tmp_path / "run", fields=FIELDS | fields)
     assert not (tmp_path / "run").exists()
 
 
