@@ -239,7 +239,7 @@ def names(paths: list[Path]) -> list[str]:
 
     Without the suffix, unless files differ only in that.
     """
-    without_suffix = [path.with_suffix("").parts for path in paths]
+    without_suffix = [(*path.parts[:-1], path.stem) for path in paths]
     parts = without_suffix
     if len(set(without_suffix)) < len(set(paths)):
         parts = [path.parts for path in paths]

@@ -153,9 +153,8 @@ def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: 
                 (workdir / name).unlink(missing_ok=True)
         # The config comes last: a directory without one counts as free.
         files.write_json(workdir / NETWORK, spec)
-        files.write_json(
-            workdir / VERSIONS, {"starts": [*history, {**versions(), "inputs": inputs}]}
-        )
+        starts = [*history, {**versions(), "inputs": inputs}]
+        files.write_json(workdir / VERSIONS, {"starts": starts})
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
         raise ValueError(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import predict
 from ldl_jax.data import cifar10, cifar100, imagefolder, imagenet, stl10, tfds
 from ldl_jax.data.base import Request
 from ldl_jax.data.readers import base, crops, folder, tfdata, tfrecord
+from ldl_jax.evaluation.images import find
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
 CLASSES = ("n01", "n02", "n03")
@@ -313,12 +313,8 @@ def test_every_format_is_the_same_resident_streamed_and_predicted(tmp_path):
             assert batch["mask"].all()
             np.testing.assert_array_equal(batch["image"], one.images)
         for name, image in zip(held.record["test"], held.test.images, strict=True):
-            shown = predict.folder(
-                tmp_path / "own",
-                {"shape": [24, 24, 3], "classes": held.classes, "num_classes": 2},
-                0,
-                exif,
-            )
+            spec = {"shape": [24, 24, 3], "classes": held.classes, "num_classes": 2}
+            shown = find([tmp_path / "own"], spec, 0, exif)
             place = shown.names.index(name)
             np.testing.assert_array_equal(list(shown.pixels)[place], image)
     faulty = tmp_path / "own/a/faulty.webp"

@@ -44,7 +44,6 @@ ADDED = (
     "data.test_share",
     "data.test_seed",
     "data.imagefolder.exif",
-    "eval.metrics",
     "eval.calibrator",
     "optimizer.body_factor",
     "train.freeze_epochs",

@@ -55,8 +55,7 @@ def train(
         step_log = StepLog(experiment, plan, log, batches, rows=notes["window"])
         evaluations = Evaluations(experiment, plan, programs, log, directory, best=notes["best"])
 
-        # The guard forbids implicit transfers in the loop: a numpy array that slips into a step
-        # would be sent to the devices in every step.
+        # In the loop, a numpy array that slips into a step would be sent to the devices each time.
         with (
             Trace(directory / workdir.PROFILE, profile, log) as trace,
             jax.transfer_guard("disallow"),
