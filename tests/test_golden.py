@@ -195,10 +195,19 @@ def test_a_study_makes_the_same_card_again(golden):
         == 0
     )
     after = read(card)
+    # The card was made when the default calibrator was plain maximum likelihood.
     for changes in (before, after):
         del changes["seconds"], changes["versions"]
+        assert set(changes.pop("scaled")) == {"figures", "floor", "reliability"}
+        assert changes.pop("temperature") > 0
     assert_same(after, before)
-    assert_same_arrays(card.with_suffix(".npz"), GOLDEN / "study" / "cards" / "hard-0.npz")
+    with (
+        np.load(card.with_suffix(".npz")) as new,
+        np.load(GOLDEN / "study" / "cards" / "hard-0.npz") as old,
+    ):
+        assert new.files == old.files
+        for name in filter(lambda name: name.startswith("raw/"), old.files):
+            np.testing.assert_array_equal(new[name], old[name])
 
 
 @pytest.mark.slow
