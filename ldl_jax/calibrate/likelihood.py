@@ -15,9 +15,9 @@ WIDTH = 1e-8  # width of the last bracket, in log T
 RISE = 1.920729  # half the 95 % quantile of the chi-squared distribution with 1 degree of freedom
 # What a safe fit asks for; docs/calibration.md has the measurements behind it.
 RATIO_ABOVE = 4.0  # likelihood ratio that a T above 1 must exceed
-RATIO_BELOW = 7.0  # likelihood ratio that a T below 1 must exceed
+RATIO_BELOW = 5.0  # likelihood ratio that a T below 1 must exceed
 PRIOR_ABOVE = 5.0  # strength of the prior if the best T is above 1
-PRIOR_BELOW = 20.0  # strength of the prior if the best T is below 1
+PRIOR_BELOW = 40.0  # strength of the prior if the best T is below 1
 STEPS = 100  # maximal number of steps to an end of the interval; about 6 are needed
 
 

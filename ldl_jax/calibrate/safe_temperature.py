@@ -9,9 +9,9 @@ from ldl_jax.calibrate.likelihood import Likelihood, facts, safe
 def make(
     *,
     ratio_above: float = 4.0,  # likelihood ratio that a T above 1 must exceed
-    ratio_below: float = 7.0,  # likelihood ratio that a T below 1 must exceed
+    ratio_below: float = 5.0,  # likelihood ratio that a T below 1 must exceed
     prior_above: float = 5.0,  # strength of the prior if the best T is above 1
-    prior_below: float = 20.0,  # strength of the prior if the best T is below 1
+    prior_below: float = 40.0,  # strength of the prior if the best T is below 1
 ) -> Calibrator:
     """Softmax of logits / T with a likelihood-ratio test before, and a prior on T.
 
