@@ -43,14 +43,16 @@ def conclusion(state: State, examples: int, noun: str = "examples") -> str:
     if ece.interval[0] > 0:
         found = f"over- and underconfident in places, beyond chance: ECE {_percent(ece.value)}"
         return found if ece.floor is None else f"{found}, noise floor {_percent(ece.floor)}"
-    average = f"mean confidence minus accuracy: {_interval(*gap.interval, sign='+')}"
-    return f"calibrated as far as {examples:,} {noun} can tell ({average})"
+    reason = f"mean confidence minus accuracy: {_interval(*gap.interval, sign='+')}"
+    # An interval without 0 would contradict the conclusion.
+    if not _has_zero(gap):
+        reason = f"calibrated models may differ by {_points(gap.value)} on so few"
+    return f"calibrated as far as {examples:,} {noun} can tell ({reason})"
 
 
 def _beyond_chance(gap: Figure, classes: dict | None) -> bool:
     """Whether calibrated models hardly ever have this gap."""
-    low, high = gap.interval
-    if low <= 0 <= high:
+    if _has_zero(gap):
         return False
     if not classes or "variance" not in classes:
         return True
@@ -59,6 +61,11 @@ def _beyond_chance(gap: Figure, classes: dict | None) -> bool:
     count = sum(classes["count"])
     low, high = gap_band([sum(classes["variance"])], [sum(classes["third"])])
     return not low[0] <= gap.value * count <= high[0]
+
+
+def _has_zero(figure: Figure) -> bool:
+    low, high = figure.interval
+    return low <= 0 <= high
 
 
 def _above_zero(figure: Figure | None) -> bool:
