@@ -310,13 +310,13 @@ def test_every_calibrator_is_reachable_by_the_command(name, folder, capsys):
         assert "calibrator" not in found
         fit = found["temperature"]
         assert fit.get("calibrator", "temperature") == name
-        page = (folder / "evaluation" / evaluate.REPORT).read_text()
+        page = (folder / "evaluation" / workdir.REPORT).read_text()
         interval = f"(95 % interval {fit['interval_low']:.4g} to {fit['interval_high']:.4g})"
         source = "fitted on holdout (60 examples)"
         told = f"emperature {fit['temperature']:.4g} {interval}, "
         told += source if name == "temperature" else f"{name} {source}"
         assert told in said.out
-        assert told in page
+        assert told.replace("95 %", "95&nbsp;%") in page
         return
     assert found["temperature"] is None
     fit = found["calibrator"]

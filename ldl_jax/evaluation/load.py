@@ -42,7 +42,7 @@ def load(path, *, best: bool = False) -> Model:
     >>> import ldl_jax as ldl
     >>> model = ldl.load("runs/two-greys")  # the run of the example of `train`
     >>> model
-    Model(2 classes, images 8x8x1, temperature fitted)
+    Model(2 classes, images 8x8x1, safe_temperature fitted)
     >>> model.logits(np.zeros((5, 8, 8, 1), np.uint8)).shape
     (5, 2)
     """
