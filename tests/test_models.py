@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -199,6 +200,21 @@ def test_a_convolution_is_padded_on_both_sides_as_pytorch_does(kernel, stride, s
     )
     made = layer.apply({"params": {"kernel": weights}}, image)
     np.testing.assert_allclose(made, convolved(image, weights, stride), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("images", "part"), [(6, 100), (6, 10**6), (5, 64), (4, 1)])
+def test_a_weight_gradient_in_parts_is_that_of_the_whole_batch(monkeypatch, images, part):
+    monkeypatch.setattr(base, "PART", part)
+    maps = jax.random.normal(jax.random.key(0), (images, 7, 8, 2))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def loss(convolution, maps, kernel):
+        return jnp.square(convolution(maps, kernel, (2, 2), [(1, 1), (1, 1)], **options)).sum()
+
+    ours = jax.grad(loss, (1, 2))(base.convolve, maps, kernel)
+    plain = jax.grad(loss, (1, 2))(jax.lax.conv_general_dilated, maps, kernel)
+    chex.assert_trees_all_close(ours, plain, rtol=1e-5, atol=1e-4)
 
 
 def test_the_first_operation_is_the_normalisation():
