@@ -11,7 +11,7 @@ from ldl_jax.config import default
 
 
 def get_config():
-    """A ResNet-20 that learns from the labels and its own earlier predictions, in 30 epochs."""
+    """A ResNet-8 that learns from the labels and its own earlier predictions, in 30 epochs."""
     config = default()
     config.data.name = "imagefolder"
     config.data.imagefolder.size = 64  # pixels
@@ -21,7 +21,7 @@ def get_config():
     config.augment.pad = 8  # pixels
     config.augment.flip = True
     config.model.name = "cifar_resnet"
-    config.model.cifar_resnet.depth = 20
+    config.model.cifar_resnet.depth = 8
     config.labels.name = "online"
     config.optimizer.learning_rate = 0.05
     config.optimizer.nesterov = True
