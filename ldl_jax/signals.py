@@ -99,6 +99,19 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def end_quietly() -> None:
+    """Let Ctrl-C end this process with a sentence instead of a traceback outside of all blocks."""
+    before = sys.excepthook
+
+    def hook(kind, error, traceback):
+        if issubclass(kind, KeyboardInterrupt):
+            print(Interrupted(signal.SIGINT), file=sys.stderr)
+        else:
+            before(kind, error, traceback)
+
+    sys.excepthook = hook
+
+
 class _Handlers:
     """The handlers of this process. Blocks may be nested: the innermost one reacts."""
 

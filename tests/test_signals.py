@@ -166,6 +166,21 @@ def test_a_second_ctrl_c_ends_at_once_whatever_the_process_does(work, status):
     assert b"Traceback" not in said
 
 
+def test_ctrl_c_during_the_imports_of_a_command_is_a_sentence():
+    code = "import sys; sys.orig_argv = {}; import ldl_jax; raise KeyboardInterrupt"
+    for words, end in (
+        (["python", "-m", "ldl_jax.predict"], "again\n"),
+        (["python"], "Interrupt\n"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(words)],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGINT
+        assert done.stderr.endswith(end)
+        assert ("Traceback" in done.stderr) == (words == ["python"])
+
+
 @each_signal
 def test_a_command_ends_with_a_sentence(number, capsys):
     assert cli.status(lambda: signal.raise_signal(number)) == STATUS[number]

@@ -127,7 +127,9 @@ def _saved(
     rest = "resume" if step < plan.total else "measure and write the results"
     advice = f"saved at step {step}; run the same command again to {rest}"
     saved = Interrupted(stop.number, advice, saved=True, told=True)
-    log.message(str(saved))
+    # A terminal that has been closed sends SIGHUP and takes no messages.
+    with contextlib.suppress(OSError):
+        log.message(str(saved))
     return saved
 
 
