@@ -2,7 +2,7 @@
 # One process of a run, for schedulers that restart failed jobs: launch/attempt.sh --config=FILE --workdir=DIR [...]
 #
 # Exit status 75: the run was stopped by SIGTERM and has saved; the same command resumes it. Otherwise the status of
-# ldl_jax.main: 0 success, 1 failure, 2 invalid input, 3 other processes did not join or were lost.
+# ldl_jax.main: 0 success, 1 failure, 2 invalid input, 3 other processes did not join or were lost, 130 Ctrl-C.
 set -euo pipefail
 
 workdir=""
@@ -23,12 +23,15 @@ while [ "$before" != "$stops" ]; do
   before=$stops code=0
   wait "$pid" || code=$?
 done
+# 143: SIGTERM came before the first step, when there was nothing to save.
+if ((stops && code == 143)); then exit 75; fi
 if [ "$code" != 0 ]; then exit "$code"; fi
-# Process 0 writes the weights at the end; on a shared folder, other machines may see them a little later.
+finished() { [ -f "$workdir/model.npz" ] && [ -f "$workdir/summary.json" ]; }
+# Process 0 writes the results at the end; on a shared folder, other machines may see them a little later.
 for ((second = 0; second < ${PATIENCE:-10}; second++)); do
-  if [ -f "$workdir/model.npz" ]; then exit 0; fi
+  if finished; then exit 0; fi
   if ((stops)); then break; fi
   sleep 1
 done
-if [ -f "$workdir/model.npz" ]; then exit 0; fi
+if finished; then exit 0; fi
 exit 75

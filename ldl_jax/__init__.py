@@ -4,6 +4,7 @@ The public functions are loaded when they are first used, so that `import ldl_ja
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ _HOMES = {
     "reliability_diagram": "ldl_jax.evaluation.from_arrays",
     "train": "ldl_jax.training.run",
 }
+
+
+if "-m" in sys.orig_argv and any(word.startswith("ldl_jax.") for word in sys.orig_argv):
+    # A command: importing its modules takes seconds, in which nothing else handles Ctrl-C.
+    importlib.import_module("ldl_jax.signals").end_quietly()
 
 
 def __getattr__(name: str):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ldl_jax import files
+from ldl_jax import files, signals
 from ldl_jax.errors import Failed, Usage, one_line
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
@@ -245,12 +245,20 @@ def status(work: Callable[[], object]) -> int:
     """Run a command and return its exit status; each error is one sentence on stderr.
 
     0: success; 1: a result cannot be written; 2: invalid input; for `Failed`, its own status. If
-    stdout was closed, as by `| head`, the status is 1 and nothing is printed.
+    stdout was closed, as by `| head`, the status is 1 and nothing is printed. After a signal, the
+    status of `signals.Interrupted`.
     """
     try:
-        work()
+        with signals.raised():
+            work()
         # Flush while a closed pipe can still be caught; the interpreter's exit is too late.
         sys.stdout.flush()
+    except signals.Interrupted as stop:
+        if not stop.told:
+            # The terminal may be gone, which sends SIGHUP.
+            with contextlib.suppress(OSError):
+                print(stop, file=sys.stderr, flush=True)
+        return stop.status
     except (Usage, ValueError) as error:
         return _fail(error, 2)
     except Failed as error:

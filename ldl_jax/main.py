@@ -122,8 +122,9 @@ def _parse_profile(text: str | None) -> tuple[int, int] | None:
 def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     """Run the command and return its exit status.
 
-    0: success; 1: training failed; 2: invalid input; 3: other processes of the job did not join or
-    were lost. join: join the other processes of the job, if this process was started as part of
+    0: success, or SIGTERM or SIGHUP ended a run that has saved; 1: training failed; 2: invalid input;
+    3: other processes of the job did not join or were lost; 128 + N: signal N ended it, 130 for
+    Ctrl-C. join: join the other processes of the job, if this process was started as part of
     one.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -204,13 +205,13 @@ def _run(argv: list[str], join: bool) -> None:
 
 def command() -> None:
     """Run the command as a process. If one process of a job fails, it does not wait for the others."""
-    import jax
-
     try:
         status = main(join=True)
     except BaseException as error:
-        if not jax.distributed.is_initialized():
+        if not _is_in_a_job():
             raise
+        import jax
+
         # Losing a peer is common on preemptible machines: report it in one line, not a traceback.
         reason = one_line(error, 300)
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason for word in GONE):
@@ -222,12 +223,19 @@ def command() -> None:
         else:
             traceback.print_exc()
         status = 3
-    if status and jax.distributed.is_initialized():
+    if status and _is_in_a_job():
         # A normal exit would wait for all processes, so leave at once.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _is_in_a_job() -> bool:
+    """Whether this process has joined the processes of a job."""
+    # An invalid command line ends before JAX is imported.
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ devices="[${CUDA_VISIBLE_DEVICES:-}] [${XLA_FLAGS:-}]"
 echo "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $number $devices $*" >"$SEEN/$number"
 for name in TERM INT; do trap "echo $name >>$SEEN/$number; kill \\$! 2>/dev/null; exit ${ON_SIGNAL:-0}" "$name"; done
 if [ "${FAILS:-}" = "$number" ]; then echo "out of memory"; exit "${STATUS:-3}"; fi
-if [ -n "${FINISHES:-}" ]; then touch "$FINISHES"; fi
+for file in ${FINISHES:-}; do touch "$SEEN/$file"; done
 sleep "${SECONDS_EACH:-0}" & wait
 """
 RECORD = """#!/usr/bin/env bash
@@ -165,24 +165,24 @@ def test_signals_go_to_all_local_processes(place, sent, name, status):
 @pytest.mark.parametrize(
     ("more", "status"),
     [
-        ({"FINISHES": "model.npz"}, 0),
+        ({"FINISHES": "model.npz summary.json"}, 0),
+        ({"FINISHES": "model.npz"}, 75),  # stopped while the results were written
         ({}, 75),
         ({"FAILS": "0"}, 3),
         ({"FAILS": "0", "STATUS": "2"}, 2),
     ],
 )
 def test_an_attempt_tells_whether_the_run_is_finished(place, more, status):
-    more = {
-        name: str(place / value) if name == "FINISHES" else value for name, value in more.items()
-    }
     done = start(place, "attempt.sh", "--config=a", f"--workdir={place}", PATIENCE="1", **more)
     assert done.returncode == status
     assert "--config=a" in (place / "0").read_text()
 
 
-def test_an_attempt_hands_on_the_signal_and_needs_a_folder(place):
+@pytest.mark.parametrize("status", slow_but(["143"], ["0", "143"]))
+def test_an_attempt_hands_on_the_signal_and_needs_a_folder(place, status):
     words = [LAUNCH / "attempt.sh", f"--workdir={place}"]
-    running = subprocess.Popen(words, env=environment(place, SECONDS_EACH="50"))
+    space = environment(place, SECONDS_EACH="50", ON_SIGNAL=status)
+    running = subprocess.Popen(words, env=space)
     until = time.monotonic() + 20
     while not (place / "0").exists() and time.monotonic() < until:
         time.sleep(0.05)
@@ -217,7 +217,9 @@ def test_a_slurm_job_activates_its_environment(place, given, folder):
         (submitted / name / "bin" / "activate").write_text(told)
     (submitted / "launch").symlink_to(LAUNCH)
     more = {"SLURM_JOB_ID": "12", "SLURM_SUBMIT_DIR": str(submitted), "PATIENCE": "1", **given}
-    done = start(place, "slurm.sbatch", f"--workdir={place}", FINISHES=f"{place}/model.npz", **more)
+    done = start(
+        place, "slurm.sbatch", f"--workdir={place}", FINISHES="model.npz summary.json", **more
+    )
     assert done.returncode == 0, done.stderr
     seen = place / "activated"
     assert (seen.read_text() if folder else seen.exists()) == (

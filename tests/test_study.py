@@ -20,7 +20,7 @@ import pytest
 import shapes
 from scipy import stats
 
-from ldl_jax import config, files, workdir
+from ldl_jax import config, files, signals, workdir
 from ldl_jax.config.study import (
     Cell,
     Finding,
@@ -961,7 +961,7 @@ def test_a_study_that_is_stopped_loses_nothing(jobs):
         return started[-1]
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(runner.Stopped):
+    with pytest.raises(signals.Interrupted, match="terminated"):
         runner.execute(some.waiting, some.progress, jobs, start)
     assert (some.progress.said, some.progress.lost) == ([], set())
     assert all(worker.stopped and worker.closed for worker in started)
@@ -1058,7 +1058,7 @@ def test_a_study_that_is_terminated_keeps_what_is_done_and_goes_on(file, tmp_pat
     running.terminate()
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 0
-    assert "terminated; run the same command again to continue" in said
+    assert "terminated: run the same command again to continue" in said
     assert not (tmp_path / "w/cards").exists()
     assert len(list(place.glob("*-0/checkpoints/*.sha256"))) == 2
     assert "terminated: saved at step" in (tmp_path / "w/logs/plain-0.txt").read_text()

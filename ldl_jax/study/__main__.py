@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ldl_jax import files, workdir
+from ldl_jax import files, signals, workdir
 from ldl_jax.cli import Once, Parser, status
 from ldl_jax.config.study import Planned, Study, load, locate
 from ldl_jax.errors import Usage
@@ -80,14 +80,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 done, 1 a run failed or results cannot be
-    written, 2 bad input.
+    written, 2 bad input. After SIGTERM or SIGHUP 0, and 130 after Ctrl-C.
     """
     failures: list[str] = []
-    try:
-        code = status(lambda: failures.extend(work(parser().parse_args(argv))))
-    except runner.Stopped:
-        print("terminated; run the same command again to continue", file=sys.stderr)
-        return 0
+
+    def resumable():
+        try:
+            failures.extend(work(parser().parse_args(argv)))
+        except signals.Interrupted as stop:
+            advice = "run the same command again to continue"
+            raise signals.Interrupted(stop.number, advice, saved=True) from None
+
+    code = status(resumable)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return code or int(bool(failures))
@@ -246,7 +250,9 @@ def _execute(
     # This is a child process: its parent names the runs, and repeats those that fail. Each answer
     # starts on a line of its own, since training may have left an unfinished one on stdout.
     workers.bind()
-    requests = iter(sys.stdin.readline, "")
+    # Unbuffered, because the end of the process does not wait for a thread that reads.
+    pipe = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
+    requests = workers.requests(pipe, workers.end_orphan)
     answer = partial(print, "", sep="\n", file=sys.stdout, flush=True)
     workers.answer_requests(selected, worker, requests, answer)
     return {}

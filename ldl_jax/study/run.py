@@ -10,7 +10,6 @@ from pathlib import Path
 from ldl_jax import config, files, workdir
 from ldl_jax.config.study import Planned
 from ldl_jax.study import cards, directory
-from ldl_jax.study.runner import Stopped
 
 
 def train(planned: Planned, folder, compiled: dict) -> cards.Card:
@@ -18,7 +17,8 @@ def train(planned: Planned, folder, compiled: dict) -> cards.Card:
 
     The runs of its teachers must be finished. folder: the study's directory. compiled: cache of
     compiled programs, which the caller keeps between runs. If the run is already finished, only its
-    card is made. Raises Busy if another process works on the run, and Stopped if SIGTERM ended it.
+    card is made. Raises Busy if another process works on the run, and signals.Interrupted if a
+    signal ended it.
     """
     folder = Path(folder)
     run_folder = directory.of_run(folder, *planned.key)
@@ -64,7 +64,7 @@ def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
 
 
 def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict) -> None:
-    """Train or resume a run. Raises Stopped if SIGTERM ended it."""
+    """Train or resume a run."""
     from ldl_jax import checkpoint
     from ldl_jax.training import loop, remeasure
 
@@ -76,11 +76,9 @@ def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict) -> 
         checkpoints = run_folder / workdir.CHECKPOINTS
         # A finished run without checkpoints has its weights: only its predictions are missing.
         if workdir.is_finished(run_folder) and not checkpoint.saved_steps(checkpoints):
-            summary = remeasure.measure_again(settings, run_folder)
+            remeasure.measure_again(settings, run_folder)
         else:
-            summary = loop.train(settings, run_folder, compiled=compiled)
-    if summary is None:
-        raise Stopped
+            loop.train(settings, run_folder, compiled=compiled)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Protocol
 
+from ldl_jax import signals
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import one_line
 from ldl_jax.study.cards import Card
@@ -22,7 +23,7 @@ ATTEMPTS = 2
 
 
 class Stopped(Exception):
-    """SIGTERM arrived. Finished runs are kept; the others resume from their checkpoints."""
+    """The study is ending. Finished runs are kept; the others resume from their checkpoints."""
 
 
 class Permanent(Exception):
@@ -33,7 +34,10 @@ class Worker(Protocol):
     """Does runs, one at a time."""
 
     def run(self, planned: Planned) -> Card:
-        """Do a run whose teachers are finished. Raises Stopped, Permanent, or the run's error."""
+        """Do a run whose teachers are finished.
+
+        Raises Stopped, Permanent, signals.Interrupted, or the run's error.
+        """
 
     def ended(self) -> bool:
         """Whether the worker can do no more runs."""
@@ -183,17 +187,18 @@ class Slot:
 def execute(
     todo: list[Planned], progress: Progress, jobs: int, start: Callable[[int, str], Worker]
 ) -> dict[str, str]:
-    """Do the runs with `jobs` workers in parallel; returns failed run -> reason. Raises Stopped.
+    """Do the runs with `jobs` workers in parallel; returns failed run -> reason.
 
     start(slot, cell) -> a worker for runs of that cell. If there are fewer cells than workers, they
-    share the seeds of a cell. A single worker runs in the caller's thread.
+    share the seeds of a cell. A single worker runs in the caller's thread. Raises
+    signals.Interrupted if a signal arrives while runs are left; after Ctrl-C, also later.
     """
     live: set[Worker] = set()
-    with ThreadPoolExecutor(jobs) as pool, told_of_sigterm(live) as stopping:
+    with ThreadPoolExecutor(jobs) as pool, stoppable(live) as (stopping, held):
         board = Board(todo, progress, stopping)
         slots = [Slot(number, board, start, live) for number in range(min(jobs, len(todo)))]
         if jobs == 1:
-            # Training handles SIGTERM itself, to save; Python allows that only in the main thread.
+            # Training handles signals itself, to save; Python allows that only in the main thread.
             for slot in slots:
                 slot.work()
         else:
@@ -201,16 +206,18 @@ def execute(
             # An error in a slot itself is a fault of the study: stop the other slots at once.
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
-        if stopping.is_set():
-            raise Stopped
+        # Nothing is left to stop, and the report of the study takes a moment only.
+        if not board.undone and held.number != signal.SIGINT:
+            held.clear()
     return board.failed
 
 
 @contextmanager
-def told_of_sigterm(live: set[Worker]) -> Iterator[threading.Event]:
-    """On SIGTERM, or on any error in the block, stop the workers, which save and exit.
+def stoppable(live: set[Worker]) -> Iterator[tuple[threading.Event, signals.Held]]:
+    """On a signal, or on any error in the block, stop the workers, which save and exit.
 
-    Yields the event that is set when SIGTERM arrives. The handler of before is restored at the end.
+    Yields the event that is set then, and the signal. At the end of the block, raises
+    signals.Interrupted if a signal has arrived.
     """
     stopping = threading.Event()
 
@@ -219,11 +226,11 @@ def told_of_sigterm(live: set[Worker]) -> Iterator[threading.Event]:
         for worker in tuple(live):
             worker.stop()
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield stopping
-    except BaseException:
-        stop()
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with signals.deferred(stop) as held:
+        try:
+            yield stopping, held
+        except BaseException as error:
+            stop()
+            # A worker that the signal has stopped says so; the signal is raised below.
+            if not (isinstance(error, Stopped) and held.number is not None):
+                raise

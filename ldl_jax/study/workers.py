@@ -1,16 +1,19 @@
 """The workers of a study: this process, or child processes that are sent one run at a time."""
 
 import os
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ldl_jax import signals
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import Busy, one_line
 from ldl_jax.study import cards, directory, run, runner
@@ -19,6 +22,7 @@ from ldl_jax.study import cards, directory, run, runner
 DONE = "done"
 FAILED = "failed"
 
+GRACE = 5.0  # seconds that a child process has to save if its parent has died
 POLL = 2.0  # seconds between two checks of a run that another process works on
 TUNABLES = "GLIBC_TUNABLES"
 SLOT = "LDL_STUDY_SLOT"  # environment variable of a child process: SLOT/JOBS
@@ -37,7 +41,7 @@ class ThisProcess:
     def run(self, planned: Planned) -> cards.Card:
         """Do a run; if another process works on it, wait for its card.
 
-        Raises runner.Stopped, or the error that ended the run.
+        Raises runner.Stopped, signals.Interrupted, or the error that ended the run.
         """
         # The lines of a job array start at the same time, so several of them need the same teacher
         # at once: the first one trains it and the others wait.
@@ -60,7 +64,7 @@ class ThisProcess:
         return False
 
     def stop(self) -> None:
-        """Start no more runs. Training handles the signal itself, and saves the current one."""
+        """Start no more runs. Training handles signals itself, and saves the current run."""
         self.stopping.set()
 
     def close(self) -> None:
@@ -75,10 +79,11 @@ def answer_requests(
 ) -> None:
     """Serve a parent process: do the run named by each request, and answer with a line for each.
 
-    The parent decides whether a failed run gets another attempt. Raises runner.Stopped.
+    The parent decides whether a failed run gets another attempt. Raises signals.Interrupted if a
+    signal arrives, and runner.Stopped if the worker was stopped otherwise.
     """
     runs = {run.name: run for run in planned}
-    with runner.told_of_sigterm({worker}):
+    with runner.stoppable({worker}):
         for request in requests:
             name = request.strip()
             requested = runs[name]
@@ -91,6 +96,37 @@ def answer_requests(
                 answer(f"{FAILED} {name} {one_line(error)}")
             else:
                 answer(f"{DONE} {name}")
+
+
+def requests(file: Iterable[bytes], orphaned: Callable[[], object]) -> Iterator[str]:
+    """The lines that a parent process sends, until it closes the pipe.
+
+    file: an unbuffered pipe, read by a thread. orphaned: called by the thread if the pipe is closed
+    during a run, which only a parent that has died does.
+    """
+    lines = queue.SimpleQueue()
+    busy = threading.Event()
+
+    def read():
+        for line in file:
+            lines.put(line.decode())
+        lines.put(None)
+        if busy.is_set():
+            orphaned()
+
+    threading.Thread(target=read, daemon=True).start()
+    while (line := lines.get()) is not None:
+        busy.set()
+        yield line
+        busy.clear()
+
+
+def end_orphan() -> None:
+    """End this process because its parent has died: save if that takes seconds only."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    # A step or a compilation may take longer, and the next start uses the same cores.
+    time.sleep(GRACE)
+    os._exit(1)
 
 
 class Process:
@@ -240,7 +276,7 @@ def visible_gpus() -> tuple[str, ...]:
 def bind() -> None:
     """Restrict this process to its share of the cores if it is one of several."""
     # Ctrl-C reaches parent and children alike; the parent then stops the children, which save.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.ignore_interrupts()
     slot, _, jobs = os.environ.get(SLOT, "").partition("/")
     if not jobs or not hasattr(os, "sched_setaffinity"):
         return

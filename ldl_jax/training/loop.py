@@ -1,6 +1,7 @@
 """The training loop: build, restore, step, log, evaluate, save."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import files, mesh, workdir
+from ldl_jax import files, mesh, signals, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.data.base import Dataset
+from ldl_jax.signals import Interrupted
 from ldl_jax.training import results, steps
 from ldl_jax.training.batches import Feed
 from ldl_jax.training.evaluations import Evaluations
@@ -32,8 +34,8 @@ def train(
     devices=None,
     compiled: dict | None = None,
     dataset: Dataset | None = None,
-) -> dict | None:
-    """Train a config, or resume the run in `directory`; returns the summary, or None after SIGTERM.
+) -> dict:
+    """Train a config, or resume the run in `directory`; returns the summary.
 
     Writes checkpoints and logs to `directory` and, at the end, weights, predictions, plots and
     summary.json. extend: allow an existing run to become longer. profile: (first, last) step of a
@@ -41,22 +43,37 @@ def train(
     seed and teachers are compiled once. dataset: used instead of the config's. Raises ValueError if
     the config or directory does not fit; NonFinite if the loss or a gradient is not finite (with
     `train.on_nonfinite` 'skip_step': in too many steps in a row); OSError if results cannot be
-    written or an intact checkpoint read.
+    written or an intact checkpoint read; Interrupted, `saved` unless the first step has not begun,
+    after Ctrl-C, SIGTERM or SIGHUP.
     """
-    experiment = mesh.together(lambda: make_experiment(c, devices, dataset=dataset))
     directory = Path(directory)
-    with (
-        terminated() as stop_requested,
-        _opened(experiment, directory, extend) as (plan, state, notes, checkpoints, log),
-    ):
-        programs = make_programs(experiment, compiled)
-        step = notes["step"]
-        batches = Feed(experiment, plan, step)
-        step_log = StepLog(experiment, plan, log, batches, rows=notes["window"])
-        evaluations = Evaluations(experiment, plan, programs, log, directory, best=notes["best"])
+    with signals.raised(_own_signals()):
+        experiment = mesh.together(lambda: make_experiment(c, devices, dataset=dataset))
+        with _opened(experiment, directory, extend) as opened:
+            return _train(experiment, directory, *opened, profile, compiled)
 
+
+def _train(
+    experiment: Experiment,
+    directory: Path,
+    plan: Plan,
+    state: steps.TrainState,
+    notes: dict,
+    checkpoints: Checkpoints,
+    log: Log,
+    profile,
+    compiled: dict | None,
+) -> dict:
+    """Train from a state to the last step, and write the results. Raises Interrupted."""
+    programs = make_programs(experiment, compiled)
+    step = notes["step"]
+    batches = Feed(experiment, plan, step)
+    step_log = StepLog(experiment, plan, log, batches, rows=notes["window"])
+    evaluations = Evaluations(experiment, plan, programs, log, directory, best=notes["best"])
+    try:
         # In the loop, a numpy array that slips into a step would be sent to the devices each time.
         with (
+            _stopping(plan.total) as stop_requested,
             Trace(directory / workdir.PROFILE, profile, log) as trace,
             jax.transfer_guard("disallow"),
         ):
@@ -86,15 +103,34 @@ def train(
                 if stop:
                     break
 
-        if step < plan.total:
-            checkpoints.confirm(step)
-            log.message(f"terminated: saved at step {step}; run the same command again to resume")
-            return None
-        variables = results.measured_weights(state, c.eval.weights)
+        variables = results.measured_weights(state, experiment.config.eval.weights)
         measured = evaluations.last or measure_splits(experiment, programs, variables, keep=True)
         summary = results.write(experiment, directory, state, measured, log)
         mesh.tell("")  # a barrier: the other processes wait until process 0 has written
         return summary
+    except Interrupted as stop:
+        raise _saved(stop, step, plan, checkpoints, log) from None
+
+
+def _saved(
+    stop: Interrupted, step: int, plan: Plan, checkpoints: Checkpoints, log: Log
+) -> Interrupted:
+    """Say that a signal has ended the training after `step`, and where to go on; returns what to
+    raise.
+
+    Raises OSError if the checkpoint of this step was not written.
+    """
+    # Several processes agree on a step to stop after, but on nothing later.
+    if step == 0 or (step == plan.total and mesh.processes() > 1):
+        return stop
+    checkpoints.confirm(step)
+    rest = "resume" if step < plan.total else "measure and write the results"
+    advice = f"saved at step {step}; run the same command again to {rest}"
+    saved = Interrupted(stop.number, advice, saved=True, told=True)
+    # A terminal that has been closed sends SIGHUP and takes no messages.
+    with contextlib.suppress(OSError):
+        log.message(str(saved))
+    return saved
 
 
 @contextlib.contextmanager
@@ -137,32 +173,38 @@ def _opened(
             checkpoints.close()
 
 
+def _own_signals() -> tuple[int, ...]:
+    """The signals that this process handles: all, or all but SIGTERM in a job of several processes."""
+    # JAX's own handler of SIGTERM tells the other processes.
+    if mesh.processes() == 1:
+        return signals.SIGNALS
+    return tuple(number for number in signals.SIGNALS if number != signal.SIGTERM)
+
+
 @contextlib.contextmanager
-def terminated() -> Iterator[Callable[[range], bool]]:
-    """A function (steps) -> whether to stop after these steps, because SIGTERM has arrived.
+def _stopping(total: int) -> Iterator[Callable[[range], bool]]:
+    """A function (steps) -> whether to stop after these steps, because a signal has arrived.
 
-    At the end, the previous signal handler is restored and called if the signal arrived.
+    If so, the end of the block raises Interrupted. total: number of steps of the run.
     """
-    # Several processes must stop at the same step. JAX's own handler takes the signal then.
-    if mesh.processes() > 1:
-        yield mesh.agreed_to_stop
+    if mesh.processes() == 1:
+        with signals.deferred() as held:
+            yield lambda steps: held.number is not None
         return
-    arrived = False
+    agreed = False
 
-    def note(*_):
-        nonlocal arrived
-        arrived = True
+    def agree(steps: range) -> bool:
+        nonlocal agreed
+        # Every process must ask about every step; after the last one there is nothing to stop.
+        agreed = mesh.agreed_to_stop(steps) and steps[-1] < total
+        return agreed
 
-    try:
-        before = signal.signal(signal.SIGTERM, note)
-    except ValueError:
-        # Only the main thread can set handlers; in others the caller handles signals.
-        before = None
-    try:
-        yield lambda steps: arrived
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-            # The caller's handler has missed the signal, and may have to stop as well.
-            if arrived and callable(before):
-                before(signal.SIGTERM, None)
+    # The processes must stop at the same step, so other signals are handed to JAX's handler.
+    def hand_on(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with signals.deferred(hand_on, _own_signals()) as held:
+        yield agree
+        held.clear()
+    if agreed:
+        raise Interrupted(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Training from Python: the function that notebooks and other programs call, and its result."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -15,6 +16,7 @@ from ldl_jax.data.loading import prepared
 from ldl_jax.evaluation.load import load
 from ldl_jax.evaluation.model import Model
 from ldl_jax.report import figure_tables, html, tables
+from ldl_jax.signals import Interrupted
 from ldl_jax.training import devices as platform
 from ldl_jax.training import loop
 from ldl_jax.workdir import read_config
@@ -82,8 +84,10 @@ def train(
     jax.devices(), by default all.
 
     The same call resumes a run that was interrupted; with other arrays, or another config, it is
-    refused. SIGTERM saves a checkpoint and returns a run that is not `finished`; in another thread
-    than the main one, signals are left to the caller. Raises ValueError if the config, the data or
+    refused. Ctrl-C, or a notebook's button to stop, saves a checkpoint and raises KeyboardInterrupt,
+    so that the cells below do not run; SIGTERM and SIGHUP save one and return a run that is not
+    `finished`; a second Ctrl-C ends the process. Afterwards, handlers of signals are as before. In
+    another thread than the main one, signals are left to the caller. Raises ValueError if the config, the data or
     the directory do not fit, `ldl_jax.training.loop.NonFinite` if the loss is not finite, and
     OSError if results cannot be written.
 
@@ -117,8 +121,13 @@ def train(
     if data is not None:
         dataset = prepared(in_memory.dataset(data, classes), c.data)
     platform.prepare(c)
-    summary = loop.train(c, directory, extend=extend, devices=devices, dataset=dataset)
-    return Run(directory, summary or {})
+    try:
+        summary = loop.train(c, directory, extend=extend, devices=devices, dataset=dataset)
+    except Interrupted as stop:
+        if stop.number == signal.SIGINT:
+            raise
+        summary = {}
+    return Run(directory, summary)
 
 
 def _config(config: str | PathLike | ConfigDict, *, in_memory: bool) -> ConfigDict:
