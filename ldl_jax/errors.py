@@ -72,7 +72,9 @@ def escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         # In a notebook, stdout is not a text file.
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            # This writes out what was printed before, which a closed pipe refuses.
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def flush_output() -> bool:

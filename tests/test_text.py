@@ -51,7 +51,6 @@ HOSTILE = (
     "\x00",
     "[1cm] & \\\\ % # _ ^ ~ { }",
     "*",
-    "",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -64,9 +63,10 @@ def table(text):
 def test_text_in_a_terminal_moves_no_cursor_and_starts_no_line(text):
     shown = tables.as_text(table(text), notes=[text])
     assert not ACTING.search(shown)
-    # Rules, a head, a heading and two rows between them, and a note of the table, then one below.
-    assert len(shown.split("\n")) == (11 if text else 11 - 1)
-    assert len({len(line) for line in shown.split("\n")[:8]}) == 1
+    # A head, a heading and two rows between rules; a note; after an empty line, another note.
+    lines = shown.split("\n")
+    assert len(lines) == 7 + 3
+    assert len({len(line) for line in lines[:7]}) == 1
     assert "\n" not in escape.line(text)
     assert not ACTING.search(escape.terminal(text))
 
@@ -209,6 +209,8 @@ def test_messages_are_one_line_without_control_characters(text, capsys, tmp_path
 
 
 def test_a_name_keeps_what_can_be_shown():
+    for escaped in (escape.terminal, escape.line, escape.csv, escape.markdown, escape.latex):
+        assert escaped("") == ""
     assert escape.terminal("Katze 猫 👩‍🔬 é\n\t100 %") == "Katze 猫 👩‍🔬 é\n\t100 %"
     assert escape.markdown("cifar100_hard-seed0 (95 %)") == "cifar100_hard-seed0 (95 %)"
     assert escape.latex("a_b [lo, hi]") == r"a\_b [lo, hi]"
