@@ -57,7 +57,7 @@ class Checksums:
         if not self.path(step).exists():
             return None
         try:
-            sums = json.loads(self.path(step).read_text())
+            sums = json.loads(self.path(step).read_text(encoding="utf-8"))
         except ValueError:
             return f"{self.path(step)} is not valid JSON"
         for name, expected in sums.items():

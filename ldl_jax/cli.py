@@ -2,11 +2,8 @@
 
 import argparse
 import ast
-import contextlib
 import copy
 import csv
-import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +12,23 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ldl_jax import files, signals
-from ldl_jax.errors import Failed, Usage, one_line
+from ldl_jax.errors import (
+    Failed,
+    Usage,
+    complain,
+    escape_unencodable,
+    flush_output,
+    one_line,
+    out_of_memory,
+)
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
+LOWER_BATCH = (
+    "lower config.data.batch_size (and raise config.optimizer.accumulate by the same factor, so that "
+    "each update still sees as many images), or config.data.eval_batch_size if it ran out while "
+    "evaluating"
+)
+CLOSED_PIPE = 141  # exit status: that of a program that SIGPIPE ends, as a shell shows it
 PROGRAM = "ldl_jax"  # absl expects the program's name before the arguments
 
 
@@ -223,11 +234,31 @@ def class_names(text: str | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def folder(path: Path) -> Path:
-    """Return `path` if it can be an output folder. Raises ValueError if it is a file."""
+def folder(given: str | None, default: Path) -> Path:
+    """The output folder: that of --out, or the default.
+
+    Raises ValueError if it is a file, or if the default is a symbolic link.
+    """
+    path = files.home(given) if given else default
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out must be a folder, got the file {path}")
+    # The default lies beside files that may come from others.
+    if not given:
+        files.refuse_links(path)
     return path
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be written in a folder, which need not exist; asked before long work.
+
+    If not, says so at once; the command then prints its results and raises `Failed` without a text.
+    """
+    try:
+        files.check_writable(folder)
+    except OSError as error:
+        complain(f"error: {reason(error)}; the results are only printed")
+        return False
+    return True
 
 
 def reason(error: OSError) -> str:
@@ -241,48 +272,50 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def status(work: Callable[[], object]) -> int:
+def status(work: Callable[[], object], *, memory: str = "free memory, or use less data") -> int:
     """Run a command and return its exit status; each error is one sentence on stderr.
 
-    0: success; 1: a result cannot be written; 2: invalid input; for `Failed`, its own status. If
-    stdout was closed, as by `| head`, the status is 1 and nothing is printed. After a signal, the
-    status of `signals.Interrupted`.
+    0: success; 1: a result cannot be written, or memory ran out; 2: invalid input; 141: stdout was
+    closed, as by `| head`, which is not an error and prints nothing; for `Failed`, its own status;
+    after a signal, that of `signals.Interrupted`. memory: what to do if memory runs out.
     """
+    escape_unencodable()
+    code = 0
+    ended = None
     try:
         with signals.raised():
             work()
-        # Flush while a closed pipe can still be caught; the interpreter's exit is too late.
-        sys.stdout.flush()
     except signals.Interrupted as stop:
         if not stop.told:
-            # The terminal may be gone, which sends SIGHUP.
-            with contextlib.suppress(OSError):
-                print(stop, file=sys.stderr, flush=True)
-        return stop.status
+            complain(stop)
+        code = stop.status
+    except SystemExit as error:  # argparse has printed its help
+        ended = error
     except (Usage, ValueError) as error:
-        return _fail(error, 2)
+        code = _fail(error, 2)
     except Failed as error:
-        return _fail(error, error.status)
+        # Without a text, the reason has been printed already.
+        code = _fail(error, error.status) if str(error) else error.status
     except BrokenPipeError:
-        _close_output()
-        return 1
+        code = CLOSED_PIPE
     except OSError as error:
-        return _fail(reason(error), 1)
-    return 0
-
-
-def _fail(message: object, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+        code = _fail(reason(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        ran_out = out_of_memory(error)
+        if ran_out is None:
+            raise
+        code = _fail(f"{ran_out}; {memory}", 1)
+    # Flush while a closed pipe can still be caught; the interpreter's exit is too late.
+    try:
+        if not flush_output():
+            return code or CLOSED_PIPE
+    except OSError as error:
+        return _fail(f"the output cannot be written: {reason(error)}", 1)
+    if ended is not None:
+        raise ended
     return code
 
 
-def _close_output() -> None:
-    """Redirect stdout to the null device.
-
-    Otherwise the interpreter would flush it to the closed pipe at exit, and print an error.
-    """
-    # In a notebook, stdout is not a file and has no descriptor.
-    with contextlib.suppress(OSError, ValueError):
-        null_device = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null_device, sys.stdout.fileno())
-        os.close(null_device)
+def _fail(message: object, code: int) -> int:
+    complain(f"error: {message}")
+    return code

@@ -16,8 +16,9 @@ import json
 import sys
 from pathlib import Path
 
-from ldl_jax import files
-from ldl_jax.cli import Parser, add_columns, class_names, folder, status
+from ldl_jax import escape, files
+from ldl_jax.cli import Parser, add_columns, class_names, folder, status, writable
+from ldl_jax.errors import Failed, say
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.comparison import compare
 from ldl_jax.evaluation.prediction_files import ENDINGS
@@ -65,11 +66,14 @@ def write(chosen: argparse.Namespace) -> list[Path]:
     groups = runs.groups(_read(chosen, paths))
     wanted = files.home(chosen.baseline) if chosen.baseline else paths[0]
     baseline = _baseline(groups, wanted, paths)
-    out = folder(files.home(chosen.out) if chosen.out else paths[0].parent / NAME)
+    out = folder(chosen.out, paths[0].parent / NAME)
+    can_write = writable(out)
     results = compare(groups, baseline, seed=chosen.seed)
     shown = figure_tables.comparison(results)
     notes = figure_tables.comparison_notes(results)
-    print(tables.as_text(*shown, notes=notes), end="\n\n")
+    say(tables.as_text(*shown, notes=notes), end="\n\n")
+    if not can_write:
+        raise Failed("")
     # The tables are rounded for readers; CSV and JSON have all digits.
     texts = {
         "csv": tables.as_csv(figure_tables.comparison_numbers(results)),
@@ -114,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     def work():
         paths = write(parser().parse_args(argv))
         for path in paths:
-            print(f"wrote {path}")
+            say(escape.line(f"wrote {path}"))
 
     return status(work)
 

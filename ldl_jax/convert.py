@@ -23,11 +23,11 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import cli, config, files, workdir
+from ldl_jax import cli, config, escape, files, workdir
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.data.loading import make_dataset, statistics
-from ldl_jax.errors import UnreadableFile, Usage, one_line
+from ldl_jax.errors import UnreadableFile, Usage, one_line, say
 from ldl_jax.evaluation.load import load_weights
 from ldl_jax.models.spec import make_network, network_spec
 
@@ -247,7 +247,7 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
     variables = from_state_dict(state, abstract, str(path))
     note = unwrapped(state, _named(abstract))[1]
     if note:
-        print(f"{path}: {note}", flush=True)
+        say(escape.line(f"{path}: {note}"), flush=True)
     origin = {"file": str(path), "sha256": files.sha256(path)}
     workdir.claim(directory, c, spec | {"imported": origin}, {}, total=0)
     workdir.save_weights(directory / workdir.WEIGHTS, variables, step=0)
@@ -284,6 +284,8 @@ def export_run(directory, path, names: str = "torchvision") -> Path:
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise ValueError(f"the exported file must end in .safetensors, got {path}")
+    # Before the weights are read, which may take a while.
+    files.check_writable(path.parent)
     state = to_state_dict(load_weights(Path(directory).expanduser())[1], names)
 
     def write(temporary):
@@ -339,8 +341,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or cli.HELP & set(argv):
-        return cli.status(lambda: print(USAGE))
-    return cli.status(lambda: print(_run_command(argv)))
+        return cli.status(lambda: say(USAGE))
+    return cli.status(lambda: say(escape.line(_run_command(argv))))
 
 
 if __name__ == "__main__":

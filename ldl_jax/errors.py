@@ -1,7 +1,14 @@
-"""Warnings, one-line reasons, and the exceptions that several parts of the package share."""
+"""Messages, one-line reasons, and the exceptions that several parts of the package share."""
 
 import contextlib
+import os
+import re
 import sys
+
+from ldl_jax import escape
+
+# JAX's messages for memory that ran out.
+MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*(memory|alloc|reserve)|CUDA_ERROR_OUT_OF_MEMORY", re.I)
 
 
 class Usage(Exception):
@@ -9,7 +16,7 @@ class Usage(Exception):
 
 
 class Failed(Exception):
-    """A valid command failed; the text of the exception is the reason.
+    """A valid command failed; the text of the exception is the reason, '' if it was printed before.
 
     status: exit status of the command, 1 by default.
     """
@@ -38,15 +45,68 @@ class UnreadableFile(ValueError):
         self.reason = reason
 
 
-def warn(text: str) -> None:
-    """Print a warning on stderr. Never raises: stderr may be a file on a full disk."""
+def say(text: object, stream=None, *, end: str = "\n", flush: bool = False) -> None:
+    """Print lines of any origin on stdout or another stream, without control characters.
+
+    What the stream cannot show, as in an ASCII locale, is escaped.
+    """
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = escape.terminal(text).encode(encoding, "backslashreplace").decode(encoding)
+    print(shown, file=stream, end=end, flush=flush)
+
+
+def warn(text: object) -> None:
+    """Print a warning of one line on stderr. Never raises: stderr may be a file on a full disk."""
+    complain(f"warning: {text}")
+
+
+def complain(text: object) -> None:
+    """Print a line on stderr. Never raises."""
     with contextlib.suppress(OSError):
-        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+        say(escape.line(text), sys.stderr, flush=True)
 
 
-def printable(text: str) -> str:
-    """Text in which bytes of file names that are not UTF-8 are escaped, as in `\\xc4.png`."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+def escape_unencodable() -> None:
+    """Make stdout and stderr escape what they cannot encode, instead of raising an error."""
+    for stream in (sys.stdout, sys.stderr):
+        # In a notebook, stdout is not a text file.
+        if hasattr(stream, "reconfigure"):
+            # This writes out what was printed before, which a closed pipe refuses.
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> bool:
+    """Write out what was printed; returns False if the reader of stdout has closed it.
+
+    Raises OSError if stdout is a file that cannot be written. What a stream cannot take is dropped,
+    since it would be tried again at exit, which prints an error.
+    """
+    # Without a terminal, the streams may be None.
+    if sys.stderr is not None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            _close(sys.stderr)
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _close(sys.stdout)
+            if not isinstance(error, BrokenPipeError):
+                raise
+            return False
+    return True
+
+
+def _close(stream) -> None:
+    """Redirect stdout or stderr to the null device."""
+    # In a notebook, stdout is not a file and has no descriptor.
+    with contextlib.suppress(OSError, ValueError):
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, stream.fileno())
+        os.close(null_device)
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
@@ -56,3 +116,14 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if most is None else text[:most]
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What an error says about memory that ran out, in one line; None for all other errors."""
+    text = one_line(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory on this machine ({text[:200]})"
+    # Named, not imported: commands that need no JAX would wait for it.
+    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and MEMORY.search(text):
+        return f"out of memory on a device ({text[:200]})"
+    return None

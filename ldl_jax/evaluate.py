@@ -12,9 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldl_jax import config, files
-from ldl_jax.cli import Once, Parser, add_columns, class_names, folder, status
-from ldl_jax.errors import Usage
+from ldl_jax import config, escape, files
+from ldl_jax.cli import Once, Parser, add_columns, class_names, folder, status, writable
+from ldl_jax.errors import Failed, Usage, say, warn
 
 ENDINGS = ("png", "svg")  # file types of plots
 CALIBRATOR = "safe_temperature"  # the default
@@ -119,10 +119,11 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
     # Check the options before opening any file.
     endings = _endings(chosen.figures)
     paths = _paths(chosen)
-    out = folder(files.home(chosen.out) if chosen.out else paths[0].parent / "evaluation")
+    out = folder(chosen.out, paths[0].parent / "evaluation")
     # Read and check all files before measuring any: that may take minutes.
     tests, further_inputs = _read(chosen, paths)
     chosen_metrics = evaluation.own_metrics(chosen.metrics)
+    can_write = writable(out)
     fits = _fits([inputs["val"] for inputs in further_inputs], chosen.calibrator)
     results = []
     for test, inputs, fitted in zip(tests, further_inputs, fits, strict=True):
@@ -132,7 +133,9 @@ def evaluate(chosen: argparse.Namespace) -> list[Path]:
         results.append(from_arrays.Result(*measured))
     # Print the tables first: they survive even if the results cannot be written.
     for result in results:
-        print(result, end="\n\n")
+        say(result, end="\n\n")
+    if not can_write:
+        raise Failed("")
     written = from_arrays.save(results, out, title=chosen.title)
     if endings:
         written += evaluation_plots.save(results, out, endings)
@@ -220,10 +223,9 @@ def _for_each(flag: str, given: list[str], paths: list[Path]) -> list[Path | Non
             f"got {len(given)} times"
         )
     # One file is right for several test sets of a network, and wrong for several networks.
-    print(
-        f"warning: {flag} {given[0]} is used for all {len(paths)} files, which is only right if "
-        f"they are predictions of the same network. Otherwise give {flag} once for each file.",
-        file=sys.stderr,
+    warn(
+        f"{flag} {given[0]} is used for all {len(paths)} files, which is only right if "
+        f"they are predictions of the same network. Otherwise give {flag} once for each file."
     )
     return [files.home(given[0])] * len(paths)
 
@@ -259,10 +261,9 @@ def _warn_of_test(tests: list, paths: list[Path | None], vals: list) -> None:
     for path, val in val_by_path.items():
         for test in tests:
             if predictions.same(test, val):
-                print(
-                    f"warning: --val {path} holds the same predictions as {test.name}. A "
-                    "calibrator fitted on the reported examples looks better than it is.",
-                    file=sys.stderr,
+                warn(
+                    f"--val {path} holds the same predictions as {test.name}. A "
+                    "calibrator fitted on the reported examples looks better than it is."
                 )
 
 
@@ -275,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
     def work():
         paths = evaluate(parser().parse_args(argv))
         for path in paths:
-            print(f"wrote {path}")
+            say(escape.line(f"wrote {path}"))
 
     return status(work)
 

@@ -9,16 +9,19 @@ import mmap
 import os
 import secrets
 import struct
+import tempfile
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from ldl_jax.errors import UnreadableFile, one_line
 
+PROBE = 2**16  # bytes written to test a folder
 # What numpy, zipfile and the decompressors raise for files that are damaged, encrypted or of
 # another kind.
 UNREADABLE = (
@@ -54,7 +57,7 @@ def write(path, data: bytes | str) -> Path:
     # Names of files that are not UTF-8 keep their bytes.
     content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     temporary_name = f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
-    return _write_atomically(temporary_name, path, lambda temporary: temporary.write_bytes(content))
+    return _write_atomically(temporary_name, path, lambda file: file.write(content))
 
 
 def write_with(path, writer) -> Path:
@@ -64,23 +67,72 @@ def write_with(path, writer) -> Path:
     """
     # Writers such as np.savez choose the format by the suffix, so it comes last here.
     temporary_name = f".{secrets.token_hex(4)}.tmp.{Path(path).name}"
-    return _write_atomically(temporary_name, path, writer)
+    return _write_atomically(temporary_name, path, lambda file: writer(Path(file.name)))
 
 
 def _write_atomically(temporary_name: str, path, writer) -> Path:
+    """Let `writer` write the open temporary file, and rename it; a link at `path` is replaced."""
     path = Path(path)
     # In the same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(temporary_name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A file of its own ("x"): nothing that lies there is written through.
+        file = open(temporary, "xb", opener=_no_link)  # noqa: SIM115 (closed before it is renamed)
         try:
-            writer(temporary)
+            with file:
+                writer(file)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     return path
+
+
+def append_to(path, buffering: int = 0) -> BinaryIO:
+    """Open a file for appending bytes, and create it if necessary; buffering: as of `open`.
+
+    Raises OSError if it cannot be written, or is a symbolic link or a pipe.
+    """
+    return open(path, "ab", buffering=buffering, opener=_no_link)
+
+
+def _no_link(path, flags: int) -> int:
+    """Open a file that is neither a symbolic link nor a pipe that nobody reads; for `open`."""
+    # Windows has neither flag.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def refuse_links(*paths: Path, below: bool = False) -> None:
+    """Raise ValueError if a path is a symbolic link, or with `below` an entry at any depth of it.
+
+    Run directories come from others: what is written through a link lands anywhere.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} must not be a symbolic link, because results are written there; replace "
+                "it by what it leads to, or remove it (the whole directory may be a link)"
+            )
+        if below and path.is_dir():
+            refuse_links(*path.iterdir(), below=True)
+
+
+def check_writable(folder) -> None:
+    """Raise OSError, naming the folder, if no file can be written there; the folder need not exist.
+
+    Nothing is left behind.
+    """
+    nearest = Path(folder)
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            # On a full disk, only writing fails.
+            file.write(bytes(PROBE))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
 def write_json(path, value) -> Path:

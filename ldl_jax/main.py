@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax import cli, config
 from ldl_jax.cli import CommandLine
-from ldl_jax.errors import Failed, Usage, one_line
+from ldl_jax.errors import Failed, Usage, complain, one_line, say
 
 USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
 
@@ -129,8 +129,8 @@ def main(argv: list[str] | None = None, *, join: bool = False) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     if cli.HELP & set(argv):
-        return cli.status(lambda: print(USAGE + "\n" + _fields(argv)))
-    return cli.status(lambda: _run(argv, join))
+        return cli.status(lambda: say(USAGE + "\n" + _fields(argv)))
+    return cli.status(lambda: _run(argv, join), memory=cli.LOWER_BATCH)
 
 
 def _fields(argv: list[str]) -> str:
@@ -182,9 +182,9 @@ def _run(argv: list[str], join: bool) -> None:
     try:
         devices.prepare(c, join_seconds)
         if note and mesh.is_main():
-            print(note, flush=True)
+            say(note, flush=True)
         if is_dry_run:
-            print(dry_run.sizes(c, values.devices, timed_steps=timed_steps))
+            say(dry_run.sizes(c, values.devices, timed_steps=timed_steps))
         elif values.mode == "eval":
             remeasure.measure_again(c, workdir)
         else:
@@ -215,10 +215,9 @@ def command() -> None:
         # Losing a peer is common on preemptible machines: report it in one line, not a traceback.
         reason = one_line(error, 300)
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason for word in GONE):
-            print(
+            complain(
                 f"error: another process of this job does not respond ({reason}); restart all processes to resume "
-                "from the latest checkpoint",
-                file=sys.stderr,
+                "from the latest checkpoint"
             )
         else:
             traceback.print_exc()

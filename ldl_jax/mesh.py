@@ -95,7 +95,7 @@ def tell(sentence: str) -> list[str]:
         return [sentence]
     # A gather needs arrays of one size, so messages are padded with zeros or cut.
     message = np.zeros(MESSAGE_BYTES, np.uint8)
-    data = np.frombuffer(sentence.encode()[:MESSAGE_BYTES], np.uint8)
+    data = np.frombuffer(sentence.encode(errors="backslashreplace")[:MESSAGE_BYTES], np.uint8)
     message[: len(data)] = data
     with jax.transfer_guard("allow"):
         messages = multihost_utils.process_allgather(message)

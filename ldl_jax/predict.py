@@ -16,15 +16,14 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
-from ldl_jax import cli, files, workdir
+from ldl_jax import cli, escape, files, workdir
 from ldl_jax.calibrate import describe
 from ldl_jax.calibrate import load as load_calibrator
 from ldl_jax.config.options import plug
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
-from ldl_jax.errors import Usage, printable, warn
+from ldl_jax.errors import Failed, Usage, say, warn
 from ldl_jax.evaluation.images import Images, find
 from ldl_jax.evaluation.load import load, load_weights, shorter_side, turns_by_exif
-from ldl_jax.report import tables
 
 DESCRIPTION = "Predict images with a finished run: class names and probabilities."
 TOP = 3  # classes shown for each image
@@ -96,7 +95,7 @@ def _readable(shown: Images, skip: bool) -> Iterator[tuple[int, np.ndarray]]:
         if not isinstance(image, str):
             yield position, image
         elif skip:
-            warn(printable(f"{shown.names[position]}: {image}; skipped (--skip)"))
+            warn(f"{shown.names[position]}: {image}; skipped (--skip)")
         else:
             raise ValueError(
                 f"{shown.names[position]}: {image}; repair or remove it, or pass --skip to skip it"
@@ -158,48 +157,107 @@ def _warn_of_limit(file: Path, temperature: float) -> None:
 def table(names: list[str], classes: list[str], probs: np.ndarray) -> str:
     """CSV: name of the image, predicted class, its probability, and the probability per class.
 
-    Names are safe to open in a spreadsheet; bytes in them that are not UTF-8 are escaped.
+    Names are safe to open in a spreadsheet and to show in a terminal.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    classes = list(map(printable, classes))
-    writer.writerow(["image", "predicted", "confidence", *(f"p({name})" for name in classes)])
+    heads = [escape.csv(f"p({name})") for name in classes]
+    writer.writerow(["image", "predicted", "confidence", *heads])
     for name, row in zip(names, probs, strict=True):
         best = int(row.argmax())
-        texts = [tables.spreadsheet(printable(name)), tables.spreadsheet(classes[best])]
+        texts = [escape.csv(name), escape.csv(classes[best])]
         writer.writerow([*texts, f"{row[best]:.6g}", *(f"{p:.6g}" for p in row)])
     return text.getvalue()
 
 
 class Predicted(NamedTuple):
-    """What was predicted, and where it was written."""
+    """What was predicted, and where it is written."""
 
     names: list[str]  # of n images
     classes: list[str]
-    probs: np.ndarray  # f64[n, K]
+    logits: np.ndarray  # f[n, K]
     label: np.ndarray | None  # i32[n], if known
-    paths: list[Path]  # the .npz and the .csv
+    stem: Path  # of its files
 
-    def lines(self) -> list[str]:
-        """For a person: the likeliest classes of each image, and the accuracy if labels are known."""
-        classes = list(map(printable, self.classes))
-        shown = list(map(printable, self.names[:MOST_LINES]))
+    @property
+    def probs(self) -> np.ndarray:
+        """The probabilities f64[n, K]."""
+        return softmax(self.logits.astype(np.float64), -1)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files: the .npz and the .csv."""
+        return [Path(f"{self.stem}.npz"), Path(f"{self.stem}.csv")]
+
+    def write(self) -> None:
+        """Write the files. Raises OSError."""
+        # Compute the table before writing, so that a fault leaves no file behind.
+        text = table(self.names, self.classes, self.probs)
+        npz, csv_file = self.paths
+        files.write_npz(
+            npz,
+            logits=log_softmax(self.logits, -1).astype(np.float32),
+            name=np.array(self.names),
+            classes=np.array(self.classes, np.str_),
+            **({} if self.label is None else {"label": self.label}),
+        )
+        files.write(csv_file, text)
+
+    def lines(self, most: int | None = MOST_LINES) -> list[str]:
+        """For a person: the likeliest classes of each image, and the accuracy if labels are known.
+
+        most: largest number of images; None: all of them.
+        """
+        classes = list(map(escape.line, self.classes))
+        shown = list(map(escape.line, self.names[:most]))
+        probs = self.probs
         width = max(map(len, shown))
         lines = []
-        for name, row in zip(shown, self.probs, strict=False):
+        for name, row in zip(shown, probs, strict=False):
             best = np.argsort(-row, kind="stable")[:TOP]
             text = "  ".join(f"{classes[number]} {row[number]:.3f}" for number in best)
             lines.append(f"{name:<{width}}  {text}")
         if len(self.names) > len(shown):
             more = len(self.names) - len(shown)
-            lines.append(f"... and {more:,} more images in {printable(str(self.paths[1]))}")
+            lines.append(f"... and {more:,} more images in {escape.line(self.paths[1])}")
         if self.label is not None:
-            accuracy = (self.probs.argmax(1) == self.label).mean()
+            accuracy = (probs.argmax(1) == self.label).mean()
             lines.append(
                 f"accuracy {100 * accuracy:.2f} % of {len(self.names):,} images, by the classes "
                 "given with them"
             )
         return lines
+
+
+class Job(NamedTuple):
+    """What is to be predicted."""
+
+    run: Path
+    classes: list[str]
+    shown: Images
+    stem: Path  # of the files to write
+
+
+def prepare(path: Path, source, out: Path | None = None) -> Job:
+    """Find the images of a prediction; the arguments are those of `predicted`."""
+    path = files.home(path)
+    sources = source if isinstance(source, list | tuple) else [source]
+    spec = load_weights(path)[0]
+    shown = find(sources, spec, shorter_side(path), turns_by_exif(path))
+    if out:
+        return Job(path, spec["classes"], shown, files.home(out))
+    files.refuse_links(path / workdir.PREDICTED)
+    return Job(path, spec["classes"], shown, path / workdir.PREDICTED / _stem(sources))
+
+
+def compute(job: Job, *, raw: bool, skip: bool, batch_size: int) -> Predicted:
+    """Predict; nothing is written. The options are those of `predicted`."""
+    values, positions = logits(job.run, job.shown, batch_size=batch_size, skip=skip)
+    if not raw:
+        values = calibrated(job.run, values)
+    names = [job.shown.names[position] for position in positions]
+    label = None if job.shown.label is None else job.shown.label[positions]
+    return Predicted(names, job.classes, values, label, job.stem)
 
 
 def predict(path: Path, source, **options) -> list[Path]:
@@ -217,28 +275,11 @@ def predicted(
     str[n], classes str[K] and, if known, label i32[n]. Raises ValueError with one sentence if the
     run or the images cannot be used.
     """
-    path = files.home(path)
-    sources = source if isinstance(source, list | tuple) else [source]
-    spec = load_weights(path)[0]
-    shown = find(sources, spec, shorter_side(path), turns_by_exif(path))
-    values, positions = logits(path, shown, batch_size=batch_size, skip=skip)
-    if not raw:
-        values = calibrated(path, values)
-    names = [shown.names[position] for position in positions]
-    label = None if shown.label is None else shown.label[positions]
-    stem = files.home(out) if out else path / workdir.PREDICTED / _stem(sources)
-    probs = softmax(values.astype(np.float64), -1)
-    # Compute the table before writing, so that a fault leaves no file behind.
-    text = table(names, spec["classes"], probs)
-    npz = files.write_npz(
-        Path(f"{stem}.npz"),
-        logits=log_softmax(values, -1).astype(np.float32),
-        name=np.array(names),
-        classes=np.array(spec["classes"], np.str_),
-        **({} if label is None else {"label": label}),
-    )
-    paths = [npz, files.write(Path(f"{stem}.csv"), text)]
-    return Predicted(names, spec["classes"], probs, label, paths)
+    job = prepare(path, source, out)
+    files.check_writable(job.stem.parent)
+    result = compute(job, raw=raw, skip=skip, batch_size=batch_size)
+    result.write()
+    return result
 
 
 def _stem(sources: Sequence) -> str:
@@ -253,23 +294,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 for success, 1 if the results cannot be written,
     2 if the input is wrong.
     """
-    return cli.status(lambda: print(_run_command(parser().parse_args(argv))))
+    return cli.status(lambda: _run_command(parser().parse_args(argv)), memory="lower --batch")
 
 
-def _run_command(arguments: argparse.Namespace) -> str:
-    """Predict; returns the lines to print."""
+def _run_command(arguments: argparse.Namespace) -> None:
+    """Predict, write the files and print the predictions, all of them if they cannot be written."""
     if arguments.batch < 1:
         raise Usage(f"--batch must be at least 1, got {arguments.batch}")
-    result = predicted(
-        Path(arguments.run),
-        arguments.images,
-        out=arguments.out,
-        raw=arguments.raw,
-        skip=arguments.skip,
-        batch_size=arguments.batch,
-    )
-    wrote = [f"wrote {printable(str(path))}" for path in result.paths]
-    return "\n".join([*result.lines(), *wrote])
+    job = prepare(Path(arguments.run), arguments.images, arguments.out)
+    can_write = cli.writable(job.stem.parent)
+    result = compute(job, raw=arguments.raw, skip=arguments.skip, batch_size=arguments.batch)
+    try:
+        if not can_write:
+            raise Failed("")
+        result.write()
+    except (OSError, Failed):
+        say("\n".join(result.lines(None)))
+        raise
+    wrote = [f"wrote {escape.line(path)}" for path in result.paths]
+    say("\n".join([*result.lines(), *wrote]))
 
 
 if __name__ == "__main__":

@@ -47,18 +47,11 @@ EVALUATION = "evaluation.json"
 REPORT = "report.html"
 SUMMARY = "summary.json"
 PREDICTED = "predicted"  # a folder: predictions for further images, made after the run
+# Written in place; other files are replaced as a whole, and so is a link that has their name.
+IN_PLACE = (LOCK, METRICS, TIMING, CHECKPOINTS, EVENTS, PROFILE)
 
-PACKAGES = (
-    "ldl-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "ml-collections",
-    "chex",
-    "numpy",
-)
+PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+PACKAGES += ("ml-collections", "chex", "numpy")
 EXTENDABLE = ("train.epochs", "train.max_steps")
 IMAGES = "data.root"  # the input with the images
 
@@ -85,17 +78,20 @@ def is_measured(workdir) -> bool:
 def locked(workdir):
     """Lock a run directory for this process, creating it if necessary.
 
-    Raises ValueError if it cannot be written, Busy if another process has locked it.
+    Raises ValueError if it cannot be written, or if a link in it leads what is written elsewhere;
+    Busy if another process has locked it.
     """
     workdir = Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / LOCK).touch()
+        files.refuse_links(*(workdir / name for name in IN_PLACE), below=True)
+        files.refuse_links(workdir / PREDICTIONS, workdir / PREDICTED)
+        file = files.append_to(workdir / LOCK)
     except OSError as error:
         raise ValueError(
             f"--workdir {workdir} cannot be written: {error.strerror or error}"
         ) from None
-    with open(workdir / LOCK, "a") as file:
+    with file:
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -246,7 +242,7 @@ def sentence(changed: dict[str, tuple]) -> str:
 def read_json(path) -> dict:
     """The contents of a JSON file of a run directory. Raises ValueError if it cannot be read."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError:
@@ -262,7 +258,7 @@ def read_config(workdir) -> ConfigDict | None:
     if not path.exists():
         return None
     try:
-        return config.from_json(path.read_text())
+        return config.from_json(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as a config ({error})") from None
 

@@ -193,6 +193,15 @@ def test_runs_that_cannot_be_compared_are_named_and_nothing_is_written(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_comparison_is_printed_where_it_cannot_be_written(six, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    out = tmp_path / "file" / "below"
+    assert compare.main([*map(str, six[2:4]), "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"error: {out}: Not a directory; the results are only printed\n"
+    assert "minus hard" in printed.out
+
+
 def test_files_of_any_framework_stand_beside_runs_with_floors_and_verdicts(tmp_path, capsys):
     run_ = make(tmp_path / "hard", temperature=None)
     np.savez(tmp_path / "other.npz", probs=softmax(logits(0, 3.0)), labels=LABEL)

@@ -170,7 +170,11 @@ def test_a_result_that_cannot_be_written_is_told(folder, capsys, monkeypatch):
     monkeypatch.setattr("ldl_jax.report.page.page", lambda suites, **_: "")
     files.write(folder / "taken", "")
     assert run(folder / "test.npz", "--out", folder / "taken" / "below") == 1
-    assert capsys.readouterr().err.startswith(f"error: {folder / 'taken'}")
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"error: {folder / 'taken' / 'below'}: Not a directory; the results are only printed\n"
+    )
+    assert printed.out == "test\n\n"
 
 
 def test_validation_predictions_that_are_the_test_ones_are_warned_of(folder, capsys, monkeypatch):

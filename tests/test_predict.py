@@ -20,7 +20,6 @@ from ldl_jax.data.readers import pillow
 from ldl_jax.evaluation import images, predictions
 from ldl_jax.evaluation.load import load
 from ldl_jax.models.spec import make_network
-from ldl_jax.report.tables import spreadsheet
 
 CLASSES, SIZE = ("ant", "bee", "<cat>"), 6
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
@@ -183,6 +182,44 @@ def test_the_command_says_in_one_sentence_what_is_wrong(model, tmp_path, capsys)
         assert error.count("\n") == 1
 
 
+def test_predictions_are_printed_where_they_cannot_be_written(
+    model, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(predict, "MOST_LINES", 2)
+    (tmp_path / "file").write_bytes(b"")
+    out = tmp_path / "file" / "x"
+    assert predict.main([str(model), str(folder), f"--out={out}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"error: {tmp_path / 'file'}: Not a directory; the results are only printed\n"
+    )
+    assert len(printed.out.splitlines()) == len(PIXELS) + 1  # and the accuracy
+
+    # A disk that is full only in the end.
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "x.npz")
+
+    monkeypatch.setattr(files, "write_npz", full)
+    assert predict.main([str(model), str(folder), f"--out={tmp_path / 'x'}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "error: x.npz: No space left on device\n"
+    assert len(printed.out.splitlines()) == len(PIXELS) + 1
+    assert not list(tmp_path.glob("x*"))
+    with pytest.raises(OSError, match="Not a directory"):
+        predict.predict(model, folder, out=out)
+
+
+def test_predictions_do_not_follow_a_link_in_the_run(model, folder, tmp_path, capsys):
+    run_folder = tmp_path / "run"
+    shutil.copytree(model, run_folder)
+    shutil.rmtree(run_folder / run.PREDICTED, ignore_errors=True)
+    (tmp_path / "outside").mkdir()
+    (run_folder / run.PREDICTED).symlink_to(tmp_path / "outside")
+    assert predict.main([str(run_folder), str(folder)]) == 2
+    assert "predicted must not be a symbolic link" in capsys.readouterr().err
+    assert not list((tmp_path / "outside").iterdir())
+
+
 def test_a_large_image_is_shown_as_evaluation_shows_it(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
@@ -242,4 +279,3 @@ def test_names_are_safe_in_spreadsheets_and_survive_if_not_utf8(model, folder, t
     assert all(0 <= float(p) <= 1 for row in rows for p in row[2:])
     with np.load(npz) as file:
         assert sorted(map(os.fsencode, file["name"].tolist())) == sorted(names)
-    assert [spreadsheet(text) for text in ("-3.5", "+1e3", "-x")] == ["-3.5", "+1e3", "'-x"]

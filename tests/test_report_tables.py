@@ -99,7 +99,7 @@ def test_what_a_format_reads_otherwise_is_escaped():
     assert latex[5:7] == [r"{[}b] & 2 \\", r"{*} & 3 \\"]
     assert latex[-1] == "% two lines"
     markdown = as_markdown(table).splitlines()
-    assert markdown[2] == r"| a_b\|c\\d ~e^f & 5 % $x$ #1 {y} ± −2 \<i> \*z\* \` | 1 |"
+    assert markdown[2] == r"| a_b\|c\\d \~e^f \& 5 % \$x\$ #1 {y} ± −2 \<i> \*z\* \` | 1 |"
     assert [len(line) for line in as_text(table).splitlines()] == [len(NASTY) + 4] * 7
 
 

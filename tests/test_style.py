@@ -61,7 +61,7 @@ RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(("metrics", "losses", "arrays", "distributions"), 2),
     **dict.fromkeys(("config", "contract"), 1),
     "checksums": 1,
-    **dict.fromkeys(("files", "errors", "signals", "cli"), 0),
+    **dict.fromkeys(("files", "errors", "signals", "cli", "escape"), 0),
 }
 MOST = {  # see test_the_style_figures_of_the_package
     "lines over 100 columns": 0.02,
@@ -254,6 +254,36 @@ def test_nothing_is_left_open():
         assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", path.read_text()), (
             path.name
         )
+
+
+def test_text_is_read_and_written_in_a_stated_encoding():
+    """The locale decides otherwise: what is written in one could not be read in another."""
+    for path in FILES + CONFIGS:
+        for node in (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            options = {keyword.arg: keyword.value for keyword in node.keywords}
+            where = f"{name(path)}, line {node.lineno}: {called}"
+            assert not {"text", "universal_newlines"} & set(options), where
+            if called in ("read_text", "write_text"):
+                assert "encoding" in options, where
+            # `open` of modules and archives has no text, `tempfile` and `open` have modes.
+            is_open = isinstance(node.func, ast.Name) and called in ("open", "fdopen")
+            if is_open or called in ("TemporaryFile", "NamedTemporaryFile", "TextIOWrapper"):
+                first = 1 if is_open else 0
+                mode = options.get("mode", (*node.args, None, None)[first])
+                is_binary = isinstance(mode, ast.Constant) and "b" in str(mode.value)
+                is_binary = is_binary or (mode is None and called.endswith("TemporaryFile"))
+                # None stands for options in a dict, which a reader has to look at.
+                assert is_binary or {"encoding", None} & set(options), where
+
+
+def test_what_is_printed_is_escaped_first():
+    """By `errors.say`; the processes of a study exchange names of runs by `print`."""
+    allowed = ("errors.py", "study/workers.py", "study/__main__.py")
+    for path in FILES:
+        if name(path) not in allowed:
+            words = {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)}
+            assert "print" not in words, name(path)
 
 
 def test_importing_the_package_loads_nothing_heavy():

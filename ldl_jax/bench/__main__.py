@@ -15,7 +15,7 @@ import sys
 
 from ldl_jax import cli
 from ldl_jax.bench import input, memory, metrics, step
-from ldl_jax.errors import Usage
+from ldl_jax.errors import Usage, say
 
 CONFIG = "digits_online"
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns the exit status: 0 for success, 2 if the input is wrong.
     """
-    return cli.status(lambda: print(_measured(parser().parse_args(argv))))
+    return cli.status(lambda: say(_measured(parser().parse_args(argv))))
 
 
 def _measured(arguments: argparse.Namespace) -> str:

@@ -55,7 +55,7 @@ def _stored(path: Path, arguments: list[str]) -> ConfigDict:
     if arguments:
         raise ValueError(f"--config {path} takes no argument, got {arguments[0]!r}")
     try:
-        config = from_json(path.read_text())
+        config = from_json(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a config ({one_line(error)})") from None
     refuse_own(config, str(path))
@@ -66,7 +66,7 @@ def _executed(path: Path, arguments: list[str]) -> ConfigDict:
     """The config that a Python file returns. Raises ValueError as `read` does."""
     namespace = {"__name__": f"config_{path.stem}", "__file__": str(path)}
     try:
-        exec(compile(path.read_text(), str(path), "exec"), namespace)
+        exec(compile(path.read_bytes(), str(path), "exec"), namespace)
         if "get_config" not in namespace:
             raise ValueError("it has no function get_config() -> ConfigDict")
         config = namespace["get_config"](*arguments)

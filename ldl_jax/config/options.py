@@ -146,7 +146,7 @@ def _has_function(path: Path, name: str) -> bool:
 
 @lru_cache(None)
 def _functions(path: Path) -> frozenset[str]:
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_bytes())
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
@@ -156,7 +156,7 @@ def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
 
     The file is parsed, not imported. Raises ValueError if it has no such factory.
     """
-    factory = parse((ROOM / file).read_text(), function)
+    factory = parse((ROOM / file).read_text(encoding="utf-8"), function)
     if factory is None:
         raise ValueError(f"ldl_jax/{file} must have a function {function}(), which makes the plug")
     if factory.unread:

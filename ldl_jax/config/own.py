@@ -197,7 +197,8 @@ def read(own: Own) -> Factory:
         file = source_file(own.name)
         if file is None:
             return NO_OPTIONS
-        text = file.read_text()
+        # In the encoding that the source declares.
+        text = importlib.util.decode_source(file.read_bytes())
         factory = parse(text, positional=True)
     except (*UNREADABLE, ImportError) as error:
         # Shown without the type of the error, as when the module is imported.

@@ -260,7 +260,7 @@ def load(path) -> Study:
     path = locate(path)
     namespace = {"__name__": f"study_{path.stem}", "__file__": str(path)}
     try:
-        exec(compile(path.read_text(), str(path), "exec"), namespace)
+        exec(compile(path.read_bytes(), str(path), "exec"), namespace)
         if "get_study" not in namespace:
             raise ValueError("it has no function get_study() -> Study")
         study = namespace["get_study"]()

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from ldl_jax import escape
 from ldl_jax.calibrate import describe
 from ldl_jax.metrics.base import Shown, shown
 from ldl_jax.report.conclusion import conclusions
@@ -109,9 +110,9 @@ def _significant(value: float | None) -> str:
 def evaluation_text(evaluation: Evaluation) -> str:
     """All figures of an evaluation for the terminal, with what was read and how."""
     examples = f"{evaluation.examples:,} examples, {evaluation.classes} classes"
-    lines = [f"{evaluation.name}: {examples}; {evaluation.understood}"]
+    lines = [escape.line(f"{evaluation.name}: {examples}; {evaluation.understood}")]
     if evaluation.temperature:
-        lines.append(fitted_temperature(evaluation.temperature))
+        lines.append(escape.line(fitted_temperature(evaluation.temperature)))
     lines += [f"{state}: {found}" for state, found in conclusions(evaluation).items()]
     table = figures(evaluation)._replace(notes=(EVALUATION_NOTE, *evaluation.notes))
     return "\n".join([*lines, as_text(table)])

@@ -5,11 +5,11 @@ Pages load nothing from the network, and all text is escaped.
 
 import re
 from collections.abc import Iterable
-from html import escape
 from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
+from ldl_jax import escape
 from ldl_jax.report import plots
 from ldl_jax.report.tables import Table
 
@@ -68,7 +68,7 @@ def document(title: str, parts: list[str]) -> str:
     whole = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{escape.html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape.html(title)}</h1>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
@@ -78,20 +78,20 @@ def document(title: str, parts: list[str]) -> str:
 
 def section(title: str, *parts: str) -> str:
     """A section: a heading, and parts that are HTML already."""
-    return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *parts, "</section>"])
+    return "\n".join([f"<section>\n<h2>{escape.html(title)}</h2>", *parts, "</section>"])
 
 
 def heading(title: str) -> str:
     """A heading within a section."""
-    return f"<h3>{escape(title)}</h3>"
+    return f"<h3>{escape.html(title)}</h3>"
 
 
 def text(sentence: str, kind: str = "", strong: str = "") -> str:
     """A paragraph; kind: '', 'found', 'quiet' or 'warn'. strong: words in bold before it."""
     # Keep a number and its percent sign on the same line.
-    whole = escape(sentence).replace(" %", "&nbsp;%")
+    whole = escape.html(sentence).replace(" %", "&nbsp;%")
     if strong:
-        whole = f"<strong>{escape(strong)}</strong> {whole}"
+        whole = f"<strong>{escape.html(strong)}</strong> {whole}"
     return f'<p class="{kind}">{whole}</p>' if kind else f"<p>{whole}</p>"
 
 
@@ -102,10 +102,10 @@ def table(table: Table, kind: str = "") -> str:
     """
     columns = len(table.head)
     # What stands in parentheses goes onto a line of its own, so that columns stay narrow.
-    lines = [_row("th", (escape(cell).replace(" (", "<br>(") for cell in table.head))]
+    lines = [_row("th", (escape.html(cell).replace(" (", "<br>(") for cell in table.head))]
     for group in table.groups:
         if group.heading:
-            heading = f'<td colspan="{columns}">{escape(group.heading)}</td>'
+            heading = f'<td colspan="{columns}">{escape.html(group.heading)}</td>'
             lines.append(f'<tr class="head">{heading}</tr>')
         for row in group.rows:
             lines.append(_row("td", map(_cell, row)))
@@ -122,16 +122,16 @@ def _cell(cell: str) -> str:
     first, *rest = cell.split("\n")
     parts = []
     for word in re.split(r"(\s+)", first):
-        parts.append(_breakable(word) if len(word) > 20 else escape(word))
+        parts.append(_breakable(word) if len(word) > 20 else escape.html(word))
     for line in rest:
         # An interval that must wrap does so before its end.
-        parts.append(f"<br><small>{escape(line).replace(' to ', '&nbsp;to ')}</small>")
+        parts.append(f"<br><small>{escape.html(line).replace(' to ', '&nbsp;to ')}</small>")
     return "".join(parts)
 
 
 def _breakable(word: str) -> str:
     """A long word, such as a path, that may be broken after / and _."""
-    return re.sub(r"(?<=[/_])(?=\w)", "<wbr>", escape(word))
+    return re.sub(r"(?<=[/_])(?=\w)", "<wbr>", escape.html(word))
 
 
 def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
@@ -159,7 +159,7 @@ def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
                 element.set(key, _on_page(key, value, name))
     box = root.get("viewBox")
     root.attrib.clear()
-    root.attrib.update({"role": "img", "aria-label": " ".join(label.split()), "viewBox": box})
+    root.attrib.update({"role": "img", "aria-label": escape.line(label), "viewBox": box})
     drawing = ElementTree.tostring(root, encoding="unicode").strip()
     if kind == "full":
         return f'<div class="wide" tabindex="0"><figure class="full">{drawing}</figure></div>'

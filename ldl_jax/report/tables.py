@@ -1,29 +1,18 @@
 """Tables, and their rendering as text for a terminal, CSV, Markdown and LaTeX.
 
-`html.table` renders the same tables on a page. Special characters of each format are escaped here.
+`html.table` renders the same tables on a page. Cells and notes are text, which `escape` makes
+harmless in each format.
 """
 
 import csv
 import io
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ldl_jax import escape
+
 # Text, a number (for CSV), or None for an empty cell. Further lines of a text are details.
 Cell = str | float | None
-
-# Special character -> its LaTeX.
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    **{character: "\\" + character for character in "&%$#_{}"},
-}
-_SPECIAL_IN_LATEX = re.compile("[" + re.escape("".join(_LATEX)) + "]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-_SPECIAL_IN_MARKDOWN = re.compile(r"[\\|<*`]")
 
 
 class Group(NamedTuple):
@@ -55,8 +44,8 @@ def as_text(*tables: Table, notes: Iterable[str] = ()) -> str:
     """Tables for a terminal, with an empty line between them and before `notes`; no last newline."""
     parts = []
     for table in tables:
-        parts.append("\n".join([*_aligned(table), *map(_one_line, table.notes)]))
-    if notes := [*map(_one_line, notes)]:
+        parts.append("\n".join([*_aligned(table), *map(escape.line, table.notes)]))
+    if notes := [*map(escape.line, notes)]:
         parts.append("\n".join(notes))
     return "\n\n".join(parts)
 
@@ -64,11 +53,11 @@ def as_text(*tables: Table, notes: Iterable[str] = ()) -> str:
 def _aligned(table: Table) -> list[str]:
     """Lines of equal width, with a rule above and below the head and each group."""
     # Blocks of rows between rules: the head, then the groups that have any.
-    blocks = [[table.head]]
+    blocks = [[[*map(escape.line, table.head)]]]
     for group in table.groups:
-        rows = [[_one_line(cell) for cell in row] for row in group.rows]
+        rows = [[escape.line(_text(cell)) for cell in row] for row in group.rows]
         if group.heading:
-            rows.insert(0, [_one_line(f"[{group.heading}]"), *[""] * (len(table.head) - 1)])
+            rows.insert(0, [escape.line(f"[{group.heading}]"), *[""] * (len(table.head) - 1)])
         if rows:
             blocks.append(rows)
 
@@ -91,21 +80,10 @@ def as_csv(table: Table) -> str:
     """A table as CSV, with all digits of numbers, without headings and notes."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.head)
-    writer.writerows(table.rows())
+    for row in [table.head, *table.rows()]:
+        # Numbers keep all their digits, and an absent value stays empty.
+        writer.writerow([escape.csv(cell) if isinstance(cell, str) else cell for cell in row])
     return out.getvalue()
-
-
-def spreadsheet(text: str) -> str:
-    """A text as a cell of a CSV that no spreadsheet takes for a formula; numbers stay as they are.
-
-    A quote is put before the characters with which formulas begin (OWASP, 'CSV injection').
-    """
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}" if text.startswith(_FORMULA) else text
-    return text
 
 
 def as_markdown(*tables: Table, notes: Iterable[str] = ()) -> str:
@@ -113,22 +91,17 @@ def as_markdown(*tables: Table, notes: Iterable[str] = ()) -> str:
     parts = []
     for table in tables:
         numbers = len(table.head) - 1  # all columns but the first are aligned right
-        lines = [_markdown_row(table.head), _markdown_row(["---", *["--:"] * numbers])]
+        lines = [_markdown_row(table.head), f"| --- |{' --: |' * numbers}"]
         for group in table.groups:
             if group.heading:
-                lines.append(f"| **{_in_markdown(group.heading)}** |" + " |" * numbers)
-            for row in group.rows:
-                lines.append(_markdown_row(map(_in_markdown, row)))
-        parts += ["\n".join(lines), *map(_one_line, table.notes)]
-    return "\n\n".join([*parts, *map(_one_line, notes)]) + "\n"
+                lines.append(f"| **{escape.markdown(group.heading)}** |" + " |" * numbers)
+            lines += map(_markdown_row, group.rows)
+        parts += ["\n".join(lines), *map(escape.markdown_paragraph, table.notes)]
+    return "\n\n".join([*parts, *map(escape.markdown_paragraph, notes)]) + "\n"
 
 
-def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _in_markdown(cell: Cell) -> str:
-    return _SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", _one_line(cell))
+def _markdown_row(cells: Iterable[Cell]) -> str:
+    return "| " + " | ".join(escape.markdown(_text(cell)) for cell in cells) + " |"
 
 
 def as_latex(*tables: Table, notes: Iterable[str] = ()) -> str:
@@ -141,7 +114,7 @@ def as_latex(*tables: Table, notes: Iterable[str] = ()) -> str:
         for group in table.groups:
             lines.append(r"\midrule")
             if group.heading:
-                heading = rf"\textit{{{_in_latex(group.heading)}}}"
+                heading = rf"\textit{{{escape.latex(group.heading)}}}"
                 lines.append(rf"\multicolumn{{{columns}}}{{l}}{{{heading}}} \\")
             lines += map(_latex_row, group.rows)
         lines += [r"\bottomrule", r"\end{tabular}"]
@@ -150,19 +123,12 @@ def as_latex(*tables: Table, notes: Iterable[str] = ()) -> str:
 
 
 def _latex_comment(note: str) -> str:
-    return f"% {_one_line(note)}"
+    return f"% {escape.line(note)}"
 
 
-def _latex_row(cells: list[Cell]) -> str:
-    return " & ".join(map(_in_latex, cells)) + r" \\"
+def _latex_row(cells: Iterable[Cell]) -> str:
+    return " & ".join(escape.latex(_text(cell)) for cell in cells) + r" \\"
 
 
-def _in_latex(cell: Cell) -> str:
-    escaped = _SPECIAL_IN_LATEX.sub(lambda match: _LATEX[match[0]], _one_line(cell))
-    # After a rule or the end of a row, LaTeX would read [ and * as an option.
-    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
-
-
-def _one_line(cell: Cell) -> str:
-    """A cell as text on one line."""
-    return "" if cell is None else " ".join(str(cell).splitlines())
+def _text(cell: Cell) -> str:
+    return "" if cell is None else str(cell)

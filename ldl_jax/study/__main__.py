@@ -16,10 +16,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ldl_jax import files, signals, workdir
-from ldl_jax.cli import Once, Parser, status
+from ldl_jax import escape, files, signals, workdir
+from ldl_jax.cli import LOWER_BATCH, Once, Parser, status
 from ldl_jax.config.study import Planned, Study, load, locate
-from ldl_jax.errors import Usage
+from ldl_jax.errors import Usage, complain, say
 from ldl_jax.study import cards, directory, hypotheses, plan, runner, workers
 from ldl_jax.study.progress import Progress
 
@@ -91,9 +91,9 @@ def main(argv: list[str] | None = None) -> int:
             advice = "run the same command again to continue"
             raise signals.Interrupted(stop.number, advice, saved=True) from None
 
-    code = status(resumable)
+    code = status(resumable, memory=LOWER_BATCH)
     for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
+        complain(f"error: {failure}")
     return code or int(bool(failures))
 
 
@@ -112,7 +112,7 @@ def work(arguments: argparse.Namespace) -> list[str]:
     selected = _selected(arguments.only, planned)
     if arguments.commands:
         for run in selected:
-            print(shlex.join(_command(arguments, [run])))
+            say(shlex.join(_command(arguments, [run])))
         return []
 
     folder = Path(arguments.workdir or f"studies/{path.stem}")
@@ -278,7 +278,7 @@ def _report(
         if card is not None:
             present.setdefault(run.cell.name, {})[run.place] = card
     if not present:
-        print("no run has finished yet")
+        say("no run has finished yet")
         return
 
     results = {
@@ -290,14 +290,15 @@ def _report(
         "comparisons": hypotheses.explored(study, present),
     }
     report = page.page(study, results, present, shlex.join(command))
+    # Print the tables first: they survive even if the results cannot be written.
+    say(tables.text(results), end="\n\n")
     written = [
         files.write_json(folder / "results.json", results),
         files.write(folder / "results.csv", tables.numbers(results)),
         files.write(folder / "report.html", report),
     ]
-    print(tables.text(results), end="\n\n")
     for file in written:
-        print(f"wrote {file}")
+        say(escape.line(f"wrote {file}"))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _stored(reduced: Reduced) -> dict[str, np.ndarray]:
 
 def _versions(workdir) -> dict:
     """The software and hardware of the run's last start."""
-    start = json.loads((Path(workdir) / run_directory.VERSIONS).read_text())["starts"][-1]
+    start = run_directory.read_json(Path(workdir) / run_directory.VERSIONS)["starts"][-1]
     names = ("python", "packages", "backend", "device", "devices", "cores")
     return {name: start[name] for name in names}
 
@@ -187,7 +187,7 @@ def read(folder, planned: Planned) -> Card | None:
 def _facts(path: Path) -> dict:
     """The facts of a card's .json file. Raises ValueError if it is damaged or of another version."""
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         version = facts["version"]
         if facts["format"] != FORMAT or not set(facts) >= NEEDED:
             raise ValueError

@@ -71,7 +71,7 @@ def _check_mark(folder: Path, path: Path, study: Study) -> None:
     file = folder / MARK
     mark = _mark(path, study)
     try:
-        stored = json.loads(file.read_text())
+        stored = json.loads(file.read_text(encoding="utf-8"))
         stored_name = stored["study"]
         stored_findings = stored["findings"]
         # Older files have no seeds; those of today stand for them.

@@ -3,9 +3,11 @@
 import statistics
 import sys
 import threading
+from contextlib import suppress
 
 from tqdm import tqdm
 
+from ldl_jax import escape
 from ldl_jax.cli import clock
 from ldl_jax.config.study import Planned
 from ldl_jax.study.cards import Card
@@ -52,7 +54,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.bar.write(text, file=sys.stderr)
+        # A study goes on if nobody reads its progress any more.
+        with suppress(OSError):
+            self.bar.write(escape.line(text), file=sys.stderr)
 
     def left(self) -> float:
         """Estimated seconds until all runs are finished; 0 before the first one is.

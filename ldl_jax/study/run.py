@@ -1,6 +1,6 @@
 """One run of a study, trained in this process, and its result card."""
 
-import json
+import io
 import shutil
 import time
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
 
     # A teacher that was trained again has other weights: its student has to learn from those.
     # So have the weights that the network starts from.
-    inputs = json.loads((run_folder / workdir.VERSIONS).read_text())["starts"][-1]["inputs"]
+    inputs = workdir.read_json(run_folder / workdir.VERSIONS)["starts"][-1]["inputs"]
     recorded = []
     for name, digest in inputs.items():
         if name.startswith(("teachers[", "model.init_from")):
@@ -72,7 +72,8 @@ def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict) -> 
     settings.teachers = tuple(str(directory.of_run(folder, *key)) for key in planned.needs)
     log = folder / directory.LOGS / f"{run_folder.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out), _timed(run_folder):
+    out = io.TextIOWrapper(files.append_to(log, -1), encoding="utf-8", errors="backslashreplace")
+    with out, redirect_stdout(out), redirect_stderr(out), _timed(run_folder):
         checkpoints = run_folder / workdir.CHECKPOINTS
         # A finished run without checkpoints has its weights: only its predictions are missing.
         if workdir.is_finished(run_folder) and not checkpoint.saved_steps(checkpoints):
@@ -97,4 +98,4 @@ def _timed(run_folder: Path) -> Iterator[None]:
 def _spent(run_folder: Path) -> float:
     """The seconds that a run has taken so far, over all attempts."""
     file = run_folder / workdir.SPENT
-    return float(file.read_text()) if file.is_file() else 0.0
+    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ldl_jax import signals
 from ldl_jax.config.study import Planned
-from ldl_jax.errors import one_line
+from ldl_jax.errors import one_line, out_of_memory
 from ldl_jax.study.cards import Card
 from ldl_jax.study.progress import Progress
 
@@ -150,7 +150,7 @@ class Slot:
                 # A worker that was stopped by the signal has not failed.
                 if self.board.stopping.is_set():
                     return
-                reason = one_line(error)
+                reason = out_of_memory(error) or one_line(error)
                 retry = attempt < ATTEMPTS and not isinstance(error, Permanent)
                 outcome = "trying again" if retry else "giving up"
                 self.board.progress.say(f"{planned.name} failed, {outcome}: {reason[:300]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ldl_jax import signals
 from ldl_jax.config.study import Planned
-from ldl_jax.errors import Busy, one_line
+from ldl_jax.errors import Busy, one_line, out_of_memory
 from ldl_jax.study import cards, directory, run, runner
 
 # The first word of a child process's answer.
@@ -93,7 +93,7 @@ def answer_requests(
                 raise
             # Any error ends this run alone: the next request may succeed.
             except Exception as error:
-                answer(f"{FAILED} {name} {one_line(error)}")
+                answer(f"{FAILED} {name} {out_of_memory(error) or one_line(error)}")
             else:
                 answer(f"{DONE} {name}")
 
@@ -138,14 +138,16 @@ class Process:
 
     def __init__(self, command: list[str], environment: dict[str, str], card_folder):
         self.card_folder = card_folder
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        text = {"encoding": "utf-8", "errors": "backslashreplace"}
+        self.errors = tempfile.TemporaryFile("w+", **text)  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
             command,
-            env=environment,
+            # Both sides name runs in UTF-8, whatever the locale.
+            env={**environment, "PYTHONIOENCODING": "utf-8:backslashreplace"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            text=True,
+            **text,
         )
 
     def run(self, planned: Planned) -> cards.Card:
@@ -266,7 +268,8 @@ def visible_gpus() -> tuple[str, ...]:
     # Ask the driver and not JAX, which would reserve GPU memory in this process.
     if shutil.which("nvidia-smi") is None:
         return ()
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    options = {"encoding": "utf-8", "errors": "replace", "check": False}
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, **options)
     if listing.returncode != 0:
         return ()
     count = len(re.findall(r"^GPU \d+:", listing.stdout, re.MULTILINE))

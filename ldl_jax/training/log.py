@@ -13,8 +13,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from ldl_jax import cli
-from ldl_jax.errors import printable, warn
+from ldl_jax import cli, escape, files
+from ldl_jax.errors import say, warn
 from ldl_jax.workdir import EVENTS, METRICS, TIMING
 
 LINE_SECONDS = 10.0  # shortest time between two progress lines, without a terminal
@@ -45,7 +45,7 @@ class Log:
     def message(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self._main:
-            self._progress.say(printable(text))
+            self._progress.say(text)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record values that are the same for every run with this seed; NaN and infinity as null."""
@@ -83,7 +83,7 @@ class Log:
 def _print(text, stream):
     """Print, without an error if the stream is a file on a full disk."""
     with contextlib.suppress(OSError):
-        print(text, file=stream, flush=True)
+        say(text, stream, flush=True)
 
 
 class _File:
@@ -110,7 +110,7 @@ class _File:
         try:
             # Opened each time and without a buffer: if a full disk takes only part of a line, that
             # part is known, and the rest follows later.
-            with open(self._path, "ab", buffering=0) as file:
+            with files.append_to(self._path) as file:
                 while self._waiting:
                     self._waiting = self._waiting[file.write(self._waiting) :]
             self._outage = False
@@ -192,9 +192,9 @@ class _Bar:
 
     def say(self, text):
         if self._bar is None:
-            print(text, flush=True)
+            say(text, flush=True)
         else:
-            self._bar.write(text)
+            self._bar.write(escape.terminal(text))
 
     def show(self, step, values):
         # Created at the first call, so that compilation does not count as slow steps.

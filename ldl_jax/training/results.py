@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import files, mesh, workdir
+from ldl_jax import escape, files, mesh, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.config.options import options_of
@@ -188,7 +188,7 @@ def _print_results(
     log.message(_calibrator_text(fitted))
     for state, sentence in found.items():
         log.message(f"test, {state}: {sentence}")
-    log.message("\n".join(["wrote:", *(f"  {path}" for path in paths)]))
+    log.message("\n".join(["wrote:", *(f"  {escape.line(path)}" for path in paths)]))
 
 
 def _calibrator_text(fitted: Fit | None) -> str:

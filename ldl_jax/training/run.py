@@ -11,8 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax import config as settings
+from ldl_jax import escape
 from ldl_jax.data import in_memory
 from ldl_jax.data.loading import prepared
+from ldl_jax.errors import say
 from ldl_jax.evaluation.load import load
 from ldl_jax.evaluation.model import Model
 from ldl_jax.report import figure_tables, html, tables
@@ -57,10 +59,11 @@ class Run:
 
     def _title(self) -> str:
         if not self.summary:
-            return f"Run {self.workdir}"
+            return escape.line(f"Run {self.workdir}")
         summary = self.summary
         length = f"{summary['step']} steps ({summary['epochs']:g} epochs)"
-        return f"Run {self.workdir}: {summary['data']}, labels {summary['labels']}, {length}"
+        names = f"{summary['data']}, labels {summary['labels']}"
+        return escape.line(f"Run {self.workdir}: {names}, {length}")
 
 
 def train(
@@ -116,7 +119,7 @@ def train(
     stored = read_config(directory)
     note = settings.scale_boundaries(c, before, values, stored, extend=extend)
     if note:
-        print(note)
+        say(note)
     dataset = None
     if data is not None:
         dataset = prepared(in_memory.dataset(data, classes), c.data)

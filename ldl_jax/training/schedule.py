@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from ldl_jax import mesh, optimizer
+from ldl_jax import escape, mesh, optimizer
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.errors import warn
 from ldl_jax.training import steps
@@ -115,7 +115,7 @@ def say_notes(experiment: Experiment, log: Log, start: int) -> None:
     """Say what the first line does not: initial weights, reordered teachers, a rate that stays."""
     if start == 0:
         for note in (*experiment.dataset.notes, *experiment.notes):
-            log.message(note)
+            log.message(escape.line(note))
     build = experiment.recipe.build
     settings = experiment.config.optimizer
     stays = optimizer.never_lowered(

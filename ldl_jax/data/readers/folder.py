@@ -249,7 +249,7 @@ def _annotated(folder: Path, names: list[str]) -> Listing:
     """Tiny ImageNet's own form: all images in one folder, their classes in a text file."""
     file = folder / ANNOTATIONS
     labels = {}
-    for line in file.read_text(errors="replace").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.strip():
             continue
         fields = line.split("\t")

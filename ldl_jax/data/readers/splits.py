@@ -13,7 +13,8 @@ import numpy as np
 
 from ldl_jax.data.readers import folder
 from ldl_jax.data.readers.folder import Listing
-from ldl_jax.errors import printable, warn
+from ldl_jax.errors import warn
+from ldl_jax.escape import line
 
 TEST_SHARE = 0.2  # of each class, where `data.test_share` is not set
 TEST_NAMES = ("val", "test")
@@ -74,7 +75,7 @@ def read(
 
 
 def _notes(*sentences: str) -> tuple[str, ...]:
-    return tuple(printable(sentence) for sentence in sentences if sentence)
+    return tuple(line(sentence) for sentence in sentences if sentence)
 
 
 def _is_split(root: Path) -> bool:
