@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from ldl_jax import files, mesh, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
+from ldl_jax.config import trust
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.data.base import Dataset
 from ldl_jax.training import results, steps
 from ldl_jax.training.batches import Feed
@@ -32,18 +34,22 @@ def train(
     devices=None,
     compiled: dict | None = None,
     dataset: Dataset | None = None,
+    consent: Consent = ASK,
 ) -> dict | None:
     """Train a config, or resume the run in `directory`; returns the summary, or None after SIGTERM.
 
     Writes checkpoints and logs to `directory` and, at the end, weights, predictions, plots and
     summary.json. extend: allow an existing run to become longer. profile: (first, last) step of a
     profiler trace, or None. compiled: a dict kept between calls, so that runs that differ only in
-    seed and teachers are compiled once. dataset: used instead of the config's. Raises ValueError if
+    seed and teachers are compiled once. dataset: used instead of the config's. consent: to modules
+    that the runs of teachers and initial weights name. Raises ValueError if
     the config or directory does not fit; NonFinite if the loss or a gradient is not finite (with
     `train.on_nonfinite` 'skip_step': in too many steps in a row); OSError if results cannot be
     written or an intact checkpoint read.
     """
-    experiment = mesh.together(lambda: make_experiment(c, devices, dataset=dataset))
+    experiment = mesh.together(
+        lambda: make_experiment(c, devices, dataset=dataset, consent=consent)
+    )
     directory = Path(directory)
     with (
         terminated() as stop_requested,
@@ -123,6 +129,8 @@ def _opened(
             )
         # Write to the directory only now: if something above fails, an existing run is unchanged.
         mesh.on_main(lambda: workdir.claim(directory, c, *identity, total=plan.total))
+        named = directory / workdir.CONFIG, directory / workdir.NETWORK
+        mesh.on_main(lambda: trust.remember_run(c, named))
         mesh.on_main(lambda: workdir.cut_log_back(directory, step))
         record = experiment.dataset.record
         if record is not None:
