@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -11,8 +12,6 @@ from ml_collections import ConfigDict
 from ldl_jax import files, mesh, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.config import trust
-from ldl_jax.config.trust import ASK, Consent
-from ldl_jax.data.base import Dataset
 from ldl_jax.training import results, steps
 from ldl_jax.training.batches import Feed
 from ldl_jax.training.evaluations import Evaluations
@@ -31,25 +30,20 @@ def train(
     *,
     extend: bool = False,
     profile=None,
-    devices=None,
     compiled: dict | None = None,
-    dataset: Dataset | None = None,
-    consent: Consent = ASK,
+    **build: Any,
 ) -> dict | None:
     """Train a config, or resume the run in `directory`; returns the summary, or None after SIGTERM.
 
     Writes checkpoints and logs to `directory` and, at the end, weights, predictions, plots and
     summary.json. extend: allow an existing run to become longer. profile: (first, last) step of a
     profiler trace, or None. compiled: a dict kept between calls, so that runs that differ only in
-    seed and teachers are compiled once. dataset: used instead of the config's. consent: to modules
-    that the runs of teachers and initial weights name. Raises ValueError if
-    the config or directory does not fit; NonFinite if the loss or a gradient is not finite (with
-    `train.on_nonfinite` 'skip_step': in too many steps in a row); OSError if results cannot be
-    written or an intact checkpoint read.
+    seed and teachers are compiled once. build: devices, dataset and consent, as `make_experiment`
+    takes them. Raises ValueError if the config or directory does not fit; NonFinite if the loss or a
+    gradient is not finite (with `train.on_nonfinite` 'skip_step': in too many steps in a row);
+    OSError if results cannot be written or an intact checkpoint read.
     """
-    experiment = mesh.together(
-        lambda: make_experiment(c, devices, dataset=dataset, consent=consent)
-    )
+    experiment = mesh.together(lambda: make_experiment(c, **build))
     directory = Path(directory)
     with (
         terminated() as stop_requested,
