@@ -19,7 +19,7 @@ from ldl_jax.errors import Failed, Usage, one_line
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
 TRUST = (
-    "run the modules that a run names and that are not part of ldl_jax, although you have not trained "
+    "import modules that a run names and that are not part of ldl_jax, although you have not trained "
     "or trusted that run before"
 )
 PROGRAM = "ldl_jax"  # absl expects the program's name before the arguments

@@ -27,8 +27,8 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
   --devices=N           number of devices to plan for, with --dry-run (default: those available)
   --timed-steps=N       train N steps with --dry-run and discard them, to measure speed and peak memory (default: 20 on
                         a GPU or TPU, 0 on a CPU or with --devices)
-  --trust               run the code of your own or others' that a run names (a module that is not part of ldl_jax)
-                        although you have not trained or trusted that run before
+  --trust               import modules that the run, its teachers or its initial weights name and that are not part of
+                        ldl_jax, although you have not trained or trusted that run before
   --extend              allow an existing run to become longer
   --profile=10:15       write a profiler trace of steps 10 to 15
   --join-seconds=300    time to wait at startup for all processes of a multi-process job

@@ -316,12 +316,17 @@ def test_the_store_is_the_user_s_alone(sent, store):
         entry.chmod(0o600)
 
 
-def test_a_relative_path_is_no_store(sent, tmp_path, monkeypatch):
+def test_a_relative_path_is_no_store(sent, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path / "other"))
     for value in ("state", ""):
         monkeypatch.setenv("XDG_STATE_HOME", value)
         path = trust._entry(SPEC)
         assert path.is_relative_to(tmp_path / "other" / ".local" / "state" / "ldl_jax" / "trusted")
+    monkeypatch.setenv("HOME", "nowhere")
+    trust.remember(sent / run.NETWORK, SPEC, ["mine.evil"])
+    assert "cannot be written (there is no home directory)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="not trained or trusted"):
+        ldl_jax.load(sent)
 
 
 def test_many_processes_write_one_entry(sent, store):
@@ -341,7 +346,7 @@ def test_a_store_that_cannot_be_written_is_one_warning(sent, tmp_path, monkeypat
     said = capsys.readouterr().err
     assert said.startswith("warning: ")
     assert said.count("\n") == 1
-    assert "trusted cannot be written (Not a directory)" in said
+    assert f"{tmp_path}/file/ldl_jax cannot be written (Not a directory)" in said
     assert "--trust" in said
     with pytest.raises(ValueError, match="not trained or trusted"):
         ldl_jax.load(sent)

@@ -7,6 +7,7 @@ in the run: `$XDG_STATE_HOME/ldl_jax/trusted`, by default below ~/.local/state, 
 for each network or config.
 """
 
+import errno
 import json
 import os
 import stat
@@ -41,9 +42,10 @@ ASK = Consent()
 
 def consent_to(given: Mapping[str, object], *, trust: bool = False) -> Consent:
     """The consent that flags give: values of the fields that name plugs, and --trust."""
-    names = set()
+    names = []
     for value in given.values():
-        names |= set(value) if isinstance(value, tuple | list) else {value}
+        names += value if isinstance(value, tuple | list) else [value]
+    # Values of other types are refused by the checks of all fields.
     return Consent(trust, frozenset(name for name in names if isinstance(name, str)))
 
 
@@ -122,19 +124,19 @@ def remember(file, content: Any, names: Iterable[str]) -> None:
     """
     modules = {name: _source(name) for name in names}
     entry = {"file": str(Path(file).absolute()), "modules": modules}
-    path = _entry(content)
     try:
+        path = _entry(content)
         for folder in (*reversed(path.parent.parents), path.parent):
             if not folder.exists():
                 folder.mkdir(0o700, exist_ok=True)
         files.write_with(path, partial(_write_private, text=json.dumps(entry, indent=2) + "\n"))
     except OSError as error:
-        _warn(f"{path.parent} cannot be written ({error.strerror or error})")
+        _warn(f"{error.filename} cannot be written ({error.strerror})")
 
 
 @cache
 def _warn(reason: str) -> None:
-    warn(f"{reason}, so reading this run again needs --trust (in Python, trust=True)")
+    warn(f"{reason}, so reading this run will need --trust (in Python, trust=True)")
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -145,8 +147,8 @@ def _write_private(path: Path, text: str) -> None:
 
 def _known(content: Any) -> dict[str, str]:
     """{module: digest of its source} that the store holds for a file with this content."""
-    path = _entry(content)
     try:
+        path = _entry(content)
         # What others can write is nothing that this user has said.
         if not (_is_private(path) and _is_private(path.parent)):
             return {}
@@ -169,6 +171,8 @@ def _entry(content: Any) -> Path:
     root = Path(os.environ.get("XDG_STATE_HOME", ""))
     if not root.is_absolute():
         root = files.home("~/.local/state")
+    if not root.is_absolute():
+        raise FileNotFoundError(errno.ENOENT, "there is no home directory", str(root))
     return root / "ldl_jax" / "trusted" / f"{files.digest(content)}.json"
 
 
