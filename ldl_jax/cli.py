@@ -29,6 +29,10 @@ LOWER_BATCH = (
     "evaluating"
 )
 CLOSED_PIPE = 141  # exit status: that of a program that SIGPIPE ends, as a shell shows it
+TRUST = (
+    "import modules that a run names and that are not part of ldl_jax, although you have not trained "
+    "or trusted that run before"
+)
 PROGRAM = "ldl_jax"  # absl expects the program's name before the arguments
 
 
@@ -61,26 +65,29 @@ class CommandLine(NamedTuple):
     file: str | None  # FILE or FILE:ARGUMENT, as given
     unchanged: ConfigDict | None = None  # the config without overrides
     overridden: tuple[str, ...] = ()  # dotted fields that flags override
+    trust: bool = False  # whether modules that runs name may be imported: --trust
 
 
 def read_flags(
     values: flags.FlagValues,
     argv: list[str],
     *,
-    read: Callable[[str], ConfigDict],
+    read: Callable[..., ConfigDict],
     unknown_field: Callable[[str, ConfigDict | None], str | None],
     names: Iterable[str],
     add_options: Callable[[ConfigDict, dict[str, object]], object],
 ) -> CommandLine:
     """Parse `argv`, without the program's name: `--config`, its overrides and the flags in `values`.
 
-    read: (FILE or FILE:ARGUMENT) -> config; called once. unknown_field: (dotted field, config) -> a
+    read: (FILE or FILE:ARGUMENT, given=, trust=) -> config; called once, with the values of the fields
+    `names` in the flags, and whether --trust is given. unknown_field: (dotted field, config) -> a
     sentence if the config has no such field, else None. names: dotted fields that name plugs.
     add_options: (config, values of these fields in the flags) adds the options of the user's own
     plugs to the config, so that they have flags too. Raises Usage, naming the field or file.
     """
     config_flag = flags.FlagValues()
     flags.DEFINE_string("config", None, "config file", flag_values=config_flag)
+    flags.DEFINE_bool("trust", False, "run code that a run names", flag_values=config_flag)
     # Flags may follow positional arguments.
     for flag_values in (config_flag, values):
         flag_values.set_gnu_getopt(True)
@@ -92,9 +99,10 @@ def read_flags(
         file = config_flag.config
         unchanged = None
         if file is not None:
-            config = read(file)
+            given = plug_names(arguments[1:], names)
+            config = read(file, given=given, trust=config_flag.trust)
             # The flags may name other plugs than the file, whose options have flags as well.
-            add_options(config, plug_names(arguments[1:], names))
+            add_options(config, given)
             unchanged = copy.deepcopy(config)
             config_flags.DEFINE_config_dict(
                 "config", config, flag_values=values, sys_argv=arguments
@@ -105,7 +113,8 @@ def read_flags(
         if config is not None:
             expand_homes(config)
             expand_homes(unchanged)
-        return CommandLine(words, config, file, unchanged, tuple(_overridden(arguments)))
+        overridden = tuple(_overridden(arguments))
+        return CommandLine(words, config, file, unchanged, overridden, config_flag.trust)
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for an unknown field, with a text that does not name it.
         raise Usage(_unknown(arguments, unknown_field, config) or str(error)) from None

@@ -24,6 +24,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from ldl_jax import cli, config, escape, files, workdir
+from ldl_jax.config.trust import Consent, remember_run
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.data.loading import make_dataset, statistics
@@ -41,6 +42,7 @@ import: make a finished run from a PyTorch state_dict (.safetensors or .npz), as
   --classes=K            number of classes, and
   --shape=H,W,C          shape of an image, if the data set is not on this disk; model.mean and std are then required
 export: write a finished run as a state_dict with PyTorch's names and layouts, for load_state_dict(strict=True).
+  --trust                read a run whose network is not part of ldl_jax and that you have not trained yourself
   --names=kuangliu       use shortcut and linear instead of torchvision's and RepDistiller's downsample and fc
 """
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -250,6 +252,7 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
         say(escape.line(f"{path}: {note}"), flush=True)
     origin = {"file": str(path), "sha256": files.sha256(path)}
     workdir.claim(directory, c, spec | {"imported": origin}, {}, total=0)
+    remember_run(c, (directory / workdir.CONFIG, directory / workdir.NETWORK))
     workdir.save_weights(directory / workdir.WEIGHTS, variables, step=0)
     return directory
 
@@ -275,18 +278,18 @@ def _dataset(c: ConfigDict, classes: int | None, shape) -> Dataset:
     return Dataset(split, split, tuple(map(str, range(classes))), (), ())
 
 
-def export_run(directory, path, names: str = "torchvision") -> Path:
+def export_run(directory, path, names: str = "torchvision", *, trust: bool = False) -> Path:
     """Write a finished run's weights as a PyTorch state_dict in a .safetensors file; returns its
     path.
 
-    names: as in `to_state_dict`. Raises ValueError if the run is missing or unfinished.
+    names: as in `to_state_dict`. Raises ValueError if the run is missing, unfinished or lacks `trust`.
     """
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise ValueError(f"the exported file must end in .safetensors, got {path}")
     # Before the weights are read, which may take a while.
     files.check_writable(path.parent)
-    state = to_state_dict(load_weights(Path(directory).expanduser())[1], names)
+    state = to_state_dict(load_weights(directory, consent=Consent(trust))[1], names)
 
     def write(temporary):
         safetensors.numpy.save_file(state, temporary, metadata={"format": "pt"})
@@ -328,7 +331,7 @@ def _run_command(argv: list[str]) -> str:
             directory = import_run(file, line.config, values.workdir, values.classes, shape)
             return f"wrote the run {directory}: use it in config.teachers, or with ldl_jax.load"
         case ["export", directory, file]:
-            return f"wrote {export_run(directory, file, values.names)}"
+            return f"wrote {export_run(directory, file, values.names, trust=line.trust)}"
     raise Usage(
         "the command must be import FILE or export RUN FILE.safetensors, got "
         f"{' '.join(line.words)!r}"

@@ -27,6 +27,8 @@ USAGE = """usage: python -m ldl_jax.main --config=FILE [options]
   --devices=N           number of devices to plan for, with --dry-run (default: those available)
   --timed-steps=N       train N steps with --dry-run and discard them, to measure speed and peak memory (default: 20 on
                         a GPU or TPU, 0 on a CPU or with --devices)
+  --trust               import modules that the run, its teachers or its initial weights name and that are not part of
+                        ldl_jax, although you have not trained or trusted that run before
   --extend              allow an existing run to become longer
   --profile=10:15       write a profiler trace of steps 10 to 15
   --join-seconds=300    time to wait at startup for all processes of a multi-process job
@@ -176,6 +178,7 @@ def _run(argv: list[str], join: bool) -> None:
     from ldl_jax import mesh
     from ldl_jax.training import devices, dry_run, loop, remeasure
 
+    consent = config.Consent(line.trust)
     note = _scale_boundaries(c, line, workdir, extend=values.extend)
     # A dry run plans for devices that need not exist, so it waits for no other process.
     join_seconds = values["join-seconds"].value if join and not is_dry_run else None
@@ -184,11 +187,11 @@ def _run(argv: list[str], join: bool) -> None:
         if note and mesh.is_main():
             say(note, flush=True)
         if is_dry_run:
-            say(dry_run.sizes(c, values.devices, timed_steps=timed_steps))
+            say(dry_run.sizes(c, values.devices, timed_steps=timed_steps, consent=consent))
         elif values.mode == "eval":
-            remeasure.measure_again(c, workdir)
+            remeasure.measure_again(c, workdir, consent=consent)
         else:
-            loop.train(c, workdir, extend=values.extend, profile=profile)
+            loop.train(c, workdir, extend=values.extend, profile=profile, consent=consent)
     except loop.NonFinite as error:
         raise Failed(error) from error
     except mesh.NotJoined as error:

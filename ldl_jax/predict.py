@@ -18,12 +18,19 @@ from tqdm import tqdm
 
 from ldl_jax import cli, escape, files, workdir
 from ldl_jax.calibrate import describe
-from ldl_jax.calibrate import load as load_calibrator
-from ldl_jax.config.options import plug
+from ldl_jax.calibrate.base import Calibrator
+from ldl_jax.config.options import make_plug
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.data.readers.base import IMAGE_ENDINGS
 from ldl_jax.errors import Failed, Usage, say, warn
 from ldl_jax.evaluation.images import Images, find
-from ldl_jax.evaluation.load import load, load_weights, shorter_side, turns_by_exif
+from ldl_jax.evaluation.load import (
+    load_calibrator,
+    load_model,
+    load_weights,
+    shorter_side,
+    turns_by_exif,
+)
 
 DESCRIPTION = "Predict images with a finished run: class names and probabilities."
 TOP = 3  # classes shown for each image
@@ -60,18 +67,19 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--batch", type=int, default=256, metavar="N", help="number of images per batch (256)"
     )
+    line.add_argument("--trust", action="store_true", help=cli.TRUST)
     return line
 
 
 def logits(
-    path: Path, shown: Images, *, batch_size: int, skip: bool
+    path: Path, shown: Images, *, batch_size: int, skip: bool, consent: Consent = ASK
 ) -> tuple[np.ndarray, np.ndarray]:
     """(logits f32[n, K], positions i64[n] among the images) of the images that can be read.
 
     Raises ValueError naming an image that cannot be read, or warns of it with `skip`; also if none
     can be read.
     """
-    apply, variables = load(path)
+    apply, variables = load_model(path, consent)
     batch_size = min(batch_size, len(shown.names))
     step = jax.jit(lambda variables, image: apply(variables, image).logits)
     outputs = []
@@ -119,23 +127,25 @@ def _batches(
         yield positions, images
 
 
-def calibrated(path: Path, values: np.ndarray) -> np.ndarray:
+def calibrated(path: Path, values: np.ndarray, consent: Consent = ASK) -> np.ndarray:
     """Log-probabilities f64[n, K] by the calibrator fitted on the run's holdout; the logits if it
     has none.
 
     A temperature at a limit of its search, or fitted on few errors, is applied with a warning,
     since the run's own metrics use it too.
     """
-    file = path / workdir.CALIBRATION
-    if not file.is_file():
+    fitted = load_calibrator(path, consent)
+    if fitted is None:
         return values
-    name, options, params = load_calibrator(file)
+    file = path / workdir.CALIBRATION
+    name, options, params = fitted
     if name == "temperature" and params.get("at_bound"):
         _warn_of_limit(file, params["temperature"])
     elif describe.is_temperature(name):
         for doubt in describe.doubts(params, "the holdout"):
             warn(f"{file}: {doubt} (--raw writes the raw predictions)")
-    return plug("calibrate", name).make(**options).apply(params, values)
+    calibrator = make_plug("calibrate", name, Calibrator, **options)
+    return calibrator.apply(params, values)
 
 
 def _warn_of_limit(file: Path, temperature: float) -> None:
@@ -236,25 +246,31 @@ class Job(NamedTuple):
     classes: list[str]
     shown: Images
     stem: Path  # of the files to write
+    consent: Consent
 
 
-def prepare(path: Path, source, out: Path | None = None) -> Job:
+def prepare(path: Path, source, out: Path | None = None, *, trust: bool = False) -> Job:
     """Find the images of a prediction; the arguments are those of `predicted`."""
     path = files.home(path)
     sources = source if isinstance(source, list | tuple) else [source]
-    spec = load_weights(path)[0]
+    consent = Consent(trust)
+    spec = load_weights(path, consent=consent)[0]
     shown = find(sources, spec, shorter_side(path), turns_by_exif(path))
     if out:
-        return Job(path, spec["classes"], shown, files.home(out))
-    files.refuse_links(path / workdir.PREDICTED)
-    return Job(path, spec["classes"], shown, path / workdir.PREDICTED / _stem(sources))
+        stem = files.home(out)
+    else:
+        files.refuse_links(path / workdir.PREDICTED)
+        stem = path / workdir.PREDICTED / _stem(sources)
+    return Job(path, spec["classes"], shown, stem, consent)
 
 
 def compute(job: Job, *, raw: bool, skip: bool, batch_size: int) -> Predicted:
     """Predict; nothing is written. The options are those of `predicted`."""
-    values, positions = logits(job.run, job.shown, batch_size=batch_size, skip=skip)
+    values, positions = logits(
+        job.run, job.shown, batch_size=batch_size, skip=skip, consent=job.consent
+    )
     if not raw:
-        values = calibrated(job.run, values)
+        values = calibrated(job.run, values, job.consent)
     names = [job.shown.names[position] for position in positions]
     label = None if job.shown.label is None else job.shown.label[positions]
     return Predicted(names, job.classes, values, label, job.stem)
@@ -266,16 +282,24 @@ def predict(path: Path, source, **options) -> list[Path]:
 
 
 def predicted(
-    path: Path, source, *, out: Path | None = None, raw=False, skip=False, batch_size=256
+    path: Path,
+    source,
+    *,
+    out: Path | None = None,
+    raw=False,
+    skip=False,
+    batch_size=256,
+    trust=False,
 ) -> Predicted:
     """Predict the images of `source` with the run at `path`, and write them as .npz and .csv.
 
     source: an image file, a folder, an .npz, or a list of image files and folders. The .npz can be
     read by `ldl_jax.evaluate`: logits f32[n, K] (log-probabilities, recalibrated unless `raw`), name
-    str[n], classes str[K] and, if known, label i32[n]. Raises ValueError with one sentence if the
-    run or the images cannot be used.
+    str[n], classes str[K] and, if known, label i32[n]. trust: run modules that the run names and that
+    are not part of the package. Raises ValueError with one sentence if the run or the images cannot
+    be used.
     """
-    job = prepare(path, source, out)
+    job = prepare(path, source, out, trust=trust)
     files.check_writable(job.stem.parent)
     result = compute(job, raw=raw, skip=skip, batch_size=batch_size)
     result.write()
@@ -301,7 +325,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
     """Predict, write the files and print the predictions, all of them if they cannot be written."""
     if arguments.batch < 1:
         raise Usage(f"--batch must be at least 1, got {arguments.batch}")
-    job = prepare(Path(arguments.run), arguments.images, arguments.out)
+    job = prepare(Path(arguments.run), arguments.images, arguments.out, trust=arguments.trust)
     can_write = cli.writable(job.stem.parent)
     result = compute(job, raw=arguments.raw, skip=arguments.skip, batch_size=arguments.batch)
     try:

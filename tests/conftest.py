@@ -36,6 +36,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+# The modules that runs of the tests name are remembered here, not in the user's own store.
+STATE_OWNER = "LDL_TEST_STATE" not in os.environ
+STATE = os.environ.setdefault(
+    "LDL_TEST_STATE", tempfile.mkdtemp(prefix="ldl_jax-state-") if STATE_OWNER else ""
+)
+os.environ["XDG_STATE_HOME"] = STATE
+
 LONGEST = (
     "test_resume.py",
     "test_train.py",
@@ -63,6 +70,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_unconfigure():
-    """Remove the folder when the run is over, not when one of its workers is."""
+    """Remove the folders when the run is over, not when one of its workers is."""
     if OWNER:
         shutil.rmtree(PROGRAMS, ignore_errors=True)
+    if STATE_OWNER:
+        shutil.rmtree(STATE, ignore_errors=True)

@@ -17,7 +17,8 @@ from ldl_jax import config, workdir
 from ldl_jax.augment.base import Pixels
 from ldl_jax.contract import Outputs
 from ldl_jax.data.base import Request
-from ldl_jax.main import main
+from ldl_jax.evaluation.load import load_weights
+from ldl_jax.main import main, parse
 from ldl_jax.metrics.base import Seen
 
 ROOT = Path(__file__).parent.parent
@@ -100,8 +101,14 @@ def test_they_train_together_and_resume(save, tmp_path, capsys):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["splits"]["test"]["margin"] == pytest.approx(margin, abs=1e-6)
     assert rows[-1]["test/margin"] == pytest.approx(margin, abs=1e-6)
+
+    # One's own run is read without a question, until the source of a module is another one.
+    assert parse(["--mode=eval", f"--workdir={run}"])[1].config.losses.name == "mine.squared"
+    assert load_weights(run)[0]["model"]["name"] == "mine.small"
+    save(squared=MODULES["squared"] + "\n")
     assert main(["--mode=eval", f"--workdir={run}"]) == 2
-    assert "pass the --config" in capsys.readouterr().err
+    assert "losses.name is 'mine.squared', a module" in (refused := capsys.readouterr().err)
+    assert "its source has changed since you trained or trusted this run; pass --trust" in refused
 
 
 def test_the_memory_is_the_average_of_the_predictions(mine):

@@ -13,6 +13,7 @@ from frame import Case
 
 from ldl_jax import config, convert, files
 from ldl_jax import workdir as run
+from ldl_jax.config import trust
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.evaluation import class_names
 from ldl_jax.evaluation.load import load_teacher, load_weights
@@ -53,6 +54,7 @@ def written(directory, c, dataset, seed=3):
     variables = jax.device_get(make_network(spec)[0](jax.random.key(seed)))
     variables["batch_stats"]["bn"]["mean"] = np.linspace(0, 1, c.model.options.channels)
     run.claim(directory, c, spec, {}, total=0)
+    trust.remember_run(c, (directory / run.CONFIG, directory / run.NETWORK))
     run.save_weights(directory / run.WEIGHTS, variables, step=0)
     return directory
 

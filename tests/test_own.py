@@ -17,7 +17,7 @@ from ldl_jax.config import checks, options, own
 from ldl_jax.contract import Auxiliary, LabelSource, Target
 from ldl_jax.errors import Usage
 from ldl_jax.labels.base import one_hot
-from ldl_jax.main import main, parse, settings
+from ldl_jax.main import main, parse
 from ldl_jax.metrics import base as metrics
 from ldl_jax.mixing.base import Mixer, partners
 from ldl_jax.study import plan
@@ -361,31 +361,6 @@ def test_mixers_losses_operations_and_metrics_are_checked():
 
 
 # ---- trust
-
-
-@pytest.mark.parametrize("field", [name for name in config.NAMES if name != "model.name"])
-def test_a_run_directory_names_no_code_but_its_network(save, capsys, tmp_path, field):
-    save(evil="open('it ran', 'w')\ndef make(*a, **k): pass\n")
-    c = config.default()
-    value = ("mine.evil",) if isinstance(config.flatten(c)[field], list) else "mine.evil"
-    if "blend" in field:
-        c.labels.name = "blend"
-    c.update_from_flattened_dict({field: value})
-    config.add_options(c)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(config.to_json(c))
-    assert main(["--mode=eval", f"--workdir={tmp_path / 'run'}"]) == 2
-    said = capsys.readouterr().err
-    assert f"names code of your own, config.{field}" in said
-    assert "pass the --config" in said
-    assert not (tmp_path / "it ran").exists()
-    c = config.default()
-    c.model.name = "mine.evil"
-    (tmp_path / "run" / "config.json").write_text(config.to_json(c))
-    assert (
-        settings(*parse(["--mode=eval", f"--workdir={tmp_path / 'run'}"]))[0].model.name
-        == "mine.evil"
-    )
 
 
 def test_a_file_names_no_calibrator_of_one_s_own(save, tmp_path):

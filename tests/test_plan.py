@@ -8,7 +8,7 @@ import frame
 import jax
 import pytest
 
-from ldl_jax import config, mesh
+from ldl_jax import config, mesh, optimizer
 from ldl_jax.data import imagefolder
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.main import main
@@ -70,6 +70,18 @@ def test_the_table_has_the_numbers_of_devices_that_can_share_the_batch(absent):
     assert re.search(r"for N = +1 +8 +16 +32 +256$", dry_run.sizes(absent, 16), re.MULTILINE)
     absent.data.batch_size = 96
     assert re.search(r"for N = +1 +8 +32$", dry_run.sizes(absent, 8), re.MULTILINE)
+
+
+def test_a_rate_that_is_never_lowered_is_warned_of_as_a_run_does(absent, capsys):
+    absent.optimizer.schedule, absent.optimizer.boundaries = "piecewise", (200.0, 300.0)
+    dry_run.sizes(absent, 1)
+    said = capsys.readouterr().err
+    reason = optimizer.never_lowered("piecewise", (200.0, 300.0), 0.1, 100.0)
+    assert "config.optimizer.boundaries (200.0, 300.0) are not reached in 100 epochs" in reason
+    assert said == f"warning: {reason}\n"
+    absent.optimizer.boundaries = (50.0,)
+    dry_run.sizes(absent, 1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_planned_mesh_places_shapes_as_devices_that_are_here_do():

@@ -16,6 +16,7 @@ from ldl_jax import config, files, predict
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import temperature
+from ldl_jax.config import trust
 from ldl_jax.data.readers import pillow
 from ldl_jax.evaluation import images, predictions
 from ldl_jax.evaluation.load import load
@@ -39,6 +40,7 @@ def model(tmp_path_factory):
     files.write_json(path / run.NETWORK, spec)
     run.save_weights(path / run.WEIGHTS, jax.tree.map(np.asarray, init(jax.random.key(0))), step=1)
     files.write(path / run.CONFIG, config.to_json(config.default()))
+    trust.remember(path / run.NETWORK, spec, ["tests.tiny"])
     calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": 2.0})
     return path
 

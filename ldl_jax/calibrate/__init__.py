@@ -45,9 +45,10 @@ class FittedCalibrator(NamedTuple):
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, to the last bit; `load` reads it."""
+        from ldl_jax import files
         from ldl_jax.calibrate import base
 
-        return base.save(path, self.name, self.options, self.params)
+        return base.save(files.home(path), self.name, self.options, self.params)
 
 
 def fit(
@@ -92,9 +93,10 @@ def load(path: str | Path, *, name: str = "") -> FittedCalibrator:
     name: the calibrator that it must be; needed for one of your own, because a file alone must not
     decide which code is imported. Raises ValueError if it is another one.
     """
+    from ldl_jax import files
     from ldl_jax.calibrate import base
 
-    fitted = FittedCalibrator(*base.load(path))
+    fitted = FittedCalibrator(*base.load(files.home(path)))
     if fitted.name != name and (name or "." in fitted.name):
         raise ValueError(
             f"{path} is of the calibrator {fitted.name!r}; pass name={fitted.name!r} to load it"

@@ -23,6 +23,7 @@ from ldl_jax.config.options import plugs
 from ldl_jax.config.own import NAMES, add_options
 from ldl_jax.config.schedule import scale_boundaries
 from ldl_jax.config.study import Cell, Finding, Study
+from ldl_jax.config.trust import Consent
 
 __all__ = [
     "MAY_DIFFER",
@@ -30,6 +31,7 @@ __all__ = [
     "PARSING",
     "SECTIONS",
     "Cell",
+    "Consent",
     "Finding",
     "Study",
     "add_options",

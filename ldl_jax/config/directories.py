@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ldl_jax.config.identity import differences
-from ldl_jax.config.io import read
+from ldl_jax.config.io import from_json
 
 RUN_CONFIG = "config.json"  # the config of a run, beside NETWORK
 NETWORK = "network.json"
@@ -30,7 +30,8 @@ def run_directory(file: str, config: ConfigDict, *, extend: bool = False) -> Pat
     path = Path(path).expanduser()
     name = f"{path.stem}-{argument}" if argument else path.stem
     if path.name == RUN_CONFIG and (path.parent / NETWORK).is_file():
-        stored = read(path)
+        # Only compared, so nothing of it is run.
+        stored = from_json(path.read_text())
         if extend or not differences(stored, config):
             return path.parent
         name = path.resolve().parent.name.removesuffix(f"-seed{stored.seed}")

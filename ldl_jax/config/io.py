@@ -2,13 +2,15 @@
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ldl_jax.config import recipes
 from ldl_jax.config.fields import default, flatten
-from ldl_jax.config.own import add_options, own_names, refuse_own, set_block
+from ldl_jax.config.own import add_options, own_names, set_block
+from ldl_jax.config.trust import confirm, consent_to
 from ldl_jax.errors import one_line
 
 
@@ -32,12 +34,14 @@ def start(name: str, *arguments: str) -> ConfigDict:
     return read(":".join([str(path), *arguments]))
 
 
-def read(path) -> ConfigDict:
+def read(path, *, given: Mapping[str, object] | None = None, trust: bool = False) -> ConfigDict:
     """The config of a file: what its `get_config()` returns, or `get_config(argument)` if the path
     is FILE:ARGUMENT; or a run's config.json.
 
     The file is a path, or the name of one that comes with the package, such as 'digits_online'.
-    Raises ValueError in one sentence that names the file and the fault.
+    given: values of the fields that name plugs, which will stand for those of the file. trust: let a
+    config.json name modules that are not part of the package. Raises ValueError in one sentence that
+    names the file and the fault.
     """
     name, *arguments = str(path).split(":", 1)
     file = recipes.find(name)
@@ -47,18 +51,21 @@ def read(path) -> ConfigDict:
         )
     if file is None:
         raise ValueError(f"--config {name} does not exist; {recipes.suggestion(name)}")
-    return _stored(file, arguments) if file.suffix == ".json" else _executed(file, arguments)
-
-
-def _stored(path: Path, arguments: list[str]) -> ConfigDict:
-    """The config of a JSON file. Raises ValueError as `read` does."""
+    if file.suffix != ".json":
+        return _executed(file, arguments)
     if arguments:
-        raise ValueError(f"--config {path} takes no argument, got {arguments[0]!r}")
+        raise ValueError(f"--config {file} takes no argument, got {arguments[0]!r}")
+    return _stored(file, given or {}, trust=trust)
+
+
+def _stored(path: Path, given: Mapping[str, object], *, trust: bool) -> ConfigDict:
+    """The config of a JSON file. Raises ValueError as `read` does."""
     try:
-        config = from_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        config = from_json(text)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a config ({one_line(error)})") from None
-    refuse_own(config, str(path))
+    confirm(path, json.loads(text), own_names(config, given), consent_to(given, trust=trust))
     return config
 
 

@@ -244,7 +244,7 @@ def source_file(name: str) -> Path | None:
     if spec is None:
         raise ModuleNotFoundError(f"No module named {top!r}")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    file = None
+    file = Path(spec.origin) if spec.origin and spec.has_location else None
     for part in rest:
         file, folders = _below(folders, part)
         if file is None and not folders:
@@ -267,20 +267,6 @@ def _below(folders: list[Path], part: str) -> tuple[Path | None, list[Path]]:
             return module, []
     # A folder without __init__.py is a package too, if there is no other.
     return None, [folder / part for folder in folders if (folder / part).is_dir()]
-
-
-def refuse_own(config: ConfigDict, source: str) -> None:
-    """Raise ValueError if a config read from a run directory names modules of the user's own.
-
-    Only networks may be named there: opening a run that somebody sent must not run other code.
-    """
-    for own in own_names(config):
-        if own.folder != "models":
-            raise ValueError(
-                f"{source} names code of your own, config.{own.field} = {own.name!r}, which is not "
-                "imported on the word of a run directory; pass the --config (and the flags) that "
-                "the run was started with"
-            )
 
 
 def described(config: ConfigDict) -> list[str]:

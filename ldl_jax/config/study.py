@@ -61,6 +61,7 @@ class Planned(NamedTuple):
     needs: tuple[tuple[str, int], ...]  # (cell, place) of its teachers
     identity: str  # SHA-256 of all that its numbers depend on, with its teachers' identities
     settings: dict  # the config's fields that its numbers depend on
+    names: frozenset[str] = frozenset()  # modules that the configs of its teachers name
 
     @property
     def key(self) -> tuple[str, int]:

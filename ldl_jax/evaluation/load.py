@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import calibrate, files
+from ldl_jax import files
+from ldl_jax.calibrate import FittedCalibrator
+from ldl_jax.calibrate import base as calibrators
+from ldl_jax.config import trust as trusted
 from ldl_jax.config.options import options_of
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
 from ldl_jax.evaluation import class_names
 from ldl_jax.evaluation.model import Model
@@ -29,14 +33,15 @@ from ldl_jax.workdir import (
 )
 
 
-def load(path, *, best: bool = False) -> Model:
+def load(path, *, best: bool = False, trust: bool = False) -> Model:
     """A finished run as a model: `model.predict_proba(images)`, `model.logits(images)`.
 
     It can be unpacked into `apply, variables`: apply(variables, image) -> Outputs, in evaluation
     mode; image: u8[B, H, W, C], or float in [0, 1]; `Outputs.logits` is f32[B, K]. The weights are those
     the run was measured with (`eval.weights`), after the last step; with `best`, those with the
-    lowest NLL on the held-out images. Raises ValueError if the run is missing or unfinished, or if
-    it has no best weights because it held nothing out.
+    lowest NLL on the held-out images. Raises ValueError if the run is missing or unfinished, if it
+    has no best weights because it held nothing out, or if its network or calibrator is a module that
+    is not part of the package, unless you trained the run, or `trust` it to run that module.
 
     >>> import numpy as np
     >>> import ldl_jax as ldl
@@ -46,8 +51,13 @@ def load(path, *, best: bool = False) -> Model:
     >>> model.logits(np.zeros((5, 8, 8, 1), np.uint8)).shape
     (5, 2)
     """
+    return load_model(path, Consent(trust), best=best)
+
+
+def load_model(path, consent: Consent, *, best: bool = False) -> Model:
+    """`load`, with the user's consent to the modules that the run names."""
     path = files.home(path)
-    spec, variables, _ = load_weights(path)
+    spec, variables, _ = load_weights(path, consent=consent)
     if best:
         variables = read_best(path)
     network = make_network(spec)[1]
@@ -57,9 +67,19 @@ def load(path, *, best: bool = False) -> Model:
         image = jnp.asarray(image, dtype) / 255 if image.dtype == np.uint8 else image
         return network(variables, image, train=False)[0]
 
+    return Model(apply, variables, spec, load_calibrator(path, consent), shorter_side(path))
+
+
+def load_calibrator(path, consent: Consent = ASK) -> FittedCalibrator | None:
+    """The calibrator that a run fitted on its holdout; None if it has none. Raises ValueError if it
+    is a module without consent.
+    """
     file = Path(path) / CALIBRATION
-    calibrator = calibrate.load(file) if file.is_file() else None
-    return Model(apply, variables, spec, calibrator, shorter_side(path))
+    if not file.is_file():
+        return None
+    fitted = FittedCalibrator(*calibrators.load(file))
+    trusted.confirm(file, *trusted.calibrator(fitted.name, fitted.options), consent)
+    return fitted
 
 
 def shorter_side(path) -> int:
@@ -87,14 +107,14 @@ class Teacher(NamedTuple):
     note: str = ""  # what a user should know, in one sentence
 
 
-def load_teacher(path, spec: dict, made_from: str = "") -> Teacher:
+def load_teacher(path, spec: dict, made_from: str = "", consent: Consent = ASK) -> Teacher:
     """A finished run as a frozen network.
 
     spec: the student's network spec. made_from: arguments of the command that trains the run, shown
-    if the run is missing. Logits are in the order of the student's classes. Raises ValueError if the
-    run does not fit the student's spec.
+    if the run is missing. consent: to a module as its network. Logits are in the order of the
+    student's classes. Raises ValueError if the run does not fit the student's spec.
     """
-    own, variables, digest = load_weights(path, made_from)
+    own, variables, digest = load_weights(path, made_from, consent=consent)
     for field, what in (("num_classes", "classes"), ("shape", "image shape")):
         if own[field] != spec[field]:
             raise ValueError(
@@ -145,11 +165,12 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
     return variables, notes["step"]
 
 
-def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
+def load_weights(path, made_from: str = "", *, consent: Consent = ASK) -> tuple[dict, PyTree, str]:
     """(spec, variables, SHA-256 of the weights' file) of a finished run.
 
-    Raises ValueError if the run is missing or unfinished. The message gives the command that trains
-    or finishes it: the one that last started it, or one with the arguments `made_from`.
+    Raises ValueError if the network is a module without consent, or if the run is missing or
+    unfinished. The message gives the command that trains or finishes it: the one that last started
+    it, or one with the arguments `made_from`.
     """
     path = files.home(path)
     weights = path / WEIGHTS
@@ -159,7 +180,9 @@ def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
         raise ValueError(
             f"{path} {state}: it has no {WEIGHTS}; train it with python -m ldl_jax.main {arguments}"
         )
-    return read_json(path / NETWORK), read_weights(weights)[0], files.sha256(weights)
+    spec = read_json(path / NETWORK)
+    trusted.confirm(path / NETWORK, spec, trusted.network(spec), consent)
+    return spec, read_weights(weights)[0], files.sha256(weights)
 
 
 def read_best(path) -> PyTree:

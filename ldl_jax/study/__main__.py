@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ldl_jax import escape, files, signals, workdir
-from ldl_jax.cli import LOWER_BATCH, Once, Parser, status
+from ldl_jax.cli import LOWER_BATCH, TRUST, Once, Parser, status
 from ldl_jax.config.study import Planned, Study, load, locate
 from ldl_jax.errors import Usage, complain, say
 from ldl_jax.study import cards, directory, hypotheses, plan, runner, workers
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         dest="commands",
         help="print the command of each run, one per line, and exit",
     )
+    add("--trust", action="store_true", help=TRUST)
     add("--no-report", action="store_true", help="do the runs only; make the report with --collect")
     add(
         "--collect",
@@ -108,7 +109,7 @@ def work(arguments: argparse.Namespace) -> list[str]:
     if arguments.workdir is not None:
         arguments.workdir = str(files.home(arguments.workdir))
     study = load(path)
-    planned = plan.plan(study, path, _fields(arguments.fields))
+    planned = plan.plan(study, path, _fields(arguments.fields), trust=arguments.trust)
     selected = _selected(arguments.only, planned)
     if arguments.commands:
         for run in selected:
@@ -181,6 +182,8 @@ def _command(arguments: argparse.Namespace, runs: list[Planned] | None = None) -
         command.append(f"--workdir={arguments.workdir}")
     for field in arguments.fields:
         command += ["--set", field]
+    if arguments.trust:
+        command.append("--trust")
     if runs is not None:
         command += [f"--only={','.join(run.name for run in runs)}", "--no-report"]
     return command
@@ -243,7 +246,7 @@ def _execute(
 
     if todo:
         devices.prepare(todo[0].config)
-    worker = workers.ThisProcess(folder, progress.say)
+    worker = workers.ThisProcess(folder, progress.say, trust=arguments.trust)
     if not workers.is_worker():
         return runner.execute(todo, progress, 1, lambda slot, cell: worker)
 

@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -18,16 +19,19 @@ SPLIT = ("data.train_split", "data.folds", "data.fold")  # fields that select it
 TEACHERS = ("teachers", "teachers_from")  # fields that a study fills in from Cell.teachers
 
 
-def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Planned]:
+def plan(
+    study: Study, path, overrides: dict[str, str] | None = None, *, trust: bool = False
+) -> list[Planned]:
     """All runs of a study file at `path`: teachers first, the seeds of a cell one after another.
 
     overrides: dotted field -> text of its value, for all cells (such as the folder of the data).
-    Raises ValueError, naming the cell and the field, if a config cannot be built.
+    trust: let cells start from a config.json that names modules, whoever trained that run. Raises
+    ValueError, naming the cell and the field, if a config cannot be built.
     """
     configs_folder = Path(path).parent.parent
     planned: dict[tuple[str, int], Planned] = {}
     for cell in order(study):
-        cell_config = _config(cell, configs_folder, overrides or {})
+        cell_config = _config(cell, configs_folder, overrides or {}, trust=trust)
         for index in range(cell.seeds):
             run_config = copy.deepcopy(cell_config)
             run_config.seed += index
@@ -37,8 +41,11 @@ def plan(study: Study, path, overrides: dict[str, str] | None = None) -> list[Pl
             # another run. They are known by now, since teachers come first.
             teachers = needs(cell, index, study)
             run_identity = identity(settings, [planned[key].identity for key in teachers])
+            consent = config.Consent()
+            for key in teachers:
+                consent = consent.to(planned[key].config)
             planned[cell.name, index] = Planned(
-                cell, index, run_config, teachers, run_identity, settings
+                cell, index, run_config, teachers, run_identity, settings, consent.names
             )
     _check_images(study, planned)
     return list(planned.values())
@@ -75,7 +82,9 @@ def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None
                 )
 
 
-def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
+def _config(
+    cell: Cell, folder: Path, overrides: dict[str, str], *, trust: bool = False
+) -> ConfigDict:
     """The config of a cell's first seed. Raises ValueError that names the cell."""
     try:
         name, *argument = cell.config.split(":", 1)
@@ -83,7 +92,8 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
         # A study of the user's own may use configs that come with the package.
         if not path.is_file():
             path = recipes.named(name) or path
-        cell_config = config.read(":".join([str(path), *argument]))
+        given = _plug_names(cell.fields, overrides)
+        cell_config = config.read(":".join([str(path), *argument]), given=given, trust=trust)
         # Directories of teachers are known only when a run starts, so no field may name them.
         for field in TEACHERS:
             if field in cell.fields or field in overrides:
@@ -114,6 +124,13 @@ def _config(cell: Cell, folder: Path, overrides: dict[str, str]) -> ConfigDict:
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from None
     return cell_config
+
+
+def _plug_names(fields: Mapping[str, object], overrides: dict[str, str]) -> dict[str, object]:
+    """The values that a study sets for fields that name plugs."""
+    usual = config.default()
+    texts = {field: _parsed(usual, field, text) for field, text in overrides.items()}
+    return {field: value for field, value in {**fields, **texts}.items() if field in config.NAMES}
 
 
 def _scale_boundaries(cell_config: ConfigDict, before: ConfigDict, fields) -> None:

@@ -12,13 +12,13 @@ from ldl_jax.config.study import Planned
 from ldl_jax.study import cards, directory
 
 
-def train(planned: Planned, folder, compiled: dict) -> cards.Card:
+def train(planned: Planned, folder, compiled: dict, *, trust: bool = False) -> cards.Card:
     """Train a run in this process and write its card; its output goes to a log file.
 
     The runs of its teachers must be finished. folder: the study's directory. compiled: cache of
-    compiled programs, which the caller keeps between runs. If the run is already finished, only its
-    card is made. Raises Busy if another process works on the run, and signals.Interrupted if a
-    signal ended it.
+    compiled programs, which the caller keeps between runs. trust: run modules that run directories
+    name, whoever trained them. If the run is already finished, only its card is made. Raises Busy if
+    another process works on the run, and signals.Interrupted if a signal ended it.
     """
     folder = Path(folder)
     run_folder = directory.of_run(folder, *planned.key)
@@ -30,7 +30,7 @@ def train(planned: Planned, folder, compiled: dict) -> cards.Card:
         if card is not None:
             return card
         if not _is_finished(planned, folder, run_folder):
-            _train(planned, folder, run_folder, compiled)
+            _train(planned, folder, run_folder, compiled, trust)
         card = cards.make(planned, run_folder, _spent(run_folder))
         cards.write(folder / directory.CARDS, planned, card)
         # The final weights are in model.npz as well, and nothing resumes a finished run.
@@ -63,11 +63,12 @@ def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
     return not config.differences(workdir.read_config(run_folder), planned.config)
 
 
-def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict) -> None:
+def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict, trust: bool) -> None:
     """Train or resume a run."""
     from ldl_jax import checkpoint
     from ldl_jax.training import loop, remeasure
 
+    consent = config.Consent(trust, planned.names)
     settings = planned.config.copy_and_resolve_references()
     settings.teachers = tuple(str(directory.of_run(folder, *key)) for key in planned.needs)
     log = folder / directory.LOGS / f"{run_folder.name}.txt"
@@ -77,9 +78,9 @@ def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict) -> 
         checkpoints = run_folder / workdir.CHECKPOINTS
         # A finished run without checkpoints has its weights: only its predictions are missing.
         if workdir.is_finished(run_folder) and not checkpoint.saved_steps(checkpoints):
-            remeasure.measure_again(settings, run_folder)
+            remeasure.measure_again(settings, run_folder, consent=consent)
         else:
-            loop.train(settings, run_folder, compiled=compiled)
+            loop.train(settings, run_folder, compiled=compiled, consent=consent)
 
 
 @contextmanager

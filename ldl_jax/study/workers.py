@@ -32,9 +32,10 @@ MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # JAX's: fraction of a GPU's memory t
 class ThisProcess:
     """Trains in this process. Runs that differ only in seed and teachers share compiled programs."""
 
-    def __init__(self, folder, say: Callable[[str], None]):
+    def __init__(self, folder, say: Callable[[str], None], *, trust: bool = False):
         self.folder = Path(folder)
         self.say = say
+        self.trust = trust  # see `run.train`
         self.compiled: dict = {}
         self.stopping = threading.Event()
 
@@ -51,7 +52,7 @@ class ThisProcess:
             if card is not None:
                 return card
             try:
-                return run.train(planned, self.folder, self.compiled)
+                return run.train(planned, self.folder, self.compiled, trust=self.trust)
             except Busy:
                 if not waiting:
                     self.say(f"{planned.name}: waiting for another process that works on it")

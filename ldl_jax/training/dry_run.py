@@ -9,28 +9,37 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, mesh
 from ldl_jax.config.options import plug
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import make_dataset
 from ldl_jax.training import traffic, trial
 from ldl_jax.training.experiment import Experiment, make_experiment
-from ldl_jax.training.schedule import abstract_state, make_plan
+from ldl_jax.training.schedule import abstract_state, make_plan, warn_of
 from ldl_jax.training.steps import TrainState
 
 COUNTS = (1, 8, 32, 256)  # numbers of devices compared in the table of communication
 
 
-def sizes(c: ConfigDict, devices: int | None = None, *, timed_steps: int | None = None) -> str:
+def sizes(
+    c: ConfigDict,
+    devices: int | None = None,
+    *,
+    timed_steps: int | None = None,
+    consent: Consent = ASK,
+) -> str:
     """Steps of a run, bytes on each device and in a checkpoint, and bytes sent in each step, as text.
 
     devices: number of devices to plan for, which need not exist; None for those available.
     timed_steps: number of train steps to time on the available devices, for an estimate of the
-    duration and the peak memory; None: `trial.STEPS` on an accelerator, none on a CPU. Raises
+    duration and the peak memory; None: `trial.STEPS` on an accelerator, none on a CPU. consent: to
+    modules that the runs of teachers name. What a run would warn of is printed on stderr. Raises
     ValueError if the config is invalid.
     """
     config.check(c)
     dataset, note = data_set(c.data)
     planned = None if devices is None else mesh.planned_mesh(devices)
-    experiment = make_experiment(c, planned, dataset=dataset)
+    experiment = make_experiment(c, planned, dataset=dataset, consent=consent)
+    warn_of(experiment)
     # All arrays are abstract, so neither the devices nor their memory are needed.
     state = abstract_state(experiment)
     count = experiment.mesh.size

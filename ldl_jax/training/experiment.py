@@ -12,6 +12,7 @@ from ldl_jax import config, files, mesh, optimizer, workdir
 from ldl_jax.augment import base as augment
 from ldl_jax.config import checks
 from ldl_jax.config.options import make_plug, options_of
+from ldl_jax.config.trust import ASK
 from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import make_dataset, positions
@@ -51,30 +52,29 @@ class Experiment(NamedTuple):
 
 
 def make_experiment(
-    c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=()
+    c: ConfigDict, devices=None, *, dataset: Dataset | None = None, teachers=(), consent=ASK
 ) -> Experiment:
     """Build the experiment of a config. Raises ValueError if something does not fit.
 
     devices: a list; None for all; or an abstract mesh to plan with. dataset: used instead of the
     config's. teachers: functions of the network spec that make a `Teacher`, in addition to the
-    config's.
+    config's. consent: the user's `Consent` to modules that the run directories name.
     """
     config.check(config.add_options(c))
+    consent = consent.to(c)
     dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout, test = positions(c.data, dataset)
     device_mesh = devices if isinstance(devices, AbstractMesh) else mesh.make_mesh(devices)
     # Raises if the devices cannot share a batch; better here than after the teachers are loaded.
     mesh.local_slice(c.data.batch_size, device_mesh)
-    source = initial.load(c.model)
+    source = initial.load(c.model, consent)
     spec = network_spec(c, dataset, *initial.normalisation(c.model, dataset, source))
     start, notes = (None, ()) if source is None else initial.fit(source, spec)
 
     # If a teacher is missing, the error shows the command that trains it.
     made_from = f"{c.teachers_from} --config.data.root={c.data.root}" if c.teachers_from else ""
-    loaded = [load_teacher(path, spec, made_from) for path in c.teachers]
-    digests = {}
-    for path, teacher in zip(c.teachers, loaded, strict=True):
-        digests[str(path)] = teacher.digest
+    loaded = [load_teacher(path, spec, made_from, consent) for path in c.teachers]
+    digests = dict(zip(map(str, c.teachers), (teacher.digest for teacher in loaded), strict=True))
     all_teachers = loaded + [make(spec) for make in teachers]
 
     recipe = make_recipe(c, spec, all_teachers, dataset, len(train))

@@ -8,6 +8,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import statistics
@@ -27,12 +28,16 @@ class Source(NamedTuple):
     digest: str  # SHA-256 of the weights' file
 
 
-def load(settings: ConfigDict) -> Source | None:
-    """The run of `config.model.init_from`; None without one. Raises ValueError if it is unfinished."""
+def load(settings: ConfigDict, consent: Consent = ASK) -> Source | None:
+    """The run of `config.model.init_from`; None without one.
+
+    Raises ValueError if it is unfinished, or if its network is a module without consent.
+    """
     if not settings.init_from:
         return None
     try:
-        return Source(settings.init_from, *load_weights(Path(settings.init_from).expanduser()))
+        path = Path(settings.init_from).expanduser()
+        return Source(settings.init_from, *load_weights(path, consent=consent))
     except ValueError as error:
         raise ValueError(f"config.{FIELD}: {error}") from None
 

@@ -5,13 +5,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from ldl_jax import files, mesh, signals, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
-from ldl_jax.data.base import Dataset
+from ldl_jax.config import trust
 from ldl_jax.signals import Interrupted
 from ldl_jax.training import results, steps
 from ldl_jax.training.batches import Feed
@@ -31,24 +32,23 @@ def train(
     *,
     extend: bool = False,
     profile=None,
-    devices=None,
     compiled: dict | None = None,
-    dataset: Dataset | None = None,
+    **build: Any,
 ) -> dict:
     """Train a config, or resume the run in `directory`; returns the summary.
 
     Writes checkpoints and logs to `directory` and, at the end, weights, predictions, plots and
     summary.json. extend: allow an existing run to become longer. profile: (first, last) step of a
     profiler trace, or None. compiled: a dict kept between calls, so that runs that differ only in
-    seed and teachers are compiled once. dataset: used instead of the config's. Raises ValueError if
-    the config or directory does not fit; NonFinite if the loss or a gradient is not finite (with
-    `train.on_nonfinite` 'skip_step': in too many steps in a row); OSError if results cannot be
-    written or an intact checkpoint read; Interrupted, `saved` unless the first step has not begun,
-    after Ctrl-C, SIGTERM or SIGHUP.
+    seed and teachers are compiled once. build: devices, dataset and consent, as `make_experiment`
+    takes them. Raises ValueError if the config or directory does not fit; NonFinite if the loss or a
+    gradient is not finite (with `train.on_nonfinite` 'skip_step': in too many steps in a row);
+    OSError if results cannot be written or an intact checkpoint read; Interrupted, `saved` unless
+    the first step has not begun, after Ctrl-C, SIGTERM or SIGHUP.
     """
     directory = Path(directory)
     with signals.raised(_own_signals()):
-        experiment = mesh.together(lambda: make_experiment(c, devices, dataset=dataset))
+        experiment = mesh.together(lambda: make_experiment(c, **build))
         with _opened(experiment, directory, extend) as opened:
             return _train(experiment, directory, *opened, profile, compiled)
 
@@ -159,6 +159,8 @@ def _opened(
             )
         # Write to the directory only now: if something above fails, an existing run is unchanged.
         mesh.on_main(lambda: workdir.claim(directory, c, *identity, total=plan.total))
+        named = directory / workdir.CONFIG, directory / workdir.NETWORK
+        mesh.on_main(lambda: trust.remember_run(c, named))
         mesh.on_main(lambda: workdir.cut_log_back(directory, step))
         record = experiment.dataset.record
         if record is not None:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, mesh, workdir
 from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
 from ldl_jax.evaluation.load import weights_alone
 from ldl_jax.training import results
@@ -19,12 +20,13 @@ from ldl_jax.training.schedule import first_line, fresh_state, make_plan, restor
 from ldl_jax.training.steps import TrainState
 
 
-def measure_again(c: ConfigDict, directory, devices=None) -> dict:
+def measure_again(c: ConfigDict, directory, devices=None, *, consent: Consent = ASK) -> dict:
     """Evaluate the latest checkpoint of a run again, or its weights without one; returns the summary.
 
     A run has weights only if it was imported, or if its checkpoints were deleted after its end. The
-    results are written again, and for a finished run the weights too. Raises ValueError if there is
-    no such run, if its config (except `eval.weights`) or data differ, or if it is in use.
+    results are written again, and for a finished run the weights too. consent: to modules that the
+    runs of teachers name. Raises ValueError if there is no such run, if its config (except
+    `eval.weights`) or data differ, or if it is in use.
     """
     directory = Path(directory)
     before = workdir.read_config(directory)
@@ -38,7 +40,7 @@ def measure_again(c: ConfigDict, directory, devices=None) -> dict:
             f"--workdir {directory} holds a run with a different config: {workdir.sentence(changed)}; leave out "
             "--config to use the config of the run"
         )
-    experiment = mesh.together(lambda: make_experiment(c, devices))
+    experiment = mesh.together(lambda: make_experiment(c, devices, consent=consent))
     with contextlib.ExitStack() as lock:
         mesh.on_main(lambda: lock.enter_context(workdir.locked(directory)))
         mesh.check_same("data and settings with the SHA-256", digest(experiment))

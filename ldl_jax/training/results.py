@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ldl_jax import escape, files, mesh, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
+from ldl_jax.config import trust
 from ldl_jax.config.options import options_of
 from ldl_jax.evaluation import evaluation, fitting
 from ldl_jax.evaluation.fitting import Fit
@@ -105,6 +106,9 @@ def fit_calibrator(
     name = settings.calibrator
     fitted = fitting.fit(splits["holdout"], name, options_of(settings, name))
     calibrators.save(folder / workdir.CALIBRATION, fitted.calibrator, fitted.options, fitted.params)
+    if "." in name:
+        content, _ = trust.calibrator(fitted.calibrator, fitted.options)
+        trust.remember(folder / workdir.CALIBRATION, content, [name])
     return fitted
 
 

@@ -12,10 +12,12 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config as settings
 from ldl_jax import escape
+from ldl_jax.cli import expand_homes
+from ldl_jax.config.trust import ASK, Consent, consent_to
 from ldl_jax.data import in_memory
 from ldl_jax.data.loading import prepared
 from ldl_jax.errors import say
-from ldl_jax.evaluation.load import load
+from ldl_jax.evaluation.load import load_model
 from ldl_jax.evaluation.model import Model
 from ldl_jax.report import figure_tables, html, tables
 from ldl_jax.signals import Interrupted
@@ -31,9 +33,10 @@ class Run:
     before its end. It shows as a table of the figures.
     """
 
-    def __init__(self, workdir: Path, summary: dict[str, Any]):
+    def __init__(self, workdir: Path, summary: dict[str, Any], consent: Consent = ASK):
         self.workdir = workdir
         self.summary = summary
+        self._consent = consent  # to modules that the run names
 
     @property
     def finished(self) -> bool:
@@ -43,7 +46,7 @@ class Run:
     @cached_property
     def model(self) -> Model:
         """The network, as `ldl_jax.load` returns it. Raises ValueError if the run is unfinished."""
-        return load(self.workdir)
+        return load_model(self.workdir, self._consent)
 
     def __repr__(self) -> str:
         if not self.summary:
@@ -75,6 +78,7 @@ def train(
     classes: Sequence[str] | None = None,
     extend: bool = False,
     devices: Sequence[Any] | None = None,
+    trust: bool = False,
 ) -> Run:
     """Train a config, or resume the run in `workdir`: what `python -m ldl_jax.main` does.
 
@@ -84,15 +88,16 @@ def train(
     data: (images, labels, test_images, test_labels) instead of the config's data set, with images
     u8[N, H, W, C] and class numbers [N]; numpy, jax, torch and pandas arrays are accepted. classes:
     the names of the classes of `data`. extend: allow an existing run to become longer. devices: of
-    jax.devices(), by default all.
+    jax.devices(), by default all. trust: run the modules that run directories name (a config.json,
+    teachers) and that are not part of the package, although you have not trained those runs.
 
     The same call resumes a run that was interrupted; with other arrays, or another config, it is
     refused. Ctrl-C, or a notebook's button to stop, saves a checkpoint and raises KeyboardInterrupt,
     so that the cells below do not run; SIGTERM and SIGHUP save one and return a run that is not
     `finished`; a second Ctrl-C ends the process. Afterwards, handlers of signals are as before. In
-    another thread than the main one, signals are left to the caller. Raises ValueError if the config, the data or
-    the directory do not fit, `ldl_jax.training.loop.NonFinite` if the loss is not finite, and
-    OSError if results cannot be written.
+    another thread than the main one, signals are left to the caller. Raises ValueError if the
+    config, the data or the directory do not fit, `ldl_jax.training.loop.NonFinite` if the loss is
+    not finite, and OSError if results cannot be written.
 
     >>> import numpy as np
     >>> import ldl_jax as ldl
@@ -110,8 +115,10 @@ def train(
     (True, (2,))
     """
     values = {name.removeprefix("config."): value for name, value in (overrides or {}).items()}
-    before = _config(config, in_memory=data is not None)
+    consent = consent_to(_plugs(values), trust=trust)
+    before = _config(config, values, in_memory=data is not None, trust=trust)
     c = _overridden(before, values, in_memory=data is not None)
+    expand_homes(c)
     if data is None and classes is not None:
         raise ValueError("classes must be given with data=, whose classes they name")
     settings.check(c)
@@ -125,19 +132,29 @@ def train(
         dataset = prepared(in_memory.dataset(data, classes), c.data)
     platform.prepare(c)
     try:
-        summary = loop.train(c, directory, extend=extend, devices=devices, dataset=dataset)
+        summary = loop.train(
+            c, directory, extend=extend, devices=devices, dataset=dataset, consent=consent
+        )
     except Interrupted as stop:
         if stop.number == signal.SIGINT:
             raise
         summary = {}
-    return Run(directory, summary)
+    return Run(directory, summary, consent.to(c))
 
 
-def _config(config: str | PathLike | ConfigDict, *, in_memory: bool) -> ConfigDict:
-    """A copy of the config, of arrays in memory if `in_memory`."""
+def _plugs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields that name plugs."""
+    return {field: value for field, value in values.items() if field in settings.NAMES}
+
+
+def _config(
+    config: str | PathLike | ConfigDict, values: Mapping[str, Any], *, in_memory: bool, trust: bool
+) -> ConfigDict:
+    """A copy of the config before its overrides `values`, of arrays in memory if `in_memory`."""
+    named = {"given": _plugs(values), "trust": trust}
     # The caller's config stays as it is.
     is_config = isinstance(config, ConfigDict)
-    c = config.copy_and_resolve_references() if is_config else settings.read(config)
+    c = config.copy_and_resolve_references() if is_config else settings.read(config, **named)
     if in_memory:
         c.data.name = "in_memory"
         c.data.root = ""

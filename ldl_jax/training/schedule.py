@@ -116,6 +116,12 @@ def say_notes(experiment: Experiment, log: Log, start: int) -> None:
     if start == 0:
         for note in (*experiment.dataset.notes, *experiment.notes):
             log.message(escape.line(note))
+    if mesh.is_main():
+        warn_of(experiment)
+
+
+def warn_of(experiment: Experiment) -> None:
+    """Warn of reordered teachers, and of a learning rate that is never lowered."""
     build = experiment.recipe.build
     settings = experiment.config.optimizer
     stays = optimizer.never_lowered(
@@ -125,5 +131,5 @@ def say_notes(experiment: Experiment, log: Log, start: int) -> None:
         build.total_steps / build.steps_per_epoch,
     )
     for text in (*experiment.warnings, stays):
-        if text and mesh.is_main():
+        if text:
             warn(text)
