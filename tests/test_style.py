@@ -36,6 +36,7 @@ PARTS = ("spec", "describe", "likelihood", "missing")  # shared by members of a 
 OWNERS = {  # third-party package -> the only places that may import it
     "tensorflow": ("data/readers/",), "tensorflow_datasets": ("data/readers/",), "orbax": ("checkpoint.py",),
     "matplotlib": ("report/",), "tensorboardX": ("training/log.py",), "tqdm": None, "torch": ("bench/torch_",),
+    "google_crc32c": ("data/readers/",),
 }  # fmt: skip
 
 RANKS = {  # entry of the package -> its height: imports go down
