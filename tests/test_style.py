@@ -62,7 +62,7 @@ RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(("metrics", "losses", "arrays", "distributions"), 2),
     **dict.fromkeys(("config", "contract"), 1),
     "checksums": 1,
-    **dict.fromkeys(("files", "errors", "cli"), 0),
+    **dict.fromkeys(("files", "reading", "errors", "cli"), 0),
 }
 MOST = {  # see test_the_style_figures_of_the_package
     "lines over 100 columns": 0.02,
