@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ldl_jax import files
 from ldl_jax.errors import Failed, Usage, one_line
+from ldl_jax.reading import LARGEST, check_file
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
 PROGRAM = "ldl_jax"  # absl expects the program's name before the arguments
@@ -211,6 +212,7 @@ def class_names(text: str | None) -> tuple[str, ...] | None:
         names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
     else:
         try:
+            check_file(file, LARGEST)
             names = file.read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError:
             # A single column: the probability of one of two classes.

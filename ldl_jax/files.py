@@ -166,6 +166,22 @@ def read_npy(path, noun: str = ".npy") -> np.ndarray:
         return _map(path, 0, os.stat(path).st_size)
 
 
+def read_array(path, name: str, stored: dict) -> np.ndarray:
+    """The array that a JSON file has as {'dtype', 'shape', 'values'}.
+
+    Raises ValueError naming the file and the array.
+    """
+    try:
+        dtype = np.dtype(stored["dtype"])
+        if dtype.kind not in "fiub":
+            raise ValueError(f"its type is {dtype}")
+        return np.array(stored["values"], dtype).reshape(stored["shape"])
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: {name} must be an array of numbers ({one_line(error, 100)})"
+        ) from None
+
+
 def mapped_file(values) -> mmap.mmap | None:
     """The file that an array is mapped from; None if the array is in memory."""
     # A view keeps its parent in `base`, down to the mapping or to nothing.
@@ -180,7 +196,9 @@ def _reading(path, noun: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        raise UnreadableFile(path, noun, one_line(error)) from None
+        # Without the number of the error and the path, which is named anyway.
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UnreadableFile(path, noun, reason) from None
 
 
 def _archive(path) -> zipfile.ZipFile:

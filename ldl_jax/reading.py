@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from ldl_jax.errors import UnreadableFile, one_line
 LARGEST = 2**27  # bytes of a JSON file; a matrix calibrator of 1,000 classes takes 2**25
 LARGEST_LOG = 2**31  # bytes of a log, a line of which has about 300
 DEEPEST = 32  # levels of a JSON value; those of a config have 4
+NAMES = {
+    dict: "a block of fields",
+    list: "a list",
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+}
 KINDS = {
     stat.S_ISFIFO: "a FIFO",
     stat.S_ISSOCK: "a socket",
@@ -38,6 +46,22 @@ def check_file(path, most: int | None = None) -> None:
         raise OSError(errno.EFBIG, reason, str(path))
 
 
+def entries(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder; nothing if it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:
+        return []
+
+
+def is_special(entry: os.DirEntry) -> bool:
+    """Whether opening a file may never end. Listing tells, so only links are looked up."""
+    # A link to nothing stays, to be reported as unreadable.
+    is_broken = entry.is_symlink() and not os.path.exists(entry.path)
+    return not (entry.is_file() or is_broken)
+
+
 def read_text(path, noun: str, most: int = LARGEST) -> str:
     """The text of a UTF-8 file of at most `most` bytes.
 
@@ -55,13 +79,63 @@ def read_text(path, noun: str, most: int = LARGEST) -> str:
         raise UnreadableFile(path, noun, one_line(error)) from None
 
 
-def read_json(path, noun: str = "JSON") -> Any:
-    """The value of a JSON file. Raises UnreadableFile, calling the file `noun`, as `parse` does."""
+def read_json(path, noun: str = "JSON", *, finite: bool = True) -> Any:
+    """The value of a JSON file, by `parse`. Raises UnreadableFile, calling the file `noun`."""
     text = read_text(path, noun)
     try:
-        return parse(text)
+        return parse(text, finite=finite)
     except ValueError as error:
         raise UnreadableFile(path, noun, one_line(error)) from None
+
+
+def read_block(path, noun: str = "JSON", *, finite: bool = True) -> dict[str, Any]:
+    """The object of a JSON file; see `read_json`. Raises ValueError also for another value."""
+    return item(path, "its content", read_json(path, noun, finite=finite), dict)
+
+
+def item(path, name: str, value: Any, kind: type) -> Any:
+    """Return a JSON value if it is of a kind: dict, list, str, int or float (also an int).
+
+    Raises ValueError naming the file and the value.
+    """
+    kinds = (int, float) if kind is float else kind
+    # A bool is an int in Python.
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise ValueError(f"{path}: {name} must be {NAMES[kind]}, got {shown(value)}")
+    return value
+
+
+def items(path, name: str, values: Any, kind: type) -> list:
+    """Return a JSON value if it is a list of a kind of values; see `item`."""
+    for number, value in enumerate(item(path, name, values, list)):
+        item(path, f"{name}[{number}]", value, kind)
+    return values
+
+
+def shown(value: Any) -> str:
+    """A JSON value as text, cut to a length that a message can have."""
+    # Python does not print integers of thousands of digits.
+    if isinstance(value, int) and abs(value) >= 2**64:
+        return "an integer of more than 64 bits"
+    if isinstance(value, dict | list) and value:
+        return f"{NAMES[type(value)]} of length {len(value)}"
+    return repr(value)[:60]
+
+
+def log_row(line: str) -> dict[str, float | None] | None:
+    """The row of numbers of a line of a log, with its step; None if the line is no such row."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    return row if all(map(_is_number, row.values())) else None
+
+
+def _is_number(value: Any) -> bool:
+    # Comparing an int of any length with a float is exact, and NaN compares as false.
+    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
 
 
 def parse(text: str, *, finite: bool = True) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ldl_jax.data.readers.base import crc32c, reason_of, tensorflow
 from ldl_jax.errors import Unreadable
+from ldl_jax.reading import check_file
 
 HEAD = 12  # bytes of a record before its data
 FOOT = 4  # and after them
@@ -64,6 +65,7 @@ def opened(path: str):
 
             yield read, file.size()
     else:
+        check_file(path)
         # Unbuffered, since records are read at random; pread needs no seek of its own.
         with open(path, "rb", buffering=0) as file:
 
