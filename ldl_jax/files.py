@@ -238,6 +238,9 @@ def _read_member(path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, mapped: 
         if not mapped or info.compress_type != zipfile.ZIP_STORED:
             header = _header(member)
             _check_size(header, info.file_size - header.begin)
+            # Only a member that is read to its end is compared with its checksum.
+            if header.size < info.file_size - header.begin:
+                raise ValueError(f"{info.filename} has bytes after its array")
             member.seek(0)
             return np.lib.format.read_array(member, allow_pickle=False)
     with open(path, "rb") as file:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +64,7 @@ def load(path, *, best: bool = False) -> Model:
     file = Path(path) / CALIBRATION
     calibrator = calibrate.load(file) if file.is_file() else None
     if calibrator is not None:
-        _check_calibrator(file, calibrator, spec["num_classes"])
+        check_calibrator(file, calibrator, spec["num_classes"])
     return Model(apply, variables, spec, calibrator, shorter_side(path))
 
 
@@ -180,9 +179,10 @@ def _fitting_network(path: Path, spec: dict, variables: PyTree) -> Callable:
         image = jax.ShapeDtypeStruct((1, *spec["shape"]), spec_dtype(spec))
         # With the weights first: this ends at the first layer that they lack, however deep the
         # network is said to be.
-        jax.eval_shape(partial(apply, train=False), variables, image)
-        wanted = jax.eval_shape(init, jax.random.key(0))
-        reason = _first_difference(_shapes(wanted), _shapes(variables))
+        reason = ""
+        if _has_idle_leaves(lambda *given: apply(*given, train=False)[0], variables, image):
+            wanted = jax.eval_shape(init, jax.random.key(0))
+            reason = _first_difference(_shapes(wanted), _shapes(variables))
     except ValueError as error:
         raise ValueError(f"{path / NETWORK}: {one_line(error, 300)}") from None
     except Exception as error:  # flax and jax have many kinds
@@ -190,6 +190,16 @@ def _fitting_network(path: Path, spec: dict, variables: PyTree) -> Callable:
     if reason:
         raise ValueError(f"{path}: {NETWORK} does not fit {WEIGHTS} ({reason})")
     return apply
+
+
+def _has_idle_leaves(function: Callable, variables: PyTree, image) -> bool:
+    """Whether a function reads only some of its variables; raises whatever tracing it raises."""
+    jaxpr = jax.make_jaxpr(function)(variables, image).jaxpr
+    used = set()
+    for equation in jaxpr.eqns:
+        used |= set(map(id, equation.invars))
+    leaves = jaxpr.invars[: len(jax.tree.leaves(variables))]
+    return not used.issuperset(map(id, leaves))
 
 
 def _shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
@@ -204,7 +214,7 @@ def _first_difference(wanted: dict, given: dict) -> str:
     return ""
 
 
-def _check_calibrator(file: Path, calibrator: FittedCalibrator, num_classes: int) -> None:
+def check_calibrator(file: Path, calibrator: FittedCalibrator, num_classes: int) -> None:
     """Raise ValueError if a calibrator cannot be applied to a network's logits."""
     try:
         probs = calibrator(np.zeros((2, num_classes)))
