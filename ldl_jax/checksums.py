@@ -1,9 +1,8 @@
 """Checksums of checkpoints: without them, a byte flipped on disk would be restored unnoticed."""
 
-import json
 from pathlib import Path
 
-from ldl_jax import files
+from ldl_jax import files, reading
 from ldl_jax.errors import warn
 
 
@@ -57,9 +56,9 @@ class Checksums:
         if not self.path(step).exists():
             return None
         try:
-            sums = json.loads(self.path(step).read_text(encoding="utf-8"))
-        except ValueError:
-            return f"{self.path(step)} is not valid JSON"
+            sums = reading.read_block(self.path(step), "checksums")
+        except ValueError as error:
+            return str(error)
         for name, expected in sums.items():
             if not (root / name).is_file():
                 return f"{root / name} is missing"

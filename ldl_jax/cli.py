@@ -21,6 +21,7 @@ from ldl_jax.errors import (
     one_line,
     out_of_memory,
 )
+from ldl_jax.reading import LARGEST, check_file
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
 LOWER_BATCH = (
@@ -231,6 +232,7 @@ def class_names(text: str | None) -> tuple[str, ...] | None:
         names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
     else:
         try:
+            check_file(file, LARGEST)
             names = file.read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError:
             # A single column: the probability of one of two classes.

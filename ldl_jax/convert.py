@@ -31,6 +31,7 @@ from ldl_jax.data.loading import make_dataset, statistics
 from ldl_jax.errors import UnreadableFile, Usage, one_line, say
 from ldl_jax.evaluation.load import load_weights
 from ldl_jax.models.spec import make_network, network_spec
+from ldl_jax.reading import check_file
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]
@@ -221,6 +222,7 @@ def read(path) -> dict[str, np.ndarray]:
                 arrays[name] = array.view(jnp.dtype(jnp.bfloat16))
         return arrays
     try:
+        check_file(path)
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, *files.UNREADABLE) as error:
         raise UnreadableFile(path, "a state_dict", one_line(error)) from None

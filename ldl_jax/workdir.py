@@ -1,7 +1,6 @@
 """The run directory: names of its files, its lock, checks before a start, weights and logs."""
 
 import contextlib
-import json
 import math
 import os
 import platform
@@ -14,9 +13,10 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files, mesh
+from ldl_jax import config, files, mesh, reading
 from ldl_jax.contract import PyTree
-from ldl_jax.errors import Busy
+from ldl_jax.errors import Busy, UnreadableFile
+from ldl_jax.models.spec import read_spec
 
 try:
     import fcntl
@@ -119,7 +119,7 @@ def check(
     before = read_config(workdir)
     if before is None:
         return
-    if "imported" in read_json(workdir / NETWORK):
+    if "imported" in read_spec(workdir / NETWORK):
         raise ValueError(
             f"--workdir {workdir} holds imported weights; pass another --workdir to train"
         )
@@ -141,7 +141,7 @@ def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: 
     if the directory cannot be written.
     """
     workdir = Path(workdir)
-    history = read_json(workdir / VERSIONS).get("starts", []) if (workdir / CONFIG).exists() else []
+    history = read_starts(workdir) if (workdir / CONFIG).exists() else []
     try:
         # An extended run is not finished before its new end; `is_finished` looks at these files.
         if _is_shorter(workdir, total):
@@ -173,8 +173,8 @@ def check_data(workdir, spec: dict, inputs: dict[str, str]) -> list[dict]:
     any number of examples and, if imported without a data set, any class names. Raises ValueError
     naming what differs.
     """
-    stored = read_json(Path(workdir) / NETWORK)
-    history = read_json(Path(workdir) / VERSIONS).get("starts", [])
+    stored = read_spec(Path(workdir) / NETWORK)
+    history = read_starts(workdir)
     imported = "imported" in stored
     unchecked = {"model"}
     if imported:
@@ -240,13 +240,19 @@ def sentence(changed: dict[str, tuple]) -> str:
 
 
 def read_json(path) -> dict:
-    """The contents of a JSON file of a run directory. Raises ValueError if it cannot be read."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not valid JSON; it was edited or damaged") from None
+    """The block of fields in a JSON file of a run. Raises ValueError if it cannot be read."""
+    # Metrics that a summary holds may be undefined.
+    return reading.read_block(path, "a file of a run", finite=False)
+
+
+def read_starts(workdir) -> list[dict]:
+    """The starts of a run, each with its versions and inputs. Raises ValueError if one is damaged."""
+    path = Path(workdir) / VERSIONS
+    starts = read_json(path).get("starts", [])
+    for start in reading.items(path, "starts", starts, dict):
+        inputs = reading.item(path, "inputs", start.get("inputs"), dict)
+        reading.items(path, "inputs", list(inputs.values()), str)
+    return starts
 
 
 def read_config(workdir) -> ConfigDict | None:
@@ -257,10 +263,7 @@ def read_config(workdir) -> ConfigDict | None:
     path = Path(workdir) / CONFIG
     if not path.exists():
         return None
-    try:
-        return config.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read as a config ({error})") from None
+    return config.from_file(path)
 
 
 def versions() -> dict:
@@ -293,13 +296,17 @@ def save_weights(path, variables: PyTree, **notes: float) -> Path:
 
 def read_weights(path) -> tuple[PyTree, dict[str, float]]:
     """The variables and notes of `save_weights`. Raises ValueError if the file is damaged."""
-    tree = traverse_util.unflatten_dict(files.read_npz(path, "the weights of a network"), sep="/")
-    notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
-    # A network without parameters or statistics leaves no leaf behind in the file.
-    variables = {
-        "params": tree.get("params", {}),
-        "batch_stats": tree.get("batch_stats", {}),
-    }
+    noun = "the weights of a network"
+    leaves = files.read_npz(path, noun)
+    try:
+        tree = traverse_util.unflatten_dict(leaves, sep="/")
+        notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
+        # A network without parameters or statistics leaves no leaf behind in the file.
+        variables = {name: dict(tree.get(name, {})) for name in ("params", "batch_stats")}
+    except (TypeError, ValueError, AttributeError):
+        raise UnreadableFile(path, noun, "its arrays are not named as those of a run") from None
+    if any(leaf.dtype.kind not in "fciubV" for leaf in leaves.values()):
+        raise UnreadableFile(path, noun, "its arrays are not all numbers")
     return variables, notes
 
 
@@ -308,10 +315,11 @@ def read_log(path) -> list[dict]:
 
     A last line that was only partly written is ignored. Raises ValueError for any other broken line.
     """
+    reading.check_file(path, reading.LARGEST_LOG)
     lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
-        row = _parse_row(line)
+        row = reading.log_row(line)
         if row is not None:
             rows.append({name: math.nan if value is None else value for name, value in row.items()})
         # A complete line ends in a newline, so at least "" follows it.
@@ -330,17 +338,9 @@ def cut_log_back(workdir, step: int) -> None:
         text = path.read_text(encoding="utf-8", errors="replace")
         valid_lines = []
         for line in text.split("\n"):
-            row = _parse_row(line)
+            row = reading.log_row(line)
             if row is not None and row["step"] <= step:
                 valid_lines.append(line + "\n")
         shortened = "".join(valid_lines)
         if shortened != text:
             files.write(path, shortened)
-
-
-def _parse_row(line: str) -> dict | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None

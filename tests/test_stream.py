@@ -4,6 +4,8 @@ middle.
 
 import math
 import os
+import re
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from PIL import Image
 
 from ldl_jax.data import cifar10, cifar100, imagefolder, imagenet, stl10, tfds
 from ldl_jax.data.base import Request
-from ldl_jax.data.readers import base, crops, folder, tfdata, tfrecord
+from ldl_jax.data.readers import base, crops, folder, records, tfdata, tfrecord
 from ldl_jax.evaluation.images import find
 
 DATA = Path(os.environ.get("LDL_DATA_DIR", "/nowhere"))
@@ -579,6 +581,62 @@ def shards(stored, tmp_path):
     return sorted((tmp_path / "tfds").glob("own-train*"))
 
 
+def crc32c(data):
+    """CRC-32C bit by bit: the remainder by 0x1EDC6F41, of and with reversed bits."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked_crc(data):
+    """The four bytes that follow data in a TFRecord file."""
+    crc = crc32c(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) % 2**32)
+
+
+def test_checksums_are_those_of_the_format():
+    assert crc32c(b"123456789") == 0xE3069283  # the published check value
+    for data in (b"", b"\0" * 8, b"123456789", bytes(range(256))):
+        assert records.matches(data, masked_crc(data))
+        assert not records.matches(data + b"\0", masked_crc(data))
+
+
+@pytest.mark.parametrize("place", ["label", "image", "checksum"])
+def test_a_flipped_bit_in_a_record_is_found(shards, tmp_path, capfd, place):
+    """Without a checksum the label would be another, and the image have other pixels."""
+    batch = (0, np.arange(4, 8, dtype=np.int32))
+    (sound,) = opened(shards[1].parent, tmp_path / "sound").train.stream([batch], None)
+    content = bytearray(shards[1].read_bytes())
+    size = int.from_bytes(content[:8], "little")
+    # A label is a packed list of one varint: fields of 3 and 1 bytes, then the number.
+    label = content.index(b"\x1a\x03\x0a\x01", content.index(b"label")) + 4
+    assert content[label] == sound["label"][0] == 0
+    content[{"label": label, "image": 12 + size // 2, "checksum": 12 + size}[place]] ^= 1
+    shards[1].write_bytes(content)
+    says = f"{shards[1]}, record 0: is damaged: its data do not match their checksum (CRC-32C)"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        next(opened(shards[1].parent, tmp_path).train.stream([batch], None))
+    capfd.readouterr()
+    (found,) = opened(shards[1].parent, tmp_path, "skip").train.stream([batch], None)
+    np.testing.assert_array_equal(found["mask"], [0, 1, 1, 1])
+    np.testing.assert_array_equal(found["label"][1:], sound["label"][1:])
+    assert f"warning: {says}; skipped (1 so far" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("bit", [0, 12, 40])
+def test_a_flipped_bit_in_a_length_is_found(shards, tmp_path, bit):
+    """Also one that points into the file: what follows would be read as a record."""
+    content = bytearray(shards[1].read_bytes())
+    size = int.from_bytes(content[:8], "little")
+    content[16 + size + bit // 8] ^= 1 << bit % 8
+    shards[1].write_bytes(content)
+    with pytest.raises(ValueError, match="is cut off or damaged after 1 records; 4 were published"):
+        opened(shards[1].parent, tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["cut", "gone", "longer", "length"])
 def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp_path, capfd, kind):
     shard, content = shards[1], shards[1].read_bytes()
@@ -620,11 +678,16 @@ def test_a_record_that_holds_no_image_is_named_and_a_shard_that_changes_is_notic
     content = bytearray(shards[2].read_bytes())
     size = int.from_bytes(content[:8], "little")
     content[12 : 12 + size] = b"\xff" * size
-    shards[2].write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"own-train.tfrecord-00002, record 0: is damaged: it holds no example"
+    for checksum, says in (
+        (b"1234", "its data do not match"),
+        (masked_crc(b"\xff" * size), "it holds no"),
     ):
-        next(made.train.stream([(0, np.arange(7, 11))], 0))
+        content[12 + size : 16 + size] = checksum
+        shards[2].write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"own-train.tfrecord-00002, record 0: is damaged: {says}"
+        ):
+            next(made.train.stream([(0, np.arange(7, 11))], 0))
     shards[2].write_bytes(content[4:])
     with pytest.raises(ValueError, match=r"record 3: has changed since its shard was indexed"):
         next(made.train.stream([(0, np.array([11, 1]))], 0))

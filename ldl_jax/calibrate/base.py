@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from ldl_jax import files
+from ldl_jax import files, reading
 from ldl_jax.config.options import called
 
 FORMAT = "ldl_jax.calibrate"
@@ -323,25 +323,23 @@ def load(path) -> tuple[str, dict, dict]:
 
     Raises ValueError for files of another format or version, and for damaged files.
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = reading.read_block(path, "a calibrator")
+    if content.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a complete calibrator file of ldl_jax; fit the calibrator again"
         )
     if content.get("version") != VERSION:
-        raise ValueError(
-            f"{path} is not readable: its version must be {VERSION}, got {content.get('version')!r}"
-        )
+        version = reading.shown(content.get("version"))
+        raise ValueError(f"{path} is not readable: its version must be {VERSION}, got {version}")
     if content.pop("sha256", None) != files.digest(content):
         raise ValueError(
             f"{path} is damaged: its checksum does not match; fit the calibrator again"
         )
-    params = {}
-    for key, value in content["params"].items():
-        if isinstance(value, dict):
-            value = np.array(value["values"], value["dtype"]).reshape(value["shape"])
-        params[key] = value
-    return content["name"], content["options"], params
+    # The checksum is no seal: whoever writes another calibrator computes another one.
+    name = reading.item(path, "name", content.get("name"), str)
+    options = reading.item(path, "options", content.get("options"), dict)
+    params = reading.item(path, "params", content.get("params"), dict)
+    for key, value in params.items():
+        if isinstance(value, dict | list):
+            params[key] = files.read_array(path, f"params.{key}", value)
+    return name, options, params

@@ -18,7 +18,7 @@ from ldl_jax.config.fields import (
     unknown_field,
 )
 from ldl_jax.config.identity import MAY_DIFFER, decisive, differences, in_use
-from ldl_jax.config.io import choose, from_json, read, start, to_json
+from ldl_jax.config.io import choose, from_file, from_json, read, start, to_json
 from ldl_jax.config.options import plugs
 from ldl_jax.config.own import NAMES, add_options
 from ldl_jax.config.schedule import scale_boundaries
@@ -43,6 +43,7 @@ __all__ = [
     "describe",
     "differences",
     "flatten",
+    "from_file",
     "from_json",
     "in_use",
     "names_first",

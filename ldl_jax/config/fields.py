@@ -204,8 +204,16 @@ def names_first(fields: Iterable[str]) -> list[str]:
 
 def check(config: ConfigDict) -> None:
     """Raise ValueError, in one sentence that names the field, if a value is not allowed."""
-    usual = _usual(config)
     # Types come first: the checks of names and of combinations rely on them.
+    check_types(config, _usual(config))
+    checks.names(config)
+    checks.together(config)
+
+
+def check_types(config: ConfigDict, usual: ConfigDict) -> None:
+    """Raise ValueError, in one sentence that names the field, if a value has another type than in
+    the config `usual`, or is out of range.
+    """
     for name, section in usual.items():
         if isinstance(section, ConfigDict) and not isinstance(config.get(name), ConfigDict):
             raise ValueError(f"config.{name} must be a block of fields, got {config.get(name)!r}")
@@ -220,8 +228,6 @@ def check(config: ConfigDict) -> None:
         if value is None:
             optional[name] = _optional(usual, name)
     checks.types(fields, defaults, optional)
-    checks.names(config)
-    checks.together(config)
 
 
 def _usual(config: ConfigDict) -> ConfigDict:

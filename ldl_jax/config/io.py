@@ -8,10 +8,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ldl_jax.config import recipes
-from ldl_jax.config.fields import default, flatten
+from ldl_jax.config.fields import check_types, default, flatten
 from ldl_jax.config.own import add_options, own_names, set_block
 from ldl_jax.config.trust import confirm, consent_to
 from ldl_jax.errors import one_line
+from ldl_jax.reading import parse, read_json, read_text, shown
 
 
 def start(name: str, *arguments: str) -> ConfigDict:
@@ -55,17 +56,9 @@ def read(path, *, given: Mapping[str, object] | None = None, trust: bool = False
         return _executed(file, arguments)
     if arguments:
         raise ValueError(f"--config {file} takes no argument, got {arguments[0]!r}")
-    return _stored(file, given or {}, trust=trust)
-
-
-def _stored(path: Path, given: Mapping[str, object], *, trust: bool) -> ConfigDict:
-    """The config of a JSON file. Raises ValueError as `read` does."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = from_json(text)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a config ({one_line(error)})") from None
-    confirm(path, json.loads(text), own_names(config, given), consent_to(given, trust=trust))
+    config = from_file(file)
+    consent = consent_to(given or {}, trust=trust)
+    confirm(file, read_json(file, "a config"), own_names(config, given or {}), consent)
     return config
 
 
@@ -110,27 +103,25 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(json.loads(config.to_json_best_effort()), indent=2)
 
 
+def from_file(path) -> ConfigDict:
+    """The config of a config.json, by `from_json`. Raises ValueError in one sentence that names it."""
+    text = read_text(path, "a config")
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a config ({one_line(error)})") from None
+
+
 def from_json(text: str) -> ConfigDict:
     """The config of a JSON text: the current defaults, overwritten by the fields of the text; its
     unknown fields are ignored.
+
+    Raises ValueError, naming the field, for values that no config can have.
     """
     config = default()
-
-    def fill(target, source):
-        for name, value in source.items():
-            if name not in target:
-                continue
-            if isinstance(target.get(name), ConfigDict):
-                with target[name].unlocked():
-                    # The options of a user's own module have no defaults to overwrite.
-                    if name == "options":
-                        target[name].update(value)
-                fill(target[name], value)
-            elif value is not None:
-                target[name] = tuple(value) if isinstance(value, list) else value
-
-    content = json.loads(text)
-    fill(config, content)
+    content = parse(text)
+    _fill(config, content, "config")
+    check_types(config, default())
     # The options of the user's own modules as they were; the modules themselves are not looked at.
     for own in own_names(config):
         if own.folder != "models":
@@ -138,11 +129,54 @@ def from_json(text: str) -> ConfigDict:
     return config
 
 
+def _fill(target: ConfigDict, source, path: str) -> None:
+    """Overwrite the fields of a block by those of JSON values. Raises ValueError naming the field."""
+    if not isinstance(source, dict):
+        raise ValueError(f"{path} must be a block of fields, got {shown(source)}")
+    for name, value in source.items():
+        if name not in target:
+            continue
+        field = f"{path}.{name}"
+        if isinstance(target.get(name), ConfigDict):
+            # The options of a user's own module have no defaults to overwrite.
+            if name == "options":
+                target[name] = _options(value, field).lock()
+            else:
+                _fill(target[name], value, field)
+        elif value is not None:
+            try:
+                target[name] = _plain(value, field)
+            except (TypeError, OverflowError):
+                kind = type(target.get(name)).__name__
+                raise ValueError(f"{field} must be of type {kind}, got {shown(value)}") from None
+
+
+def _options(value, path: str) -> ConfigDict:
+    """A block of options, whatever they are. Raises ValueError naming one that no flag can set."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must be a block of fields, got {shown(value)}")
+    options = ConfigDict()
+    for name, option in value.items():
+        if not name.isidentifier():
+            raise ValueError(f"{path} must have options with usual names, got {name[:40]!r}")
+        options[name] = _plain(option, f"{path}.{name}")
+    return options
+
+
+def _plain(value, path: str):
+    """A JSON value as a field's: a number, a text or a tuple of them. Raises ValueError naming it."""
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, dict | list) for item in items):
+        raise ValueError(f"{path} must be a value or a list of values, got {shown(value)}")
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _stored_block(content: dict, block: str) -> ConfigDict:
     """The values of a dotted block of config.json, lists as tuples."""
     for part in block.split("."):
         content = content.get(part, {}) if isinstance(content, dict) else {}
-    options = ConfigDict()
-    for name, value in content.items() if isinstance(content, dict) else ():
-        options[name] = tuple(value) if isinstance(value, list) else value
-    return options
+    if not isinstance(content, dict):
+        return ConfigDict()
+    # A package may be named like a module in it: then its block contains another.
+    values = {name: value for name, value in content.items() if not isinstance(value, dict)}
+    return _options(values, f"config.{block}")

@@ -152,7 +152,7 @@ def _known(content: Any) -> dict[str, str]:
         # What others can write is nothing that this user has said.
         if not (_is_private(path) and _is_private(path.parent)):
             return {}
-        modules = json.loads(path.read_text())["modules"]
+        modules = json.loads(path.read_text(encoding="utf-8"))["modules"]
         return modules if isinstance(modules, dict) else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax.errors import UnreadableFile, one_line
+from ldl_jax.reading import check_file
 
 LINES = 4096  # lines read at a time
 _SAMPLE = 20  # lines that decide which columns hold numbers
@@ -71,6 +72,7 @@ def read(path, leave_out: Callable[[str], bool] = lambda name: False) -> Table:
 
 
 def _encoding(path) -> str:
+    check_file(path)
     with open(path, "rb") as file:
         mark = file.read(2)
     return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

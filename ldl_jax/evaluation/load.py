@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from ldl_jax import files
 from ldl_jax.calibrate import FittedCalibrator
@@ -15,20 +17,21 @@ from ldl_jax.config import trust as trusted
 from ldl_jax.config.options import options_of
 from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
+from ldl_jax.errors import one_line
 from ldl_jax.evaluation import class_names
 from ldl_jax.evaluation.model import Model
-from ldl_jax.models.spec import make_network, spec_dtype
+from ldl_jax.models.spec import make_network, read_spec, spec_dtype
 from ldl_jax.workdir import (
     BEST,
     CALIBRATION,
     CONFIG,
     NETWORK,
     SUMMARY,
-    VERSIONS,
     WEIGHTS,
     is_finished,
     read_config,
     read_json,
+    read_starts,
     read_weights,
 )
 
@@ -60,14 +63,17 @@ def load_model(path, consent: Consent, *, best: bool = False) -> Model:
     spec, variables, _ = load_weights(path, consent=consent)
     if best:
         variables = read_best(path)
-    network = make_network(spec)[1]
+    network = _fitting_network(path, spec, variables)
     dtype = spec_dtype(spec)
 
     def apply(variables, image):
         image = jnp.asarray(image, dtype) / 255 if image.dtype == np.uint8 else image
         return network(variables, image, train=False)[0]
 
-    return Model(apply, variables, spec, load_calibrator(path, consent), shorter_side(path))
+    calibrator = load_calibrator(path, consent)
+    if calibrator is not None:
+        check_calibrator(path / CALIBRATION, calibrator, spec["num_classes"])
+    return Model(apply, variables, spec, calibrator, shorter_side(path))
 
 
 def load_calibrator(path, consent: Consent = ASK) -> FittedCalibrator | None:
@@ -87,13 +93,14 @@ def shorter_side(path) -> int:
     c = read_config(Path(path))
     streamed = c is not None and not c.data.resident
     options = options_of(c.data, c.data.name) if streamed else {}
-    return options.get("eval_resize", 0)
+    shorter = options.get("eval_resize", 0)
+    return shorter if isinstance(shorter, int) else 0
 
 
 def turns_by_exif(path) -> bool:
     """Whether a run turned images as the orientation in their EXIF metadata says."""
     c = read_config(Path(path))
-    return c is not None and c.data.get(c.data.name, {}).get("exif", False)
+    return c is not None and options_of(c.data, c.data.name).get("exif", False) is True
 
 
 class Teacher(NamedTuple):
@@ -126,7 +133,7 @@ def load_teacher(path, spec: dict, made_from: str = "", consent: Consent = ASK) 
         names = class_names.difference(own["classes"], spec["classes"])
         raise ValueError(f"config.teachers: {path} must have the student's classes, {names}")
     in_order = order == sorted(order)
-    network = make_network(own)[1]
+    network = _fitting_network(files.home(path), own, variables)
 
     def apply(variables, image):
         outputs = network(variables, image, train=False)[0]
@@ -155,14 +162,14 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
         raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
     variables, notes = read_weights(workdir / WEIGHTS)
     # Imported weights are of no kind; a finished run says in its summary which kind it stored.
-    if notes["step"] and is_finished(workdir):
-        stored = read_json(workdir / SUMMARY)["weights"]
+    if notes.get("step") and is_finished(workdir):
+        stored = read_json(workdir / SUMMARY).get("weights")
         if stored != weights:
             raise ValueError(
                 f"config.eval.weights must be {stored!r}, since --workdir {workdir} has no "
                 f"checkpoint and its {WEIGHTS} holds those weights, got {weights!r}"
             )
-    return variables, notes["step"]
+    return variables, notes.get("step", 0)
 
 
 def load_weights(path, made_from: str = "", *, consent: Consent = ASK) -> tuple[dict, PyTree, str]:
@@ -180,9 +187,65 @@ def load_weights(path, made_from: str = "", *, consent: Consent = ASK) -> tuple[
         raise ValueError(
             f"{path} {state}: it has no {WEIGHTS}; train it with python -m ldl_jax.main {arguments}"
         )
-    spec = read_json(path / NETWORK)
+    spec = read_spec(path / NETWORK)
     trusted.confirm(path / NETWORK, spec, trusted.network(spec), consent)
     return spec, read_weights(weights)[0], files.sha256(weights)
+
+
+def _fitting_network(path: Path, spec: dict, variables: PyTree) -> Callable:
+    """The `apply` of a run's network. Raises ValueError if the spec and the weights do not fit.
+
+    Nothing is computed or allocated: a run of others may claim a network of any size.
+    """
+    try:
+        init, apply = make_network(spec)
+        image = jax.ShapeDtypeStruct((1, *spec["shape"]), spec_dtype(spec))
+        # With the weights first: this ends at the first layer that they lack, however deep the
+        # network is said to be.
+        reason = ""
+        if _has_idle_leaves(lambda *given: apply(*given, train=False)[0], variables, image):
+            wanted = jax.eval_shape(init, jax.random.key(0))
+            reason = _first_difference(_shapes(wanted), _shapes(variables))
+    except ValueError as error:
+        raise ValueError(f"{path / NETWORK}: {one_line(error, 300)}") from None
+    except Exception as error:  # flax and jax have many kinds
+        reason = one_line(error, 300)
+    if reason:
+        raise ValueError(f"{path}: {NETWORK} does not fit {WEIGHTS} ({reason})")
+    return apply
+
+
+def _has_idle_leaves(function: Callable, variables: PyTree, image) -> bool:
+    """Whether a function reads only some of its variables; raises whatever tracing it raises."""
+    jaxpr = jax.make_jaxpr(function)(variables, image).jaxpr
+    used = set()
+    for equation in jaxpr.eqns:
+        used |= set(map(id, equation.invars))
+    leaves = jaxpr.invars[: len(jax.tree.leaves(variables))]
+    return not used.issuperset(map(id, leaves))
+
+
+def _shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = traverse_util.flatten_dict(variables, sep="/")
+    return {name: leaf.shape for name, leaf in leaves.items()}
+
+
+def _first_difference(wanted: dict, given: dict) -> str:
+    for name in wanted | given:
+        if wanted.get(name) != given.get(name):
+            return f"{name} must be {wanted.get(name)}, got {given.get(name)}"
+    return ""
+
+
+def check_calibrator(file: Path, calibrator: FittedCalibrator, num_classes: int) -> None:
+    """Raise ValueError if a calibrator cannot be applied to a network's logits."""
+    try:
+        probs = calibrator(np.zeros((2, num_classes)))
+        reason = "" if np.isfinite(probs).all() else "its probabilities are not finite"
+    except Exception as error:  # parameters of others may be anything
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+    if reason:
+        raise ValueError(f"{file} cannot be applied to {num_classes} classes ({reason})")
 
 
 def read_best(path) -> PyTree:
@@ -201,7 +264,7 @@ def read_best(path) -> PyTree:
 def _last_arguments(path: Path) -> str:
     """Arguments of the command that last started a run; '' if they are not known."""
     try:
-        command = read_json(path / VERSIONS)["starts"][-1]["command"]
-    except (ValueError, KeyError, IndexError):
+        command = read_starts(path)[-1]["command"]
+        return shlex.join(command[1:]) if command[0].endswith("main.py") else ""
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ""
-    return shlex.join(command[1:]) if command and command[0].endswith("main.py") else ""

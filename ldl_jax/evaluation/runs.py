@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files, workdir
+from ldl_jax import config, files, reading, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.evaluation import predictions
@@ -58,8 +58,10 @@ def read(path) -> Run:
     if (path / workdir.CALIBRATION).is_file():
         name, _, params = calibrators.load(path / workdir.CALIBRATION)
         if describe.is_temperature(name):
-            temperature = params["temperature"]
-            at_bound = params.get("at_bound", False)
+            temperature = reading.item(
+                path / workdir.CALIBRATION, "params.temperature", params.get("temperature"), float
+            )
+            at_bound = params.get("at_bound", False) is True
     test = predictions.read(workdir.predictions_file(path))._replace(name=path.name)
     return Run(path, run_config, settings(run_config), test, temperature, at_bound)
 

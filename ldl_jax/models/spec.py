@@ -5,6 +5,7 @@ config or its data.
 """
 
 import json
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -13,10 +14,17 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax.config.options import make_plug
+from ldl_jax import reading
+from ldl_jax.config import checks, fields
+from ldl_jax.config.options import block, make_plug, plugs
 from ldl_jax.models.base import Network, param_dtype
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+# Entries of a spec and of its model, with their types; those of lists with the types of items.
+ENTRIES = {"num_classes": int, "num_examples": int, "model": dict}
+LISTS = {"classes": str, "shape": int, "mean": float, "std": float}
+MODEL = {"name": str, "dtype": str, "options": dict}
+LARGEST = 2**26  # numbers in an image, as in 4,096 x 4,096 pixels of four channels
 
 
 def network_spec(c: ConfigDict, dataset, mean, std) -> dict:
@@ -44,6 +52,77 @@ def network_spec(c: ConfigDict, dataset, mean, std) -> dict:
     }
     # Round-tripped, so that it equals the spec read from a file (tuples become lists).
     return json.loads(json.dumps(spec))
+
+
+def read_spec(path) -> dict:
+    """The spec in a network.json, which may be anybody's.
+
+    Raises ValueError, naming the file and the entry, if no network can have it.
+    """
+    spec = reading.read_block(path, "the spec of a network")
+    for name, kind in ENTRIES.items():
+        reading.item(path, name, spec.get(name), kind)
+    for name, kind in LISTS.items():
+        reading.items(path, name, spec.get(name), kind)
+    model = spec["model"]
+    for name, kind in MODEL.items():
+        reading.item(path, f"model.{name}", model.get(name), kind)
+    group = reading.item(path, "model.norm_group", model.get("norm_group", 0), int)
+    channels = spec["shape"][-1] if spec["shape"] else 0
+    conditions = {
+        "num_classes must be the number of classes": spec["num_classes"] == len(spec["classes"]),
+        "classes must have at least two names": len(spec["classes"]) > 1,
+        "num_examples must be a count": 0 <= spec["num_examples"] <= checks.COUNTER,
+        f"shape must be three lengths of at most {LARGEST:,} numbers together": (
+            len(spec["shape"]) == 3
+            and min(spec["shape"]) > 0
+            and math.prod(spec["shape"]) <= LARGEST
+        ),
+        "mean must have a number for each channel": len(spec["mean"]) == channels,
+        "std must have a positive number for each channel": (
+            len(spec["std"]) == channels and min(spec["std"]) > 0
+        ),
+        "model.norm_group must be a count": 0 <= group <= checks.COUNTER,
+        f"model.dtype must be one of {', '.join(DTYPES)}": model["dtype"] in DTYPES,
+    }
+    for condition, holds in conditions.items():
+        if not holds:
+            name = condition.partition(" ")[0]
+            value = model.get(name[6:]) if name.startswith("model.") else spec[name]
+            raise ValueError(f"{path}: {condition}, got {reading.shown(value)}")
+    _check_options(path, model)
+    return spec
+
+
+def _check_options(path, model: dict) -> None:
+    """Raise ValueError if a network of the package has no such option, or none of such a type."""
+    name = model["name"]
+    for option, value in model["options"].items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict | list):
+                raise ValueError(
+                    f"{path}: model.options.{option} must be a value or list of values"
+                )
+    # The options of a user's own network are checked by that network.
+    if "." in name:
+        return
+    if name not in plugs("models"):
+        known = ", ".join(plugs("models"))
+        raise ValueError(f"{path}: model.name must be one of {known}; got {name[:40]!r}")
+    usual = block(f"models/{name}.py")
+    unknown = [option for option in model["options"] if option not in usual]
+    if unknown:
+        raise ValueError(f"{path}: model.options has no option {unknown[0][:40]!r} of {name}")
+    defaults = fields.flatten(usual)
+    given = {option: defaults[option] for option in model["options"]}
+    optional = {}
+    for option, value in given.items():
+        if value is None:
+            optional[option] = usual.get_ref(option).get_type()
+    try:
+        checks.types(model["options"], given, optional)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def spec_dtype(spec: dict):

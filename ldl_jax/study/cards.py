@@ -7,13 +7,12 @@ precision, since a study keeps hundreds of them.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax import files
+from ldl_jax import files, reading
 from ldl_jax import workdir as run_directory
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import UnreadableFile
@@ -115,7 +114,7 @@ def _stored(reduced: Reduced) -> dict[str, np.ndarray]:
 
 def _versions(workdir) -> dict:
     """The software and hardware of the run's last start."""
-    start = run_directory.read_json(Path(workdir) / run_directory.VERSIONS)["starts"][-1]
+    start = run_directory.read_starts(workdir)[-1]
     names = ("python", "packages", "backend", "device", "devices", "cores")
     return {name: start[name] for name in names}
 
@@ -187,7 +186,7 @@ def read(folder, planned: Planned) -> Card | None:
 def _facts(path: Path) -> dict:
     """The facts of a card's .json file. Raises ValueError if it is damaged or of another version."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = reading.read_json(path, finite=False)
         version = facts["version"]
         if facts["format"] != FORMAT or not set(facts) >= NEEDED:
             raise ValueError

@@ -1,10 +1,9 @@
 """A study's directory: the names of its files and folders, and which study it belongs to."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ldl_jax import files
+from ldl_jax import files, reading
 from ldl_jax.config.study import Study
 
 RUNS = "runs"
@@ -71,7 +70,7 @@ def _check_mark(folder: Path, path: Path, study: Study) -> None:
     file = folder / MARK
     mark = _mark(path, study)
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = reading.read_json(file)
         stored_name = stored["study"]
         stored_findings = stored["findings"]
         # Older files have no seeds; those of today stand for them.

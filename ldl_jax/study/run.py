@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from ldl_jax import config, files, workdir
+from ldl_jax import config, files, reading, workdir
 from ldl_jax.config.study import Planned
 from ldl_jax.study import cards, directory
 
@@ -45,7 +45,7 @@ def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
 
     # A teacher that was trained again has other weights: its student has to learn from those.
     # So have the weights that the network starts from.
-    inputs = workdir.read_json(run_folder / workdir.VERSIONS)["starts"][-1]["inputs"]
+    inputs = workdir.read_starts(run_folder)[-1]["inputs"]
     recorded = []
     for name, digest in inputs.items():
         if name.startswith(("teachers[", "model.init_from")):
@@ -99,4 +99,9 @@ def _timed(run_folder: Path) -> Iterator[None]:
 def _spent(run_folder: Path) -> float:
     """The seconds that a run has taken so far, over all attempts."""
     file = run_folder / workdir.SPENT
-    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+    if not file.is_file():
+        return 0.0
+    try:
+        return float(reading.read_text(file, "seconds"))
+    except ValueError:
+        raise ValueError(f"{file} must hold a number of seconds; remove it") from None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax.errors import one_line
+from ldl_jax.reading import check_file
 
 LARGEST = 2**30  # bytes of one file; no published file that is read here is larger
 ALGORITHMS = {32: "md5", 40: "sha1"}  # by the number of hexadecimal digits of a checksum
@@ -104,6 +105,7 @@ def _from_folder(folder: Path, version: Published, verify: bool) -> dict[str, by
         path = folder / name
         try:
             # Look at the size first, so that a wrong file cannot fill the memory.
+            check_file(path)
             size = path.stat().st_size
             if size > LARGEST:
                 raise ValueError(

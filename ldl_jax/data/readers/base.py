@@ -93,6 +93,21 @@ def tensorflow(what: str = "config.data.resident=False"):
     return tf
 
 
+def crc32c():
+    """The function bytes -> int that computes CRC-32C, with the processor's own instructions.
+
+    Raises ValueError if the library is not installed.
+    """
+    try:
+        import google_crc32c
+    except ImportError as error:
+        raise ValueError(
+            "the checksums of TFRecord files need google-crc32c, which cannot be imported "
+            f"({error}); install it with pip install -e '.[stream]'"
+        ) from None
+    return google_crc32c.value
+
+
 # Beginnings of the lines that TensorFlow adds about its graph; it also adds indented lines.
 _OF_GRAPHS = "Graph execution error", "Detected at node", "<stack traces unavailable>", "Node: "
 LONGEST = 160  # characters of a reason

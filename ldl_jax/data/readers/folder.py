@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ldl_jax.data.readers import array_cache, pillow
 from ldl_jax.data.readers.base import IMAGE_ENDINGS, JPEG, PNG, tensorflow
 from ldl_jax.errors import Unreadable
+from ldl_jax.reading import check_file, entries, is_special
 
 # Tiny ImageNet's file: one line per image of images/, with its name, class and box.
 ANNOTATIONS = "val_annotations.txt"
@@ -32,6 +33,7 @@ SETTLED = 3
 READS = 16  # files read at a time: on a network disk most of them wait
 OUTSIDE = " outside of class folders"
 DECODED = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")  # endings that TensorFlow decodes
+SPECIAL = "that are no regular files"  # FIFOs, sockets and devices
 MACOSX = "__MACOSX"  # what a zip archive made by macOS holds beside its files
 
 
@@ -230,18 +232,23 @@ def _images_in(subfolder: Path, folder: Path) -> tuple[list[str], list[Path], Co
     images = []
     folders = []
     others: Counter = Counter()
-    for where, deeper, files in os.walk(subfolder):
-        # Changing the list in place keeps os.walk out of hidden folders.
-        deeper[:] = [name for name in deeper if not name.startswith(".")]
-        folders.append(Path(where))
-        above = Path(where).relative_to(folder).as_posix()
-        for name in files:
-            if name.startswith("."):
+    pending = [subfolder]
+    while pending:
+        where = pending.pop()
+        folders.append(where)
+        above = where.relative_to(folder).as_posix()
+        for entry in entries(where):
+            if entry.name.startswith("."):
                 continue
-            if name.lower().endswith(IMAGE_ENDINGS):
-                images.append(f"{above}/{name}")
+            if entry.is_dir():
+                # Links to folders are not followed: they may lead back to where they are.
+                pending += [] if entry.is_symlink() else [where / entry.name]
+            elif not entry.name.lower().endswith(IMAGE_ENDINGS):
+                others[_ending(entry.name)] += 1
+            elif is_special(entry):
+                others[SPECIAL] += 1
             else:
-                others[_ending(name)] += 1
+                images.append(f"{above}/{entry.name}")
     return images, folders, others
 
 
@@ -322,6 +329,7 @@ class Files:
     def content(self, index: int) -> tuple[bytes, int]:
         """A whole file and its label."""
         try:
+            check_file(self.name(index))
             content = Path(self.name(index)).read_bytes()
         except FileNotFoundError:
             raise Unreadable("does not exist, or is a link to a missing file") from None

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ldl_jax.data.readers.base import FORMATS
 from ldl_jax.errors import Unreadable, one_line
+from ldl_jax.reading import check_file
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 UNKNOWN = f"is neither JPEG nor PNG, nor {', '.join(FORMATS[2:-1])} or {FORMATS[-1]}"
@@ -38,12 +39,16 @@ def decode(
     in a file, the first is used. Transparency is ignored.
     """
     try:
+        check_file(path)
+    except FileNotFoundError:
+        return "is a link to a missing file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    try:
         image = _opened(path, channels, exif)
         if size:
             image = _in_size(image, size, shorter)
         return np.asarray(image).reshape(image.height, image.width, channels)
-    except FileNotFoundError:
-        return "is a link to a missing file"
     except PIL.UnidentifiedImageError:
         return "is empty" if not Path(path).stat().st_size else UNKNOWN
     except Exception as error:  # damaged bytes may raise anything

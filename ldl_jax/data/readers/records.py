@@ -1,7 +1,7 @@
 """TFRecord shards of a prepared TFDS directory as a source of encoded images.
 
 A TFRecord file is a sequence of records: the length of the data as a little-endian u64, its
-checksum (4 bytes), the data, their checksum (4 bytes).
+checksum (4 bytes), the data, their checksum (4 bytes). Checksums are masked CRC-32C.
 """
 
 import contextlib
@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax.data.readers.base import reason_of, tensorflow
+from ldl_jax.data.readers.base import crc32c, reason_of, tensorflow
 from ldl_jax.errors import Unreadable
+from ldl_jax.reading import check_file
 
 HEAD = 12  # bytes of a record before its data
 FOOT = 4  # and after them
+CHANGED = "has changed since its shard was indexed"
 GROUP = 32  # records read by one call
 READS = 16  # calls at a time
 
@@ -41,6 +43,16 @@ class Shards(NamedTuple):
     length: np.ndarray  # i64[N]: bytes of data
 
 
+def matches(data: bytes, checksum: bytes) -> bool:
+    """Whether data have this masked CRC-32C, 4 bytes.
+
+    The mask keeps a file that holds checksums from having trivial ones of its own.
+    """
+    crc = crc32c()(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return checksum == masked.to_bytes(4, "little")
+
+
 @contextlib.contextmanager
 def opened(path: str):
     """Open a file, local or remote, as (read, size): read(offset, count) -> bytes."""
@@ -53,6 +65,7 @@ def opened(path: str):
 
             yield read, file.size()
     else:
+        check_file(path)
         # Unbuffered, since records are read at random; pread needs no seek of its own.
         with open(path, "rb", buffering=0) as file:
 
@@ -124,15 +137,20 @@ class Records:
             return "is lost, because its shard ends before it"
         try:
             with opened(self.shards.paths[shard]) as (read, _):
-                content = read(offset, HEAD + length)
+                content = read(offset, HEAD + length + FOOT)
         except FileNotFoundError:
             return "is lost, because its shard does not exist"
         except Exception as error:  # OSError, or what a remote file system raises
             return f"cannot be read ({reason_of(error)})"
         # The index knows the length of each record, which tells a shard that was replaced.
-        if len(content) < HEAD + length or int.from_bytes(content[:8], "little") != length:
-            return "has changed since its shard was indexed"
-        return content[HEAD:]
+        if len(content) < HEAD + length + FOOT or int.from_bytes(content[:8], "little") != length:
+            return CHANGED
+        data = content[HEAD : HEAD + length]
+        if not matches(content[:8], content[8:HEAD]):
+            return CHANGED
+        if not matches(data, content[HEAD + length :]):
+            return "is damaged: its data do not match their checksum (CRC-32C)"
+        return data
 
     def _example(self, index: int):
         """The parsed features of one record. Raises Unreadable."""

@@ -13,8 +13,17 @@ import numpy as np
 from tqdm import tqdm
 
 from ldl_jax.data.readers import array_cache
-from ldl_jax.data.readers.base import reason_of, tensorflow
-from ldl_jax.data.readers.records import FOOT, HEAD, READS, Prepared, Records, Shards, opened
+from ldl_jax.data.readers.base import crc32c, reason_of, tensorflow
+from ldl_jax.data.readers.records import (
+    FOOT,
+    HEAD,
+    READS,
+    Prepared,
+    Records,
+    Shards,
+    matches,
+    opened,
+)
 from ldl_jax.errors import Unreadable, warn
 
 WALK = 1  # raise it if the same shards get another index
@@ -28,6 +37,7 @@ def prepared(root: str, data: str) -> Prepared:
     there are several, or it has no labelled images in TFRecord files.
     """
     tensorflow(f"config.data.name={data!r}")
+    crc32c()
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -151,8 +161,8 @@ def walk(path: str) -> tuple[list[int], list[int], str]:
                 head = read(position, HEAD)
                 length = int.from_bytes(head[:8], "little")
                 end = position + HEAD + length + FOOT
-                # A damaged length usually points beyond the end of the file.
-                if len(head) < HEAD or end > size:
+                # A length is checked before it is believed: it says where the next record begins.
+                if end > size or not matches(head[:8], head[8:]):
                     return offsets, lengths, f"is cut off or damaged after {len(offsets)} records"
                 offsets.append(position)
                 lengths.append(length)
