@@ -31,7 +31,7 @@ def run_directory(file: str, config: ConfigDict, *, extend: bool = False) -> Pat
     name = f"{path.stem}-{argument}" if argument else path.stem
     if path.name == RUN_CONFIG and (path.parent / NETWORK).is_file():
         # Only compared, so nothing of it is run.
-        stored = from_json(path.read_text())
+        stored = from_json(path.read_text(encoding="utf-8"))
         if extend or not differences(stored, config):
             return path.parent
         name = path.resolve().parent.name.removesuffix(f"-seed{stored.seed}")

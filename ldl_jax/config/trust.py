@@ -114,7 +114,7 @@ def remember_run(config: ConfigDict, paths: Iterable[Path]) -> None:
     names = [own.name for own in own_names(config)]
     for path in paths:
         if names:
-            remember(path, json.loads(path.read_text()), names)
+            remember(path, json.loads(path.read_text(encoding="utf-8")), names)
 
 
 def remember(file, content: Any, names: Iterable[str]) -> None:
