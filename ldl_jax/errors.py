@@ -1,7 +1,13 @@
 """Warnings, one-line reasons, and the exceptions that several parts of the package share."""
 
 import contextlib
+import errno
+import os
+import re
 import sys
+
+# Beginnings of what libraries say of a file that was deleted while they wrote it.
+VANISHED = ("NOT_FOUND", "No ArrayMetadata found")
 
 
 class Usage(Exception):
@@ -56,3 +62,22 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if most is None else text[:most]
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """The system's message, such as 'No space left on device', if an error comes from a disk.
+
+    None for all other errors.
+    """
+    # orbax passes on what its threads and libraries raise: an OSError somewhere in the chain of
+    # causes, or the system's error number within a text, or a text alone.
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        if str(error).startswith(VANISHED):
+            return os.strerror(errno.ENOENT)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number:
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
+    return None

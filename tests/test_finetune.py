@@ -54,6 +54,7 @@ def written(directory, c, dataset, seed=3):
     variables["batch_stats"]["bn"]["mean"] = np.linspace(0, 1, c.model.options.channels)
     run.claim(directory, c, spec, {}, total=0)
     run.save_weights(directory / run.WEIGHTS, variables, step=0)
+    files.write_json(directory / run.SUMMARY, {})
     return directory
 
 

@@ -40,6 +40,7 @@ def model(tmp_path_factory):
     files.write_json(path / run.NETWORK, spec)
     run.save_weights(path / run.WEIGHTS, jax.tree.map(np.asarray, init(jax.random.key(0))), step=1)
     files.write(path / run.CONFIG, config.to_json(config.default()))
+    files.write_json(path / run.SUMMARY, {})
     calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": 2.0})
     return path
 

@@ -394,7 +394,8 @@ def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_p
     student = planned(file)[1]
     place, teacher = (directory.of_run(tmp_path, *key) for key in (student.key, student.needs[0]))
     for name in (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz"):
-        files.write(place / name, "")
+        files.write(place / name, "{}")
+    files.write(place / workdir.NETWORK, "{}")
     files.write(place / workdir.CONFIG, config.to_json(student.config))
     files.write(teacher / workdir.WEIGHTS, "weights")
     digest = files.sha256(teacher / workdir.WEIGHTS)
@@ -412,7 +413,8 @@ def test_a_fine_tuned_run_is_finished_only_with_the_weights_it_started_from(file
     assert tuned.settings["model.init_from"] == "source"
     place = directory.of_run(tmp_path, *tuned.key)
     for name in (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz"):
-        files.write(place / name, "")
+        files.write(place / name, "{}")
+    files.write(place / workdir.NETWORK, "{}")
     files.write(place / workdir.CONFIG, config.to_json(tuned.config))
     files.write(tmp_path / "source" / workdir.WEIGHTS, "weights")
     digest = files.sha256(tmp_path / "source" / workdir.WEIGHTS)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ldl_jax import calibrate, files
+from ldl_jax import calibrate, files, finished
 from ldl_jax.config.options import options_of
 from ldl_jax.contract import PyTree
 from ldl_jax.evaluation import class_names
@@ -22,7 +22,6 @@ from ldl_jax.workdir import (
     SUMMARY,
     VERSIONS,
     WEIGHTS,
-    is_finished,
     read_config,
     read_json,
     read_weights,
@@ -135,7 +134,7 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
         raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
     variables, notes = read_weights(workdir / WEIGHTS)
     # Imported weights are of no kind; a finished run says in its summary which kind it stored.
-    if notes["step"] and is_finished(workdir):
+    if notes["step"] and (workdir / SUMMARY).is_file():
         stored = read_json(workdir / SUMMARY)["weights"]
         if stored != weights:
             raise ValueError(
@@ -148,8 +147,9 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
 def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
     """(spec, variables, SHA-256 of the weights' file) of a finished run.
 
-    Raises ValueError if the run is missing or unfinished. The message gives the command that trains
-    or finishes it: the one that last started it, or one with the arguments `made_from`.
+    Raises ValueError if the run is missing or unfinished, or if its weights are not those of its
+    summary. The message gives the command that trains or finishes it: the one that last started it,
+    or one with the arguments `made_from`.
     """
     path = files.home(path)
     weights = path / WEIGHTS
@@ -159,6 +159,8 @@ def load_weights(path, made_from: str = "") -> tuple[dict, PyTree, str]:
         raise ValueError(
             f"{path} {state}: it has no {WEIGHTS}; train it with python -m ldl_jax.main {arguments}"
         )
+    if fault := finished.fault(path):
+        raise ValueError(fault)
     return read_json(path / NETWORK), read_weights(weights)[0], files.sha256(weights)
 
 
