@@ -24,11 +24,11 @@ while [ "$before" != "$stops" ]; do
   wait "$pid" || code=$?
 done
 if [ "$code" != 0 ]; then exit "$code"; fi
-# Process 0 writes the weights at the end; on a shared folder, other machines may see them a little later.
+# Process 0 writes the weights and, last, the summary; on a shared folder, other machines may see them a little later.
 for ((second = 0; second < ${PATIENCE:-10}; second++)); do
-  if [ -f "$workdir/model.npz" ]; then exit 0; fi
+  if [ -f "$workdir/model.npz" ] && [ -f "$workdir/summary.json" ]; then exit 0; fi
   if ((stops)); then break; fi
   sleep 1
 done
-if [ -f "$workdir/model.npz" ]; then exit 0; fi
+if [ -f "$workdir/model.npz" ] && [ -f "$workdir/summary.json" ]; then exit 0; fi
 exit 75

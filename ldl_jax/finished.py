@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -15,6 +16,8 @@ DIGESTS = "digests"  # in summary.json: {name of a file: digest of its contents}
 STAGING = ".results"  # folder of results that are complete but not in place yet
 PART = ".part"  # ending of its name before they are complete
 GONE = ".gone"  # ending of an empty file in it: the result of this name is to be deleted
+# The files that digests are taken of.
+TIED = re.compile(rf"{re.escape(workdir.WEIGHTS)}|{workdir.NETWORK}|{workdir.PREDICTIONS}/\w+\.npz")
 # Results that not every evaluation writes; those of an earlier one would contradict the others.
 OPTIONAL = (workdir.CALIBRATION, workdir.EVALUATION, workdir.REPORT)
 
@@ -41,23 +44,22 @@ def fault(directory) -> str | None:
     for name in (workdir.WEIGHTS, workdir.NETWORK):
         if not (directory / name).is_file():
             return _never_finished(directory, name)
-    if not (directory / workdir.SUMMARY).is_file():
-        if not (directory / workdir.CONFIG).is_file():
-            return None
-        imported = workdir.read_json(directory / workdir.NETWORK).get("imported")
-        if imported is None:
-            return _incomplete(directory, f"it has weights but no {workdir.SUMMARY}")
-        # Versions that recorded no digest of the weights imported them as well.
-        recorded = imported.get(DIGESTS)
-    else:
-        try:
-            recorded = workdir.read_json(directory / workdir.SUMMARY).get(DIGESTS)
-        except ValueError:
-            return _incomplete(directory, f"its {workdir.SUMMARY} is damaged")
+    has_summary = (directory / workdir.SUMMARY).is_file()
+    if not has_summary and not (directory / workdir.CONFIG).is_file():
+        return None
+    if not has_summary and not workdir.is_imported(directory):
+        return _incomplete(directory, f"it has weights but no {workdir.SUMMARY}")
+    try:
+        recorded = _recorded(directory, workdir.SUMMARY if has_summary else workdir.NETWORK)
+    except ValueError:
+        return _incomplete(directory, f"its {workdir.SUMMARY} is damaged")
     if recorded is None:
         return None
     if workdir.WEIGHTS not in recorded:
-        return _incomplete(directory, f"its {workdir.SUMMARY} was made before its last step")
+        return (
+            f"{directory} is not finished: its {workdir.SUMMARY} was made before its last step. "
+            "Continue the run until it ends."
+        )
     return _changed(directory, recorded)
 
 
@@ -71,10 +73,24 @@ def measured_fault(directory) -> str | None:
             return _incomplete(directory, reason)
         return f"{directory} is not finished: {reason}. Continue the run until it ends."
     try:
-        recorded = workdir.read_json(directory / workdir.SUMMARY).get(DIGESTS)
+        recorded = _recorded(directory, workdir.SUMMARY)
     except ValueError:
         return _incomplete(directory, f"its {workdir.SUMMARY} is damaged")
     return _changed(directory, recorded or {})
+
+
+def _recorded(directory: Path, name: str) -> dict[str, str] | None:
+    """{name of a file: digest} of a summary, or of the network of imported weights.
+
+    None if they were written by a version without digests. Raises ValueError if they are damaged.
+    """
+    content = workdir.read_json(directory / name)
+    if name == workdir.NETWORK:
+        content = content["imported"]
+    recorded = content.get(DIGESTS) if isinstance(content, dict) else ""
+    if not isinstance(recorded, dict | None):
+        raise ValueError(f"{directory / name} has no valid digests")
+    return recorded
 
 
 def _never_finished(directory: Path, name: str) -> str:
@@ -85,9 +101,17 @@ def _never_finished(directory: Path, name: str) -> str:
 
 
 def _incomplete(directory: Path, reason: str) -> str:
+    """The sentence for results that are not whole, with what makes them so."""
+    way_out = f"run python -m ldl_jax.main --workdir={shlex.quote(str(directory))} --mode=eval"
+    try:
+        c = workdir.read_config(directory)
+        if c is not None and c.data.name == "in_memory":
+            way_out = "call ldl_jax.train again with the same arrays"
+    except ValueError:
+        pass
     return (
-        f"{directory} is not finished: {reason}, as after a process that was killed; complete it "
-        f"with python -m ldl_jax.main --workdir={shlex.quote(str(directory))} --mode=eval"
+        f"{directory} is not finished: {reason}, as after a process that was killed; to complete "
+        f"it, {way_out}"
     )
 
 
@@ -95,8 +119,9 @@ def _changed(directory: Path, recorded: dict[str, str]) -> str | None:
     """The sentence for the first file that is not the one the digests were taken of; else None."""
     for name, expected in recorded.items():
         path = directory / name
-        # Predictions may be deleted to save space: the network remains what it is.
-        if path.is_file() and digest(path) != expected:
+        # The summary may be anybody's, so it leads to no file elsewhere. Predictions may be deleted
+        # to save space: the network remains what it is.
+        if TIED.fullmatch(name) and path.is_file() and digest(path) != expected:
             return _incomplete(
                 directory, f"its {name} is not the one that {workdir.SUMMARY} was made of"
             )
@@ -155,7 +180,7 @@ def replacing(
         _put_in_place(staging, folder, last)
         _discard(staging)
     except OSError as error:
-        raise _with_final_path(error, unfinished, folder) from error
+        raise _with_final_path(error, (unfinished, staging), folder) from error
     finally:
         _discard(unfinished)
 
@@ -209,9 +234,10 @@ def _discard(staging: Path) -> None:
         shutil.rmtree(staging)
 
 
-def _with_final_path(error: OSError, staging: Path, folder: Path) -> OSError:
-    """The same error with the path that a user knows."""
+def _with_final_path(error: OSError, parts: tuple[Path, ...], folder: Path) -> OSError:
+    """The same error with the path that a user knows, instead of one in a folder of `parts`."""
     path = Path(error.filename or folder)
-    if path.is_relative_to(staging):
-        path = folder / path.relative_to(staging)
+    for part in parts:
+        if path.is_relative_to(part):
+            path = folder / path.relative_to(part)
     return OSError(error.errno, error.strerror or str(error), str(path))

@@ -199,10 +199,20 @@ def test_what_makes_a_run_finished(folder, tmp_path):
     del summary[finished.DIGESTS]
     files.write_json(folder / run.SUMMARY, summary)
     assert finished.is_finished(folder)
-    files.write(folder / run.SUMMARY, "{")
-    assert "its summary.json is damaged" in finished.fault(folder)
+    for damaged in ("{", "[]", '{"digests": 3}'):
+        files.write(folder / run.SUMMARY, damaged)
+        assert "its summary.json is damaged" in finished.fault(folder)
+    # digests of files elsewhere are nothing to it
+    own = finished.digests(folder, [run.WEIGHTS])
+    files.write_json(folder / run.SUMMARY, {finished.DIGESTS: {**own, "../other.npz": "0"}})
+    files.write(tmp_path / "other.npz", "")
+    assert finished.is_finished(folder)
     (folder / run.SUMMARY).unlink()
     assert "it has weights but no summary.json" in finished.fault(folder)
+    c = config.default()
+    c.data.name = "in_memory"
+    files.write(folder / run.CONFIG, config.to_json(c))
+    assert finished.fault(folder).endswith("call ldl_jax.train again with the same arrays")
     # the weights and the network alone, copied to another machine for their students
     (folder / run.CONFIG).unlink()
     assert finished.fault(folder) is None

@@ -29,7 +29,7 @@ devices="[${CUDA_VISIBLE_DEVICES:-}] [${XLA_FLAGS:-}]"
 echo "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $number $devices $*" >"$SEEN/$number"
 for name in TERM INT; do trap "echo $name >>$SEEN/$number; kill \\$! 2>/dev/null; exit ${ON_SIGNAL:-0}" "$name"; done
 if [ "${FAILS:-}" = "$number" ]; then echo "out of memory"; exit "${STATUS:-3}"; fi
-if [ -n "${FINISHES:-}" ]; then touch "$FINISHES"; fi
+if [ -n "${FINISHES:-}" ]; then touch "$FINISHES" "${FINISHES%/*}/summary.json"; fi
 sleep "${SECONDS_EACH:-0}" & wait
 """
 RECORD = """#!/usr/bin/env bash
