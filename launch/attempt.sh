@@ -27,7 +27,7 @@ done
 if ((stops && code == 143)); then exit 75; fi
 if [ "$code" != 0 ]; then exit "$code"; fi
 finished() { [ -f "$workdir/model.npz" ] && [ -f "$workdir/summary.json" ]; }
-# Process 0 writes the results at the end; on a shared folder, other machines may see them a little later.
+# Process 0 writes the weights and, last, the summary; on a shared folder, other machines may see them a little later.
 for ((second = 0; second < ${PATIENCE:-10}; second++)); do
   if finished; then exit 0; fi
   if ((stops)); then break; fi

@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import os
-import re
 import shutil
 import sys
 import threading
@@ -17,7 +15,7 @@ from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 from ldl_jax import mesh
 from ldl_jax.checksums import Checksums
 from ldl_jax.contract import PyTree
-from ldl_jax.errors import warn
+from ldl_jax.errors import disk_fault, warn
 
 
 def layout(state: PyTree) -> dict[str, list]:
@@ -42,23 +40,6 @@ def saved_steps(folder) -> list[int]:
     except OSError as error:
         # Reporting no checkpoints here would make the run start again and overwrite them.
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None
-
-
-def disk_fault(error: BaseException | None) -> str | None:
-    """The system's message, such as 'No space left on device', if an error comes from a disk.
-
-    None for all other errors.
-    """
-    # orbax passes on what its threads and libraries raise: an OSError somewhere in the chain of
-    # causes, or the system's error number within a text.
-    while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        number = re.search(r"os_error_code='(\d+)'", str(error))
-        if number:
-            return os.strerror(int(number[1]))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _is_not_disk_fault(record: logging.LogRecord) -> bool:
@@ -93,7 +74,8 @@ class Checkpoints:
     """The checkpoints of a run in `folder`: the latest `keep`, saved at multiples of `every_steps`.
 
     folder/<step> is a complete checkpoint; its `Checksums` follow. If a save fails, the run is only
-    warned: earlier checkpoints stay, and the next save is tried. To keep tracebacks of orbax's
+    warned: earlier checkpoints stay, and the next save is tried, in a new folder if somebody deleted
+    this one. To keep tracebacks of orbax's
     threads out of the output, the class filters the loggers 'absl' and 'asyncio' and wraps
     `sys.unraisablehook`.
     """
@@ -102,6 +84,7 @@ class Checkpoints:
         _silence_disk_tracebacks()
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._inode = self._find_inode()
         self._checksums = Checksums(self.folder)
         self._options = ocp.CheckpointManagerOptions(
             save_decision_policy=FixedIntervalPolicy(every_steps),
@@ -220,6 +203,8 @@ class Checkpoints:
             return
         # At most one save at a time: the next one waits for the one before.
         self._finish()
+        if mesh.from_main(int(self._is_deleted())):
+            self._start_over(step)
         meta = {"notes": notes, "layout": layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(meta))
         fault = _first(self._probe(step) if mesh.is_main() else None)
@@ -257,6 +242,27 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
 
+    def _find_inode(self) -> int | None:
+        """The number by which the file system knows the folder; None if there is no folder."""
+        return self.folder.stat().st_ino if self.folder.is_dir() else None
+
+    def _is_deleted(self) -> bool:
+        """Whether the folder was deleted; writers that were still at work may have made another."""
+        return self._find_inode() != self._inode
+
+    def _start_over(self, step) -> None:
+        """Continue in a new folder."""
+        if mesh.is_main():
+            warn(f"{self.folder} was deleted during training; checkpoint {step} starts a new one")
+            # Without parents: a run whose directory was deleted ends. Other faults are `_probe`'s.
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(exist_ok=True)
+        mesh.tell("")  # a barrier, so that all processes see the new folder
+        self._inode = self._find_inode()
+        # The manager knows of checkpoints that no longer exist.
+        self._manager = None
+        self._saved = None
+
     def _probe(self, step) -> str | None:
         """Why the folder cannot be written to, or None; asked before orbax starts its threads."""
         probe = self.folder / f"{step}.tmp"
@@ -290,6 +296,8 @@ class Checkpoints:
             yield
         except Exception as error:  # orbax raises whatever its writers do
             reason = disk_fault(error)
+            if reason is None and self._is_deleted():
+                reason = "its folder was deleted"
             if reason is None:
                 raise
             if mesh.processes() > 1:

@@ -32,6 +32,7 @@ from ldl_jax.errors import UnreadableFile, Usage, one_line, say
 from ldl_jax.evaluation.load import load_weights
 from ldl_jax.models.spec import make_network, network_spec
 from ldl_jax.reading import check_file
+from ldl_jax.training import start
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
        python -m ldl_jax.convert export RUN FILE.safetensors [--names=torchvision|kuangliu]
@@ -237,6 +238,7 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
     config.check(c)
     path = Path(path).expanduser()
     directory = Path(directory).expanduser()
+    start.complete_import(directory)
     for name in (workdir.CONFIG, workdir.WEIGHTS):
         if (directory / name).exists():
             raise ValueError(
@@ -253,9 +255,8 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
     if note:
         say(escape.line(f"{path}: {note}"), flush=True)
     origin = {"file": str(path), "sha256": files.sha256(path)}
-    workdir.claim(directory, c, spec | {"imported": origin}, {}, total=0)
+    start.write_imported(directory, c, spec, variables, origin)
     remember_run(c, (directory / workdir.CONFIG, directory / workdir.NETWORK))
-    workdir.save_weights(directory / workdir.WEIGHTS, variables, step=0)
     return directory
 
 

@@ -1,6 +1,7 @@
 """Messages, one-line reasons, and the exceptions that several parts of the package share."""
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -9,6 +10,8 @@ from ldl_jax import escape
 
 # JAX's messages for memory that ran out.
 MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*(memory|alloc|reserve)|CUDA_ERROR_OUT_OF_MEMORY", re.I)
+# Beginnings of what libraries say of a file that was deleted while they wrote it.
+VANISHED = ("NOT_FOUND", "No ArrayMetadata found")
 
 
 class Usage(Exception):
@@ -126,4 +129,23 @@ def out_of_memory(error: BaseException) -> str | None:
     # Named, not imported: commands that need no JAX would wait for it.
     if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and MEMORY.search(text):
         return f"out of memory on a device ({text[:200]})"
+    return None
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """The system's message, such as 'No space left on device', if an error comes from a disk.
+
+    None for all other errors.
+    """
+    # orbax passes on what its threads and libraries raise: an OSError somewhere in the chain of
+    # causes, or the system's error number within a text, or a text alone.
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        if str(error).startswith(VANISHED):
+            return os.strerror(errno.ENOENT)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number:
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
     return None

@@ -52,7 +52,6 @@ IN_PLACE = (LOCK, METRICS, TIMING, CHECKPOINTS, EVENTS, PROFILE)
 
 PACKAGES = ("ldl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 PACKAGES += ("ml-collections", "chex", "numpy")
-EXTENDABLE = ("train.epochs", "train.max_steps")
 IMAGES = "data.root"  # the input with the images
 
 
@@ -64,19 +63,14 @@ def predictions_file(workdir, split: str = "test") -> Path:
     return Path(workdir) / PREDICTIONS / f"{split}.npz"
 
 
-def is_finished(workdir) -> bool:
-    """Whether a run directory has the weights and the summary of a finished run."""
-    return all((Path(workdir) / name).is_file() for name in (WEIGHTS, SUMMARY))
-
-
-def is_measured(workdir) -> bool:
-    """Whether a run directory has a summary and test predictions, of a finished run or a partial one."""
-    return (Path(workdir) / SUMMARY).is_file() and predictions_file(workdir).is_file()
+def is_imported(workdir) -> bool:
+    """Whether a run directory holds imported weights, which no run trained."""
+    return "imported" in read_json(Path(workdir) / NETWORK)
 
 
 @contextlib.contextmanager
 def locked(workdir):
-    """Lock a run directory for this process, creating it if necessary.
+    """Lock a run directory for this process, creating it if necessary; yields the open lock file.
 
     Raises ValueError if it cannot be written, or if a link in it leads what is written elsewhere;
     Busy if another process has locked it.
@@ -102,36 +96,7 @@ def locked(workdir):
         except OSError:
             # Some network file systems have no locks; running without one is better than failing.
             pass
-        yield
-
-
-def check(
-    workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, extend: bool, saved: bool
-) -> None:
-    """Check that `workdir` is free or holds this very run; writes nothing.
-
-    inputs: {'<field> = <path>': SHA-256} of what the run reads (images, teachers, labels, tables).
-    extend: allow the run to be longer than before. saved: whether there is a checkpoint. Raises
-    ValueError if the directory holds a run with a different config (naming the fields), imported
-    weights, or a finished run without checkpoints.
-    """
-    workdir = Path(workdir)
-    before = read_config(workdir)
-    if before is None:
-        return
-    if "imported" in read_spec(workdir / NETWORK):
-        raise ValueError(
-            f"--workdir {workdir} holds imported weights; pass another --workdir to train"
-        )
-    _check_config(workdir, before, c, extend=extend)
-    check_data(workdir, spec, inputs)
-    # Without a checkpoint, the run would start again from step 0 and overwrite the finished one.
-    if not saved and is_finished(workdir):
-        step = read_weights(workdir / WEIGHTS)[1]["step"]
-        raise ValueError(
-            f"--workdir {workdir} holds a run that finished at step {step} and has no checkpoints left; evaluate it "
-            "with --mode=eval, or pass another --workdir"
-        )
+        yield file
 
 
 def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: int) -> None:
@@ -143,14 +108,14 @@ def claim(workdir, c: ConfigDict, spec: dict, inputs: dict[str, str], *, total: 
     workdir = Path(workdir)
     history = read_starts(workdir) if (workdir / CONFIG).exists() else []
     try:
-        # An extended run is not finished before its new end; `is_finished` looks at these files.
+        # An extended run is not finished before its new end; `finished.fault` looks at these files.
         if _is_shorter(workdir, total):
             for name in (SUMMARY, WEIGHTS):
                 (workdir / name).unlink(missing_ok=True)
         # The config comes last: a directory without one counts as free.
         files.write_json(workdir / NETWORK, spec)
-        starts = [*history, {**versions(), "inputs": inputs}]
-        files.write_json(workdir / VERSIONS, {"starts": starts})
+        recorded = [*history, {**versions(), "inputs": inputs}]
+        files.write_json(workdir / VERSIONS, {"starts": recorded})
         files.write(workdir / CONFIG, config.to_json(c) + "\n")
     except OSError as error:
         raise ValueError(
@@ -213,27 +178,6 @@ def _by_field(inputs: dict[str, str]) -> dict[str, str]:
     return {name.partition(" = ")[0]: digest for name, digest in inputs.items()}
 
 
-def _check_config(workdir, before: ConfigDict, c: ConfigDict, *, extend: bool) -> None:
-    """Raise ValueError if the config of a run is a different one; with `extend` it may be longer."""
-    changed = config.differences(before, c)
-    durations = {name: values for name, values in changed.items() if name in EXTENDABLE}
-    if extend:
-        for name, (was, now) in durations.items():
-            if was is not None and now is not None and now < was:
-                raise ValueError(
-                    f"--extend can only make a run longer: config.{name} was {was}, got {now}"
-                )
-            del changed[name]
-    if changed:
-        # Suggest --extend only if it was not passed already.
-        way_out = "--extend to make the run longer, or " if durations and not extend else ""
-        raise ValueError(
-            f"--workdir {workdir} already holds a run with a different config: "
-            f"{sentence(config.telling(changed))}; pass {way_out}--workdir="
-            f"{config.beside(workdir, changed)} to start a new run"
-        )
-
-
 def sentence(changed: dict[str, tuple]) -> str:
     """The fields that differ between two configs, with both values, as text."""
     return "; ".join(f"{name} was {was!r}, is now {now!r}" for name, (was, now) in changed.items())
@@ -282,9 +226,27 @@ def versions() -> dict:
         "processes": mesh.processes(),
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
+        "threads": cpu_threads(),
         "platform": platform.platform(terse=True),
         "command": sys.argv,
     }
+
+
+def cpu_threads() -> int | None:
+    """The number of threads that XLA computes with on a CPU; None on another backend.
+
+    XLA divides sums among its threads, so the last bits of results depend on their number. Like
+    XLA, this counts the cores that the process may use, unless the variable NPROC says otherwise.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    given = os.environ.get("NPROC", "")
+    if given.isdigit() and int(given):
+        return max(int(given), jax.local_device_count())
+    # Systems other than Linux cannot tell which cores a process may use.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(cores, jax.local_device_count())
 
 
 def save_weights(path, variables: PyTree, **notes: float) -> Path:

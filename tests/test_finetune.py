@@ -56,6 +56,7 @@ def written(directory, c, dataset, seed=3):
     run.claim(directory, c, spec, {}, total=0)
     trust.remember_run(c, (directory / run.CONFIG, directory / run.NETWORK))
     run.save_weights(directory / run.WEIGHTS, variables, step=0)
+    files.write_json(directory / run.SUMMARY, {})
     return directory
 
 

@@ -102,7 +102,10 @@ def lines(path):
 def assert_same_results(run, name):
     """What a finished run holds, against the fixture of that name."""
     there = GOLDEN / "runs" / name
-    assert_same(read(run / "summary.json"), read(there / "summary.json"))
+    summary = read(run / "summary.json")
+    # of files that may differ in their last bits
+    assert {"network.json", "predictions/test.npz"} <= summary.pop("digests").keys()
+    assert_same(summary, read(there / "summary.json"))
     # fields may join
     assert_same(read(run / "config.json"), read(there / "config.json"), more=True)
     assert_same(read(run / "network.json"), read(there / "network.json"))

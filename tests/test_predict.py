@@ -41,6 +41,7 @@ def model(tmp_path_factory):
     run.save_weights(path / run.WEIGHTS, jax.tree.map(np.asarray, init(jax.random.key(0))), step=1)
     files.write(path / run.CONFIG, config.to_json(config.default()))
     trust.remember(path / run.NETWORK, spec, ["tests.tiny"])
+    files.write_json(path / run.SUMMARY, {})
     calibrators.save(path / run.CALIBRATION, "temperature", {}, {"temperature": 2.0})
     return path
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from ldl_jax import finished
 from ldl_jax import workdir as run
 from ldl_jax.checksums import Checksums
 
@@ -124,6 +126,32 @@ def assert_survives_kills(workdir, calm, environment, kills, seed):
 @pytest.mark.slow
 def test_killed_twice(calm, tmp_path, environment):
     assert_survives_kills(tmp_path / "killed", calm, environment, kills=2, seed=0)
+
+
+@pytest.mark.slow
+def test_an_evaluation_killed_while_it_writes_leaves_whole_results_or_none(
+    calm, tmp_path, environment
+):
+    """Killed as soon as new results appear, or a moment later."""
+    workdir = shutil.copytree(calm, tmp_path / "evaluated")
+    command = [sys.executable, "-m", "ldl_jax.main", f"--workdir={workdir}", "--mode=eval"]
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    old = [workdir / name for name in (run.WEIGHTS, run.SUMMARY, "predictions/test.npz")]
+    for pause in (0, 0.002, 0.05, 0.2):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        wait_for(process, lambda: any(workdir.glob(f"{finished.STAGING}*")))
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+        if finished.is_finished(workdir):
+            assert finished.is_measured(workdir)
+            assert all(path.read_bytes() == before[path] for path in old)
+        else:
+            assert "--mode=eval" in finished.fault(workdir)
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+    assert finished.is_finished(workdir)
+    assert not list(workdir.glob(f"{finished.STAGING}*"))
+    check_equal(workdir, calm)
 
 
 @pytest.mark.nightly

@@ -390,11 +390,30 @@ def test_a_run_that_another_process_ended_just_now_is_not_begun_anew(file, tmp_p
     assert run.train(planned_one, tmp_path, {}).facts["identity"] == planned_one.identity
 
 
+def test_a_cell_says_if_its_seeds_had_other_numbers_of_threads():
+    def made(*threads):
+        return cards.Card({"versions": {"threads": list(threads)}}, {})
+
+    old = cards.Card({"versions": {}}, {})
+    assert cards.thread_note([made(2), made(2), old]) == ""
+    assert cards.thread_note([made(2), made(1)]).startswith("its runs had 1 and 2 CPU threads")
+    # one run that was resumed on another number
+    assert cards.thread_note([made(2, 1), old]).startswith("its runs had 1 and 2 CPU threads")
+
+
+def test_a_card_names_the_threads_of_all_starts(tmp_path):
+    start = {name: name for name in ("python", "packages", "backend", "device", "devices", "cores")}
+    starts = [start, {**start, "threads": 2}, {**start, "threads": None}, {**start, "threads": 1}]
+    files.write_json(tmp_path / workdir.VERSIONS, {"starts": starts})
+    assert cards._versions(tmp_path)["threads"] == [2, 1]
+
+
 def test_a_student_is_finished_only_with_the_teachers_that_are_there(file, tmp_path):
     student = planned(file)[1]
     place, teacher = (directory.of_run(tmp_path, *key) for key in (student.key, student.needs[0]))
     for name in (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz"):
-        files.write(place / name, "")
+        files.write(place / name, "{}")
+    files.write(place / workdir.NETWORK, "{}")
     files.write(place / workdir.CONFIG, config.to_json(student.config))
     files.write(teacher / workdir.WEIGHTS, "weights")
     digest = files.sha256(teacher / workdir.WEIGHTS)
@@ -412,7 +431,8 @@ def test_a_fine_tuned_run_is_finished_only_with_the_weights_it_started_from(file
     assert tuned.settings["model.init_from"] == "source"
     place = directory.of_run(tmp_path, *tuned.key)
     for name in (workdir.SUMMARY, workdir.WEIGHTS, "predictions/test.npz"):
-        files.write(place / name, "")
+        files.write(place / name, "{}")
+    files.write(place / workdir.NETWORK, "{}")
     files.write(place / workdir.CONFIG, config.to_json(tuned.config))
     files.write(tmp_path / "source" / workdir.WEIGHTS, "weights")
     digest = files.sha256(tmp_path / "source" / workdir.WEIGHTS)

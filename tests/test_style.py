@@ -43,7 +43,7 @@ RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(("study", "bench", "main", "evaluate", "compare", "predict", "convert"), 7),
     "training": 6,
     "evaluation": 5,
-    **dict.fromkeys(("workdir", "checkpoint"), 4),
+    **dict.fromkeys(("workdir", "checkpoint", "finished"), 4),
     **dict.fromkeys(
         (
             "report",

@@ -15,13 +15,13 @@ import pytest
 from frame import slow_but
 
 import ldl_jax
-from ldl_jax import config
+from ldl_jax import config, finished
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import safe_temperature
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.evaluation.load import load_weights
-from ldl_jax.training import dry_run, steps
+from ldl_jax.training import dry_run, start, steps
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
 from ldl_jax.training import schedule as plan
@@ -54,6 +54,14 @@ def measured(workdir, c):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_digests(workdir):
+    """A copied run as older versions left it, whose files may differ from its summary."""
+    summary = json.loads((workdir / "summary.json").read_text())
+    del summary["digests"]
+    (workdir / "summary.json").write_text(json.dumps(summary))
+    return workdir
 
 
 def predictions(workdir, split="test"):
@@ -339,7 +347,7 @@ def test_a_finished_run_teaches_and_is_remembered_by_its_weights(calm, tmp_path)
     c = settings(labels__name="teacher", teachers=(str(calm),), train__epochs=1.0)
     summary = go(tmp_path / "student", c)
     assert list(summary["teachers"]) == [str(calm)]
-    other = shutil.copytree(calm, tmp_path / "other")
+    other = without_digests(shutil.copytree(calm, tmp_path / "other"))
     variables, _ = run.read_weights(calm / "model.npz")
     run.save_weights(other / "model.npz", jax.tree.map(lambda x: x + 1, variables), step=39)
     with pytest.raises(ValueError, match=r"started with .*calm.* are different"):
@@ -386,7 +394,7 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
                 data__root="d",
             )
         )
-    other = shutil.copytree(calm, tmp_path / "other")
+    other = without_digests(shutil.copytree(calm, tmp_path / "other"))
     spec = json.loads((other / "network.json").read_text())
     (other / "network.json").write_text(json.dumps({**spec, "num_classes": 7}))
     with pytest.raises(ValueError, match="must have the student's classes, 10, got 7"):
@@ -515,6 +523,68 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
     assert (kept / "metrics.jsonl").read_bytes() == before[kept / "metrics.jsonl"]
     # a student that has it for a teacher goes on
     assert load_weights(kept)[2] == load_weights(calm)[2]
+
+
+def test_an_evaluation_that_is_killed_is_made_again(calm, tmp_path):
+    """Without a checkpoint, so that the weights in the directory are all there is."""
+    kept = shutil.copytree(calm, tmp_path / "kept", ignore=shutil.ignore_patterns("checkpoints"))
+    c = settings(optimizer__ema=0.9)
+    before = json.loads((kept / "summary.json").read_text())
+
+    class Killed(BaseException):
+        pass
+
+    def put_in_place(staging, folder, last):
+        (folder / last).unlink()
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finished, "_put_in_place", put_in_place)
+        with pytest.raises(Killed):
+            measured(kept, c)
+    with pytest.raises(ValueError, match=r"it has weights but no summary.json, .* --mode=eval$"):
+        load_weights(kept)
+    with pytest.raises(ValueError, match=r"results are incomplete; it has no checkpoints left"):
+        go(kept, c)
+    assert measured(kept, c) == before
+    assert finished.is_finished(kept)
+    assert finished.is_measured(kept)
+    chex.assert_trees_all_equal(predictions(kept), predictions(calm))
+
+
+def deleting(path, at):
+    """In place of `terminated`: nothing is, but `path` is deleted after step `at`."""
+
+    def stop(steps):
+        if at in steps:
+            shutil.rmtree(path)
+        return False
+
+    return lambda: contextlib.nullcontext(stop)
+
+
+def test_a_run_whose_directory_is_deleted_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "terminated", deleting(tmp_path / "run", 5))
+    c = settings(optimizer__ema=0.9, train__epochs=1.0)
+    with pytest.raises(start.Deleted, match=r"run was deleted or moved during training"):
+        go(tmp_path / "run", c)
+    assert not list(tmp_path.rglob("*.npz"))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.slow
+def test_a_run_whose_checkpoints_are_deleted_saves_others(calm, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "terminated", deleting(tmp_path / "checkpoints", 20))
+        summary = go(tmp_path, settings(optimizer__ema=0.9))
+    assert (
+        "checkpoints was deleted during training; checkpoint 26 starts" in capsys.readouterr().err
+    )
+    assert summary["finished"]
+    assert finished.is_finished(tmp_path)
+    assert (tmp_path / "checkpoints" / "39.sha256").exists()
+    assert (tmp_path / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
+    assert go(tmp_path, settings(optimizer__ema=0.9)) == summary
 
 
 @pytest.mark.slow

@@ -140,9 +140,9 @@ def _warn(reason: str) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a new file that only this user can read."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    """Write a file that only this user can read."""
+    path.chmod(0o600)
+    path.write_text(text, encoding="utf-8")
 
 
 def _known(content: Any) -> dict[str, str]:

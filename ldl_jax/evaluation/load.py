@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from ldl_jax import files
+from ldl_jax import files, finished
 from ldl_jax.calibrate import FittedCalibrator
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.config import trust as trusted
@@ -28,7 +28,6 @@ from ldl_jax.workdir import (
     NETWORK,
     SUMMARY,
     WEIGHTS,
-    is_finished,
     read_config,
     read_json,
     read_starts,
@@ -162,7 +161,7 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
         raise ValueError(f"--workdir {workdir} has no checkpoint yet; train there first")
     variables, notes = read_weights(workdir / WEIGHTS)
     # Imported weights are of no kind; a finished run says in its summary which kind it stored.
-    if notes.get("step") and is_finished(workdir):
+    if notes.get("step") and (workdir / SUMMARY).is_file():
         stored = read_json(workdir / SUMMARY).get("weights")
         if stored != weights:
             raise ValueError(
@@ -175,9 +174,9 @@ def weights_alone(workdir, weights: str) -> tuple[PyTree, int]:
 def load_weights(path, made_from: str = "", *, consent: Consent = ASK) -> tuple[dict, PyTree, str]:
     """(spec, variables, SHA-256 of the weights' file) of a finished run.
 
-    Raises ValueError if the network is a module without consent, or if the run is missing or
-    unfinished. The message gives the command that trains or finishes it: the one that last started
-    it, or one with the arguments `made_from`.
+    Raises ValueError if the network is a module without consent, if the run is missing or
+    unfinished, or if its weights are not those of its summary. The message gives the command that
+    trains or finishes it: the one that last started it, or one with the arguments `made_from`.
     """
     path = files.home(path)
     weights = path / WEIGHTS
@@ -187,6 +186,8 @@ def load_weights(path, made_from: str = "", *, consent: Consent = ASK) -> tuple[
         raise ValueError(
             f"{path} {state}: it has no {WEIGHTS}; train it with python -m ldl_jax.main {arguments}"
         )
+    if fault := finished.fault(path):
+        raise ValueError(fault)
     spec = read_spec(path / NETWORK)
     trusted.confirm(path / NETWORK, spec, trusted.network(spec), consent)
     return spec, read_weights(weights)[0], files.sha256(weights)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files, reading, workdir
+from ldl_jax import config, files, finished, reading, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.evaluation import predictions
@@ -47,11 +47,8 @@ def read(path) -> Run:
     run_config = workdir.read_config(path)
     if run_config is None:
         raise ValueError(f"{path} is not a run directory of ldl_jax: it has no {workdir.CONFIG}")
-    if not workdir.is_measured(path):
-        raise ValueError(
-            f"{path} is not finished: it has no {workdir.SUMMARY} or no predictions. "
-            "Continue the run until it ends."
-        )
+    if fault := finished.measured_fault(path):
+        raise ValueError(fault)
     # Runs with another calibrator than temperature scaling are compared raw only.
     temperature = None
     at_bound = False

@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ldl_jax import escape, files, signals, workdir
+from ldl_jax import escape, files, finished, signals
 from ldl_jax.cli import LOWER_BATCH, TRUST, Once, Parser, status
 from ldl_jax.config.study import Planned, Study, load, locate
 from ldl_jax.errors import Usage, complain, say
@@ -221,12 +221,11 @@ def _check_teachers(
     """Raise ValueError if a teacher has a card, and so is not trained again, but no weights."""
     for run in todo:
         for cell, index in run.needs:
-            weights = directory.of_run(folder, cell, index) / workdir.WEIGHTS
-            if present[cell, index] is not None and not weights.is_file():
+            fault = finished.fault(directory.of_run(folder, cell, index))
+            if present[cell, index] is not None and fault is not None:
                 raise ValueError(
-                    f"{run.name} needs the weights of its teacher {cell}/{index}, which has a "
-                    f"result card but no {weights}; restore the weights, or remove the card to "
-                    "train the teacher again"
+                    f"{run.name} needs its teacher {cell}/{index}, which has a result card, but "
+                    f"{fault}; restore it, or remove the card to train the teacher again"
                 )
 
 
@@ -295,13 +294,16 @@ def _report(
     report = page.page(study, results, present, shlex.join(command))
     # Print the tables first: they survive even if the results cannot be written.
     say(tables.text(results), end="\n\n")
-    written = [
-        files.write_json(folder / "results.json", results),
-        files.write(folder / "results.csv", tables.numbers(results)),
-        files.write(folder / "report.html", report),
-    ]
+    # Other processes may collect at the same time, each in a folder of its own.
+    staging = finished.staging_name()
+    with finished.replacing(folder, last="results.json", name=staging) as new:
+        written = [
+            files.write_json(new / "results.json", results),
+            files.write(new / "results.csv", tables.numbers(results)),
+            files.write(new / "report.html", report),
+        ]
     for file in written:
-        say(escape.line(f"wrote {file}"))
+        say(escape.line(f"wrote {folder / file.name}"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ precision, since a study keeps hundreds of them.
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,10 +114,27 @@ def _stored(reduced: Reduced) -> dict[str, np.ndarray]:
 
 
 def _versions(workdir) -> dict:
-    """The software and hardware of the run's last start."""
-    start = run_directory.read_starts(workdir)[-1]
+    """The software and hardware of the run's last start, and the CPU threads of all its starts."""
+    starts = run_directory.read_starts(workdir)
     names = ("python", "packages", "backend", "device", "devices", "cores")
-    return {name: start[name] for name in names}
+    versions = {name: starts[-1][name] for name in names}
+    # Older versions recorded no threads, and other backends have none.
+    counts = dict.fromkeys(start.get("threads") for start in starts)
+    versions["threads"] = [count for count in counts if count is not None]
+    return versions
+
+
+def thread_note(runs: Iterable[Card]) -> str:
+    """What to say of the runs of a cell if not all had the same number of CPU threads; else ''."""
+    counts = set()
+    for card in runs:
+        counts.update(card.facts["versions"].get("threads", ()))
+    if len(counts) < 2:
+        return ""
+    return (
+        f"its runs had {' and '.join(map(str, sorted(counts)))} CPU threads; XLA's results differ "
+        "in the last bits between such numbers"
+    )
 
 
 def _digest(*columns: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from ldl_jax.report import html, plots, study_plots
 from ldl_jax.report.page import MEANINGS
 from ldl_jax.report.tables import simple
 from ldl_jax.study import tables
-from ldl_jax.study.cards import Card
+from ldl_jax.study.cards import Card, thread_note
 
 SHOWN = ("ldl-jax", "jax", "flax", "optax")  # packages whose versions are shown
 MOST_LINES = 6  # at most, in the plots against the epoch
@@ -171,6 +171,8 @@ def _facts(study: Study, cards, command: str) -> list[list[str]]:
             description += f": {fields}"
         if cell.teachers:
             description += f"; teachers: {', '.join(cell.teachers)}"
+        if note := thread_note(cards.get(cell.name, {}).values()):
+            description += f"; {note}"
         lines.append([cell.name, description])
     return lines
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from ldl_jax import config, files, reading, workdir
+from ldl_jax import config, files, finished, reading, workdir
 from ldl_jax.config.study import Planned
 from ldl_jax.study import cards, directory
 
@@ -40,7 +40,7 @@ def train(planned: Planned, folder, compiled: dict, *, trust: bool = False) -> c
 
 def _is_finished(planned: Planned, folder: Path, run_folder: Path) -> bool:
     """Whether a directory holds this run, finished, with the config and the teachers of today."""
-    if not (workdir.is_finished(run_folder) and workdir.is_measured(run_folder)):
+    if not (finished.is_finished(run_folder) and finished.is_measured(run_folder)):
         return False
 
     # A teacher that was trained again has other weights: its student has to learn from those.
@@ -76,8 +76,9 @@ def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict, tru
     out = io.TextIOWrapper(files.append_to(log, -1), encoding="utf-8", errors="backslashreplace")
     with out, redirect_stdout(out), redirect_stderr(out), _timed(run_folder):
         checkpoints = run_folder / workdir.CHECKPOINTS
-        # A finished run without checkpoints has its weights: only its predictions are missing.
-        if workdir.is_finished(run_folder) and not checkpoint.saved_steps(checkpoints):
+        # A run with weights but no checkpoints was trained to its end: only results are missing.
+        is_trained = (run_folder / workdir.WEIGHTS).is_file()
+        if is_trained and not checkpoint.saved_steps(checkpoints):
             remeasure.measure_again(settings, run_folder, consent=consent)
         else:
             loop.train(settings, run_folder, compiled=compiled, consent=consent)

@@ -63,6 +63,13 @@ class Evaluations:
         if "holdout" in measured:
             self._keep_best(variables, step, measured["holdout"].scores["nll"])
 
+    def final(self, state: TrainState) -> dict[str, Measured]:
+        """Each split's `Measured` after the last step, with predictions; measured if necessary."""
+        if self.last is None:
+            variables = measured_weights(state, self._experiment.config.eval.weights)
+            self.last = measure_splits(self._experiment, self._programs, variables, keep=True)
+        return self.last
+
     def _keep_best(self, variables, step: int, nll: float) -> None:
         """Write the weights if they are the best so far. A full disk does not end the run."""
         # Not `nll >= best`, so that a NaN is never the best.

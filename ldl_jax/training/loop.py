@@ -5,21 +5,21 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import files, mesh, signals, workdir
+from ldl_jax import files, finished, mesh, signals, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.config import trust
+from ldl_jax.errors import warn
 from ldl_jax.signals import Interrupted
-from ldl_jax.training import results, steps
+from ldl_jax.training import results, start, steps
 from ldl_jax.training.batches import Feed
 from ldl_jax.training.evaluations import Evaluations
 from ldl_jax.training.experiment import Experiment, digest, make_experiment
 from ldl_jax.training.log import Log
-from ldl_jax.training.measure import measure_splits
 from ldl_jax.training.profile import Trace
 from ldl_jax.training.programs import make_programs
 from ldl_jax.training.schedule import Plan, first_line, make_plan, restore, say_notes
@@ -43,8 +43,9 @@ def train(
     seed and teachers are compiled once. build: devices, dataset and consent, as `make_experiment`
     takes them. Raises ValueError if the config or directory does not fit; NonFinite if the loss or a
     gradient is not finite (with `train.on_nonfinite` 'skip_step': in too many steps in a row);
-    OSError if results cannot be written or an intact checkpoint read; Interrupted, `saved` unless
-    the first step has not begun, after Ctrl-C, SIGTERM or SIGHUP.
+    `start.Deleted` if the directory was deleted meanwhile; OSError if results cannot be written or
+    an intact checkpoint read; Interrupted, `saved` unless the first step has not begun, after
+    Ctrl-C, SIGTERM or SIGHUP.
     """
     directory = Path(directory)
     with signals.raised(_own_signals()):
@@ -61,6 +62,7 @@ def _train(
     notes: dict,
     checkpoints: Checkpoints,
     log: Log,
+    lock: IO | None,
     profile,
     compiled: dict | None,
 ) -> dict:
@@ -94,6 +96,7 @@ def _train(
                 if stop or plan.evaluates(step) or checkpoints.due(step):
                     step_log.flush()
                     with jax.transfer_guard("allow"):
+                        start.check_present(directory, lock)
                         if plan.evaluates(step):
                             evaluations.run(state, step)
                             step_log.restart_clock()
@@ -103,10 +106,9 @@ def _train(
                 if stop:
                     break
 
-        variables = results.measured_weights(state, experiment.config.eval.weights)
-        measured = evaluations.last or measure_splits(experiment, programs, variables, keep=True)
-        summary = results.write(experiment, directory, state, measured, log)
-        mesh.tell("")  # a barrier: the other processes wait until process 0 has written
+        summary = results.write(experiment, directory, state, evaluations.final(state), log)
+        # A barrier, too: the other processes wait until process 0 has written.
+        start.check_present(directory, lock)
         return summary
     except Interrupted as stop:
         raise _saved(stop, step, plan, checkpoints, log) from None
@@ -136,16 +138,20 @@ def _saved(
 @contextlib.contextmanager
 def _opened(
     experiment: Experiment, directory: Path, extend: bool
-) -> Iterator[tuple[Plan, steps.TrainState, dict, Checkpoints, Log]]:
-    """Lock and open a run directory: (plan, state, notes of the checkpoint, checkpoints, log)."""
+) -> Iterator[tuple[Plan, steps.TrainState, dict, Checkpoints, Log, IO | None]]:
+    """Lock and open a run directory: (plan, state, notes of the checkpoint, checkpoints, log,
+    lock file).
+    """
     c = experiment.config
     identity = experiment.spec, experiment.inputs
-    with contextlib.ExitStack() as lock:
-        mesh.on_main(lambda: lock.enter_context(workdir.locked(directory)))
+    with contextlib.ExitStack() as stack:
+        lock = mesh.together(
+            lambda: stack.enter_context(workdir.locked(directory)) if mesh.is_main() else None
+        )
         mesh.check_same("data and settings with the SHA-256", digest(experiment))
         folder = directory / workdir.CHECKPOINTS
         mesh.on_main(
-            lambda: workdir.check(
+            lambda: start.check(
                 directory, c, *identity, extend=extend, saved=bool(saved_steps(folder))
             )
         )
@@ -158,6 +164,7 @@ def _opened(
                 f"--workdir {directory} is already at step {step}, but this config has only {plan.total} steps"
             )
         # Write to the directory only now: if something above fails, an existing run is unchanged.
+        mesh.on_main(lambda: finished.complete(directory))
         mesh.on_main(lambda: workdir.claim(directory, c, *identity, total=plan.total))
         named = directory / workdir.CONFIG, directory / workdir.NETWORK
         mesh.on_main(lambda: trust.remember_run(c, named))
@@ -169,7 +176,9 @@ def _opened(
         try:
             log.message(first_line(experiment, plan, step))
             say_notes(experiment, log, step)
-            yield plan, state, notes, checkpoints, log
+            if mesh.is_main() and (note := start.thread_note(workdir.read_starts(directory), step)):
+                warn(note)
+            yield plan, state, notes, checkpoints, log, lock
         finally:
             log.close()
             checkpoints.close()

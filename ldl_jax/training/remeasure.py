@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, mesh, workdir
+from ldl_jax import config, finished, mesh, workdir
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
@@ -45,6 +45,8 @@ def measure_again(c: ConfigDict, directory, devices=None, *, consent: Consent = 
         mesh.on_main(lambda: lock.enter_context(workdir.locked(directory)))
         mesh.check_same("data and settings with the SHA-256", digest(experiment))
         mesh.on_main(lambda: workdir.check_data(directory, experiment.spec, experiment.inputs))
+        # Weights without a checkpoint may be among the results that a process left behind.
+        mesh.on_main(lambda: finished.complete(directory))
         folder = directory / workdir.CHECKPOINTS
         checkpoints = Checkpoints(folder, every_steps=1, keep=c.train.keep)
         with contextlib.closing(checkpoints):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import escape, files, mesh, workdir
+from ldl_jax import escape, files, finished, mesh, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.config import trust
@@ -37,46 +37,63 @@ def write(
 ) -> dict:
     """Write a run's results to `folder`, print their table, and return the summary.
 
-    measured: each split's scores and predictions. The weights are written only if the run is
-    finished, because a run with weights can be used as a teacher.
+    measured: each split's scores and predictions. The results replace earlier ones as a whole: see
+    `finished.replacing`. The weights are written only if the run is finished, because a run with
+    weights can be used as a teacher.
     """
     # All processes take part in fetching the weights; process 0 alone writes.
     weights = jax.device_get(measured_weights(state, experiment.config.eval.weights))
     if not mesh.is_main():
         return {}
     step = int(state.step)
-    paths = []
-    if step >= experiment.recipe.build.total_steps:
-        paths.append(workdir.save_weights(folder / workdir.WEIGHTS, weights, step=step))
-    paths += write_predictions(folder, measured, experiment.dataset.classes)
-
-    # One evaluation of the test images is the source of everything below.
+    # One evaluation of the test images is the source of all results.
+    settings = experiment.config.eval
     splits = {}
     for name, part in measured.items():
         splits[name] = _predictions(experiment, name, part)
-    fitted = fit_calibrator(folder, splits, experiment.config.eval)
-    human = _human_labels(experiment, measured["test"])
-    full = experiment.config.eval.report
+    fitted = fit_calibrator(splits, settings, folder)
     test = evaluation.measure(
         splits["test"],
         fitted=fitted,
-        human=human,
-        full=full,
+        human=_human_labels(experiment, measured["test"]),
+        full=settings.report,
         metrics=own_metrics(experiment.config),
     )
     summary = _summary(experiment, step, measured, _floors(splits, test), fitted, test)
+    rows = workdir.read_log(folder / workdir.METRICS)
 
-    # The summary comes last: a run that has one counts as finished.
-    if fitted:
-        paths.append(folder / workdir.CALIBRATION)
-    paths += draw(experiment, folder, test)
-    if full:
-        paths += report(experiment, folder, test)
-    paths.append(files.write_json(folder / workdir.SUMMARY, summary))
+    # Nothing that was there before is replaced until all of this is written.
+    with finished.replacing(folder, optional=finished.OPTIONAL) as new:
+        paths = []
+        if summary["finished"]:
+            paths.append(workdir.save_weights(new / workdir.WEIGHTS, weights, step=step))
+        paths += write_predictions(new, measured, experiment.dataset.classes)
+        if fitted:
+            calibrators.save(
+                new / workdir.CALIBRATION, fitted.calibrator, fitted.options, fitted.params
+            )
+            paths.append(new / workdir.CALIBRATION)
+        paths += draw(experiment, new, test, rows)
+        if settings.report:
+            paths += report(experiment, new, test, rows)
+        summary[finished.DIGESTS] = _digests(folder, new)
+        paths.append(files.write_json(new / workdir.SUMMARY, summary))
+    written = [folder / path.relative_to(new) for path in paths]
     # Without the intervals of the report, nothing can be said about chance.
-    found = conclusions(test, "images") if full else {}
-    _print_results(log, summary, fitted, found, [*paths, folder / workdir.METRICS])
+    found = conclusions(test, "images") if settings.report else {}
+    _print_results(log, summary, fitted, found, [*written, folder / workdir.METRICS])
     return summary
+
+
+def _digests(folder: Path, new: Path) -> dict[str, str]:
+    """{file: digest} of what the summary was made of. Raises OSError if the run's network is gone."""
+    network = finished.digests(folder, [workdir.NETWORK])
+    names = [f"{workdir.PREDICTIONS}/{path.name}" for path in (new / workdir.PREDICTIONS).iterdir()]
+    if (new / workdir.WEIGHTS).is_file():
+        names.append(workdir.WEIGHTS)
+    elif workdir.is_imported(folder):
+        network |= finished.digests(folder, [workdir.WEIGHTS])
+    return network | finished.digests(new, sorted(names))
 
 
 def _predictions(experiment: Experiment, name: str, part: Measured) -> Predictions:
@@ -94,18 +111,16 @@ def _predictions(experiment: Experiment, name: str, part: Measured) -> Predictio
 
 
 def fit_calibrator(
-    folder: Path, splits: dict[str, Predictions], settings: ConfigDict
+    splits: dict[str, Predictions], settings: ConfigDict, folder: Path
 ) -> Fit | None:
-    """Fit the calibrator that `config.eval` names on the holdout, and write it as the run's.
+    """Fit the calibrator that `config.eval` names on the holdout; None without a holdout.
 
-    Returns None without a holdout; a calibrator of an earlier evaluation is then deleted.
+    folder: the run's, whose calibrator may be a module that this user trusts.
     """
     if "holdout" not in splits:
-        (folder / workdir.CALIBRATION).unlink(missing_ok=True)
         return None
     name = settings.calibrator
     fitted = fitting.fit(splits["holdout"], name, options_of(settings, name))
-    calibrators.save(folder / workdir.CALIBRATION, fitted.calibrator, fitted.options, fitted.params)
     if "." in name:
         content, _ = trust.calibrator(fitted.calibrator, fitted.options)
         trust.remember(folder / workdir.CALIBRATION, content, [name])
@@ -212,8 +227,11 @@ def _human_labels(experiment: Experiment, part: Measured) -> np.ndarray | None:
     return given["table"][part.predictions["index"]] if "table" in given else None
 
 
-def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
-    """Write the evaluation of the test images with intervals, as JSON and as an HTML page."""
+def report(experiment: Experiment, folder: Path, test: Evaluation, rows: list[dict]) -> list[Path]:
+    """Write the evaluation of the test images with intervals, as JSON and as an HTML page.
+
+    rows: of metrics.jsonl.
+    """
     # matplotlib is slow to import, and runs without a report do not need it.
     from ldl_jax.report import page
 
@@ -224,7 +242,7 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
         [test],
         title=_title(experiment),
         facts=_facts(experiment),
-        rows=workdir.read_log(folder / workdir.METRICS),
+        rows=rows,
         noun="images",
     )
     return [evaluation_path, page_path]
@@ -264,8 +282,11 @@ def write_predictions(folder: Path, measured: dict[str, Measured], classes) -> l
     return paths
 
 
-def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
-    """Draw the reliability diagram of the test images and the training curves."""
+def draw(experiment: Experiment, folder: Path, test: Evaluation, rows: list[dict]) -> list[Path]:
+    """Draw the reliability diagram of the test images and the training curves.
+
+    rows: of metrics.jsonl.
+    """
     # matplotlib is slow to import, and nothing else here needs it.
     from ldl_jax.report import run_plots
 
@@ -276,7 +297,6 @@ def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
         title=title,
         floor=test.raw.figures["ece"].floor,
     )
-    rows = workdir.read_log(folder / workdir.METRICS)
     curves = run_plots.curves(folder / workdir.CURVES, rows, title=title)
     return [reliability, curves]
 
