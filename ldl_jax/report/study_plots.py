@@ -23,7 +23,7 @@ def answers(findings: list[dict]) -> Figure | None:
     # One panel for each metric, since their units differ.
     panels: dict[str, list[tuple[str, dict]]] = {}
     for finding in findings:
-        question = short(f"{finding['name']}: {finding['better']} minus {finding['than']}")
+        question = _question(finding)
         for state in STATES:
             if finding[state] is not None:
                 label = question if state == "raw" else STATE_NAMES[state]
@@ -37,6 +37,15 @@ def answers(findings: list[dict]) -> Figure | None:
     for axes, (metric, differences) in zip(columns[:, 0], panels.items(), strict=True):
         _differences(axes, metric, differences)
     return figure
+
+
+def _question(finding: dict) -> str:
+    """The difference of a finding in the names of its cells; a second pair is on a second line."""
+    lines = [f"{finding['name']}: {finding['better']} minus {finding['than']}"]
+    if finding["minus"]:
+        to, start = finding["minus"]
+        lines.append(f"minus ({to} minus {start})")
+    return "\n".join(map(short, lines))
 
 
 def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -> None:

@@ -19,7 +19,7 @@ RULES = (
     "higher ECE. Far above its floor, an ECE contains less noise than the floor, and this "
     "subtracts too much: it can leave a finding undecided but never decide it. p: the larger of "
     "the two p values, which must belong to differences of the same sign, with Holm's correction "
-    "over all findings, separately for raw and recalibrated predictions. A finding whose seeds have "
+    "over {findings}, separately for raw and recalibrated predictions. A finding whose seeds have "
     "all finished is supported or refuted if p is below 5 %, and undecided otherwise.",
     "These comparisons are exploratory: p is that of the paired t test over seeds, without "
     "correction and without a verdict. There is no p if seeds share teachers: the interval then "
@@ -85,7 +85,8 @@ def _answers(results: dict) -> str:
         parts.append(html.plot("answers", figure, "differences with their intervals", "full"))
     parts.append(html.text(INTERVALS, "quiet"))
     parts.append(html.table(tables.answers(results)))
-    parts.append(html.text(RULES[0], "quiet"))
+    corrected = "the findings of each group" if tables.has_groups(results) else "all findings"
+    parts.append(html.text(RULES[0].format(findings=corrected), "quiet"))
     parts.append(html.text(RULES[2], "quiet"))
     return html.section("Answers", *parts)
 
@@ -116,7 +117,7 @@ def _epochs(study: Study, cards) -> str:
     # Baselines first, so that a cell and what it is compared with share the plot.
     compared: dict[str, None] = {}
     for finding in study.findings:
-        compared |= dict.fromkeys((finding.than, finding.better))
+        compared |= dict.fromkeys((finding.than, finding.better, *finding.minus))
     # Only cells with finished runs have curves.
     shown = {}
     for name in compared or cards:

@@ -4,7 +4,7 @@ from ldl_jax.config.study import METRICS, Study
 from ldl_jax.evaluation import bootstrap
 from ldl_jax.report.figure_tables import at_bound, how, number, signed, signed_interval, title
 from ldl_jax.report.result import STATES
-from ldl_jax.report.tables import Cell, Table, as_csv, as_text, simple
+from ldl_jax.report.tables import Cell, Group, Table, as_csv, as_text, simple
 from ldl_jax.study.cards import Card
 
 # Accuracy is the same in both states, since a temperature keeps the order of the logits.
@@ -30,6 +30,8 @@ CSV = [
     "verdict",
 ]
 MISSING = "–"
+# direction of a finding -> how the metric must change, beside the change of the second pair
+MORE = {"lower": "falls more (or rises less)", "higher": "rises more (or falls less)"}
 
 
 def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
@@ -89,13 +91,23 @@ def numbers(results: dict) -> str:
             for state in STATES:
                 if comparison[state] is not None:
                     lines.append(_numbers_of(what.removesuffix("s"), comparison, state))
-    return as_csv(simple(CSV, lines))
+    head = [*CSV, "group"] if has_groups(results) else CSV
+    return as_csv(simple(head, lines))
+
+
+def has_groups(results: dict) -> bool:
+    """Whether the findings form more groups than one without a name."""
+    return any(finding["group"] for finding in results["findings"])
 
 
 def _numbers_of(what: str, comparison: dict, state: str) -> list[Cell]:
     """A line of CSV: a finding or another comparison, in one state."""
     difference = comparison[state]
-    line = [what, comparison["better"], comparison["than"], state, comparison["metric"]]
+    better, than = comparison["better"], comparison["than"]
+    if comparison.get("minus"):
+        to, start = comparison["minus"]
+        better, than = f"{better} minus {than}", f"{to} minus {start}"
+    line: list[Cell] = [what, better, than, state, comparison["metric"]]
     line += [difference["mean"], difference["std"], difference["n"]]
     # One seed has no interval over seeds.
     line += difference["seeds"] or (None, None)
@@ -105,7 +117,8 @@ def _numbers_of(what: str, comparison: dict, state: str) -> list[Cell]:
     excess = difference["excess"] or {}
     line += [excess.get("mean"), excess.get("p")]
     line += [difference.get("holm"), difference.get("verdict")]
-    return line
+    # Studies without groups have no such column.
+    return [*line, comparison["group"]] if comparison.get("group") else line
 
 
 def text(results: dict) -> str:
@@ -182,8 +195,15 @@ def answer(finding: dict, results: dict) -> tuple[str, str]:
 
 def _hypothesis(finding: dict) -> str:
     """The claim of a finding in the names of its cells."""
-    metric = f"{finding['direction']} {how(finding['metric']).label}"
-    return f"{finding['name']}: {finding['better']} has {metric} than {finding['than']}"
+    label = how(finding["metric"]).label
+    better, than = finding["better"], finding["than"]
+    if finding["minus"]:
+        to, start = finding["minus"]
+        change = MORE[finding["direction"]]
+        return (
+            f"{finding['name']}: {label} {change} from {than} to {better} than from {start} to {to}"
+        )
+    return f"{finding['name']}: {better} has {finding['direction']} {label} than {than}"
 
 
 def _verdict(finding: dict, state: str, results: dict) -> tuple[str, str]:
@@ -195,7 +215,7 @@ def _verdict(finding: dict, state: str, results: dict) -> tuple[str, str]:
     if difference is None and finding["raw"] is not None:
         return "no temperature", ""
     rows = {row["cell"]: row for row in results["cells"]}
-    compared = (finding["better"], finding["than"])
+    compared = (finding["better"], finding["than"], *finding["minus"])
     missing = [name for name in compared if name not in rows]
     if missing:
         return "not run", " and ".join(missing)
@@ -212,16 +232,17 @@ def answers(results: dict) -> Table:
     """The findings: verdict and difference with its intervals, in both states."""
     head = ["verdict", "", "difference", "over seeds", "over images"]
     head += ["minus noise floors", "p", "n"]
-    lines = []
+    groups: dict[str, Group] = {}
     for finding in results["findings"]:
+        group = groups.setdefault(finding["group"], Group([], finding["group"]))
         # The hypothesis stands below the first of its verdicts alone.
         for state, state_name in STATE_NAMES.items():
             verdict, cells = _verdict(finding, state, results)
             first = f"{verdict} ({cells})" if cells else verdict
             if state == "raw":
                 first += f"\n{_hypothesis(finding)}"
-            lines.append([first, state_name, *_answer(finding, state)])
-    return simple(head, lines)
+            group.rows.append([first, state_name, *_answer(finding, state)])
+    return Table(head, list(groups.values()))
 
 
 def _answer(finding: dict, state: str) -> list[str]:
