@@ -624,6 +624,61 @@ def test_a_second_pair_is_a_difference_of_differences():
     assert (own["n"], own["verdict"], own["holm"]) == (5, "undecided", 1)
 
 
+def test_the_training_accuracy_is_that_of_the_last_evaluation(tmp_path):
+    rows = (
+        {"train/accuracy": 0.5},
+        {"test/accuracy": 0.3, "train/accuracy": 0.9},
+        {"train/loss": 1.0},
+    )
+    lines = [json.dumps({"step": step, "epoch": 1.0, **row}) for step, row in enumerate(rows)]
+    (tmp_path / workdir.METRICS).write_text("\n".join(lines) + "\n")
+    assert cards._train_accuracy(tmp_path) == 0.9
+    (tmp_path / workdir.METRICS).write_text(lines[-1] + "\n")
+    assert cards._train_accuracy(tmp_path) is None
+
+
+def test_the_parts_of_the_nll_and_the_training_accuracy_are_shown():
+    asked, found = six(0.2)
+    nll = np.random.default_rng(7).uniform(1, 2, (2, 6))
+    for place, one in found["good"].items():
+        one.facts["raw"]["figures"]["nll"], one.facts["scaled"]["figures"]["nll"] = nll[:, place]
+        one.facts["train_accuracy"] = 0.9 + place / 100
+    # Older cards have no training accuracy.
+    found["bad"][0].facts["train_accuracy"] = 0.5
+    results = {"cells": tables.rows(asked, found), "findings": [], "comparisons": []}
+    good, bad, _ = results["cells"]
+    apart = nll[0] - nll[1]
+    assert good["parts"]["calibration"]["mean"] == pytest.approx(apart.mean())
+    assert good["parts"]["calibration"]["std"] == pytest.approx(apart.std(ddof=1))
+    assert good["parts"]["refinement"] == good["scaled"]["nll"]
+    assert good["train"]["accuracy"]["mean"] == pytest.approx(0.925)
+    assert bad["train"] is None
+    shown = tables.cells(results)
+    assert shown.head[-2:] == ["NLL calibration part", "training accuracy %"]
+    assert shown.rows()[0][-2:] == [
+        f"{apart.mean():.4f}\n± {apart.std(ddof=1):.4f}",
+        "92.50\n± 1.87",
+    ]
+    assert shown.rows()[1][-1] == tables.MISSING
+    rows = list(csv.DictReader(tables.numbers(results).splitlines()))
+    told = {r["figure"]: r for r in rows if r["name"] == "good" and not r["state"]}
+    assert set(told) == {"nll_refinement", "nll_calibration", "train_accuracy"}
+    assert float(told["nll_calibration"]["mean"]) == pytest.approx(apart.mean())
+    # The last panel of the plot has a point at the refinement and a ring at the raw NLL.
+    figure = study_plots.cells(results["cells"])
+    points = {line.get_xdata()[0] for line in figure.axes[-1].lines if line.get_marker() == "o"}
+    for mean in nll.mean(1):
+        assert min(abs(point - mean) for point in points) < 1e-9
+    # Without temperatures there is no such column and no such panel.
+    for cell in found.values():
+        for one in cell.values():
+            one.facts["scaled"] = None
+            one.facts.pop("train_accuracy", None)
+    rows = tables.rows(asked, found)
+    assert tables.cells({"cells": rows}).head[-1] == "ECE %"
+    assert len(study_plots.cells(rows).axes) == 2
+
+
 def test_groups_and_second_pairs_are_shown():
     asked, found = four(0.2)
     results = {
@@ -861,6 +916,13 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     results = json.loads((tmp_path / "w/results.json").read_text())
     assert [row["cell"] for row in results["cells"]] == ["student", "teacher", "plain"]
     assert results["comparisons"][0]["raw"]["n"] == 2
+    assert "train_accuracy" not in json.loads((tmp_path / "w/cards/plain-1.json").read_text())
+    log = tmp_path / "w/runs/plain-1" / workdir.METRICS
+    log.write_text(log.read_text() + '{"step": 2, "epoch": 1.0, "train/accuracy": 0.75}\n')
+    (tmp_path / "w/cards/plain-1.json").unlink()
+    assert command.main(words) == 0
+    assert json.loads((tmp_path / "w/cards/plain-1.json").read_text())["train_accuracy"] == 0.75
+    assert "training accuracy %" in capsys.readouterr().out
     assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
     made = [
         json.loads(file.read_text())["tested_on"] for file in (tmp_path / "w/cards").glob("*.json")

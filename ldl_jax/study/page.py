@@ -38,6 +38,13 @@ INTERVALS = (
 GLANCE = (
     "Point: mean over seeds; line: ± one standard deviation; grey tick: noise floor of the ECE."
 )
+PARTS = (
+    "The recalibrated NLL is the refinement part of the NLL: what a network knows. The calibration "
+    "part, the raw NLL less the recalibrated one, is what a temperature mends. In the plot, a point "
+    "and a ring mark the recalibrated and the raw NLL, and the line between them is the calibration "
+    "part. A method with a smaller calibration part but a larger refinement is better calibrated "
+    "because it knows less."
+)
 DIAGRAMS = (
     "Raw predictions of each cell's first seed. Blue bars: accuracy of the test images in each "
     "confidence bin; short thin lines: their mean confidence. The network is overconfident where "
@@ -94,10 +101,13 @@ def _answers(results: dict) -> str:
 def _results(results: dict) -> str:
     """The metrics of all cells, as plot and table."""
     figure = study_plots.cells(results["cells"])
-    plot = html.plot("cells", figure, "accuracy and ECE of all cells", "full")
+    plot = html.plot("cells", figure, "accuracy, ECE and NLL of all cells", "full")
     table = html.table(tables.cells(results))
     notes = map(html.text, tables.notes(results))
-    return html.section("Results", plot, html.text(GLANCE, "quiet"), table, *notes)
+    explained = [html.text(GLANCE, "quiet")]
+    if any(row["parts"] for row in results["cells"]):
+        explained.append(html.text(PARTS, "quiet"))
+    return html.section("Results", plot, *explained, table, *notes)
 
 
 def _reliability(cards) -> str:

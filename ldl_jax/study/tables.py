@@ -9,6 +9,13 @@ from ldl_jax.study.cards import Card
 
 # Accuracy is the same in both states, since a temperature keeps the order of the logits.
 COLUMNS = [("raw", name) for name in METRICS] + [("scaled", name) for name in METRICS[1:]]
+# The NLL after recalibration, and what recalibration removes: the raw NLL less the refinement.
+PARTS = ("refinement", "calibration")
+# Columns that belong to no state: (entry of the row, figure) -> head.
+FURTHER = {
+    ("parts", "calibration"): "NLL calibration part",
+    ("train", "accuracy"): "training accuracy %",
+}
 STATE_NAMES = {"raw": "raw", "scaled": "recalibrated"}  # state -> its name for readers
 CSV = [
     "what",
@@ -38,8 +45,10 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
     """The metrics of each cell that has results, over its seeds.
 
     For each state: metric -> mean and std (with n - 1; None for one seed), or None if a run has no
-    temperature. n: number of finished seeds; seeds: number planned; seconds: mean over the runs;
-    at_bound: number of runs whose temperature is a limit of the search.
+    temperature. parts: the same for the two parts of the NLL, see PARTS. train: the same for the
+    accuracy on training images; None if a run has not recorded it. n: number of finished seeds;
+    seeds: number planned; seconds: mean over the runs; at_bound: number of runs whose temperature
+    is a limit of the search.
     """
     rows = []
     for cell in study.cells:
@@ -57,17 +66,35 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
         # If one run has no temperature, there is no mean over the seeds.
         for state in STATES:
             results = [fact[state] for fact in facts]
-            row[state] = None if None in results else _over_seeds(results)
+            row[state] = None if None in results else _measured(results)
+        row["parts"] = None if row["scaled"] is None else _parts(facts)
+        accuracies = [fact.get("train_accuracy") for fact in facts]
+        row["train"] = None if None in accuracies else _over_seeds({"accuracy": accuracies})
         rows.append(row)
     return rows
 
 
-def _over_seeds(results: list[dict]) -> dict:
+def _measured(results: list[dict]) -> dict:
     """Mean and std over seeds of each metric and of the ECE's noise floor."""
     values = {}
     for name in METRICS:
         values[name] = [result["figures"][name] for result in results]
     values["floor"] = [result["floor"] for result in results]
+    return _over_seeds(values)
+
+
+def _parts(facts: list[dict]) -> dict:
+    """Mean and std over seeds of the two parts of the NLL."""
+    values: dict[str, list[float]] = {name: [] for name in PARTS}
+    for fact in facts:
+        refinement = fact["scaled"]["figures"]["nll"]
+        values["refinement"].append(refinement)
+        values["calibration"].append(fact["raw"]["figures"]["nll"] - refinement)
+    return _over_seeds(values)
+
+
+def _over_seeds(values: dict[str, list[float]]) -> dict[str, dict]:
+    """Mean and std of each figure, from its values for the seeds."""
     over_seeds = {}
     for name, value_of_seed in values.items():
         spread = bootstrap.over_seeds(value_of_seed)
@@ -86,6 +113,10 @@ def numbers(results: dict) -> str:
             for name, value in (row[state] or {}).items():
                 spread = [value["mean"], value["std"], row["n"]]
                 lines.append(["cell", row["cell"], None, state, name, *spread])
+        for prefix, values in (("nll", row["parts"]), ("train", row["train"])):
+            for name, value in (values or {}).items():
+                spread = [value["mean"], value["std"], row["n"]]
+                lines.append(["cell", row["cell"], None, None, f"{prefix}_{name}", *spread])
     for what in ("findings", "comparisons"):
         for comparison in results[what]:
             for state in STATES:
@@ -147,6 +178,8 @@ def cells(results: dict) -> Table:
         if any(row[state] for row in rows):
             columns.append((state, name))
             head.append(title(name, state))
+    further = [key for key in FURTHER if any(row[key[0]] for row in rows)]
+    head += [FURTHER[key] for key in further]
     published: dict[str, None] = {}
     for row in rows:
         published |= dict.fromkeys(row["published"])
@@ -157,6 +190,8 @@ def cells(results: dict) -> Table:
         line = [row["cell"], _count(row["n"], row["seeds"])]
         for state, name in columns:
             line.append(_spread(row[state], name))
+        for entry, name in further:
+            line.append(_spread(row[entry], name))
         for name in published:
             line.append(number(name, row["published"].get(name), MISSING))
         lines.append(line)
