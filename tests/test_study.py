@@ -33,6 +33,7 @@ from ldl_jax.config.study import (
     shared_teacher,
 )
 from ldl_jax.errors import Busy
+from ldl_jax.report import study_plots
 from ldl_jax.study import __main__ as command
 from ldl_jax.study import cards, directory, hypotheses, page, plan, run, runner, tables, workers
 from ldl_jax.study.progress import Progress
@@ -216,6 +217,12 @@ def test_a_field_that_was_added_counts_only_where_it_differs_from_its_default(fi
     assert list(config.differences(run_before, other)) == expected
 
 
+# A study whose finding has a second pair.
+PAIRS = (
+    "Study('x', (Cell('few', 'base.py'), *(Cell(name, 'base.py', seeds=6) for name in 'abc'), "
+    "Cell('folded', 'base.py', {{'data.folds': 5}}, 6), Cell('taught', 'base.py', {{}}, 6, ('few',))), "
+    "(Finding('1', 'a', 'b', minus={}),))"
+)
 FAULTS = {  # a study's text -> what the sentence says
     "Study('x', (Cell('a', 'none.py'),))": "cell 'a': --config .*none.py does not exist",
     "Study('x', (Cell('a', 'base.py', {'data.nam': 1}),))": "cell 'a': config.data has no field 'nam'",
@@ -238,6 +245,14 @@ FAULTS = {  # a study's text -> what the sentence says
     "Study('x', (Cell('a', 'base.py', seeds=6),), (Finding('1', 'a', 'a', 'accuracy'),))": "must be 'higher', since",
     "Study('x', (Cell('a', 'base.py', {}, 6, ('b',)), Cell('b', 'base.py', {}, 6, ('c/0',)), Cell('c', 'base.py')), "
     "(Finding('1', 'a', 'b'),))": r"whose seeds share the teacher 'c/0'",
+    PAIRS.format("('a',)"): "minus, of finding '1' must be a tuple of two cells, got .'a',.",
+    PAIRS.format("'ab'"): "minus, of finding '1' must be a tuple of two cells, got 'ab'",
+    PAIRS.format("('c', 'e')"): "finding '1' names 'e'",
+    PAIRS.format("('c', 'c')"): "finding '1' compares 'c' with itself",
+    PAIRS.format("('c', 'b')"): "must not both have 'b' in the same place",
+    PAIRS.format("('c', 'few')"): "needs at least 6 seeds of 'few'",
+    PAIRS.format("('c', 'taught')"): "rests on 'taught', whose seeds share the teacher 'few'",
+    PAIRS.format("('c', 'folded')"): "'a' and 'folded' are compared, but their test images differ",
     "Study('x', (Cell('a', 'base.py'),), comparisons=(('a', 'd'),))": "a comparison names 'd'",
     "Study('x', (Cell('a', 'base.py')))": "the study's cells must be a tuple of Cell",
     "Study('x', (Cell('a', 'base.py'),), comparisons=('a', 'a'))": "comparisons must be a tuple of pairs",
@@ -332,6 +347,28 @@ def test_hypotheses_are_those_written_down_before_the_runs(file, tmp_path, capsy
         assert command.main(words) == 2
         said = capsys.readouterr().err
         assert f"they were a has lower ece than b (6 and 6 seeds), and are now {now}" in said
+
+
+def test_groups_and_second_pairs_are_written_down_where_there_are_any(file, tmp_path, capsys):
+    cells = "*(Cell(name, 'base.py', seeds=6) for name in 'abcd')"
+    text = f"Study('x', ({cells},), (Finding('1', 'a', 'b', group='g', minus=('c', 'd')),))"
+    words = [str(write(file, text)), f"--workdir={tmp_path / 'w'}"]
+    directory.claim(tmp_path / "w", file, load(file), new=True)
+    mark = json.loads((tmp_path / "w" / directory.MARK).read_text())
+    assert mark["findings"] == [["1", "a", "b", "ece", "lower", "g", ["c", "d"]]]
+    assert mark["seeds"] == dict.fromkeys("abcd", 6)
+    (tmp_path / "w/cards").mkdir()
+    (tmp_path / "w/cards/a-0.json").write_text("")
+    directory.claim(tmp_path / "w", file, load(file), new=True)
+    before = "a minus b has lower ece than c minus d (6, 6, 6 and 6 seeds, group g)"
+    for changed, now in (
+        (text.replace("'c', 'd'", "'d', 'c'"),
+         "a minus b has lower ece than d minus c (6, 6, 6 and 6 seeds, group g)"),
+        (text.replace("group='g', minus=('c', 'd')", ""), "a has lower ece than b (6 and 6 seeds)"),
+    ):  # fmt: skip
+        write(file, changed)
+        assert command.main(words) == 2
+        assert f"they were {before}, and are now {now}" in capsys.readouterr().err
 
 
 def test_commands_are_printed_one_a_line_and_only_picks_with_teachers(file, capsys):
@@ -529,6 +566,162 @@ def test_answers_are_the_paired_t_test_over_seeds_with_holm_s_correction():
     assert made[0]["raw"]["excess"]["mean"] == pytest.approx(apart.mean())
     low, high = made[0]["raw"]["images"]
     assert low < high < 0
+
+
+def test_the_correction_is_over_the_findings_of_a_group():
+    asked, found = six(0.2)
+    whole = hypotheses.answers(asked, found)
+    # Two findings of one group, and one that has no group and so is alone.
+    names = ("g", "g", "")
+    grouped = zip(asked.findings, names, strict=True)
+    asked = asked._replace(findings=tuple(one._replace(group=name) for one, name in grouped))
+    made = hypotheses.answers(asked, found)
+    for state in cards.STATES:
+        p = [max(one[state]["p"], one[state]["excess"]["p"]) for one in made]
+        assert [one[state]["holm"] for one in made[:2]] == pytest.approx([min(1, 2 * p[0])] * 2)
+        alone = made[2][state]
+        assert alone["holm"] in (pytest.approx(p[2]), 1)  # 1: not of the sign of its excess
+        assert whole[0][state]["holm"] == pytest.approx(3 * p[0])
+
+
+def four(gain):
+    """A study of one difference of differences; long training lowers the ECE of 'ours' by `gain`."""
+    row = [Cell(name, "x.py", seeds=6) for name in ("ours_long", "ours", "hard_long", "hard")]
+    asked = Study("x", tuple(row), (
+        Finding("3", "ours_long", "ours", group="3 ECE", minus=("hard_long", "hard")),
+        Finding("4", "ours_long", "ours", "nll", minus=("hard_long", "hard")),
+    ))  # fmt: skip
+    draw, found = np.random.default_rng(5), {}
+    for cell in row:
+        for place in range(6):
+            one = Planned(cell, place, None, (), "i", {})
+            shift = 0.25 - gain if cell.name == "ours_long" else 0.25
+            made = card(one, draw, shift)
+            found.setdefault(cell.name, {})[place] = made
+            for state in cards.STATES:
+                made.facts[state]["floor"] = draw.uniform(0.01, 0.02)
+                own = made.columns[state]
+                made.facts[state]["figures"]["nll"] = float(own["nll"].mean())
+    return asked, found
+
+
+def test_a_second_pair_is_a_difference_of_differences():
+    asked, found = four(0.2)
+    made = hypotheses.answers(asked, found)
+    names = [cell.name for cell in asked.cells]
+
+    def by_cell(state, get):
+        return np.array([[get(found[name][k].facts[state]) for k in range(6)] for name in names])
+
+    signs = np.array([1.0, -1.0, -1.0, 1.0])
+    for state in cards.STATES:
+        ece = by_cell(state, lambda fact: fact["figures"]["ece"])
+        floor = by_cell(state, lambda fact: fact["floor"])
+        apart, excess = signs @ ece, signs @ (ece - floor)
+        own = made[0][state]
+        assert (own["n"], own["of"], own["mean"]) == (6, 6, pytest.approx(apart.mean()))
+        p = stats.ttest_1samp(apart, 0).pvalue
+        excess_p = stats.ttest_1samp(excess, 0).pvalue
+        assert own["p"] == pytest.approx(p)
+        expected = stats.t.interval(0.95, 5, apart.mean(), stats.sem(apart))
+        np.testing.assert_allclose(own["seeds"], expected)
+        assert own["floors"] == pytest.approx(floor.mean(1))
+        assert own["excess"]["mean"] == pytest.approx(excess.mean())
+        assert own["excess"]["p"] == pytest.approx(excess_p)
+        assert own["holm"] == pytest.approx(max(p, excess_p))
+        assert own["verdict"] == "supported"
+        # Over images, the interval of a mean is that of the normal distribution.
+        columns = [[found[name][k].columns[state]["nll"] for k in range(6)] for name in names]
+        per_image = np.tensordot(signs, np.mean(columns, axis=1), 1)
+        half = 1.96 * per_image.std() / np.sqrt(len(per_image))
+        low, high = made[1][state]["images"]
+        np.testing.assert_allclose((low + high) / 2, per_image.mean(), atol=0.15 * half)
+        np.testing.assert_allclose((high - low) / 2, half, rtol=0.15)
+
+    # All four cells must have finished.
+    del found["hard"][5]
+    own = hypotheses.answers(asked, found)[0]["raw"]
+    assert (own["n"], own["verdict"], own["holm"]) == (5, "undecided", 1)
+
+
+def test_the_training_accuracy_is_that_of_the_last_evaluation(tmp_path):
+    rows = (
+        {"train/accuracy": 0.5},
+        {"test/accuracy": 0.3, "train/accuracy": 0.9},
+        {"train/loss": 1.0},
+    )
+    lines = [json.dumps({"step": step, "epoch": 1.0, **row}) for step, row in enumerate(rows)]
+    (tmp_path / workdir.METRICS).write_text("\n".join(lines) + "\n")
+    assert cards._train_accuracy(tmp_path) == 0.9
+    (tmp_path / workdir.METRICS).write_text(lines[-1] + "\n")
+    assert cards._train_accuracy(tmp_path) is None
+
+
+def test_the_parts_of_the_nll_and_the_training_accuracy_are_shown():
+    asked, found = six(0.2)
+    nll = np.random.default_rng(7).uniform(1, 2, (2, 6))
+    for place, one in found["good"].items():
+        one.facts["raw"]["figures"]["nll"], one.facts["scaled"]["figures"]["nll"] = nll[:, place]
+        one.facts["train_accuracy"] = 0.9 + place / 100
+    # Older cards have no training accuracy.
+    found["bad"][0].facts["train_accuracy"] = 0.5
+    results = {"cells": tables.rows(asked, found), "findings": [], "comparisons": []}
+    good, bad, _ = results["cells"]
+    apart = nll[0] - nll[1]
+    assert good["parts"]["calibration"]["mean"] == pytest.approx(apart.mean())
+    assert good["parts"]["calibration"]["std"] == pytest.approx(apart.std(ddof=1))
+    assert good["parts"]["refinement"] == good["scaled"]["nll"]
+    assert good["train"]["accuracy"]["mean"] == pytest.approx(0.925)
+    assert bad["train"] is None
+    shown = tables.cells(results)
+    assert shown.head[-2:] == ["NLL calibration part", "training accuracy %"]
+    assert shown.rows()[0][-2:] == [
+        f"{apart.mean():.4f}\n± {apart.std(ddof=1):.4f}",
+        "92.50\n± 1.87",
+    ]
+    assert shown.rows()[1][-1] == tables.MISSING
+    rows = list(csv.DictReader(tables.numbers(results).splitlines()))
+    told = {r["figure"]: r for r in rows if r["name"] == "good" and not r["state"]}
+    assert set(told) == {"nll_refinement", "nll_calibration", "train_accuracy"}
+    assert float(told["nll_calibration"]["mean"]) == pytest.approx(apart.mean())
+    # The last panel of the plot has a point at the refinement and a ring at the raw NLL.
+    figure = study_plots.cells(results["cells"])
+    points = {line.get_xdata()[0] for line in figure.axes[-1].lines if line.get_marker() == "o"}
+    for mean in nll.mean(1):
+        assert min(abs(point - mean) for point in points) < 1e-9
+    # Without temperatures there is no such column and no such panel.
+    for cell in found.values():
+        for one in cell.values():
+            one.facts["scaled"] = None
+            one.facts.pop("train_accuracy", None)
+    rows = tables.rows(asked, found)
+    assert tables.cells({"cells": rows}).head[-1] == "ECE %"
+    assert len(study_plots.cells(rows).axes) == 2
+
+
+def test_groups_and_second_pairs_are_shown():
+    asked, found = four(0.2)
+    results = {
+        "cells": tables.rows(asked, found), "findings": hypotheses.answers(asked, found),
+        "comparisons": [],
+    }  # fmt: skip
+    verdict, hypothesis = tables.answer(results["findings"][0], results)
+    assert verdict == "Supported."
+    claim = "3: ECE falls more (or rises less) from ours to ours_long than from hard to hard_long"
+    assert hypothesis == f"{claim}."
+    shown = tables.answers(results)
+    assert [group.heading for group in shown.groups] == ["3 ECE", ""]
+    assert "\n[3 ECE] " in tables.text(results)
+    rows = list(csv.DictReader(tables.numbers(results).splitlines()))
+    told = [(r["name"], r["than"], r["group"]) for r in rows if r["what"] == "finding"]
+    pairs = ("ours_long minus ours", "hard_long minus hard")
+    assert told == [(*pairs, "3 ECE")] * 2 + [(*pairs, None)] * 2
+    figure = study_plots.answers(results["findings"])
+    (label, *_) = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert label == "3: ours_long minus ours\nminus (hard_long minus hard)"
+    del found["hard_long"]
+    results |= {"cells": tables.rows(asked, found), "findings": hypotheses.answers(asked, found)}
+    assert tables.answer(results["findings"][0], results)[0] == "Not run (hard_long)."
 
 
 def test_nothing_is_decided_before_every_seed_and_finding_is_there():
@@ -743,6 +936,13 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     results = json.loads((tmp_path / "w/results.json").read_text())
     assert [row["cell"] for row in results["cells"]] == ["student", "teacher", "plain"]
     assert results["comparisons"][0]["raw"]["n"] == 2
+    assert "train_accuracy" not in json.loads((tmp_path / "w/cards/plain-1.json").read_text())
+    log = tmp_path / "w/runs/plain-1" / workdir.METRICS
+    log.write_text(log.read_text() + '{"step": 2, "epoch": 1.0, "train/accuracy": 0.75}\n')
+    (tmp_path / "w/cards/plain-1.json").unlink()
+    assert command.main(words) == 0
+    assert json.loads((tmp_path / "w/cards/plain-1.json").read_text())["train_accuracy"] == 0.75
+    assert "training accuracy %" in capsys.readouterr().out
     assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
     made = [
         json.loads(file.read_text())["tested_on"] for file in (tmp_path / "w/cards").glob("*.json")

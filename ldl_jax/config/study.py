@@ -31,7 +31,11 @@ class Cell(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A hypothesis written down before the runs: `better` is better than `than`."""
+    """A hypothesis written down before the runs: `better` is better than `than`.
+
+    With `minus`, a hypothesis about a difference of differences: the step from `than` to `better`
+    improves the metric more than the step from `minus[1]` to `minus[0]`.
+    """
 
     name: str
     better: str  # a cell
@@ -39,6 +43,13 @@ class Finding(NamedTuple):
     metric: str = "ece"  # one of METRICS
     direction: str = "lower"  # which values are better: 'lower' or 'higher'
     about: str = ""  # the claim, in words
+    group: str = ""  # findings that are corrected together, such as those of a claim
+    minus: tuple[str, ...] = ()  # two more cells, whose difference is subtracted
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The cells that are compared: two, or four with a second pair."""
+        return (self.better, self.than, *self.minus)
 
 
 class Study(NamedTuple):
@@ -46,7 +57,7 @@ class Study(NamedTuple):
 
     title: str
     cells: tuple[Cell, ...]
-    findings: tuple[Finding, ...] = ()  # one per claim; Holm's correction is over all of them
+    findings: tuple[Finding, ...] = ()  # Holm's correction is over those of a group
     # (cell, cell it is compared with): shown without a verdict
     comparisons: tuple[tuple[str, str], ...] = ()
     about: str = ""  # what a reader should know
@@ -128,17 +139,30 @@ def _check_cell_name(subject: str, name: str, names: list[str]) -> None:
 
 
 def _check_finding(finding: Finding, study: Study, names: list[str]) -> None:
+    if not isinstance(finding.minus, tuple) or len(finding.minus) not in (0, 2):
+        raise ValueError(
+            f"the second pair, minus, of finding {finding.name!r} must be a tuple of two cells, got "
+            f"{finding.minus!r}"
+        )
     _check_finding_cells(finding, study, names)
     _check_finding_metric(finding)
-    if finding.better == finding.than:
-        raise ValueError(
-            f"finding {finding.name!r} compares {finding.than!r} with itself; name two cells"
-        )
+    for better, than in filter(None, ((finding.better, finding.than), finding.minus)):
+        if better == than:
+            raise ValueError(
+                f"finding {finding.name!r} compares {than!r} with itself; name two cells"
+            )
+    # (a - b) - (a - c) is c - b, which needs no second pair.
+    for cell, other in zip((finding.better, finding.than), finding.minus, strict=False):
+        if cell == other:
+            raise ValueError(
+                f"the two pairs of finding {finding.name!r} must not both have {cell!r} in the same "
+                "place, since it cancels out; compare the other two cells"
+            )
 
 
 def _check_finding_cells(finding: Finding, study: Study, names: list[str]) -> None:
-    """Check that both cells exist and have enough seeds, each with teachers of its own."""
-    for name in (finding.better, finding.than):
+    """Check that the cells exist and have enough seeds, each with teachers of its own."""
+    for name in finding.cells:
         _check_cell_name(f"finding {finding.name!r} names", name, names)
         cell = next(cell for cell in study.cells if cell.name == name)
         if cell.seeds < LEAST_SEEDS:

@@ -23,7 +23,7 @@ def answers(findings: list[dict]) -> Figure | None:
     # One panel for each metric, since their units differ.
     panels: dict[str, list[tuple[str, dict]]] = {}
     for finding in findings:
-        question = short(f"{finding['name']}: {finding['better']} minus {finding['than']}")
+        question = _question(finding)
         for state in STATES:
             if finding[state] is not None:
                 label = question if state == "raw" else STATE_NAMES[state]
@@ -37,6 +37,15 @@ def answers(findings: list[dict]) -> Figure | None:
     for axes, (metric, differences) in zip(columns[:, 0], panels.items(), strict=True):
         _differences(axes, metric, differences)
     return figure
+
+
+def _question(finding: dict) -> str:
+    """The difference of a finding in the names of its cells; a second pair is on a second line."""
+    lines = [f"{finding['name']}: {finding['better']} minus {finding['than']}"]
+    if finding["minus"]:
+        to, start = finding["minus"]
+        lines.append(f"minus ({to} minus {start})")
+    return "\n".join(map(short, lines))
 
 
 def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -> None:
@@ -69,13 +78,20 @@ def _differences(axes: Axes, metric: str, differences: list[tuple[str, dict]]) -
 
 @styled
 def cells(rows: list[dict]) -> Figure:
-    """Accuracy and ECE of `study.tables.rows`: mean, standard deviation, noise floor of the ECE."""
+    """Accuracy, ECE and NLL of `study.tables.rows`: mean, standard deviation, noise floor of the ECE.
+
+    The NLL is shown recalibrated and raw; the difference is its calibration part. Without recalibrated
+    predictions there are no panels of these.
+    """
     panels = [("raw", "accuracy"), ("raw", "ece")]
-    if any(row["scaled"] for row in rows):
+    recalibrated = any(row["scaled"] for row in rows)
+    if recalibrated:
         panels.append(("scaled", "ece"))
     figure = Figure(figsize=(7.6, 0.9 + 0.22 * len(rows)), layout="constrained")
-    columns = figure.subplots(1, len(panels), sharey=True)
-    for axes, (state, name) in zip(columns, panels, strict=True):
+    columns = figure.subplots(1, len(panels) + recalibrated, sharey=True)
+    if recalibrated:
+        _nll(columns[-1], rows)
+    for axes, (state, name) in zip(columns, panels, strict=False):
         _spreads(axes, [row[state] for row in rows], name)
         axes.set(xlabel=f"{how(name).label}{STATES[state]}, %", ylim=(len(rows) - 0.4, -0.6))
     columns[0].set_yticks(range(len(rows)), [short(row["cell"], 28) for row in rows])
@@ -99,6 +115,24 @@ def _spreads(axes: Axes, values: list[dict | None], name: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if name == "ece":
         axes.set_xlim(0, None)
+
+
+def _nll(axes: Axes, rows: list[dict]) -> None:
+    """The NLL of all cells: a point recalibrated, a ring raw, and between them the calibration part."""
+    for line, row in enumerate(rows):
+        if row["parts"] is None:
+            continue
+        refinement = row["parts"]["refinement"]
+        raw = row["raw"]["nll"]["mean"]
+        std = refinement["std"] or 0
+        low, high = refinement["mean"] - std, refinement["mean"] + std
+        axes.plot([low, high], [line] * 2, color=BLUE, linewidth=2.2, alpha=0.5)
+        axes.plot([refinement["mean"], raw], [line] * 2, color=VERMILION, linewidth=1.1)
+        axes.plot(refinement["mean"], line, "o", color=BLUE, markersize=4.5)
+        axes.plot(raw, line, "o", color=VERMILION, markersize=5.5, fillstyle="none")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set(xlabel="NLL", ylim=(len(rows) - 0.4, -0.6))
 
 
 @styled

@@ -62,7 +62,8 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
     at_bound (whether the temperature is a limit of the search), epochs (lists of epoch, accuracy,
     ece), versions, and for each state, 'raw' and 'scaled' (None without a temperature): figures
     (metrics; fractions, nat), floor (noise floor of the ECE) and reliability (bins of the
-    confidence).
+    confidence). train_accuracy: accuracy on training images at the last evaluation; only if the run
+    has recorded it.
     """
     run = runs.read(workdir)
     columns = {}
@@ -90,6 +91,9 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
         "epochs": _epochs(workdir),
         "versions": _versions(workdir),
     }
+    train_accuracy = _train_accuracy(workdir)
+    if train_accuracy is not None:
+        facts["train_accuracy"] = train_accuracy
     return Card(facts, columns)
 
 
@@ -155,6 +159,14 @@ def _epochs(workdir) -> dict[str, list[float]]:
             epochs["accuracy"].append(row["test/accuracy"])
             epochs["ece"].append(row["test/ece"])
     return epochs
+
+
+def _train_accuracy(workdir) -> float | None:
+    """The accuracy on training images at the last evaluation; None if it was not recorded."""
+    accuracy = None
+    for row in run_directory.read_log(Path(workdir) / run_directory.METRICS):
+        accuracy = row.get("train/accuracy", accuracy)
+    return accuracy
 
 
 def write(folder, planned: Planned, card: Card) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ldl_jax import files, reading
-from ldl_jax.config.study import Study
+from ldl_jax.config.study import Finding, Study
 
 RUNS = "runs"
 CARDS = "cards"
@@ -51,9 +51,8 @@ def _mark(path: Path, study: Study) -> dict:
     findings = []
     compared_cells = set()
     for finding in study.findings:
-        # The claim, the last field, may still be reworded: it decides nothing.
-        findings.append(list(finding[:-1]))
-        compared_cells |= {finding.better, finding.than}
+        findings.append(_hypothesis(finding))
+        compared_cells |= set(finding.cells)
     return {
         "study": path.stem,
         "title": study.title,
@@ -61,6 +60,15 @@ def _mark(path: Path, study: Study) -> dict:
         "findings": findings,
         "seeds": {cell.name: cell.seeds for cell in study.cells if cell.name in compared_cells},
     }
+
+
+def _hypothesis(finding: Finding) -> list:
+    """A finding as study.json has it: all that decides something, which its claim in words does not."""
+    hypothesis: list = [finding.name, *finding.cells[:2], finding.metric, finding.direction]
+    # Older files know neither groups nor second pairs.
+    if finding.group or finding.minus:
+        hypothesis += [finding.group, list(finding.minus)]
+    return hypothesis
 
 
 def _check_mark(folder: Path, path: Path, study: Study) -> None:
@@ -98,7 +106,15 @@ def _check_mark(folder: Path, path: Path, study: Study) -> None:
 
 def _described(findings: list, seeds: dict[str, int]) -> str:
     claims = []
-    for _, better, than, metric, direction in findings:
-        counts = f"{seeds.get(better)} and {seeds.get(than)} seeds"
-        claims.append(f"{better} has {direction} {metric} than {than} ({counts})")
+    for _, better, than, metric, direction, *further in findings:
+        group, minus = further or ("", [])
+        *counts, last = (str(seeds.get(cell)) for cell in (better, than, *minus))
+        of_group = f", group {group}" if group else ""
+        if minus:
+            pairs = (
+                f"{better} minus {than} has {direction} {metric} than {minus[0]} minus {minus[1]}"
+            )
+        else:
+            pairs = f"{better} has {direction} {metric} than {than}"
+        claims.append(f"{pairs} ({', '.join(counts)} and {last} seeds{of_group})")
     return ", ".join(claims) or "none"

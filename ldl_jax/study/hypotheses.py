@@ -1,5 +1,7 @@
 """Tests of a study's findings: paired differences over seeds, intervals, p values and verdicts."""
 
+from functools import cache
+
 import numpy as np
 from scipy import stats
 
@@ -8,46 +10,70 @@ from ldl_jax.evaluation import bootstrap
 from ldl_jax.report.result import STATES
 from ldl_jax.study.cards import Card
 
-LEVEL = 0.05  # significance level of all findings of one state together
+LEVEL = 0.05  # significance level of all findings of one group and state together
 
 SEED = 0  # random seed of the bootstrap over test images
 
 Cards = dict[str, dict[int, Card]]  # cell -> index of the seed -> card
+Pairs = tuple[tuple[str, str], ...]  # pairs of cells whose differences are added up
 
 
 def answers(study: Study, cards: Cards) -> list[dict]:
     """The findings, each with its difference and verdict in the states 'raw' and 'scaled'.
 
-    All values can be stored as JSON. A difference is `better` minus `than`, over the seeds that both cells
-    have finished; None if there are none, or a run has no temperature. Its keys:
+    All values can be stored as JSON. A difference is `better` minus `than`, less the difference of the
+    second pair if there is one, over the seeds that all these cells have finished; None if there are
+    none, or a run has no temperature. Its keys:
 
     mean, std, n: over the seeds' differences; of: number of seeds planned.
     seeds: 95 % interval over seeds (Student's t); None for one seed.
     p: of the paired t test; None for one seed.
     images: 95 % interval over test images (paired bootstrap).
-    floors: mean noise floors of both cells; for the ECE only, otherwise None.
+    floors: mean noise floors of the cells, in the order better, than, minus; for the ECE only,
+    otherwise None.
     excess: mean, seeds and p of the difference after subtracting each run's noise floor; for the
     ECE only, otherwise None.
-    holm: p with the correction of Holm (1979) over all findings. For the ECE the larger p of
-    difference and excess is corrected, since less confident networks have higher noise floors and
-    these alone must not decide; it is 1 if the two have opposite signs. It is also 1 if seeds are
-    missing.
-    verdict: 'supported' or 'refuted' at 5 % for all findings together, otherwise 'undecided'.
+    holm: p with the correction of Holm (1979) over the findings of the same group. For the ECE the
+    larger p of difference and excess is corrected, since less confident networks have higher noise
+    floors and these alone must not decide; it is 1 if the two have opposite signs. It is also 1 if
+    seeds are missing.
+    verdict: 'supported' or 'refuted' at 5 % for all findings of the group together, otherwise
+    'undecided'.
     """
+
+    # Findings about several metrics of the same cells share one bootstrap.
+    @cache
+    def differences(pairs: Pairs, state: str) -> dict[str, dict] | None:
+        return _differences(pairs, study, cards, state)
+
     answered = []
     for finding in study.findings:
-        by_state = {state: _difference(finding, study, cards, state) for state in STATES}
-        answered.append({**finding._asdict(), **by_state})
+        answer = finding._asdict()
+        for state in STATES:
+            by_metric = differences(_pairs(finding), state)
+            answer[state] = by_metric and dict(by_metric[finding.metric])
+        answered.append(answer)
 
-    # Raw and recalibrated predictions are corrected separately, each over all findings. Those that
-    # cannot be decided yet count as well: otherwise a verdict could change when their runs finish.
-    for state in STATES:
-        corrected = holm([_decisive_p(answer[state]) for answer in answered])
-        for answer, p in zip(answered, corrected, strict=True):
-            if answer[state] is not None:
-                answer[state]["holm"] = p
-                answer[state]["verdict"] = _verdict(answer["direction"], answer[state])
+    # Findings without a group form one.
+    groups: dict[str, list[dict]] = {}
+    for answer in answered:
+        groups.setdefault(answer["group"], []).append(answer)
+    for group in groups.values():
+        for state in STATES:
+            _decide(group, state)
     return answered
+
+
+def _decide(group: list[dict], state: str) -> None:
+    """Add the corrected p and the verdict to the answers of a group, in one state."""
+    # Raw and recalibrated predictions are corrected separately, each over all findings of the
+    # group. Those that cannot be decided yet count as well: otherwise a verdict could change when
+    # their runs finish.
+    corrected = holm([_decisive_p(answer[state]) for answer in group])
+    for answer, p in zip(group, corrected, strict=True):
+        if answer[state] is not None:
+            answer[state]["holm"] = p
+            answer[state]["verdict"] = _verdict(answer["direction"], answer[state])
 
 
 def explored(study: Study, cards: Cards) -> list[dict]:
@@ -57,7 +83,8 @@ def explored(study: Study, cards: Cards) -> list[dict]:
     """
     comparisons = []
     for better, than in study.comparisons:
-        by_state = {state: _differences(better, than, study, cards, state) for state in STATES}
+        pairs = ((better, than),)
+        by_state = {state: _differences(pairs, study, cards, state) for state in STATES}
         # Seeds of one teacher depend on each other, and a t test would take them as independent.
         independent = not (shared_teacher(better, study) or shared_teacher(than, study))
         for metric in METRICS:
@@ -82,36 +109,40 @@ def holm(p: list[float]) -> list[float]:
     return corrected
 
 
-def _difference(finding: Finding, study: Study, cards: Cards, state: str) -> dict | None:
-    """The difference in the finding's metric; None if there is none yet."""
-    differences = _differences(finding.better, finding.than, study, cards, state)
-    return None if differences is None else differences[finding.metric]
+def _pairs(finding: Finding) -> Pairs:
+    """The pairs of cells whose differences a finding adds up."""
+    pairs = ((finding.better, finding.than),)
+    # Subtracting a difference is adding the opposite one.
+    return (*pairs, finding.minus[::-1]) if finding.minus else pairs
 
 
-def _differences(
-    better: str, than: str, study: Study, cards: Cards, state: str
-) -> dict[str, dict] | None:
-    """The difference in each metric; None if no seed has both cells, or a run has no temperature."""
-    # One pair for each seed: the facts, and the columns with a value for each image.
+def _differences(pairs: Pairs, study: Study, cards: Cards, state: str) -> dict[str, dict] | None:
+    """The difference in each metric; None if no seed has all cells, or a run has no temperature."""
+    cells = [cell for pair in pairs for cell in pair]
+    # For each seed, the facts of the cells; and of all seeds, the pairs of columns with a value for
+    # each image.
     facts = []
     answers_per_image = []
-    for card, baseline in _pairs(better, than, cards):
-        pair = (card.side(state), baseline.side(state))
-        if pair[0] is None or pair[1] is None:
+    for row in _rows(cells, cards):
+        sides = [card.side(state) for card in row]
+        if any(side is None for side in sides):
             return None
-        answers_per_image.append(pair)
-        facts.append((card.facts[state], baseline.facts[state]))
+        answers_per_image += list(zip(sides[::2], sides[1::2], strict=True))
+        facts.append([card.facts[state] for card in row])
     if not facts:
         return None
-    planned = min(cell.seeds for cell in study.cells if cell.name in (better, than))
+    planned = min(cell.seeds for cell in study.cells if cell.name in cells)
     over_images = bootstrap.paired(SEED, answers_per_image)
 
     differences = {}
     for metric in METRICS:
         values = []
-        for fact, baseline in facts:
-            values.append(fact["figures"][metric] - baseline["figures"][metric])
+        for row in facts:
+            figures = [fact["figures"][metric] for fact in row]
+            values.append(sum(figures[::2]) - sum(figures[1::2]))
         spread = bootstrap.over_seeds(values)
+        # The bootstrap averages over all pairs, but the pairs of a seed are added up.
+        low, high = over_images[metric].interval
         differences[metric] = {
             "mean": spread.mean,
             "std": spread.std,
@@ -119,40 +150,43 @@ def _differences(
             "of": planned,
             "seeds": spread.interval,
             "p": _p(np.array(values)),
-            "images": over_images[metric].interval,
+            "images": (len(pairs) * low, len(pairs) * high),
             "floors": None,
             "excess": None,
         }
     # Networks that are compared may have different noise floors, so the ECE alone is not enough.
-    floors = [fact["floor"] for fact, _ in facts]
-    baseline_floors = [baseline["floor"] for _, baseline in facts]
-    differences["ece"]["floors"] = [float(np.mean(floors)), float(np.mean(baseline_floors))]
+    floors = np.mean([[fact["floor"] for fact in row] for row in facts], axis=0).tolist()
+    # The second pair is turned round.
+    differences["ece"]["floors"] = floors[:2] + floors[:1:-1]
     differences["ece"]["excess"] = _excess(facts)
     return differences
 
 
-def _pairs(better: str, than: str, cards: Cards) -> list[tuple[Card, Card]]:
-    """The cards of both cells for each seed that both have finished. Raises ValueError if their
-    test images differ.
+def _rows(cells: list[str], cards: Cards) -> list[list[Card]]:
+    """The cards of the cells for each seed that all have finished. Raises ValueError if their test
+    images differ.
     """
-    better_cards = cards.get(better, {})
-    than_cards = cards.get(than, {})
-    pairs = []
-    for index in sorted(set(better_cards) & set(than_cards)):
-        card = better_cards[index]
-        baseline = than_cards[index]
-        _check_images(f"{better}/{index}", card, f"{than}/{index}", baseline)
-        pairs.append((card, baseline))
-    return pairs
+    finished = [cards.get(cell, {}) for cell in cells]
+    rows = []
+    for index in sorted(set.intersection(*map(set, finished))):
+        row = [of_cell[index] for of_cell in finished]
+        for cell, card in zip(cells[1:], row[1:], strict=True):
+            _check_images(f"{cells[0]}/{index}", row[0], f"{cell}/{index}", card)
+        rows.append(row)
+    return rows
 
 
-def _excess(facts: list[tuple[dict, dict]]) -> dict:
+def _excess(facts: list[list[dict]]) -> dict:
     """The difference in ECE after subtracting each run's own noise floor."""
     values = []
-    for fact, baseline in facts:
-        ece = fact["figures"]["ece"]
-        baseline_ece = baseline["figures"]["ece"]
-        values.append(ece - fact["floor"] - baseline_ece + baseline["floor"])
+    for row in facts:
+        value = 0.0
+        for number, fact in enumerate(row):
+            # Pairs follow one another, so every second cell is subtracted.
+            sign = -1 if number % 2 else 1
+            value += sign * fact["figures"]["ece"]
+            value -= sign * fact["floor"]
+        values.append(value)
     spread = bootstrap.over_seeds(values)
     return {"mean": spread.mean, "seeds": spread.interval, "p": _p(np.array(values))}
 

@@ -19,7 +19,7 @@ RULES = (
     "higher ECE. Far above its floor, an ECE contains less noise than the floor, and this "
     "subtracts too much: it can leave a finding undecided but never decide it. p: the larger of "
     "the two p values, which must belong to differences of the same sign, with Holm's correction "
-    "over all findings, separately for raw and recalibrated predictions. A finding whose seeds have "
+    "over {findings}, separately for raw and recalibrated predictions. A finding whose seeds have "
     "all finished is supported or refuted if p is below 5 %, and undecided otherwise.",
     "These comparisons are exploratory: p is that of the paired t test over seeds, without "
     "correction and without a verdict. There is no p if seeds share teachers: the interval then "
@@ -37,6 +37,13 @@ INTERVALS = (
 )
 GLANCE = (
     "Point: mean over seeds; line: ± one standard deviation; grey tick: noise floor of the ECE."
+)
+PARTS = (
+    "The recalibrated NLL is the refinement part of the NLL: what a network knows. The calibration "
+    "part, the raw NLL less the recalibrated one, is what a temperature mends. In the plot, a point "
+    "and a ring mark the recalibrated and the raw NLL, and the line between them is the calibration "
+    "part. A method with a smaller calibration part but a larger refinement is better calibrated "
+    "because it knows less."
 )
 DIAGRAMS = (
     "Raw predictions of each cell's first seed. Blue bars: accuracy of the test images in each "
@@ -85,7 +92,8 @@ def _answers(results: dict) -> str:
         parts.append(html.plot("answers", figure, "differences with their intervals", "full"))
     parts.append(html.text(INTERVALS, "quiet"))
     parts.append(html.table(tables.answers(results)))
-    parts.append(html.text(RULES[0], "quiet"))
+    corrected = "the findings of each group" if tables.has_groups(results) else "all findings"
+    parts.append(html.text(RULES[0].format(findings=corrected), "quiet"))
     parts.append(html.text(RULES[2], "quiet"))
     return html.section("Answers", *parts)
 
@@ -93,10 +101,13 @@ def _answers(results: dict) -> str:
 def _results(results: dict) -> str:
     """The metrics of all cells, as plot and table."""
     figure = study_plots.cells(results["cells"])
-    plot = html.plot("cells", figure, "accuracy and ECE of all cells", "full")
+    plot = html.plot("cells", figure, "accuracy, ECE and NLL of all cells", "full")
     table = html.table(tables.cells(results))
     notes = map(html.text, tables.notes(results))
-    return html.section("Results", plot, html.text(GLANCE, "quiet"), table, *notes)
+    explained = [html.text(GLANCE, "quiet")]
+    if any(row["parts"] for row in results["cells"]):
+        explained.append(html.text(PARTS, "quiet"))
+    return html.section("Results", plot, *explained, table, *notes)
 
 
 def _reliability(cards) -> str:
@@ -116,7 +127,7 @@ def _epochs(study: Study, cards) -> str:
     # Baselines first, so that a cell and what it is compared with share the plot.
     compared: dict[str, None] = {}
     for finding in study.findings:
-        compared |= dict.fromkeys((finding.than, finding.better))
+        compared |= dict.fromkeys((finding.than, finding.better, *finding.minus))
     # Only cells with finished runs have curves.
     shown = {}
     for name in compared or cards:

@@ -60,9 +60,11 @@ def _check_images(study: Study, planned: dict[tuple[str, int], Planned]) -> None
     def agree(cell: str, other: str, names: tuple[str, ...]) -> bool:
         return all(fields[cell][name] == fields[other][name] for name in names)
 
-    # Differences are paired over images, so both cells must be measured on the same ones.
-    pairs = [(finding.better, finding.than) for finding in study.findings]
-    for cell, other in (*pairs, *study.comparisons):
+    # Differences are paired over images, so all cells must be measured on the same ones.
+    pairs = list(study.comparisons)
+    for finding in study.findings:
+        pairs += [(finding.better, cell) for cell in finding.cells[1:]]
+    for cell, other in pairs:
         if not agree(cell, other, DATA_SET + SPLIT):
             raise ValueError(
                 f"cells {cell!r} and {other!r} are compared, but their test images differ; "

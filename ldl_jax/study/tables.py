@@ -4,11 +4,18 @@ from ldl_jax.config.study import METRICS, Study
 from ldl_jax.evaluation import bootstrap
 from ldl_jax.report.figure_tables import at_bound, how, number, signed, signed_interval, title
 from ldl_jax.report.result import STATES
-from ldl_jax.report.tables import Cell, Table, as_csv, as_text, simple
+from ldl_jax.report.tables import Cell, Group, Table, as_csv, as_text, simple
 from ldl_jax.study.cards import Card
 
 # Accuracy is the same in both states, since a temperature keeps the order of the logits.
 COLUMNS = [("raw", name) for name in METRICS] + [("scaled", name) for name in METRICS[1:]]
+# The NLL after recalibration, and what recalibration removes: the raw NLL less the refinement.
+PARTS = ("refinement", "calibration")
+# Columns that belong to no state: (entry of the row, figure) -> head.
+FURTHER = {
+    ("parts", "calibration"): "NLL calibration part",
+    ("train", "accuracy"): "training accuracy %",
+}
 STATE_NAMES = {"raw": "raw", "scaled": "recalibrated"}  # state -> its name for readers
 CSV = [
     "what",
@@ -30,14 +37,18 @@ CSV = [
     "verdict",
 ]
 MISSING = "–"
+# direction of a finding -> how the metric must change, beside the change of the second pair
+MORE = {"lower": "falls more (or rises less)", "higher": "rises more (or falls less)"}
 
 
 def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
     """The metrics of each cell that has results, over its seeds.
 
     For each state: metric -> mean and std (with n - 1; None for one seed), or None if a run has no
-    temperature. n: number of finished seeds; seeds: number planned; seconds: mean over the runs;
-    at_bound: number of runs whose temperature is a limit of the search.
+    temperature. parts: the same for the two parts of the NLL, see PARTS. train: the same for the
+    accuracy on training images; None if a run has not recorded it. n: number of finished seeds;
+    seeds: number planned; seconds: mean over the runs; at_bound: number of runs whose temperature
+    is a limit of the search.
     """
     rows = []
     for cell in study.cells:
@@ -55,17 +66,35 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
         # If one run has no temperature, there is no mean over the seeds.
         for state in STATES:
             results = [fact[state] for fact in facts]
-            row[state] = None if None in results else _over_seeds(results)
+            row[state] = None if None in results else _measured(results)
+        row["parts"] = None if row["scaled"] is None else _parts(facts)
+        accuracies = [fact.get("train_accuracy") for fact in facts]
+        row["train"] = None if None in accuracies else _over_seeds({"accuracy": accuracies})
         rows.append(row)
     return rows
 
 
-def _over_seeds(results: list[dict]) -> dict:
+def _measured(results: list[dict]) -> dict:
     """Mean and std over seeds of each metric and of the ECE's noise floor."""
     values = {}
     for name in METRICS:
         values[name] = [result["figures"][name] for result in results]
     values["floor"] = [result["floor"] for result in results]
+    return _over_seeds(values)
+
+
+def _parts(facts: list[dict]) -> dict:
+    """Mean and std over seeds of the two parts of the NLL."""
+    values: dict[str, list[float]] = {name: [] for name in PARTS}
+    for fact in facts:
+        refinement = fact["scaled"]["figures"]["nll"]
+        values["refinement"].append(refinement)
+        values["calibration"].append(fact["raw"]["figures"]["nll"] - refinement)
+    return _over_seeds(values)
+
+
+def _over_seeds(values: dict[str, list[float]]) -> dict[str, dict]:
+    """Mean and std of each figure, from its values for the seeds."""
     over_seeds = {}
     for name, value_of_seed in values.items():
         spread = bootstrap.over_seeds(value_of_seed)
@@ -84,18 +113,32 @@ def numbers(results: dict) -> str:
             for name, value in (row[state] or {}).items():
                 spread = [value["mean"], value["std"], row["n"]]
                 lines.append(["cell", row["cell"], None, state, name, *spread])
+        for prefix, values in (("nll", row["parts"]), ("train", row["train"])):
+            for name, value in (values or {}).items():
+                spread = [value["mean"], value["std"], row["n"]]
+                lines.append(["cell", row["cell"], None, None, f"{prefix}_{name}", *spread])
     for what in ("findings", "comparisons"):
         for comparison in results[what]:
             for state in STATES:
                 if comparison[state] is not None:
                     lines.append(_numbers_of(what.removesuffix("s"), comparison, state))
-    return as_csv(simple(CSV, lines))
+    head = [*CSV, "group"] if has_groups(results) else CSV
+    return as_csv(simple(head, lines))
+
+
+def has_groups(results: dict) -> bool:
+    """Whether the findings form more groups than one without a name."""
+    return any(finding["group"] for finding in results["findings"])
 
 
 def _numbers_of(what: str, comparison: dict, state: str) -> list[Cell]:
     """A line of CSV: a finding or another comparison, in one state."""
     difference = comparison[state]
-    line = [what, comparison["better"], comparison["than"], state, comparison["metric"]]
+    better, than = comparison["better"], comparison["than"]
+    if comparison.get("minus"):
+        to, start = comparison["minus"]
+        better, than = f"{better} minus {than}", f"{to} minus {start}"
+    line: list[Cell] = [what, better, than, state, comparison["metric"]]
     line += [difference["mean"], difference["std"], difference["n"]]
     # One seed has no interval over seeds.
     line += difference["seeds"] or (None, None)
@@ -105,7 +148,8 @@ def _numbers_of(what: str, comparison: dict, state: str) -> list[Cell]:
     excess = difference["excess"] or {}
     line += [excess.get("mean"), excess.get("p")]
     line += [difference.get("holm"), difference.get("verdict")]
-    return line
+    # Studies without groups have no such column.
+    return [*line, comparison["group"]] if comparison.get("group") else line
 
 
 def text(results: dict) -> str:
@@ -134,6 +178,8 @@ def cells(results: dict) -> Table:
         if any(row[state] for row in rows):
             columns.append((state, name))
             head.append(title(name, state))
+    further = [key for key in FURTHER if any(row[key[0]] for row in rows)]
+    head += [FURTHER[key] for key in further]
     published: dict[str, None] = {}
     for row in rows:
         published |= dict.fromkeys(row["published"])
@@ -144,6 +190,8 @@ def cells(results: dict) -> Table:
         line = [row["cell"], _count(row["n"], row["seeds"])]
         for state, name in columns:
             line.append(_spread(row[state], name))
+        for entry, name in further:
+            line.append(_spread(row[entry], name))
         for name in published:
             line.append(number(name, row["published"].get(name), MISSING))
         lines.append(line)
@@ -182,8 +230,15 @@ def answer(finding: dict, results: dict) -> tuple[str, str]:
 
 def _hypothesis(finding: dict) -> str:
     """The claim of a finding in the names of its cells."""
-    metric = f"{finding['direction']} {how(finding['metric']).label}"
-    return f"{finding['name']}: {finding['better']} has {metric} than {finding['than']}"
+    label = how(finding["metric"]).label
+    better, than = finding["better"], finding["than"]
+    if finding["minus"]:
+        to, start = finding["minus"]
+        change = MORE[finding["direction"]]
+        return (
+            f"{finding['name']}: {label} {change} from {than} to {better} than from {start} to {to}"
+        )
+    return f"{finding['name']}: {better} has {finding['direction']} {label} than {than}"
 
 
 def _verdict(finding: dict, state: str, results: dict) -> tuple[str, str]:
@@ -195,7 +250,7 @@ def _verdict(finding: dict, state: str, results: dict) -> tuple[str, str]:
     if difference is None and finding["raw"] is not None:
         return "no temperature", ""
     rows = {row["cell"]: row for row in results["cells"]}
-    compared = (finding["better"], finding["than"])
+    compared = (finding["better"], finding["than"], *finding["minus"])
     missing = [name for name in compared if name not in rows]
     if missing:
         return "not run", " and ".join(missing)
@@ -212,16 +267,17 @@ def answers(results: dict) -> Table:
     """The findings: verdict and difference with its intervals, in both states."""
     head = ["verdict", "", "difference", "over seeds", "over images"]
     head += ["minus noise floors", "p", "n"]
-    lines = []
+    groups: dict[str, Group] = {}
     for finding in results["findings"]:
+        group = groups.setdefault(finding["group"], Group([], finding["group"]))
         # The hypothesis stands below the first of its verdicts alone.
         for state, state_name in STATE_NAMES.items():
             verdict, cells = _verdict(finding, state, results)
             first = f"{verdict} ({cells})" if cells else verdict
             if state == "raw":
                 first += f"\n{_hypothesis(finding)}"
-            lines.append([first, state_name, *_answer(finding, state)])
-    return simple(head, lines)
+            group.rows.append([first, state_name, *_answer(finding, state)])
+    return Table(head, list(groups.values()))
 
 
 def _answer(finding: dict, state: str) -> list[str]:
