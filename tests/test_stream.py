@@ -626,6 +626,18 @@ def test_a_flipped_bit_in_a_record_is_found(shards, tmp_path, capfd, place):
     assert f"warning: {says}; skipped (1 so far" in capfd.readouterr().err
 
 
+def test_metadata_and_shards_that_are_no_files_do_not_hang(shards, tmp_path):
+    shards[1].unlink()
+    os.mkfifo(shards[1])
+    with pytest.raises(ValueError, match=r"00001.* cannot be read \(.*it is a FIFO, not a regular"):
+        opened(shards[0].parent, tmp_path)
+    features = shards[0].parent / "features.json"
+    features.unlink()
+    os.mkfifo(features)
+    with pytest.raises(ValueError, match=r"features.json cannot be read \(it is a FIFO"):
+        opened(shards[0].parent, tmp_path)
+
+
 @pytest.mark.parametrize("bit", [0, 12, 40])
 def test_a_flipped_bit_in_a_length_is_found(shards, tmp_path, bit):
     """Also one that points into the file: what follows would be read as a record."""

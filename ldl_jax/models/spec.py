@@ -71,7 +71,7 @@ def read_spec(path) -> dict:
     channels = spec["shape"][-1] if spec["shape"] else 0
     conditions = {
         "num_classes must be the number of classes": spec["num_classes"] == len(spec["classes"]),
-        "classes must have at least two names": len(spec["classes"]) > 1,
+        "classes must have names": len(spec["classes"]) > 0,
         "num_examples must be a count": 0 <= spec["num_examples"] <= checks.COUNTER,
         f"shape must be three lengths of at most {LARGEST:,} numbers together": (
             len(spec["shape"]) == 3

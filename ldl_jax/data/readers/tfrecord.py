@@ -25,6 +25,7 @@ from ldl_jax.data.readers.records import (
     opened,
 )
 from ldl_jax.errors import Unreadable, warn
+from ldl_jax.reading import LARGEST, check_file
 
 WALK = 1  # raise it if the same shards get another index
 DEEP = 3  # folders between data.root and the version's: <set>/<config>/<version>
@@ -46,6 +47,7 @@ def prepared(root: str, data: str) -> Prepared:
             f"({error}); install it with pip install -e '.[stream]'"
         ) from None
     folder = _version_folder(root, data)
+    _check_metadata(folder)
     try:
         info = tfds.builder_from_directory(folder).info
     except Exception as error:  # damaged metadata may raise anything
@@ -91,6 +93,18 @@ def _version_folder(root: str, data: str) -> str:
             f"dataset_info.json in it or below, got {root!r}; found in: {folders}"
         )
     return os.path.dirname(paths[0])
+
+
+def _check_metadata(folder: str) -> None:
+    """Raise ValueError if a local file of metadata is none that can be read to its end."""
+    if "://" in folder:
+        return
+    for path in Path(folder).iterdir():
+        if path.suffix in (".json", ".txt"):
+            try:
+                check_file(path, LARGEST)
+            except OSError as error:
+                raise ValueError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _first_of(features: dict, kind: type) -> str | None:
