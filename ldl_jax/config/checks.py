@@ -35,6 +35,8 @@ LOWEST = {
     "train.log_every_steps": 1,
     "train.keep": 1,
     "train.chunk_steps": 0,
+    "eval.train_examples": 0,
+    "eval.memory_examples": 0,
 }
 # Without x64, JAX takes only the lower 32 bits of a seed: a larger one would alias a smaller one.
 HIGHEST = {"seed": 2**32 - 1}

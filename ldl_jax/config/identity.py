@@ -32,6 +32,8 @@ MAY_DIFFER = (
     "train.on_nonfinite",
     "eval.report",
     "eval.metrics",
+    "eval.train_examples",
+    "eval.memory_examples",
 )
 # Fields that may change too, although results depend on them: they are read after training.
 AFTER_TRAINING = ("eval.calibrator",)

@@ -168,7 +168,11 @@ def plot(name: str, figure: Figure, label: str, kind: str = "") -> str:
 
 def _references(element) -> list[str]:
     """The ids that an element's attributes refer to; its text is not searched."""
-    links = [value[1:] for key, value in element.attrib.items() if key.endswith("href")]
+    links = []
+    for key, value in element.attrib.items():
+        # An image is written into its href.
+        if key.endswith("href") and value.startswith("#"):
+            links.append(value[1:])
     return links + re.findall(r"url\(#([^)]+)\)", " ".join(element.attrib.values()))
 
 
@@ -176,7 +180,7 @@ def _on_page(key: str, value: str, name: str) -> str:
     """An attribute's value on a page: with prefixed ids, and the page's colours and font."""
     if key == "id":
         return f"{name}-{value}"
-    if key == "href":
+    if key == "href" and value.startswith("#"):
         return f"#{name}-{value[1:]}"
     if key == "style":
         for colour, code in plots.COLOURS.items():

@@ -7,6 +7,7 @@ import jax
 
 from ldl_jax import mesh, workdir
 from ldl_jax.errors import warn
+from ldl_jax.training import recording
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.log import Log
 from ldl_jax.training.measure import Measured, measure_splits
@@ -46,18 +47,25 @@ class Evaluations:
         # Only the last evaluation keeps its predictions, which the results of the run are made of.
         is_last = step == self._plan.total
         variables = measured_weights(state, self._experiment.config.eval.weights)
-        measured = measure_splits(self._experiment, self._programs, variables, keep=is_last)
+        records = recording.records(self._experiment)
+        keep = is_last or records
+        measured = measure_splits(self._experiment, self._programs, variables, keep=keep)
         if is_last:
             self.last = measured
 
         row = {"epoch": step / self._plan.per_epoch}
-        for split, part in measured.items():
-            for name, value in part.scores.items():
+        logged = dict(measured)
+        if records:
+            logged["train"] = recording.measure_train(self._experiment, self._programs, variables)
+        for split, part in logged.items():
+            further = recording.further_scores(part) if records else {}
+            for name, value in (part.scores | further).items():
                 row[f"{split}/{name}"] = value
         reported = jax.device_get(self._programs.report(state.labels, state.auxiliary))
         for name, value in reported.items():
             row[name] = float(value)
         self._log.scalars(step, row)
+        recording.save_memory(self._experiment, self._directory, state, step)
 
         # Select on the holdout only: choosing by the test split would bias its result.
         if "holdout" in measured:

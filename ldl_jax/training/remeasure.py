@@ -11,7 +11,7 @@ from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
 from ldl_jax.evaluation.load import weights_alone
-from ldl_jax.training import results
+from ldl_jax.training import recording, results
 from ldl_jax.training.experiment import Experiment, digest, make_experiment
 from ldl_jax.training.log import Log
 from ldl_jax.training.measure import measure_splits
@@ -51,6 +51,9 @@ def measure_again(c: ConfigDict, directory, devices=None, *, consent: Consent = 
         checkpoints = Checkpoints(folder, every_steps=1, keep=c.train.keep)
         with contextlib.closing(checkpoints):
             state, step = _latest(experiment, directory, checkpoints)
+            # Without a checkpoint there is no memory.
+            if mesh.from_main(len(checkpoints.steps())):
+                recording.save_memory(experiment, directory, state, step)
             log = Log(directory, total_steps=step, start_step=step, main=mesh.is_main())
             with contextlib.closing(log):
                 log.message(first_line(experiment, make_plan(experiment), step))
