@@ -13,9 +13,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
 from ldl_jax import mesh
-from ldl_jax.checksums import Checksums
 from ldl_jax.contract import PyTree
 from ldl_jax.errors import disk_fault, warn
+from ldl_jax.files.checksums import Checksums
 
 
 def layout(state: PyTree) -> dict[str, list]:

@@ -21,7 +21,7 @@ from ldl_jax.errors import (
     one_line,
     out_of_memory,
 )
-from ldl_jax.reading import LARGEST, check_file
+from ldl_jax.files.reading import LARGEST, check_file
 
 HELP = frozenset({"--help", "-h", "-help", "--helpfull"})
 LOWER_BATCH = (

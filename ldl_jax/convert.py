@@ -30,8 +30,8 @@ from ldl_jax.data.base import Dataset, Split
 from ldl_jax.data.loading import make_dataset, statistics
 from ldl_jax.errors import UnreadableFile, Usage, one_line, say
 from ldl_jax.evaluation.load import load_weights
+from ldl_jax.files.reading import check_file
 from ldl_jax.models.spec import make_network, network_spec
-from ldl_jax.reading import check_file
 from ldl_jax.training import start
 
 USAGE = """usage: python -m ldl_jax.convert import FILE --config=CONFIG [options] --workdir=RUN
@@ -238,12 +238,7 @@ def import_run(path, c: ConfigDict, directory, classes: int | None = None, shape
     config.check(c)
     path = Path(path).expanduser()
     directory = Path(directory).expanduser()
-    start.complete_import(directory)
-    for name in (workdir.CONFIG, workdir.WEIGHTS):
-        if (directory / name).exists():
-            raise ValueError(
-                f"{directory} already holds a run ({name}). Pass another --workdir to import one."
-            )
+    start.check_free(directory)
     dataset = _dataset(c, classes, shape)
     spec = network_spec(c, dataset, *statistics(c.model, dataset))
     init, _ = make_network(spec)

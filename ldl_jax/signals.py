@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from ldl_jax.errors import complain
+
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):  # not on Windows
     WORDS[signal.SIGHUP] = "hung up"
@@ -105,7 +107,7 @@ def end_quietly() -> None:
 
     def hook(kind, error, traceback):
         if issubclass(kind, KeyboardInterrupt):
-            print(Interrupted(signal.SIGINT), file=sys.stderr)
+            complain(Interrupted(signal.SIGINT))
         else:
             before(kind, error, traceback)
 

@@ -25,13 +25,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldl_jax import calibrate, checksums, cli, config, convert, files, predict, reading, workdir
+from ldl_jax import calibrate, cli, config, convert, files, predict, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.data import arrays, imagefolder, own_labels
 from ldl_jax.data.base import Request
 from ldl_jax.data.readers import array_cache, pillow, records, splits
 from ldl_jax.errors import Unreadable, Usage
 from ldl_jax.evaluation import csv_table, human, load, predictions, runs
+from ldl_jax.files import checksums, reading
 from ldl_jax.models import spec as specs
 
 LONGEST = 1500  # characters of a sentence
@@ -562,7 +563,7 @@ def test_the_sentence_says_which_of_the_two_formats_it_is(tmp_path):
 def test_a_compressed_bomb_is_refused_by_the_size_that_it_declares(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "x.npz", a=np.zeros(10**6), b=np.zeros(10**6))
     assert files.read_npz(tmp_path / "x.npz")["a"].size == 10**6  # small ones may be all zeros
-    monkeypatch.setattr(files, "LARGEST_UNPACKED", 10**7)
+    monkeypatch.setattr(files.npz, "LARGEST_UNPACKED", 10**7)
     with pytest.raises(ValueError, match=r"x.npz: .*unpack from [\d,]+ to 16,000,\d+ bytes"):
         files.read_npz(tmp_path / "x.npz")
     assert files.read_npz(tmp_path / "x.npz", names=["a"])["a"].size == 10**6

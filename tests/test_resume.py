@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from ldl_jax import finished
 from ldl_jax import workdir as run
-from ldl_jax.checksums import Checksums
+from ldl_jax.files.checksums import Checksums
+from ldl_jax.workdir import finished
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [

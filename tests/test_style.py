@@ -40,10 +40,12 @@ OWNERS = {  # third-party package -> the only places that may import it
 }  # fmt: skip
 
 RANKS = {  # entry of the package -> its height: imports go down
-    **dict.fromkeys(("study", "bench", "analyse", "main", "evaluate", "compare", "predict", "convert"), 7),
+    **dict.fromkeys(
+        ("study", "bench", "analyse", "main", "evaluate", "compare", "predict", "convert"), 7
+    ),
     "training": 6,
     "evaluation": 5,
-    **dict.fromkeys(("workdir", "checkpoint", "finished"), 4),
+    **dict.fromkeys(("workdir", "checkpoint"), 4),
     **dict.fromkeys(
         (
             "report",
@@ -61,8 +63,7 @@ RANKS = {  # entry of the package -> its height: imports go down
     ),
     **dict.fromkeys(("metrics", "losses", "arrays", "distributions"), 2),
     **dict.fromkeys(("config", "contract"), 1),
-    "checksums": 1,
-    **dict.fromkeys(("files", "reading", "errors", "signals", "cli", "escape"), 0),
+    **dict.fromkeys(("files", "errors", "signals", "cli", "escape"), 0),
 }
 MOST = {  # see test_the_style_figures_of_the_package
     "lines over 100 columns": 0.02,
@@ -265,7 +266,7 @@ def test_text_is_read_and_written_in_a_stated_encoding():
             options = {keyword.arg: keyword.value for keyword in node.keywords}
             where = f"{name(path)}, line {node.lineno}: {called}"
             assert not {"text", "universal_newlines"} & set(options), where
-            if called in ("read_text", "write_text"):
+            if isinstance(node.func, ast.Attribute) and called in ("read_text", "write_text"):
                 assert "encoding" in options, where
             # `open` of modules and archives has no text, `tempfile` and `open` have modes.
             is_open = isinstance(node.func, ast.Name) and called in ("open", "fdopen")

@@ -15,7 +15,7 @@ import pytest
 from frame import slow_but
 
 import ldl_jax
-from ldl_jax import config, finished
+from ldl_jax import config
 from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import safe_temperature
@@ -29,6 +29,7 @@ from ldl_jax.training.batches import Feed
 from ldl_jax.training.programs import make_programs
 from ldl_jax.training.remeasure import measure_again
 from ldl_jax.training.schedule import restore
+from ldl_jax.workdir import finished
 
 
 def settings(**fields):

@@ -14,9 +14,9 @@ import ast
 import sys
 from pathlib import Path
 
-from ldl_jax import config, files
+from ldl_jax import config, escape, files
 from ldl_jax.cli import Once, Parser, class_names, folder, status
-from ldl_jax.errors import Usage
+from ldl_jax.errors import Usage, say
 
 NAME = "analysis"
 
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work():
         for path in write(parser().parse_args(argv)):
-            print(f"wrote {path}")
+            say(escape.line(f"wrote {path}"))
 
     return status(work)
 

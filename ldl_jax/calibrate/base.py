@@ -21,8 +21,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from ldl_jax import files, reading
+from ldl_jax import files
 from ldl_jax.config.options import called
+from ldl_jax.files import reading
 
 FORMAT = "ldl_jax.calibrate"
 VERSION = 1

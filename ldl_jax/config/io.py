@@ -12,7 +12,7 @@ from ldl_jax.config.fields import check_types, default, flatten
 from ldl_jax.config.own import add_options, own_names, set_block
 from ldl_jax.config.trust import confirm, consent_to
 from ldl_jax.errors import one_line
-from ldl_jax.reading import parse, read_json, read_text, shown
+from ldl_jax.files.reading import parse, read_json, read_text, shown
 
 
 def start(name: str, *arguments: str) -> ConfigDict:

@@ -129,7 +129,7 @@ def remember(file, content: Any, names: Iterable[str]) -> None:
         for folder in (*reversed(path.parent.parents), path.parent):
             if not folder.exists():
                 folder.mkdir(0o700, exist_ok=True)
-        files.write_with(path, partial(_write_private, text=json.dumps(entry, indent=2) + "\n"))
+        files.write_with(path, partial(_write_private, content=json.dumps(entry, indent=2) + "\n"))
     except OSError as error:
         _warn(f"{error.filename} cannot be written ({error.strerror})")
 
@@ -139,10 +139,10 @@ def _warn(reason: str) -> None:
     warn(f"{reason}, so reading this run will need --trust (in Python, trust=True)")
 
 
-def _write_private(path: Path, text: str) -> None:
+def _write_private(path: Path, content: str) -> None:
     """Write a file that only this user can read."""
     path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
 
 
 def _known(content: Any) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax.errors import UnreadableFile, one_line
-from ldl_jax.reading import check_file
+from ldl_jax.files.reading import check_file
 
 LINES = 4096  # lines read at a time
 _SAMPLE = 20  # lines that decide which columns hold numbers

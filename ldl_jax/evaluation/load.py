@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from ldl_jax import files, finished
+from ldl_jax import files
 from ldl_jax.calibrate import FittedCalibrator
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.config import trust as trusted
@@ -28,6 +28,7 @@ from ldl_jax.workdir import (
     NETWORK,
     SUMMARY,
     WEIGHTS,
+    finished,
     read_config,
     read_json,
     read_starts,

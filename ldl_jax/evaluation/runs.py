@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files, finished, reading, workdir
+from ldl_jax import config, files, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.evaluation import predictions
@@ -19,6 +19,8 @@ from ldl_jax.evaluation.bootstrap import Answers
 from ldl_jax.evaluation.fitting import divided
 from ldl_jax.evaluation.passes import Reduced, reduce
 from ldl_jax.evaluation.predictions import Predictions
+from ldl_jax.files import reading
+from ldl_jax.workdir import finished
 
 
 class Run(NamedTuple):

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import reading
 from ldl_jax.config import checks, fields
 from ldl_jax.config.options import block, make_plug, plugs
+from ldl_jax.files import reading
 from ldl_jax.models.base import Network, param_dtype
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}

@@ -16,12 +16,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ldl_jax import escape, files, finished, signals
+from ldl_jax import escape, files, signals
 from ldl_jax.cli import LOWER_BATCH, TRUST, Once, Parser, status
 from ldl_jax.config.study import Planned, Study, load, locate
 from ldl_jax.errors import Usage, complain, say
 from ldl_jax.study import cards, directory, hypotheses, plan, runner, workers
 from ldl_jax.study.progress import Progress
+from ldl_jax.workdir import finished
 
 
 def parser() -> argparse.ArgumentParser:

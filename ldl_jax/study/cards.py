@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldl_jax import files, reading
+from ldl_jax import files
 from ldl_jax import workdir as run_directory
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import UnreadableFile
 from ldl_jax.evaluation import bootstrap, curves, evaluation, runs
 from ldl_jax.evaluation.bootstrap import Answers
 from ldl_jax.evaluation.passes import Reduced
+from ldl_jax.files import reading
 from ldl_jax.report.result import STATES
 
 FORMAT, VERSION = "ldl_jax.study.card", 1

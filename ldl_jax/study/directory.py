@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ldl_jax import files, reading
+from ldl_jax import files
 from ldl_jax.config.study import Finding, Study
+from ldl_jax.files import reading
 
 RUNS = "runs"
 CARDS = "cards"

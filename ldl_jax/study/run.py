@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from ldl_jax import config, files, finished, reading, workdir
+from ldl_jax import config, files, workdir
 from ldl_jax.config.study import Planned
+from ldl_jax.files import reading
 from ldl_jax.study import cards, directory
+from ldl_jax.workdir import finished
 
 
 def train(planned: Planned, folder, compiled: dict, *, trust: bool = False) -> cards.Card:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import jax
 from ml_collections import ConfigDict
 
-from ldl_jax import files, finished, mesh, signals, workdir
+from ldl_jax import files, mesh, signals, workdir
 from ldl_jax.checkpoint import Checkpoints, saved_steps
 from ldl_jax.config import trust
 from ldl_jax.errors import warn
@@ -24,6 +24,7 @@ from ldl_jax.training.profile import Trace
 from ldl_jax.training.programs import make_programs
 from ldl_jax.training.schedule import Plan, first_line, make_plan, restore, say_notes
 from ldl_jax.training.step_log import NonFinite, StepLog  # noqa: F401 (NonFinite is what `train` raises)
+from ldl_jax.workdir import finished
 
 
 def train(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import config, finished, mesh, workdir
+from ldl_jax import config, mesh, workdir
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
@@ -18,6 +18,7 @@ from ldl_jax.training.measure import measure_splits
 from ldl_jax.training.programs import make_programs
 from ldl_jax.training.schedule import first_line, fresh_state, make_plan, restore
 from ldl_jax.training.steps import TrainState
+from ldl_jax.workdir import finished
 
 
 def measure_again(c: ConfigDict, directory, devices=None, *, consent: Consent = ASK) -> dict:

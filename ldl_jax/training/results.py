@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import escape, files, finished, mesh, workdir
+from ldl_jax import escape, files, mesh, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.config import trust
@@ -23,6 +23,7 @@ from ldl_jax.report.tables import as_text
 from ldl_jax.training.experiment import Experiment, own_metrics
 from ldl_jax.training.measure import Measured
 from ldl_jax.training.steps import TrainState
+from ldl_jax.workdir import finished
 
 
 def measured_weights(state: TrainState, weights: str) -> dict:

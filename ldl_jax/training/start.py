@@ -6,9 +6,10 @@ from typing import IO
 
 from ml_collections import ConfigDict
 
-from ldl_jax import config, finished, mesh, workdir
+from ldl_jax import config, mesh, workdir
 from ldl_jax.contract import PyTree
 from ldl_jax.errors import Failed
+from ldl_jax.workdir import finished
 
 EXTENDABLE = ("train.epochs", "train.max_steps")
 AT_START = (workdir.CONFIG, workdir.NETWORK, workdir.VERSIONS)  # written then, and not again
@@ -96,12 +97,17 @@ def write_imported(
         workdir.claim(new, c, imported, {}, total=0)
 
 
-def complete_import(directory: Path) -> None:
-    """Put the files of an import in place whose process was killed when it did so."""
+def check_free(directory: Path) -> None:
+    """Complete an import whose process was killed; raise ValueError if the directory holds a run."""
     is_begun = any(directory.glob(f"{finished.STAGING}*"))
     if is_begun and not (directory / workdir.CONFIG).exists():
         with workdir.locked(directory):
             finished.complete(directory, last=workdir.CONFIG)
+    for name in (workdir.CONFIG, workdir.WEIGHTS):
+        if (directory / name).exists():
+            raise ValueError(
+                f"{directory} already holds a run ({name}). Pass another --workdir to import one."
+            )
 
 
 def check_present(directory: Path, lock: IO | None) -> None:

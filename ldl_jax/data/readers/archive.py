@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldl_jax.errors import one_line
-from ldl_jax.reading import check_file
+from ldl_jax.files.reading import check_file
 
 LARGEST = 2**30  # bytes of one file; no published file that is read here is larger
 ALGORITHMS = {32: "md5", 40: "sha1"}  # by the number of hexadecimal digits of a checksum

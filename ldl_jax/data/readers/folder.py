@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ldl_jax.data.readers import array_cache, pillow
 from ldl_jax.data.readers.base import IMAGE_ENDINGS, JPEG, PNG, tensorflow
 from ldl_jax.errors import Unreadable
-from ldl_jax.reading import check_file, entries, is_special
+from ldl_jax.files.reading import check_file, entries, is_special
 
 # Tiny ImageNet's file: one line per image of images/, with its name, class and box.
 ANNOTATIONS = "val_annotations.txt"

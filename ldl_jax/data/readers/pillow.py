@@ -9,7 +9,7 @@ from PIL import Image
 
 from ldl_jax.data.readers.base import FORMATS
 from ldl_jax.errors import Unreadable, one_line
-from ldl_jax.reading import check_file
+from ldl_jax.files.reading import check_file
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 UNKNOWN = f"is neither JPEG nor PNG, nor {', '.join(FORMATS[2:-1])} or {FORMATS[-1]}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from ldl_jax.data.readers.base import crc32c, reason_of, tensorflow
 from ldl_jax.errors import Unreadable
-from ldl_jax.reading import check_file
+from ldl_jax.files.reading import check_file
 
 HEAD = 12  # bytes of a record before its data
 FOOT = 4  # and after them

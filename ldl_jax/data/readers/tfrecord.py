@@ -25,7 +25,7 @@ from ldl_jax.data.readers.records import (
     opened,
 )
 from ldl_jax.errors import Unreadable, warn
-from ldl_jax.reading import LARGEST, check_file
+from ldl_jax.files.reading import LARGEST, check_file
 
 WALK = 1  # raise it if the same shards get another index
 DEEP = 3  # folders between data.root and the version's: <set>/<config>/<version>

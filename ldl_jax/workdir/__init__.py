@@ -13,9 +13,10 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ldl_jax import config, files, mesh, reading
+from ldl_jax import config, files, mesh
 from ldl_jax.contract import PyTree
 from ldl_jax.errors import Busy, UnreadableFile
+from ldl_jax.files import reading
 from ldl_jax.models.spec import read_spec
 
 try:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from ldl_jax import files, reading
+from ldl_jax import files
 from ldl_jax.errors import warn
+from ldl_jax.files import reading
 
 
 class Checksums:
