@@ -1,7 +1,11 @@
 """Warnings, one-line reasons, and the exceptions that several parts of the package share."""
 
 import contextlib
+import logging
+import os
+import re
 import sys
+from functools import partial
 
 
 class Usage(Exception):
@@ -56,3 +60,39 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if most is None else text[:most]
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """The system's message, such as 'No space left on device', if an error comes from a disk.
+
+    None for all other errors.
+    """
+    # orbax passes on what its threads and libraries raise: an OSError somewhere in the chain of
+    # causes, or the system's error number within a text.
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number:
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_not_disk_fault(record: logging.LogRecord) -> bool:
+    """Logging filter that drops tracebacks of disk errors, which callers warn about."""
+    return not (record.exc_info and disk_fault(record.exc_info[1]))
+
+
+def _print_unraisable(before, caught) -> None:
+    """Call the previous hook, except for orbax's writers that outlive a failed save."""
+    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
+        before(caught)
+
+
+def silence_disk_tracebacks() -> None:
+    """Keep orbax's threads from printing tracebacks of a full disk; a second call does nothing."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_disk_fault)
+    if getattr(sys.unraisablehook, "func", None) is not _print_unraisable:
+        sys.unraisablehook = partial(_print_unraisable, sys.unraisablehook)
