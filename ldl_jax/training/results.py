@@ -68,9 +68,10 @@ def write(
     # The summary comes last: a run that has one counts as finished.
     if fitted:
         paths.append(folder / workdir.CALIBRATION)
-    paths += draw(experiment, folder, test)
+    rows = workdir.read_log(folder / workdir.METRICS)
+    paths += draw(experiment, folder, test, rows)
     if full:
-        paths += report(experiment, folder, test)
+        paths += report(experiment, folder, test, rows)
     paths.append(files.write_json(folder / workdir.SUMMARY, summary))
     # Without the intervals of the report, nothing can be said about chance.
     found = conclusions(test, "images") if full else {}
@@ -208,7 +209,7 @@ def _human_labels(experiment: Experiment, part: Measured) -> np.ndarray | None:
     return given["table"][part.predictions["index"]] if "table" in given else None
 
 
-def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
+def report(experiment: Experiment, folder: Path, test: Evaluation, rows: list[dict]) -> list[Path]:
     """Write the evaluation of the test images with intervals, as JSON and as an HTML page."""
     # matplotlib is slow to import, and runs without a report do not need it.
     from ldl_jax.report import page
@@ -220,7 +221,7 @@ def report(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]
         [test],
         title=_title(experiment),
         facts=_facts(experiment),
-        rows=workdir.read_log(folder / workdir.METRICS),
+        rows=rows,
         noun="images",
     )
     return [evaluation_path, page_path]
@@ -260,8 +261,8 @@ def write_predictions(folder: Path, measured: dict[str, Measured], classes) -> l
     return paths
 
 
-def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
-    """Draw the reliability diagram of the test images and the training curves."""
+def draw(experiment: Experiment, folder: Path, test: Evaluation, rows: list[dict]) -> list[Path]:
+    """Draw the reliability diagram of the test images, and the training curves of the log's rows."""
     # matplotlib is slow to import, and nothing else here needs it.
     from ldl_jax.report import run_plots
 
@@ -272,7 +273,6 @@ def draw(experiment: Experiment, folder: Path, test: Evaluation) -> list[Path]:
         title=title,
         floor=test.raw.figures["ece"].floor,
     )
-    rows = workdir.read_log(folder / workdir.METRICS)
     curves = run_plots.curves(folder / workdir.CURVES, rows, title=title)
     return [reliability, curves]
 
