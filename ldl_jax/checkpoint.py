@@ -1,30 +1,27 @@
 """Checkpoints: saved in the background, verified before use. The only module that uses orbax."""
 
 import contextlib
-import logging
 import shutil
-import sys
 import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
 from ldl_jax import mesh
 from ldl_jax.contract import PyTree
-from ldl_jax.errors import disk_fault, warn
-from ldl_jax.files.checksums import Checksums
+from ldl_jax.errors import disk_fault, silence_disk_tracebacks, warn
+from ldl_jax.files import reading
+from ldl_jax.files.checksums import Checksums, check_layout, layout
 
-
-def layout(state: PyTree) -> dict[str, list]:
-    """{name: [shape, dtype]} of a state's leaves: {'params/model/fc/bias': [[10], 'float32'], ...}."""
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        leaves[name] = [list(leaf.shape), str(leaf.dtype)]
-    return leaves
+LARGE = 64 * 2**20  # bytes from which an array is read in parts, and not written in the background
+CHUNK = 4 * 2**20  # bytes of a large array that are compressed together
+PART = 32 * 2**20  # bytes of a large array that are read at a time
+FILE = 64 * 2**20  # bytes that wait in memory until a file is written
 
 
 def saved_steps(folder) -> list[int]:
@@ -40,25 +37,6 @@ def saved_steps(folder) -> list[int]:
     except OSError as error:
         # Reporting no checkpoints here would make the run start again and overwrite them.
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None
-
-
-def _is_not_disk_fault(record: logging.LogRecord) -> bool:
-    """Logging filter that drops tracebacks of disk errors, which `Checkpoints` warns about."""
-    return not (record.exc_info and disk_fault(record.exc_info[1]))
-
-
-def _print_unraisable(before, caught) -> None:
-    """Call the previous hook, except for orbax's writers that outlive a failed save."""
-    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
-        before(caught)
-
-
-def _silence_disk_tracebacks() -> None:
-    """Keep orbax's threads from printing tracebacks of a full disk; a second call does nothing."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_not_disk_fault)
-    if getattr(sys.unraisablehook, "func", None) is not _print_unraisable:
-        sys.unraisablehook = partial(_print_unraisable, sys.unraisablehook)
 
 
 def _first(fault: str | None) -> str | None:
@@ -81,7 +59,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, *, every_steps: int, keep: int):
-        _silence_disk_tracebacks()
+        silence_disk_tracebacks()
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._inode = self._find_inode()
@@ -96,10 +74,13 @@ class Checkpoints:
         self._hashing = None  # thread
         self._saved = None  # the latest step that was restored or saved
 
-    def restore(self, abstract: PyTree, warn) -> tuple[PyTree, dict] | None:
+    def restore(
+        self, abstract: PyTree, warn, *, unused: Callable[[dict], Sequence[str]] = lambda notes: ()
+    ) -> tuple[PyTree, dict] | None:
         """The latest intact checkpoint as (state, notes), or None if there is no checkpoint.
 
-        abstract: shapes, types and shardings of the state. A damaged checkpoint is moved to
+        abstract: shapes, types and shardings of the state. unused: names of the state's fields that
+        are not needed, given the notes; their leaves become `...`. A damaged checkpoint is moved to
         folder/damaged-<step>, and `warn` called with a sentence that names the file. Raises
         ValueError if all checkpoints are damaged, or if one has the layout of another model, naming
         the first leaf that differs; OSError if one cannot be read although its checksums match.
@@ -107,13 +88,13 @@ class Checkpoints:
         while (step := mesh.from_main(max(self.steps(), default=-1))) >= 0:
             try:
                 has_checksums = self._check(step)
-                meta = self._read(step, has_checksums, notes=ocp.args.JsonRestore()).notes
+                meta = self._read(step, has_checksums, self._notes)
                 if not (isinstance(meta, dict) and {"layout", "notes"} <= set(meta)):
                     raise _Damaged("its notes are not those of a checkpoint")
                 # Compare the layout first: orbax's own message about a shape names no leaf.
-                self._check_layout(step, meta["layout"], layout(abstract))
-                arguments = ocp.args.StandardRestore(abstract)
-                state = self._read(step, has_checksums, state=arguments).state
+                check_layout(self.folder / str(step), meta["layout"], layout(abstract))
+                used = _without(abstract, unused(meta["notes"]))
+                state = self._read(step, has_checksums, partial(self._state, used))
             except _Damaged as fault:
                 # The manager has listed this checkpoint already; the next one will not.
                 self._manager = None
@@ -150,8 +131,23 @@ class Checkpoints:
             raise _Damaged(fault)
         return bool(mesh.from_main(int(self._checksums.path(step).exists())))
 
-    def _read(self, step, has_checksums, **parts):
-        """Read parts of a checkpoint. If that fails, raises OSError, or _Damaged without checksums.
+    def _notes(self, step):
+        arguments = ocp.args.Composite(notes=ocp.args.JsonRestore())
+        return self._ready().restore(step, args=arguments).notes
+
+    def _state(self, abstract, step):
+        """The state of a checkpoint; leaves that are `...` stay as they are."""
+        # orbax holds an array twice, in the memory of the host and on the device, which on a CPU
+        # are the same memory. It leaves out placeholders.
+        small = jax.tree.map(lambda x: ocp.PLACEHOLDER if _is_large(x) else x, abstract)
+        options = ocp.checkpoint_utils.construct_restore_args(small)
+        arguments = ocp.args.Composite(state=ocp.args.PyTreeRestore(small, restore_args=options))
+        restored = self._ready().restore(step, args=arguments).state
+        read = partial(_large_or, self.folder / str(step) / "state")
+        return jax.tree_util.tree_map_with_path(read, abstract, restored)
+
+    def _read(self, step, has_checksums, read):
+        """Call read(step) on a checkpoint. If it fails, raises OSError, or _Damaged without checksums.
 
         The files match their checksums if there are any, so a failure has another cause, such as
         too little memory.
@@ -160,7 +156,7 @@ class Checkpoints:
         fault = None
         cause = None
         try:
-            restored = self._ready().restore(step, args=ocp.args.Composite(**parts))
+            restored = read(step)
         except Exception as error:  # orbax raises whatever its readers do
             self._manager = None
             cause = error
@@ -206,7 +202,7 @@ class Checkpoints:
         if mesh.from_main(int(self._is_deleted())):
             self._start_over(step)
         meta = {"notes": notes, "layout": layout(state)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(meta))
+        args = ocp.args.Composite(state=_save_arguments(state), notes=ocp.args.JsonSave(meta))
         fault = _first(self._probe(step) if mesh.is_main() else None)
         if fault is not None:
             self._warn_not_written(step, fault)
@@ -216,6 +212,10 @@ class Checkpoints:
             if self._ready().save(step, args=args, force=force):
                 self._saved = step
                 self._pending = step if mesh.is_main() else None
+                # On a CPU, orbax writes the state's own arrays: until it has finished, a step would
+                # have to copy them.
+                if jax.default_backend() == "cpu" and any(map(_is_large, jax.tree.leaves(state))):
+                    self._manager.wait_until_finished()
 
     def poll(self) -> None:
         """Start the checksums of a checkpoint once it is complete; cheap enough for every step."""
@@ -331,20 +331,47 @@ class Checkpoints:
         self._delete_partial_saves()
         self._checksums.write_missing(self.steps())
 
-    def _check_layout(self, step, saved, expected) -> None:
-        """Raise ValueError if a checkpoint has the layout of another model."""
-        for name in [*expected, *saved]:
-            if saved.get(name) != expected.get(name):
-                raise ValueError(
-                    f"{self.folder / str(step)} was saved by a different model: {name} is {_text(saved.get(name))} "
-                    f"there and {_text(expected.get(name))} in this config; use the config and the version of ldl_jax "
-                    "that saved it, or pass another --workdir"
-                )
+
+def _is_large(leaf) -> bool:
+    return leaf is not ... and leaf.ndim > 0 and leaf.size * leaf.dtype.itemsize >= LARGE
 
 
-def _text(leaf: list | None) -> str:
-    """A leaf of a layout as text, such as 'float32[8]'."""
-    if leaf is None:
-        return "absent"
-    shape, dtype = leaf
-    return f"{dtype}{shape}"
+def _without(abstract: PyTree, fields: Sequence[str]) -> PyTree:
+    """The tree with `...` for the leaves of these fields at its top."""
+
+    def leaf_or_none(path, leaf):
+        name = jax.tree_util.keystr(path[:1], simple=True)
+        return ocp.PLACEHOLDER if name in fields else leaf
+
+    return jax.tree_util.tree_map_with_path(leaf_or_none, abstract)
+
+
+def _save_arguments(state: PyTree) -> ocp.args.PyTreeSave:
+    """How orbax writes a state: by default it would compress a large array in one piece."""
+
+    def options(leaf):
+        return ocp.SaveArgs(chunk_byte_size=CHUNK if _is_large(leaf) else None)
+
+    return ocp.args.PyTreeSave(
+        state, save_args=jax.tree.map(options, state), ocdbt_target_data_file_size=FILE
+    )
+
+
+def _large_or(folder: Path, path, leaf, restored):
+    """The leaf `path` of the state in `folder`, read in parts, if it is large; else `restored`."""
+    if not _is_large(leaf):
+        return restored
+    is_zarr3 = reading.read_block(folder / "_METADATA").get("use_zarr3")
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    base = {"driver": "file", "path": f"{folder}/"}
+    kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+    spec = {"driver": "zarr3" if is_zarr3 else "zarr", "kvstore": kvstore}
+    # Without this, missing data would be read as zeros.
+    spec["fill_missing_data_reads"] = False
+    store = tensorstore.open(spec, open=True, read=True).result()
+    # A part of a chunk costs as much to read as the whole.
+    rows = store.chunk_layout.read_chunk.shape[0]
+    chunks = PART * leaf.shape[0] // (leaf.size * leaf.dtype.itemsize) // rows
+    return mesh.assembled(
+        leaf, lambda start, stop: store[start:stop].read().result(), rows * max(chunks, 1)
+    )

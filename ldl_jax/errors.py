@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import sys
+from functools import partial
 
 from ldl_jax import escape
 
@@ -149,3 +151,22 @@ def disk_fault(error: BaseException | None) -> str | None:
             return os.strerror(int(number[1]))
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_not_disk_fault(record: logging.LogRecord) -> bool:
+    """Logging filter that drops tracebacks of disk errors, which callers warn about."""
+    return not (record.exc_info and disk_fault(record.exc_info[1]))
+
+
+def _print_unraisable(before, caught) -> None:
+    """Call the previous hook, except for orbax's writers that outlive a failed save."""
+    if not (caught.exc_type is RuntimeError and str(caught.exc_value) == "Event loop is closed"):
+        before(caught)
+
+
+def silence_disk_tracebacks() -> None:
+    """Keep orbax's threads from printing tracebacks of a full disk; a second call does nothing."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_disk_fault)
+    if getattr(sys.unraisablehook, "func", None) is not _print_unraisable:
+        sys.unraisablehook = partial(_print_unraisable, sys.unraisablehook)

@@ -8,9 +8,10 @@ its own machine.
 import os
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -239,6 +240,37 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(put, tree)
+
+
+def assembled(abstract, read: Callable[[int, int], np.ndarray], rows: int) -> jax.Array:
+    """An array on the devices of its sharding, filled with `rows` rows at a time.
+
+    abstract: its shape, type and sharding, by rows or replicated. read(start, stop): these rows of
+    it, on the host. Nothing but these rows is ever in memory twice.
+    """
+    by_rows: dict[tuple[int, int], list] = {}
+    for device, index in abstract.sharding.addressable_devices_indices_map(abstract.shape).items():
+        by_rows.setdefault(index[0].indices(abstract.shape[0])[:2], []).append(device)
+    shards = []
+    for (first, last), devices in by_rows.items():
+        shape = (last - first, *abstract.shape[1:])
+        parts = [jnp.zeros(shape, abstract.dtype, device=device) for device in devices]
+        start = first
+        while start < last:
+            # At multiples of `rows`, wherever the shard begins.
+            stop = min((start // rows + 1) * rows, last)
+            value = read(start, stop)
+            parts = [_with_rows(part, value, start - first) for part in parts]
+            # Otherwise the host would read ahead of the devices, and keep all of it.
+            jax.block_until_ready(parts)
+            start = stop
+        shards += parts
+    return jax.make_array_from_single_device_arrays(abstract.shape, abstract.sharding, shards)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _with_rows(part: jax.Array, rows: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(part, rows, start, 0)
 
 
 def to_global(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:

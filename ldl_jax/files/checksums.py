@@ -1,10 +1,44 @@
-"""Checksums of checkpoints: without them, a byte flipped on disk would be restored unnoticed."""
+"""What a checkpoint must hold: the checksums of its files, and the layout of its state.
+
+Without checksums, a byte flipped on disk would be restored unnoticed.
+"""
 
 from pathlib import Path
 
+import jax
+
 from ldl_jax import files
+from ldl_jax.contract import PyTree
 from ldl_jax.errors import warn
 from ldl_jax.files import reading
+
+
+def layout(state: PyTree) -> dict[str, list]:
+    """{name: [shape, dtype]} of a state's leaves: {'params/model/fc/bias': [[10], 'float32'], ...}."""
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        leaves[name] = [list(leaf.shape), str(leaf.dtype)]
+    return leaves
+
+
+def check_layout(checkpoint: Path, saved: dict[str, list], expected: dict[str, list]) -> None:
+    """Raise ValueError if a checkpoint has the layout of another model."""
+    for name in [*expected, *saved]:
+        if saved.get(name) != expected.get(name):
+            raise ValueError(
+                f"{checkpoint} was saved by a different model: {name} is {_text(saved.get(name))} "
+                f"there and {_text(expected.get(name))} in this config; use the config and the version of ldl_jax "
+                "that saved it, or pass another --workdir"
+            )
+
+
+def _text(leaf: list | None) -> str:
+    """A leaf of a layout as text, such as 'float32[8]'."""
+    if leaf is None:
+        return "absent"
+    shape, dtype = leaf
+    return f"{dtype}{shape}"
 
 
 class Checksums:

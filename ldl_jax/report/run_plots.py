@@ -16,6 +16,7 @@ _COLOURS = {"": INK, "train": GREY, "test": BLUE}  # split -> colour
 _FURTHER_COLOURS = (ORANGE, GREEN, PURPLE, VERMILION)  # of other splits, in turn
 _MARKED = 30  # curves of at most this many points have markers
 _SMOOTHED = 200  # longer curves are faint, with a moving mean over 1/50 of their points
+_DRAWN = 2000  # longer curves are drawn with about this many points
 
 
 @styled
@@ -127,10 +128,9 @@ def _series(axes: Axes, series: dict[str, np.ndarray]) -> None:
     for label, (epoch, value) in series.items():
         colour = _COLOURS.get(label.split(" ")[0]) or next(further)
         if len(value) > _SMOOTHED:
-            axes.plot(epoch, value, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(*_thinned(epoch, value), color=colour, alpha=0.3, linewidth=0.8)
             width = len(value) // 50
-            epoch = _moving_mean(epoch, width)
-            value = _moving_mean(value, width)
+            epoch, value = _moving_mean(epoch, value, width)
         marker = "o" if len(value) <= _MARKED else ""
         last = f"{label} {value[-1]:.4g}".strip()
         axes.plot(epoch, value, color=colour, marker=marker, markersize=3.5, label=last)
@@ -144,5 +144,24 @@ def _series(axes: Axes, series: dict[str, np.ndarray]) -> None:
     axes.legend(loc="best", title="last value", title_fontsize=7, alignment="left")
 
 
-def _moving_mean(values, width):
-    return np.convolve(values, np.ones(width) / width, mode="valid")
+def _thinned(epoch: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most about _DRAWN points of a curve: the lowest and the highest of equally many each."""
+    if len(value) <= _DRAWN:
+        return epoch, value
+    # Extremes rather than every n-th point, so that a single spike stays visible.
+    chosen = [0, len(value) - 1]
+    edges = np.linspace(0, len(value), _DRAWN // 2 + 1).astype(int)
+    for start, stop in itertools.pairwise(edges):
+        part = value[start:stop]
+        chosen += [start + part.argmin(), start + part.argmax()]
+    kept = np.unique(chosen)
+    return epoch[kept], value[kept]
+
+
+def _moving_mean(epoch: np.ndarray, value: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over `width` points, at no more than _DRAWN positions."""
+    count = len(value) - width + 1
+    starts = np.linspace(0, count - 1, min(count, _DRAWN)).astype(int)
+    windows = [slice(start, start + width) for start in starts]
+    means = [(epoch[window].mean(), value[window].mean()) for window in windows]
+    return tuple(np.array(means).T)

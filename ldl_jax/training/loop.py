@@ -158,7 +158,7 @@ def _opened(
         )
         plan = make_plan(experiment)
         checkpoints = Checkpoints(folder, every_steps=plan.save_every, keep=c.train.keep)
-        state, notes = restore(experiment, checkpoints)
+        state, notes = restore(experiment, checkpoints, end=plan.total)
         step = notes["step"]
         if step > plan.total:
             raise ValueError(

@@ -75,7 +75,7 @@ def _latest(
 ) -> tuple[TrainState, int]:
     """The state to evaluate, and the number of steps it was trained for."""
     if mesh.from_main(len(checkpoints.steps())):
-        state, notes = restore(experiment, checkpoints)
+        state, notes = restore(experiment, checkpoints, end=0)
         return state, notes["step"]
     weights = experiment.config.eval.weights
     variables, step = mesh.together(lambda: weights_alone(directory, weights))

@@ -12,6 +12,7 @@ from ldl_jax.training import steps
 from ldl_jax.training.experiment import Experiment
 from ldl_jax.training.log import Log
 
+UNMEASURED = ("opt_state", "labels", "auxiliary")  # fields of a state that evaluations do not use
 CHUNK = 16  # default number of steps per dispatch on an accelerator
 
 
@@ -83,14 +84,19 @@ def fresh_state(experiment: Experiment) -> steps.TrainState:
 
 
 def restore(
-    experiment: Experiment, checkpoints: Checkpoints, warn=warn
+    experiment: Experiment, checkpoints: Checkpoints, warn=warn, *, end: int | None = None
 ) -> tuple[steps.TrainState, dict]:
     """(state, notes) of the latest intact checkpoint, or those of step 0 if there is none.
 
-    notes: 'step', 'window' (rows since the last line of the log) and 'best' (lowest NLL on the
-    holdout, or None).
+    end: step from which on the state is only evaluated (None: never); then only the network is read,
+    and the other leaves are `...`. notes: 'step', 'window' (rows since the last line of the log)
+    and 'best' (lowest NLL on the holdout, or None).
     """
-    restored = checkpoints.restore(abstract_state(experiment), warn)
+
+    def unused(notes):
+        return UNMEASURED if end is not None and notes["step"] >= end else ()
+
+    restored = checkpoints.restore(abstract_state(experiment), warn, unused=unused)
     if restored is not None:
         return restored
     return fresh_state(experiment), {"step": 0, "window": [], "best": None}
