@@ -11,7 +11,7 @@ import pytest
 
 from ldl_jax import checkpoint, files
 from ldl_jax.checkpoint import Checkpoints
-from ldl_jax.files.checksums import Checksums
+from ldl_jax.checkpoint.checksums import Checksums
 
 EVERY = 5
 

@@ -27,12 +27,13 @@ from PIL import Image
 
 from ldl_jax import calibrate, cli, config, convert, files, predict, workdir
 from ldl_jax.calibrate import base as calibrators
+from ldl_jax.checkpoint import checksums
 from ldl_jax.data import arrays, imagefolder, own_labels
 from ldl_jax.data.base import Request
 from ldl_jax.data.readers import array_cache, pillow, records, splits
 from ldl_jax.errors import Unreadable, Usage
 from ldl_jax.evaluation import csv_table, human, load, predictions, runs
-from ldl_jax.files import checksums, reading
+from ldl_jax.files import reading
 from ldl_jax.models import spec as specs
 
 LONGEST = 1500  # characters of a sentence

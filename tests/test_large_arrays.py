@@ -11,8 +11,8 @@ import pytest
 import tensorstore
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ldl_jax import checkpoint, mesh
-from ldl_jax.checkpoint import Checkpoints
+from ldl_jax import mesh
+from ldl_jax.checkpoint import Checkpoints, large
 
 ROWS = 3072
 BYTES = 4 * 5 * ROWS  # of a memory
@@ -21,9 +21,9 @@ BYTES = 4 * 5 * ROWS  # of a memory
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Limits at which the arrays of this test count as large: 15 chunks, of which 4 are a part."""
-    monkeypatch.setattr(checkpoint, "LARGE", BYTES // 2)
-    monkeypatch.setattr(checkpoint, "CHUNK", BYTES // 15)
-    monkeypatch.setattr(checkpoint, "PART", BYTES // 3)
+    monkeypatch.setattr(large, "LARGE", BYTES // 2)
+    monkeypatch.setattr(large, "CHUNK", BYTES // 15)
+    monkeypatch.setattr(large, "PART", BYTES // 3)
 
 
 def state():
@@ -76,7 +76,7 @@ def test_they_are_restored_bitwise_on_any_number_of_devices(tmp_path, devices):
 
 def test_checkpoints_of_earlier_versions_are_read(tmp_path, monkeypatch):
     made = state()
-    monkeypatch.setattr(checkpoint, "_save_arguments", ocp.args.StandardSave)
+    monkeypatch.setattr(large, "save_arguments", ocp.args.StandardSave)
     save(tmp_path, made)
     check_same(restore(tmp_path, made), made)
 
@@ -98,7 +98,7 @@ def test_no_more_than_a_part_is_in_memory_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(mesh, "assembled", counted)
     restore(tmp_path, made)
     assert sum(read) == 2 * BYTES  # each array once
-    assert max(read) <= checkpoint.PART
+    assert max(read) <= large.PART
     assert len(read) == 8
 
 
@@ -107,13 +107,13 @@ def test_they_are_compressed_in_chunks(tmp_path):
     base = {"driver": "file", "path": f"{tmp_path}/7/state/"}
     kvstore = {"driver": "ocdbt", "base": base, "path": "labels.0.rows/"}
     store = tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result()
-    assert 4 * math.prod(store.chunk_layout.read_chunk.shape) <= checkpoint.CHUNK
+    assert 4 * math.prod(store.chunk_layout.read_chunk.shape) <= large.CHUNK
 
 
 def test_a_part_costs_as_much_as_its_chunk_so_none_is_read_twice(tmp_path, monkeypatch):
     """The chunks of an earlier version are larger than a part."""
     made = state()
-    monkeypatch.setattr(checkpoint, "_save_arguments", ocp.args.StandardSave)
+    monkeypatch.setattr(large, "save_arguments", ocp.args.StandardSave)
     save(tmp_path, made)
     parts = []
     assembled = mesh.assembled

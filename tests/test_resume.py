@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ldl_jax import workdir as run
-from ldl_jax.files.checksums import Checksums
+from ldl_jax.checkpoint.checksums import Checksums
 from ldl_jax.workdir import finished
 
 ROOT = Path(__file__).parent.parent

@@ -13,15 +13,11 @@ import tensorstore
 from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
 from ldl_jax import mesh
+from ldl_jax.checkpoint import large
+from ldl_jax.checkpoint.checksums import Checksums, check_layout, layout
 from ldl_jax.contract import PyTree
 from ldl_jax.errors import disk_fault, silence_disk_tracebacks, warn
 from ldl_jax.files import reading
-from ldl_jax.files.checksums import Checksums, check_layout, layout
-
-LARGE = 64 * 2**20  # bytes from which an array is read in parts, and not written in the background
-CHUNK = 4 * 2**20  # bytes of a large array that are compressed together
-PART = 32 * 2**20  # bytes of a large array that are read at a time
-FILE = 64 * 2**20  # bytes that wait in memory until a file is written
 
 
 def saved_steps(folder) -> list[int]:
@@ -93,7 +89,7 @@ class Checkpoints:
                     raise _Damaged("its notes are not those of a checkpoint")
                 # Compare the layout first: orbax's own message about a shape names no leaf.
                 check_layout(self.folder / str(step), meta["layout"], layout(abstract))
-                used = _without(abstract, unused(meta["notes"]))
+                used = large.without(abstract, unused(meta["notes"]))
                 state = self._read(step, has_checksums, partial(self._state, used))
             except _Damaged as fault:
                 # The manager has listed this checkpoint already; the next one will not.
@@ -139,11 +135,11 @@ class Checkpoints:
         """The state of a checkpoint; leaves that are `...` stay as they are."""
         # orbax holds an array twice, in the memory of the host and on the device, which on a CPU
         # are the same memory. It leaves out placeholders.
-        small = jax.tree.map(lambda x: ocp.PLACEHOLDER if _is_large(x) else x, abstract)
+        small = jax.tree.map(lambda x: ocp.PLACEHOLDER if large.is_large(x) else x, abstract)
         options = ocp.checkpoint_utils.construct_restore_args(small)
         arguments = ocp.args.Composite(state=ocp.args.PyTreeRestore(small, restore_args=options))
         restored = self._ready().restore(step, args=arguments).state
-        read = partial(_large_or, self.folder / str(step) / "state")
+        read = partial(large.large_or, self.folder / str(step) / "state")
         return jax.tree_util.tree_map_with_path(read, abstract, restored)
 
     def _read(self, step, has_checksums, read):
@@ -202,7 +198,7 @@ class Checkpoints:
         if mesh.from_main(int(self._is_deleted())):
             self._start_over(step)
         meta = {"notes": notes, "layout": layout(state)}
-        args = ocp.args.Composite(state=_save_arguments(state), notes=ocp.args.JsonSave(meta))
+        args = ocp.args.Composite(state=large.save_arguments(state), notes=ocp.args.JsonSave(meta))
         fault = _first(self._probe(step) if mesh.is_main() else None)
         if fault is not None:
             self._warn_not_written(step, fault)
@@ -214,7 +210,9 @@ class Checkpoints:
                 self._pending = step if mesh.is_main() else None
                 # On a CPU, orbax writes the state's own arrays: until it has finished, a step would
                 # have to copy them.
-                if jax.default_backend() == "cpu" and any(map(_is_large, jax.tree.leaves(state))):
+                if jax.default_backend() == "cpu" and any(
+                    map(large.is_large, jax.tree.leaves(state))
+                ):
                     self._manager.wait_until_finished()
 
     def poll(self) -> None:
@@ -330,48 +328,3 @@ class Checkpoints:
         """Write the checksums of the new checkpoint, and of older ones for which that failed."""
         self._delete_partial_saves()
         self._checksums.write_missing(self.steps())
-
-
-def _is_large(leaf) -> bool:
-    return leaf is not ... and leaf.ndim > 0 and leaf.size * leaf.dtype.itemsize >= LARGE
-
-
-def _without(abstract: PyTree, fields: Sequence[str]) -> PyTree:
-    """The tree with `...` for the leaves of these fields at its top."""
-
-    def leaf_or_none(path, leaf):
-        name = jax.tree_util.keystr(path[:1], simple=True)
-        return ocp.PLACEHOLDER if name in fields else leaf
-
-    return jax.tree_util.tree_map_with_path(leaf_or_none, abstract)
-
-
-def _save_arguments(state: PyTree) -> ocp.args.PyTreeSave:
-    """How orbax writes a state: by default it would compress a large array in one piece."""
-
-    def options(leaf):
-        return ocp.SaveArgs(chunk_byte_size=CHUNK if _is_large(leaf) else None)
-
-    return ocp.args.PyTreeSave(
-        state, save_args=jax.tree.map(options, state), ocdbt_target_data_file_size=FILE
-    )
-
-
-def _large_or(folder: Path, path, leaf, restored):
-    """The leaf `path` of the state in `folder`, read in parts, if it is large; else `restored`."""
-    if not _is_large(leaf):
-        return restored
-    is_zarr3 = reading.read_block(folder / "_METADATA").get("use_zarr3")
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    base = {"driver": "file", "path": f"{folder}/"}
-    kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    spec = {"driver": "zarr3" if is_zarr3 else "zarr", "kvstore": kvstore}
-    # Without this, missing data would be read as zeros.
-    spec["fill_missing_data_reads"] = False
-    store = tensorstore.open(spec, open=True, read=True).result()
-    # A part of a chunk costs as much to read as the whole.
-    rows = store.chunk_layout.read_chunk.shape[0]
-    chunks = PART * leaf.shape[0] // (leaf.size * leaf.dtype.itemsize) // rows
-    return mesh.assembled(
-        leaf, lambda start, stop: store[start:stop].read().result(), rows * max(chunks, 1)
-    )
