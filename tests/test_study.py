@@ -394,7 +394,7 @@ def test_a_run_that_another_process_works_on_is_waited_for(file, tmp_path, monke
     first, second = planned(file)[-2:]
     made = card(first, np.random.default_rng(0))
 
-    def train(asked, folder, compiled):
+    def train(asked, folder, compiled, *, trust):
         if asked is first:
             cards.write(tmp_path / directory.CARDS, first, made)
             raise Busy
@@ -1220,7 +1220,7 @@ def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(
     first, second = planned(file)[-2:]
     asked, answers = [], []
 
-    def train(one, folder, compiled):
+    def train(one, folder, compiled, *, trust):
         asked.append(one.name)
         if one is first:
             raise OSError("the disk\nis full")
