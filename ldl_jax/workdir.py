@@ -123,7 +123,7 @@ def check(
     before = read_config(workdir)
     if before is None:
         return
-    if "imported" in read_spec(workdir / NETWORK):
+    if "imported" in read_json(workdir / NETWORK):
         raise ValueError(
             f"--workdir {workdir} holds imported weights; pass another --workdir to train"
         )
@@ -254,7 +254,7 @@ def read_starts(workdir) -> list[dict]:
     path = Path(workdir) / VERSIONS
     starts = read_json(path).get("starts", [])
     for start in reading.items(path, "starts", starts, dict):
-        inputs = reading.item(path, "inputs", start.get("inputs"), dict)
+        inputs = reading.item(path, "inputs", start.setdefault("inputs", {}), dict)
         reading.items(path, "inputs", list(inputs.values()), str)
     return starts
 
