@@ -397,7 +397,9 @@ def test_a_teacher_that_does_not_fit_is_refused(calm, tmp_path):
         )
     other = without_digests(shutil.copytree(calm, tmp_path / "other"))
     spec = json.loads((other / "network.json").read_text())
-    (other / "network.json").write_text(json.dumps({**spec, "num_classes": 7}))
+    (other / "network.json").write_text(
+        json.dumps({**spec, "num_classes": 7, "classes": list("abcdefg")})
+    )
     with pytest.raises(ValueError, match="must have the student's classes, 10, got 7"):
         build.make_experiment(settings(labels__name="teacher", teachers=(str(other),)))
     (other / "model.npz").write_bytes(b"PK damaged")

@@ -324,10 +324,14 @@ def load(path) -> tuple[str, dict, dict]:
 
     Raises ValueError for files of another format or version, and for damaged files.
     """
-    content = reading.read_block(path, "a calibrator")
-    if content.get("format") != FORMAT:
+    try:
+        content = reading.read_block(path)
+        reason = "" if content.get("format") == FORMAT else f"it has no format {FORMAT!r}"
+    except ValueError as error:
+        reason = getattr(error, "reason", "it is no block of fields")
+    if reason:
         raise ValueError(
-            f"{path} is not a complete calibrator file of ldl_jax; fit the calibrator again"
+            f"{path} is not a complete calibrator file of ldl_jax ({reason}); fit the calibrator again"
         )
     if content.get("version") != VERSION:
         version = reading.shown(content.get("version"))

@@ -242,7 +242,8 @@ def _first_difference(wanted: dict, given: dict) -> str:
 def check_calibrator(file: Path, calibrator: FittedCalibrator, num_classes: int) -> None:
     """Raise ValueError if a calibrator cannot be applied to a network's logits."""
     try:
-        probs = calibrator(np.zeros((2, num_classes)))
+        with np.errstate(all="ignore"):
+            probs = calibrator(np.zeros((2, num_classes)))
         reason = "" if np.isfinite(probs).all() else "its probabilities are not finite"
     except Exception as error:  # parameters of others may be anything
         reason = f"{type(error).__name__}: {one_line(error, 200)}"

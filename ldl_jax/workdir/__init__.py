@@ -201,7 +201,7 @@ def read_starts(workdir) -> list[dict]:
     path = Path(workdir) / VERSIONS
     starts = read_json(path).get("starts", [])
     for start in reading.items(path, "starts", starts, dict):
-        inputs = reading.item(path, "inputs", start.get("inputs"), dict)
+        inputs = reading.item(path, "inputs", start.setdefault("inputs", {}), dict)
         reading.items(path, "inputs", list(inputs.values()), str)
     return starts
 
