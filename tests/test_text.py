@@ -402,16 +402,20 @@ def test_links_below_the_checkpoints_are_refused_and_a_linked_run_is_not(outside
         assert (tmp_path / "run" / workdir.LOCK).is_file()
 
 
+def append(path):
+    with open(path, "ab", opener=files.no_link) as file:
+        file.write(b"line\n")
+
+
 def test_lines_are_not_appended_through_a_link_or_to_a_pipe(outside, tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to(outside / "file")
     with pytest.raises(OSError, match="symbolic links"):
-        files.append_to(tmp_path / "metrics.jsonl")
+        append(tmp_path / "metrics.jsonl")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):
-        files.append_to(tmp_path / "pipe")
+        append(tmp_path / "pipe")
     for _ in range(2):
-        with files.append_to(tmp_path / "plain") as file:
-            file.write(b"line\n")
+        append(tmp_path / "plain")
     assert (tmp_path / "plain").read_bytes() == b"line\n" * 2
 
 

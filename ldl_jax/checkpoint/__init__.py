@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
-import tensorstore
 from orbax.checkpoint.checkpoint_managers import FixedIntervalPolicy, LatestN
 
 from ldl_jax import mesh
@@ -17,7 +16,6 @@ from ldl_jax.checkpoint import large
 from ldl_jax.checkpoint.checksums import Checksums, check_layout, layout
 from ldl_jax.contract import PyTree
 from ldl_jax.errors import disk_fault, silence_disk_tracebacks, warn
-from ldl_jax.files import reading
 
 
 def saved_steps(folder) -> list[int]:

@@ -6,7 +6,6 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -23,13 +22,13 @@ from ldl_jax.files.reading import check_file
 
 __all__ = [
     "UNREADABLE",
-    "append_to",
     "cache_folder",
     "check_writable",
     "digest",
     "home",
     "is_npz",
     "mapped_file",
+    "no_link",
     "npz_names",
     "read_array",
     "read_npy",
@@ -80,7 +79,7 @@ def _write_atomically(temporary_name: str, path, writer) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A file of its own ("x"): nothing that lies there is written through.
-        file = open(temporary, "xb", opener=_no_link)  # noqa: SIM115 (closed before it is renamed)
+        file = open(temporary, "xb", opener=no_link)  # noqa: SIM115 (closed before it is renamed)
         try:
             with file:
                 writer(file)
@@ -92,16 +91,8 @@ def _write_atomically(temporary_name: str, path, writer) -> Path:
     return path
 
 
-def append_to(path, buffering: int = 0) -> BinaryIO:
-    """Open a file for appending bytes, and create it if necessary; buffering: as of `open`.
-
-    Raises OSError if it cannot be written, or is a symbolic link or a pipe.
-    """
-    return open(path, "ab", buffering=buffering, opener=_no_link)
-
-
-def _no_link(path, flags: int) -> int:
-    """Open a file that is neither a symbolic link nor a pipe that nobody reads; for `open`."""
+def no_link(path, flags: int) -> int:
+    """An opener for `open`: raises OSError for symbolic links, and for pipes that nobody reads."""
     # Windows has neither flag.
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 

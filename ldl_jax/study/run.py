@@ -1,6 +1,5 @@
 """One run of a study, trained in this process, and its result card."""
 
-import io
 import shutil
 import time
 from collections.abc import Iterator
@@ -75,8 +74,13 @@ def _train(planned: Planned, folder: Path, run_folder: Path, compiled: dict, tru
     settings.teachers = tuple(str(directory.of_run(folder, *key)) for key in planned.needs)
     log = folder / directory.LOGS / f"{run_folder.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    out = io.TextIOWrapper(files.append_to(log, -1), encoding="utf-8", errors="backslashreplace")
-    with out, redirect_stdout(out), redirect_stderr(out), _timed(run_folder):
+    text = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with (
+        open(log, "a", opener=files.no_link, **text) as out,
+        redirect_stdout(out),
+        redirect_stderr(out),
+        _timed(run_folder),
+    ):
         checkpoints = run_folder / workdir.CHECKPOINTS
         # A run with weights but no checkpoints was trained to its end: only results are missing.
         is_trained = (run_folder / workdir.WEIGHTS).is_file()

@@ -110,7 +110,7 @@ class _File:
         try:
             # Opened each time and without a buffer: if a full disk takes only part of a line, that
             # part is known, and the rest follows later.
-            with files.append_to(self._path) as file:
+            with open(self._path, "ab", buffering=0, opener=files.no_link) as file:
                 while self._waiting:
                     self._waiting = self._waiting[file.write(self._waiting) :]
             self._outage = False

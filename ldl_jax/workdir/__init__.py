@@ -87,7 +87,7 @@ def locked(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         files.refuse_links(*(workdir / name for name in IN_PLACE), below=True)
         files.refuse_links(workdir / PREDICTIONS, workdir / PREDICTED)
-        file = files.append_to(workdir / LOCK)
+        file = open(workdir / LOCK, "ab", opener=files.no_link)  # noqa: SIM115 (closed below)
     except OSError as error:
         raise ValueError(
             f"--workdir {workdir} cannot be written: {error.strerror or error}"
