@@ -254,6 +254,8 @@ def test_predictions_along_a_mix():
         assert found["confidence"][s] == pytest.approx(np.mean([row.max() for row in p[s]]))
         assert found["first"][s] == pytest.approx(np.mean([p[s, i, label[i]] for i in range(6)]))
         assert found["second"][s] == pytest.approx(np.mean([p[s, i, other[i]] for i in range(6)]))
+        neither = [p[s, i].argmax() not in (label[i], other[i]) for i in range(6)]
+        assert found["miss"][s] == np.mean(neither)
         assert found["entropy"][s] == pytest.approx(-(p[s] * np.log(p[s])).sum(1).mean())
 
 

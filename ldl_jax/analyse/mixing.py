@@ -42,14 +42,18 @@ def along(logits, label, other) -> dict[str, np.ndarray]:
     the labels i[n] of both images.
 
     `confidence`: the mean of the largest probability; `first`, `second`: the mean probability of
-    the first image's and of the second's label; `entropy` in nat. Thulasidasan et al. 2019, 'On
-    Mixup Training', look at networks between training images in this way.
+    the first image's and of the second's label; `miss`: the share of images predicted as neither,
+    as in Zhang et al. 2018, figure 2; `entropy` in nat.
     """
+    label = np.asarray(label)
+    other = np.asarray(other)
     probs = softmax(np.asarray(logits, np.float64), axis=2)
     example = np.arange(probs.shape[1])
+    predicted = probs.argmax(axis=2)
     return {
         "confidence": probs.max(axis=2).mean(axis=1),
-        "first": probs[:, example, np.asarray(label)].mean(axis=1),
-        "second": probs[:, example, np.asarray(other)].mean(axis=1),
+        "first": probs[:, example, label].mean(axis=1),
+        "second": probs[:, example, other].mean(axis=1),
+        "miss": ((predicted != label) & (predicted != other)).mean(axis=1),
         "entropy": -xlogy(probs, probs).sum(axis=2).mean(axis=1) + 0.0,
     }

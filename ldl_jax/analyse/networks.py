@@ -99,7 +99,7 @@ def passed(network: Network, images: np.ndarray, *, stages: int = 0) -> Passed:
         used = len(batch)
         # All batches have one shape and type, so that the network is compiled once.
         batch = np.pad(batch, ((0, BATCH - used), *[(0, 0)] * 3))
-        batch = batch.astype(dtype) / dtype(255) if batch.dtype == np.uint8 else batch.astype(dtype)
+        batch = batch.astype(dtype) / 255 if batch.dtype == np.uint8 else batch.astype(dtype)
         outputs = network.step(network.variables, batch)
         logits.append(np.asarray(outputs.logits, np.float64)[:used])
         embedding.append(np.asarray(outputs.embedding, np.float64)[:used])

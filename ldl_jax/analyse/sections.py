@@ -282,7 +282,8 @@ def mixes(runs: Sequence[Run], *, count: int, seed: int) -> Section:
             curves[run.name] = mixing.along(logits, test.label[first], test.label[second])
             found = {key: values[middle] for key, values in curves[run.name].items()}
             both = found["first"] + found["second"]
-            cells = [text(found["confidence"], 1, 100), text(both, 1, 100), text(found["entropy"])]
+            cells = [text(found["confidence"], 1, 100), text(both, 1, 100)]
+            cells += [text(found["miss"], 1, 100), text(found["entropy"])]
             rows.append([f"{run.name}, {kind}", *cells])
         numbers[kind] = curves
         figure = analysis_plots.shares(curves, mixing.SHARES, title=kind)
@@ -293,6 +294,6 @@ def mixes(runs: Sequence[Run], *, count: int, seed: int) -> Section:
         "probability of the first image's label; dashed: confidence; the diagonal is the share "
         "itself. Networks trained on mixed labels follow the share, others jump and stay confident."
     )
-    head = ["at a share of 0.5", "confidence %", "both labels %", "entropy"]
+    head = ["at a share of 0.5", "confidence %", "both labels %", "neither predicted %", "entropy"]
     parts = [html.text(caption, "quiet"), html.many(plots), html.table(simple(head, rows))]
     return html.section("Along the mix of two images", *parts), numbers
