@@ -21,6 +21,7 @@ from ldl_jax import config, workdir
 from ldl_jax.config import recipes
 from ldl_jax.data import in_memory
 from ldl_jax.main import main
+from ldl_jax.signals import Interrupted
 from ldl_jax.training import loop
 from ldl_jax.training.run import Run
 
@@ -103,7 +104,10 @@ def test_a_thread_and_a_notebook_s_loop_resume_the_run_as_the_main_thread_does(r
 
 
 def test_a_run_that_was_terminated_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train", lambda *given, **options: None)
+    def stop(*given, **options):
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "train", stop)
     made = go(tmp_path)
     assert not made.finished
     assert "terminated before its end; train again to resume" in repr(made)

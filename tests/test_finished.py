@@ -18,7 +18,15 @@ from ldl_jax.evaluation.load import load_weights
 from ldl_jax.training import start
 from ldl_jax.workdir import finished
 
-SPEC = {"num_classes": 3, "classes": ["a", "b", "c"], "shape": [4, 4, 1], "num_examples": 9}
+SPEC = {
+    "num_classes": 3,
+    "classes": ["a", "b", "c"],
+    "shape": [4, 4, 1],
+    "num_examples": 9,
+    "mean": [0.5],
+    "std": [0.2],
+    "model": {"name": "cifar_resnet", "options": {"depth": 8}, "dtype": "float32"},
+}
 STARTS = {"starts": [{"inputs": {}, "threads": 2}]}
 CHANGES = ("replace", "unlink", "mkdir", "rmdir")  # of os: every change but the contents of files
 

@@ -5,6 +5,7 @@ run.
 import contextlib
 import json
 import shutil
+import signal
 import time
 import warnings
 
@@ -21,6 +22,7 @@ from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import safe_temperature
 from ldl_jax.checkpoint import Checkpoints
 from ldl_jax.evaluation.load import load_weights
+from ldl_jax.signals import Interrupted
 from ldl_jax.training import dry_run, start, steps
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
@@ -47,6 +49,24 @@ def settings(**fields):
 
 def go(workdir, c, devices=1, **options):
     return train.train(c, workdir, devices=jax.devices()[:devices], **options)
+
+
+def stopping(asked):
+    """In place of `_stopping`: SIGTERM arrives after the first step for which asked(steps) is true."""
+
+    @contextlib.contextmanager
+    def block(total):
+        arrived = []
+
+        def stop(steps):
+            arrived.extend([steps] if asked(steps) else [])
+            return bool(arrived)
+
+        yield stop
+        if arrived:
+            raise Interrupted(signal.SIGTERM)
+
+    return block
 
 
 def measured(workdir, c):
@@ -242,10 +262,9 @@ def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_
     c = settings(optimizer__ema=0.9, data__resident=False)
     with monkeypatch.context() as patch:
         calls = iter(range(100))
-        patch.setattr(
-            train, "terminated", lambda: contextlib.nullcontext(lambda steps: next(calls) == 16)
-        )
-        assert go(tmp_path, c) is None
+        patch.setattr(train, "_stopping", stopping(lambda steps: next(calls) == 16))
+        with pytest.raises(Interrupted, match="terminated: saved at step 17"):
+            go(tmp_path, c)
     assert (
         max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == 17
     )
@@ -556,19 +575,19 @@ def test_an_evaluation_that_is_killed_is_made_again(calm, tmp_path):
 
 
 def deleting(path, at):
-    """In place of `terminated`: nothing is, but `path` is deleted after step `at`."""
+    """In place of `_stopping`: no signal arrives, but `path` is deleted after step `at`."""
 
-    def stop(steps):
+    def delete(steps):
         # again as long as a save in the background adds files
         while at in steps and path.exists():
             shutil.rmtree(path, ignore_errors=True)
         return False
 
-    return lambda: contextlib.nullcontext(stop)
+    return stopping(delete)
 
 
 def test_a_run_whose_directory_is_deleted_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "terminated", deleting(tmp_path / "run", 5))
+    monkeypatch.setattr(train, "_stopping", deleting(tmp_path / "run", 5))
     c = settings(optimizer__ema=0.9, train__epochs=1.0)
     with pytest.raises(start.Deleted, match=r"run was deleted or moved during training"):
         go(tmp_path / "run", c)
@@ -579,7 +598,7 @@ def test_a_run_whose_directory_is_deleted_ends_with_a_sentence(tmp_path, monkeyp
 @pytest.mark.slow
 def test_a_run_whose_checkpoints_are_deleted_saves_others(calm, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(train, "terminated", deleting(tmp_path / "checkpoints", 20))
+        patch.setattr(train, "_stopping", deleting(tmp_path / "checkpoints", 20))
         summary = go(tmp_path, settings(optimizer__ema=0.9))
     assert (
         "checkpoints was deleted during training; checkpoint 26 starts" in capsys.readouterr().err
@@ -596,8 +615,9 @@ def test_a_run_measured_half_way_is_no_teacher(calm, tmp_path):
     half = shutil.copytree(calm, tmp_path / "half")
     c = settings(optimizer__ema=0.9, train__epochs=4.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "terminated", lambda: contextlib.nullcontext(lambda steps: True))
-        assert go(half, c, extend=True) is None
+        patch.setattr(train, "_stopping", stopping(lambda steps: True))
+        with pytest.raises(Interrupted):
+            go(half, c, extend=True)
     assert not measure_again(c, half, jax.devices()[:1])["finished"]
     with pytest.raises(ValueError, match=r"half is not finished: it has no model.npz"):
         build.make_experiment(settings(labels__name="teacher", teachers=(str(half),)))
@@ -620,7 +640,7 @@ def test_an_extension_that_cannot_begin_keeps_the_finished_run(calm, tmp_path, m
         go(kept, settings(optimizer__ema=0.9, train__max_steps=20), extend=True)
     assert contents(kept) == before
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError("no memory")
 
     monkeypatch.setattr(train, "restore", full)

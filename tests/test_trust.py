@@ -63,6 +63,7 @@ def sent(save, variables, tmp_path):
     path = tmp_path / "sent"
     files.write_json(path / run.NETWORK, SPEC)
     run.save_weights(path / run.WEIGHTS, variables, step=1)
+    files.write_json(path / run.SUMMARY, {})
     c = config.read("digits_online")
     c.model.name = "mine.evil"
     c.model.options = {"channels": 4}
@@ -220,7 +221,7 @@ def test_an_undotted_name_is_that_of_a_plug(sent, name):
     with pytest.raises(ValueError, match=r"network\.json: model\.name"):
         ldl_jax.load(sent)
     files.write_json(sent / run.NETWORK, [])
-    with pytest.raises(ValueError, match=r"network.json: model.name must be one of"):
+    with pytest.raises(ValueError, match=r"network\.json: its content must be a block of fields"):
         ldl_jax.load(sent)
 
 

@@ -41,6 +41,7 @@ SMALL = {
     "data.holdout": HOLDOUT,
     "data.batch_size": BATCH,
     "data.verify": False,
+    "eval.train_examples": IMAGES,
     "train.save_every_epochs": 0.0,
     "train.log_every_steps": 75,
 }

@@ -80,7 +80,7 @@ def write(chosen: argparse.Namespace) -> list[Path]:
     if chosen.seed < 0:
         raise Usage(f"--seed must be at least 0, got {chosen.seed}")
     paths = [files.home(path) for path in chosen.runs]
-    out = folder(files.home(chosen.out) if chosen.out else paths[0].parent / NAME)
+    out = folder(chosen.out, paths[0].parent / NAME)
     fields = _fields(chosen.fields)
     c = None if chosen.config is None else config.read(chosen.config)
     # Import JAX only now, so that an invalid command line fails at once.

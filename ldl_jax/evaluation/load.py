@@ -63,6 +63,8 @@ def load_model(path, consent: Consent, *, best: bool = False) -> Model:
     spec, variables, _ = load_weights(path, consent=consent)
     if best:
         variables = read_best(path)
+    # Both need consent: ask before anything of either is run.
+    calibrator = load_calibrator(path, consent)
     network = _fitting_network(path, spec, variables)
     dtype = spec_dtype(spec)
 
@@ -70,7 +72,6 @@ def load_model(path, consent: Consent, *, best: bool = False) -> Model:
         image = jnp.asarray(image, dtype) / 255 if image.dtype == np.uint8 else image
         return network(variables, image, train=False)[0]
 
-    calibrator = load_calibrator(path, consent)
     if calibrator is not None:
         check_calibrator(path / CALIBRATION, calibrator, spec["num_classes"])
     return Model(apply, variables, spec, calibrator, shorter_side(path))
