@@ -546,7 +546,7 @@ def test_an_extension_that_cannot_begin_keeps_the_finished_run(calm, tmp_path, m
         go(kept, settings(optimizer__ema=0.9, train__max_steps=20), extend=True)
     assert contents(kept) == before
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError("no memory")
 
     monkeypatch.setattr(train, "restore", full)
