@@ -7,7 +7,7 @@ import re
 import sys
 
 # Beginnings of what libraries say of a file that was deleted while they wrote it.
-VANISHED = ("NOT_FOUND", "No ArrayMetadata found")
+VANISHED = ("NOT_FOUND", "No ArrayMetadata found", "Checkpoint directory does not exist")
 
 
 class Usage(Exception):
