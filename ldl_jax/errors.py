@@ -13,7 +13,7 @@ from ldl_jax import escape
 # JAX's messages for memory that ran out.
 MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*(memory|alloc|reserve)|CUDA_ERROR_OUT_OF_MEMORY", re.I)
 # Beginnings of what libraries say of a file that was deleted while they wrote it.
-VANISHED = ("NOT_FOUND", "No ArrayMetadata found")
+VANISHED = ("NOT_FOUND", "No ArrayMetadata found", "Checkpoint directory does not exist")
 
 
 class Usage(Exception):
