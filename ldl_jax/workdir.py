@@ -46,7 +46,7 @@ CURVES = "curves.png"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
 SUMMARY = "summary.json"
-MEMORY = "memory"  # a folder: see `memory_file`
+MEMORY = "memory"  # a folder, if asked for: see `training.recording`
 PREDICTED = "predicted"  # a folder: predictions for further images, made after the run
 
 PACKAGES = (
@@ -70,11 +70,6 @@ def predictions_file(workdir, split: str = "test") -> Path:
     Its arrays: logits f32[n, K], label i32[n], index i32[n], classes str[K].
     """
     return Path(workdir) / PREDICTIONS / f"{split}.npz"
-
-
-def memory_file(workdir, step: int) -> Path:
-    """The file with the label memory after `step` steps, see `training.recording`."""
-    return Path(workdir) / MEMORY / f"{step}.npz"
 
 
 def is_finished(workdir) -> bool:
@@ -306,10 +301,7 @@ def read_weights(path) -> tuple[PyTree, dict[str, float]]:
     tree = traverse_util.unflatten_dict(files.read_npz(path, "the weights of a network"), sep="/")
     notes = {name: value.item() for name, value in tree.pop("notes", {}).items()}
     # A network without parameters or statistics leaves no leaf behind in the file.
-    variables = {
-        "params": tree.get("params", {}),
-        "batch_stats": tree.get("batch_stats", {}),
-    }
+    variables = {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
     return variables, notes
 
 

@@ -328,7 +328,7 @@ def test_rows_are_saved_and_read_again(tmp_path):
     np.testing.assert_allclose(
         first.rows["rows"][written], expected / expected.sum(1, keepdims=True), atol=2e-3
     )
-    with np.load(workdir.memory_file(tmp_path, 20)) as file:
+    with np.load(tmp_path / workdir.MEMORY / "20.npz") as file:
         np.testing.assert_array_equal(file["label"], labels[index])
 
 

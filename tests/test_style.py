@@ -39,7 +39,9 @@ OWNERS = {  # third-party package -> the only places that may import it
 }  # fmt: skip
 
 RANKS = {  # entry of the package -> its height: imports go down
-    **dict.fromkeys(("study", "bench", "analyse", "main", "evaluate", "compare", "predict", "convert"), 7),
+    **dict.fromkeys(
+        ("study", "bench", "analyse", "main", "evaluate", "compare", "predict", "convert"), 7
+    ),
     "training": 6,
     "evaluation": 5,
     **dict.fromkeys(("workdir", "checkpoint"), 4),
