@@ -120,6 +120,13 @@ def test_a_row_moves_by_the_total_variation_distance():
     )
 
 
+def test_the_path_of_a_row_is_the_sum_of_its_moves():
+    nothing = [np.nan, np.nan]
+    states = [[[1, 0], nothing], [[0, 1], [0.5, 0.5]], [[1, 0], [0.25, 0.75]]]
+    np.testing.assert_allclose(memory.path(states), [2, 0.25])
+    np.testing.assert_allclose(memory.path(states[:1]), [0, 0])
+
+
 def test_a_point_on_the_plane_of_three_classes_is_the_nearest_one():
     weights = DRAW.normal(size=(6, 4))
     x = DRAW.normal(size=(20, 6))
@@ -321,7 +328,7 @@ def test_rows_are_saved_and_read_again(tmp_path):
     np.testing.assert_allclose(
         first.rows["rows"][written], expected / expected.sum(1, keepdims=True), atol=2e-3
     )
-    with np.load(workdir.memory_file(tmp_path, 20)) as file:
+    with np.load(tmp_path / workdir.MEMORY / "20.npz") as file:
         np.testing.assert_array_equal(file["label"], labels[index])
 
 

@@ -3,6 +3,7 @@
 A row of zeros is not written yet; others are divided by their sums, as training reads them.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -44,6 +45,14 @@ def moved(before, after) -> np.ndarray:
     f[n, K] of a memory, half the sum of absolute differences.
     """
     return np.abs(np.asarray(before, np.float64) - np.asarray(after, np.float64)).sum(axis=1) / 2
+
+
+def path(states) -> np.ndarray:
+    """How far each row moved on its way through S states f[S, n, K] of a memory, f64[n]: the sum of
+    its moves from state to state, of which those from a state without it do not count.
+    """
+    moves = [moved(before, after) for before, after in itertools.pairwise(states)]
+    return np.nansum([np.zeros(len(states[0])), *moves], axis=0)
 
 
 def agreement(rows, label) -> dict[str, float]:

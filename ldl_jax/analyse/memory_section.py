@@ -18,8 +18,14 @@ CAPTION = (
     "Each row of a memory is the distribution that an image is trained with, beside its label. The "
     "matrices show the mean row by label, in per cent, on a scale of the entries off the diagonal; "
     "the entropies are the median over rows, with a band from the 10th to the 90th percentile. Top: "
-    "share of the rows whose largest entry is the label. Published labels are those of the data "
-    "set; given labels and votes are those of data.labels_file and data.train_table, if set."
+    "share of the rows whose largest entry is the label; entry: the label's mean entry. Published "
+    "labels are those of the data set; given labels and votes are those of data.labels_file and "
+    "data.train_table, if set."
+)
+MOVED = (
+    "The images whose rows moved farthest in all, in total variation from one evaluation to the "
+    "next: those on which the network changed its mind most often. Below each, the likeliest classes "
+    "half-way and at the end."
 )
 NONE = (
     "None of these runs recorded a label memory. Sources with one are online and classwise; train "
@@ -52,8 +58,9 @@ def label_memory(runs: Sequence[Run]) -> Section:
                 moving += _moved(run, states, entry, name, len(moving))
     if not rows:
         return html.section("Label memory", html.text(NONE, "quiet")), {}
-    head = ["", "rows", "entropy, first", "last", "top published %", "its entry %"]
-    head += ["top given %", "top votes %", "KL to votes", "entropies, correlation"]
+    head = ["", "rows", "entropy (first)", "entropy (last)", "top (published, %)"]
+    head += ["entry (published, %)", "top (given, %)", "top (votes, %)", "KL (votes)"]
+    head += ["entropies (correlation)"]
     entropies = analysis_plots.spread_by_epoch(bands, label="entropy of the rows, nat")
     drawn = [*matrices, html.plot("memory-entropy", entropies, "entropy of the rows by epoch")]
     parts = [html.text(CAPTION, "quiet"), html.many(drawn), html.table(simple(head, rows))]
@@ -132,13 +139,10 @@ def _band(states: Sequence[Snapshot], entry: str) -> tuple:
 
 
 def _moved(run: Run, states: Sequence[Snapshot], entry: str, name: str, number: int) -> list[str]:
-    """The images whose rows moved most since each was first seen written."""
+    """The images whose rows moved most on the way from snapshot to snapshot."""
     last = states[-1]
-    before = states[0].rows[entry].copy()
-    for state in states[1:]:
-        before = np.where(np.isnan(before), state.rows[entry], before)
-    after = last.rows[entry]
-    distance = np.nan_to_num(memory.moved(before, after), nan=-1.0)
+    half = states[len(states) // 2]
+    distance = memory.path([state.rows[entry] for state in states])
     most = np.argsort(-distance, kind="stable")[:SHOWN]
     most = most[distance[most] > 0]
     if not len(most):
@@ -147,11 +151,13 @@ def _moved(run: Run, states: Sequence[Snapshot], entry: str, name: str, number: 
     classes = run.network.spec["classes"]
     texts = []
     for row, label in zip(most, labels, strict=True):
-        lines = [f"label {classes[label]}", f"first: {_top(before[row], classes)}"]
-        lines += [f"last: {_top(after[row], classes)}", f"moved {distance[row]:.2f}"]
+        lines = [f"label {classes[label]}"]
+        lines += [f"epoch {half.epoch:g}: {_top(half.rows[entry][row], classes)}"]
+        lines += [f"epoch {last.epoch:g}: {_top(last.rows[entry][row], classes)}"]
+        lines += [f"moved {distance[row]:.2f} in all"]
         texts.append("\n".join(lines))
     figure = analysis_plots.images(list(images), texts)
-    heading = html.heading(f"Rows that moved most, {name}")
+    heading = html.heading(f"Rows that moved most, {name}") + html.text(MOVED, "quiet")
     label = f"{name}: images whose rows moved most"
     return [heading, html.plot(f"moved-{number}", figure, label, "full")]
 

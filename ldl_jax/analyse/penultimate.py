@@ -78,7 +78,7 @@ def variances(embedding, label, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def collapse(embedding, label, weights, bias, means=None) -> dict[str, float]:
     """The measures of neural collapse of embeddings f[n, D] with labels i[n], and of a head with
-    weights f[D, K] and bias f[K]; all go to 0 where a network collapses.
+    weights f[D, K] and bias f[K]; all but the variances go to 0 where a network collapses.
 
     Papyan, Han and Donoho 2020, 'Prevalence of neural collapse during the terminal phase of deep
     learning training', figures 2 to 7. `variability` (NC1): tr(within pinv(between)) / K.

@@ -55,7 +55,7 @@ def plain(values) -> object:
 def now(runs: Sequence[Run]) -> Section:
     """Figures of the finished networks on test and training images in evaluation mode."""
     head = ["", "images", "accuracy %", "ECE %", "NLL", "refinement", "calibration", "best T"]
-    head += ["confidence right %", "confidence wrong %"]
+    head += ["confidence (right, %)", "confidence (wrong, %)"]
     rows = []
     numbers: dict[str, dict] = {}
     for run in runs:
@@ -107,8 +107,7 @@ def against_epochs(runs: Sequence[Run]) -> Section:
             curves[run.name] = kinds
         if any(curves.values()):
             label = f"confidence of right and wrong predictions, {name} images"
-            figure = analysis_plots.right_and_wrong(curves)
-            figure.axes[0].set_title(f"{name} images")
+            figure = analysis_plots.right_and_wrong(curves, title=f"{name} images")
             figures.append((label, figure))
     caption = (
         "Solid: test images; dotted: training images in evaluation mode. In the last two plots, "
@@ -130,11 +129,11 @@ MEASURES = {
     "nearest_centre": ("NC4: not the nearest mean, %", 2, 100),
 }
 LAYER = (
-    "Embeddings of three classes on the plane through their weight vectors (crosses; Müller et al. "
-    "2019), test and training images. Label smoothing pulls training images into tight groups, "
-    "which erases how much an image resembles the other classes. Below: measures of neural collapse "
-    "(Papyan et al. 2020), which all go to 0 where it occurs; and the best temperature of each class "
-    "(none without an error): above 1 the class is given too much confidence."
+    "Embeddings of three classes on the plane through their weight vectors (crosses), test and "
+    "training images. Müller et al. 2019 find that label smoothing pulls them into tight groups, which "
+    "erases how much an image resembles the other classes. Below: measures of neural collapse (Papyan "
+    "et al. 2020), of which all but the two variances go to 0 where it occurs; and the best "
+    "temperature of each class (none without an error): above 1, the network is overconfident on it."
 )
 
 
@@ -253,7 +252,7 @@ def networks_agree(runs: Sequence[Run], teachers: Sequence[tuple[Network, Passed
         "from the first to the second network and back, and linear CKA of the maps after each stage "
         f"and of the embedding (Kornblith et al. 2019, {count} images)."
     )
-    head = ["", "same class %", "KL", "KL back", "CKA by stage, embedding"]
+    head = ["", "same class %", "KL", "KL back", "CKA (stages, embedding)"]
     parts = [html.text(caption, "quiet"), html.table(simple(head, rows))]
     longest = max(curves.values(), key=len, default=())
     if len(longest):
@@ -291,8 +290,8 @@ def mixes(runs: Sequence[Run], *, count: int, seed: int) -> Section:
     caption = (
         f"{len(first)} pairs of test images of different classes; blend: share x first + (1 - share) "
         "x second; cut: the left columns of the first, the right ones of the second. Solid: "
-        "probability of the first image's label; dashed: confidence; the diagonal is the share "
-        "itself. Networks trained on mixed labels follow the share, others jump and stay confident."
+        "probability of the first image's label; dashed: confidence. A network whose predictions "
+        "follow the share would be on the diagonal."
     )
     head = ["at a share of 0.5", "confidence %", "both labels %", "neither predicted %", "entropy"]
     parts = [html.text(caption, "quiet"), html.many(plots), html.table(simple(head, rows))]

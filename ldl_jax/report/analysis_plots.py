@@ -65,7 +65,7 @@ def by_epoch(curves: dict[str, dict[str, Curve]], *, label: str, factor: float =
 
 
 @styled
-def right_and_wrong(curves: dict[str, dict[str, Curve]]) -> Figure:
+def right_and_wrong(curves: dict[str, dict[str, Curve]], *, title: str) -> Figure:
     """Mean confidence of {run: {'right', 'wrong': curve}} by epoch: right solid, wrong dashed."""
     figure, axes = plots.lines(len(curves))
     for kinds, (colour, _) in series(curves.values()):
@@ -73,7 +73,7 @@ def right_and_wrong(curves: dict[str, dict[str, Curve]]) -> Figure:
             axes.plot(
                 epochs, 100 * values, color=colour, linestyle="-" if kind == "right" else "--"
             )
-    axes.set(xlabel="epoch", ylabel="mean confidence, %", ylim=(None, 101))
+    axes.set(xlabel="epoch", ylabel="mean confidence, %", ylim=(None, 101), title=title)
     axes.margins(x=0.02)
     return _named(figure, curves)
 

@@ -105,10 +105,9 @@ def save_memory(experiment: Experiment, directory: Path, state: TrainState, step
     if labels is not None:
         arrays["label"] = labels[index]
     epoch = step / experiment.recipe.build.steps_per_epoch
+    path = directory / workdir.MEMORY / f"{step}.npz"
     try:
-        files.write_npz(
-            workdir.memory_file(directory, step), step=step, epoch=epoch, index=index, **arrays
-        )
+        files.write_npz(path, step=step, epoch=epoch, index=index, **arrays)
     except OSError as error:
         warn(f"{error.filename} cannot be written ({error.strerror}); this snapshot is left out")
 

@@ -47,7 +47,7 @@ CURVES = "curves.png"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
 SUMMARY = "summary.json"
-MEMORY = "memory"  # a folder: see `memory_file`
+MEMORY = "memory"  # a folder, if asked for: see `training.recording`
 PREDICTED = "predicted"  # a folder: predictions for further images, made after the run
 # Written in place; other files are replaced as a whole, and so is a link that has their name.
 IN_PLACE = (LOCK, METRICS, TIMING, CHECKPOINTS, EVENTS, PROFILE)
@@ -63,11 +63,6 @@ def predictions_file(workdir, split: str = "test") -> Path:
     Its arrays: logits f32[n, K], label i32[n], index i32[n], classes str[K].
     """
     return Path(workdir) / PREDICTIONS / f"{split}.npz"
-
-
-def memory_file(workdir, step: int) -> Path:
-    """The file with the label memory after `step` steps, see `training.recording`."""
-    return Path(workdir) / MEMORY / f"{step}.npz"
 
 
 def is_imported(workdir) -> bool:
