@@ -4,6 +4,7 @@ Class names, notes and paths may come from files and runs of others, so nothing 
 markup, as a formula, or as a command to a terminal.
 """
 
+import contextlib
 import html as _html
 import re
 
@@ -81,8 +82,12 @@ def latex(text: object) -> str:
 
 def html(text: object) -> str:
     """Text of HTML, also within an attribute; lines are kept."""
-    # A ? for what UTF-8 cannot encode is left to the page, so that names stay as they are.
-    return _html.escape(_CONTROL.sub(_code, str(text)))
+    shown = str(text)
+    # In an ASCII locale, Python takes an argument in UTF-8 for single bytes. A ? for what UTF-8
+    # cannot encode is left to the page, so that names stay as they are.
+    with contextlib.suppress(UnicodeError):
+        shown = shown.encode(errors="surrogateescape").decode()
+    return _html.escape(_CONTROL.sub(_code, shown))
 
 
 def _code(match: re.Match) -> str:

@@ -442,5 +442,5 @@ def test_a_command_reads_and_writes_utf8_in_an_ascii_locale(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"gr\\xf6\\xdfe: 40 examples" in done.stdout
     report = (tmp_path / "evaluation" / workdir.REPORT).read_text(encoding="utf-8")
-    assert "größe" in report
+    assert "<h1>Größe</h1>" in report
     assert "猫" in report
