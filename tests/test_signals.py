@@ -467,7 +467,7 @@ def is_alive(number):
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_a_study_takes_its_workers_along(tmp_path):
     """Ctrl-C saves both runs; when the parent is killed, its workers end within seconds."""
