@@ -3,8 +3,11 @@
 python -m ldl_jax.main --config=configs/images.py --config.data.root=FOLDER
 
 A fifth of the images of every class is set aside to test on, a tenth of the rest to fit the
-calibrator on. Images are resized to 64x64 pixels. From some thousand images on, add
---config.mixing.name=cutmix. Not measured yet.
+calibrator on. Images are resized to 64x64 pixels.
+
+Measured on 6 classes of 60 Tiny ImageNet images each with configs/studies/images.py (3 seeds, 72
+test images, mean ± std): hard labels 47.7 ± 3.2 % accurate, NLL 1.512 ± 0.029; online 49.1 ± 2.1 %,
+1.437 ± 0.033; hard labels with CutMix 45.4 ± 0.8 %, 1.474 ± 0.040.
 """
 
 from ldl_jax.config import default
