@@ -1,12 +1,16 @@
-"""Measure checkpoints of large label memories and long logs: the figures of scale.md.
+"""Measure large label memories, logs, studies and image folders: the figures of scale.md.
 
 PYTHONPATH=. python docs/results/scale.py save FOLDER [--rows=128000]
 PYTHONPATH=. python docs/results/scale.py restore FOLDER [--rows=128000]
-PYTHONPATH=. python docs/results/scale.py log FOLDER [--lines=500000]
+PYTHONPATH=. python docs/results/scale.py log FOLDER [--lines=500000] [--evaluations=500]
+PYTHONPATH=. python docs/results/scale.py study FOLDER [--cells=500]
+PYTHONPATH=. python docs/results/scale.py images FOLDER [--files=200000]
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import re
 import time
@@ -16,10 +20,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from ldl_jax import mesh, workdir
 from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.config import study
+from ldl_jax.config.study import Planned
+from ldl_jax.data import imagefolder
+from ldl_jax.data.base import Request
+from ldl_jax.data.readers import splits
 from ldl_jax.report import page, run_plots
+from ldl_jax.study import __main__ as command
+from ldl_jax.study import cards, directory, plan
 
 CLASSES = 1000
 BATCH = 256
@@ -103,10 +115,11 @@ def restore(folder: Path, rows: int) -> None:
     print(hashlib.sha256(np.asarray(state["labels"]["rows"])).hexdigest())
 
 
-def log(folder: Path, lines: int) -> None:
+def log(folder: Path, lines: int, evaluations: int) -> None:
     """Write a log, and read, cut and draw it as a run does at its end."""
     draw = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
+    every = lines // evaluations
     with open(folder / workdir.METRICS, "w") as file:
         for step in range(1, lines + 1):
             done = step / lines
@@ -118,6 +131,9 @@ def log(folder: Path, lines: int) -> None:
                 "train/learning_rate": 0.05 * (1 + np.cos(np.pi * done)),
             }
             file.write(json.dumps(row) + "\n")
+            if step % every == 0:
+                scores = {"test/nll": 2 - done, "test/accuracy": 0.7 * done, "test/ece": 0.1}
+                file.write(json.dumps({"step": step, "epoch": step / 390, **scores}) + "\n")
     used = Meter()
     workdir.cut_log_back(folder, lines)
     used("cut back")
@@ -129,18 +145,127 @@ def log(folder: Path, lines: int) -> None:
     used("curves of the page")
 
 
+STUDY = """
+from ldl_jax.config.study import Cell, Study
+
+def get_study():
+    rates = [0.001 * (1 + number) for number in range({cells})]
+    cells = [
+        Cell(f"c{{number}}", "digits_online.py", {{"optimizer.learning_rate": rate}}, seeds=1)
+        for number, rate in enumerate(rates)
+    ]
+    pairs = tuple((f"c{{number}}", "c0") for number in range(1, 20))
+    return Study("many cells", cells=tuple(cells), comparisons=pairs)
+"""
+
+
+def synthetic_card(run: Planned, draw: np.random.Generator) -> cards.Card:
+    """A card of a run on 1,000 images that never was."""
+    confidence = draw.uniform(0.2, 1, 1000)
+    correct = draw.uniform(size=1000) < confidence
+    columns = {
+        "confidence": confidence.astype(np.float16),
+        "correct": correct,
+        "nll": draw.exponential(size=1000).astype(np.float16),
+        "brier": draw.uniform(size=1000).astype(np.float16),
+    }
+    bins = np.linspace(0, 1, 16)
+    count = np.histogram(confidence, bins)[0]
+    state = {
+        "figures": {"accuracy": correct.mean(), "nll": 1.0, "brier": 0.5, "ece": 0.05},
+        "floor": 0.02,
+        "reliability": {
+            "count": count.tolist(),
+            "confidence": np.histogram(confidence, bins, weights=confidence)[0].tolist(),
+            "correct": np.histogram(confidence, bins, weights=correct.astype(float))[0].tolist(),
+        },
+    }
+    epochs = list(range(1, 13))
+    facts = {
+        "cell": run.cell.name,
+        "place": run.place,
+        "seed": run.config.seed,
+        "identity": run.identity,
+        "settings": run.settings,
+        "seconds": 60.0,
+        "images": 1000,
+        "tested_on": "0" * 16,
+        "temperature": 1.0,
+        "at_bound": False,
+        "raw": state,
+        "scaled": state,
+        "epochs": {"epoch": epochs, "accuracy": [0.5] * 12, "ece": [0.05] * 12},
+        "versions": workdir.versions(),
+    }
+    return cards.Card(facts, {"raw": columns, "scaled": columns})
+
+
+def many_cells(folder: Path, cells: int) -> None:
+    """Plan a study, write a card for each run, and collect them."""
+    path = folder / "configs" / "studies" / "many.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(STUDY.format(cells=cells))
+    used = Meter()
+    found = study.load(path)
+    planned = plan.plan(found, path)
+    used("planned")
+    where = folder / "study"
+    directory.claim(where, path, found, new=True)
+    draw = np.random.default_rng(0)
+    for run in planned:
+        cards.write(where / directory.CARDS, run, synthetic_card(run, draw))
+    used("cards written")
+    for words in (["--print"], ["--collect"]):
+        with contextlib.redirect_stdout(io.StringIO()):
+            command.main([str(path), f"--workdir={where}", *words])
+        used(f"study {words[0]}")
+
+
+def images(folder: Path, count: int) -> None:
+    """List a folder of small images in 1,000 classes, split it, and read a batch."""
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (32, 32, 3), np.uint8)
+    classes = 1000
+    for number in range(count):
+        path = folder / f"class{number % classes:04}" / f"{number:07}.jpg"
+        if number < classes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        elif not path.exists():
+            # Links of one file, as many as ext4 allows.
+            path.hardlink_to(folder / f"class{number % classes:04}" / f"{number % classes:07}.jpg")
+    used = Meter()
+    listed = splits.read(str(folder), "imagefolder")
+    used("listed and split")
+    assert len(listed.train.names) + len(listed.test.names) == count
+    cache = folder.parent / f"{folder.name}-cache"
+    for what in ("data set, index written", "data set, index read"):
+        request = Request(str(folder), True, False, "raise", None, 0)
+        data = imagefolder.make(request, size=32, cache=str(cache))
+        used(what)
+    next(data.train.stream([(0, np.arange(BATCH))], 0))
+    used("first batch")
+
+
 def main() -> None:
     """Run the measurement that the command line names."""
-    command = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    command.add_argument("what", choices=("save", "restore", "log"))
-    command.add_argument("folder", type=Path)
-    command.add_argument("--rows", type=int, default=128_000)
-    command.add_argument("--lines", type=int, default=500_000)
-    chosen = command.parse_args()
-    if chosen.what == "log":
-        log(chosen.folder, chosen.lines)
-    else:
-        {"save": save, "restore": restore}[chosen.what](chosen.folder, chosen.rows)
+    line = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    line.add_argument("what", choices=("save", "restore", "log", "study", "images"))
+    line.add_argument("folder", type=Path)
+    line.add_argument("--rows", type=int, default=128_000)
+    line.add_argument("--lines", type=int, default=500_000)
+    line.add_argument("--evaluations", type=int, default=500)
+    line.add_argument("--cells", type=int, default=500)
+    line.add_argument("--files", type=int, default=200_000)
+    chosen = line.parse_args()
+    measures = {
+        "save": lambda: save(chosen.folder, chosen.rows),
+        "restore": lambda: restore(chosen.folder, chosen.rows),
+        "log": lambda: log(chosen.folder, chosen.lines, chosen.evaluations),
+        "study": lambda: many_cells(chosen.folder, chosen.cells),
+        "images": lambda: images(chosen.folder, chosen.files),
+    }
+    measures[chosen.what]()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -211,7 +212,9 @@ class Checkpoints:
                 if jax.default_backend() == "cpu" and any(
                     map(large.is_large, jax.tree.leaves(state))
                 ):
-                    self._manager.wait_until_finished()
+                    # The function of orbax that waits would warn that it took long.
+                    while self._manager.is_saving_in_progress():
+                        time.sleep(0.01)
 
     def poll(self) -> None:
         """Start the checksums of a checkpoint once it is complete; cheap enough for every step."""

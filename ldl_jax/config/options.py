@@ -52,6 +52,8 @@ class Factory(NamedTuple):
     free: bool = False  # whether it takes further options
 
 
+# A study of hundreds of cells makes as many configs, each with the blocks of all plugs.
+@lru_cache(None)
 def plugs(folder: str, function: str = "make") -> tuple[str, ...]:
     """Names of the plugs in a folder of ldl_jax: its files with that factory, except base.
 

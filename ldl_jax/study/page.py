@@ -8,6 +8,7 @@ from ldl_jax.study import tables
 from ldl_jax.study.cards import Card, thread_note
 
 SHOWN = ("ldl-jax", "jax", "flax", "optax")  # packages whose versions are shown
+MOST_DIAGRAMS = 60  # reliability diagrams, each of which takes a quarter of a second
 MOST_LINES = 6  # at most, in the plots against the epoch
 OF_STUDIES = ("ece", "floor", "at_t")  # the entries of MEANINGS that a study needs
 RULES = (
@@ -111,14 +112,18 @@ def _results(results: dict) -> str:
 
 
 def _reliability(cards) -> str:
-    """The reliability diagram of each cell's first seed."""
+    """The reliability diagram of each cell's first seed, for the first MOST_DIAGRAMS cells."""
     diagrams = []
-    for number, (name, runs) in enumerate(cards.items()):
+    shown = list(cards.items())[:MOST_DIAGRAMS]
+    for number, (name, runs) in enumerate(shown):
         first = runs[min(runs)]  # of the seeds that have finished
         bins = first.facts["raw"]["reliability"]
         figure = plots.reliability(bins, title=plots.short(name, 28), size=plots.SMALL)
         diagrams.append(html.plot(f"reliability-{number}", figure, f"reliability {name}"))
-    explained = html.text(DIAGRAMS, "quiet")
+    count = (
+        f" Shown: the first {len(shown)} of {len(cards)} cells." if len(shown) < len(cards) else ""
+    )
+    explained = html.text(DIAGRAMS + count, "quiet")
     return html.section("Reliability diagrams", explained, html.many(diagrams, "lots"))
 
 

@@ -1,8 +1,12 @@
-"""Long logs are drawn with some thousand points per curve."""
+"""Long logs and large studies: the number of points, plots and files, not the time."""
 
 import numpy as np
 
-from ldl_jax.report import run_plots
+from ldl_jax.config import options
+from ldl_jax.config.fields import default
+from ldl_jax.report import plots, run_plots
+from ldl_jax.study import page
+from ldl_jax.study.cards import Card
 
 
 def test_long_curves_are_thinned_but_keep_their_spikes():
@@ -38,3 +42,28 @@ def test_a_plot_of_a_long_log_draws_some_thousand_points():
     points = [len(line.get_xdata()) for line in figure.axes[0].lines]
     assert len(points) == 2
     assert max(points) <= run_plots._DRAWN + 2
+
+
+def test_the_page_of_a_large_study_draws_some_diagrams_and_says_how_many(monkeypatch):
+    bins = {"count": [4, 6], "confidence": [2.0, 5.0], "correct": [1.0, 5.0]}
+    cells = {f"c{number}": {0: Card({"raw": {"reliability": bins}}, {})} for number in range(5)}
+    drawn = []
+    draw = plots.reliability
+    monkeypatch.setattr(
+        plots,
+        "reliability",
+        lambda *args, **named: drawn.append(named["title"]) or draw(*args, **named),
+    )
+    monkeypatch.setattr(page, "MOST_DIAGRAMS", 2)
+    assert "Shown: the first 2 of 5 cells." in page._reliability(cells)
+    assert drawn == ["c0", "c1"]
+    monkeypatch.setattr(page, "MOST_DIAGRAMS", 5)
+    assert "Shown:" not in page._reliability(cells)
+
+
+def test_many_configs_list_the_plugs_once(monkeypatch):
+    default()
+    listed = []
+    monkeypatch.setattr(options, "_has_function", lambda *args: listed.append(args))
+    default()
+    assert not listed
