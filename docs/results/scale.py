@@ -195,7 +195,7 @@ def synthetic_card(run: Planned, draw: np.random.Generator) -> cards.Card:
         "raw": state,
         "scaled": state,
         "epochs": {"epoch": epochs, "accuracy": [0.5] * 12, "ece": [0.05] * 12},
-        "versions": workdir.versions(),
+        "versions": {**workdir.versions(), "threads": []},
     }
     return cards.Card(facts, {"raw": columns, "scaled": columns})
 
