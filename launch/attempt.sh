@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One process of a run, for schedulers that restart failed jobs: launch/attempt.sh --config=FILE --workdir=DIR [...]
 #
-# Exit status 75: the run was stopped by SIGTERM and has saved; the same command resumes it. Otherwise the status of
+# Exit status 75: the run was stopped by SIGTERM before its end; the same command resumes it. Otherwise the status of
 # ldl_jax.main: 0 success, 1 failure, 2 invalid input, 3 other processes did not join or were lost, 130 Ctrl-C.
 set -euo pipefail
 

@@ -249,7 +249,7 @@ def test_mutated_files_of_a_run_end_in_one_sentence(run, name):
 def test_many_mutated_files_of_a_run_end_in_one_sentence(run, name):
     reader, value = READERS[name]
     with copied(run, name) as path:
-        fuzz(path, value(), reader, 1000, seed=1)
+        assert sum(fuzz(path, value(), reader, 1000, seed=1)) == 1000
 
 
 OTHERS = {
@@ -262,7 +262,8 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_other_json_files_of_a_run_end_in_one_sentence_too(run, name):
     with copied(run, name) as path:
-        fuzz(path, json.loads(path.read_text()), OTHERS[name], 60)
+        _, refused = fuzz(path, json.loads(path.read_text()), OTHERS[name], 60)
+    assert refused > 0
 
 
 @pytest.mark.parametrize(
