@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from ldl_jax.analyse import agreement, epochs, memory, mixing, networks, penulti
 from ldl_jax.evaluation import confidence
 from ldl_jax.report import analysis_plots, html
 from ldl_jax.training import loop, recording
+from ldl_jax.training.remeasure import measure_again
 
 DRAW = np.random.default_rng(0)
 
@@ -402,6 +405,12 @@ def test_recording_changes_nothing_and_the_command_draws_it(tmp_path, capsys):
     assert last["train/n"] == 120
     assert config.decisive(recorded) == config.decisive(settings())
     assert len(networks.snapshots(tmp_path / "recorded")) == 3
+    # The last memory of a run that recorded none, from its checkpoint.
+    measure_again(settings(**{"eval.memory_examples": 90}), tmp_path / "plain", device)
+    (one,) = networks.snapshots(tmp_path / "plain")
+    other = networks.snapshots(tmp_path / "recorded")[-1]
+    chex.assert_trees_all_equal(one, other)
+    shutil.rmtree(tmp_path / "plain" / workdir.MEMORY)
     capsys.readouterr()
 
     words = [str(tmp_path / name) for name in ("recorded", "plain")]

@@ -75,7 +75,9 @@ def _latest(
 ) -> tuple[TrainState, int]:
     """The state to evaluate, and the number of steps it was trained for."""
     if mesh.from_main(len(checkpoints.steps())):
-        state, notes = restore(experiment, checkpoints, end=0)
+        # Only the network is measured; the label memory is read where it is to be saved.
+        keeps_memory = bool(experiment.config.eval.memory_examples)
+        state, notes = restore(experiment, checkpoints, end=None if keeps_memory else 0)
         return state, notes["step"]
     weights = experiment.config.eval.weights
     variables, step = mesh.together(lambda: weights_alone(directory, weights))
