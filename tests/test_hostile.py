@@ -244,7 +244,7 @@ def test_mutated_files_of_a_run_end_in_one_sentence(run, name):
     assert refused > 50
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", READERS)
 def test_many_mutated_files_of_a_run_end_in_one_sentence(run, name):
     reader, value = READERS[name]

@@ -156,7 +156,7 @@ def test_a_checkpoint_moves_to_other_devices_and_processes(one, before, after, t
     check_alike(tmp_path / "run", one)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sigterm_to_one_of_two_both_save_the_same_step_and_leave_with_status_0(tmp_path):
     folder = tmp_path / "run"
     job = Job(folder, *LONG, devices=1)

@@ -1235,7 +1235,7 @@ def test_a_process_answers_for_each_run_and_leaves_trying_again_to_who_asked(
         workers.answer_requests([first, second], here, ["plain/0\n"], answers.append)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_runs_side_by_side_go_on_where_one_dies(file, tmp_path, capsys):
     """Two processes; the teacher's weights are no numbers after a step, and nothing else depends on
     it.

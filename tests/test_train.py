@@ -333,7 +333,7 @@ def test_chunks_of_steps_are_the_same_steps(tmp_path):
     chex.assert_trees_all_close(one, four, rtol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_moves_from_one_device_to_eight_and_back(tmp_path):
     constant = {
         "optimizer__schedule": "constant",
@@ -600,8 +600,11 @@ def test_a_run_whose_checkpoints_are_deleted_saves_others(calm, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(train, "_stopping", deleting(tmp_path / "checkpoints", 20))
         summary = go(tmp_path, settings(optimizer__ema=0.9))
+    said = capsys.readouterr().err
+    # The save in the background at step 13 may still be writing: then that one is lost, and said.
     assert (
-        "checkpoints was deleted during training; checkpoint 26 starts" in capsys.readouterr().err
+        "checkpoints was deleted during training; checkpoint 26 starts" in said
+        or "checkpoint 13 cannot be written" in said
     )
     assert summary["finished"]
     assert finished.is_finished(tmp_path)

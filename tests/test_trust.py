@@ -14,6 +14,7 @@ from own_modules import forget
 import ldl_jax
 from ldl_jax import calibrate, config, convert, files, predict
 from ldl_jax import workdir as run
+from ldl_jax.analyse import __main__ as analyse
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.config import trust
 from ldl_jax.config.own import Own
@@ -111,6 +112,7 @@ ENTRIES = {
     ),
     "predict": command(predict.main, "{run}", "{at}/images.npz", "--out={at}/out"),
     "export": command(convert.main, "export", "{run}", "{at}/out.safetensors"),
+    "analyse": command(analyse.main, "{run}", "--out={at}/out"),
     "eval": command(main, "--workdir={run}", "--mode=eval"),
     "resume": command(main, "--workdir={run}"),
     "config.json": command(main, "--config={run}/config.json", "--workdir={at}/new"),

@@ -1,7 +1,7 @@
 """The command that draws what label distributions did to the networks of finished runs.
 
 python -m ldl_jax.analyse RUN [RUN ...] [--classes=A,B,C] [--examples=N] [--out=DIR]
-    [--config=FILE] [--set FIELD=VALUE]
+    [--config=FILE] [--set FIELD=VALUE] [--trust]
 
 Writes one page, DIR/analysis.html, with all runs side by side, and its numbers as
 DIR/analysis.json; DIR is `analysis` next to the first run unless given. What is drawn against
@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from ldl_jax import config, escape, files
-from ldl_jax.cli import Once, Parser, class_names, folder, status
+from ldl_jax.cli import TRUST, Once, Parser, class_names, folder, status
+from ldl_jax.config.trust import Consent
 from ldl_jax.errors import Usage, say
 
 NAME = "analysis"
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"folder for the results (default: `{NAME}` next to the first run)",
     )
     add("--seed", type=int, default=0, help="random seed of the pairs of images")
+    add("--trust", action="store_true", help=TRUST)
     return command
 
 
@@ -86,7 +88,9 @@ def write(chosen: argparse.Namespace) -> list[Path]:
     # Import JAX only now, so that an invalid command line fails at once.
     from ldl_jax.analyse import page, runs
 
-    found, teachers = runs.read(paths, count=chosen.examples, config=c, fields=fields)
+    found, teachers = runs.read(
+        paths, count=chosen.examples, config=c, fields=fields, consent=Consent(chosen.trust)
+    )
     three = _three(chosen.classes, found[0].network.spec["classes"])
     text, numbers = page.page(
         found, teachers, three=three, pairs=chosen.pairs, seed=chosen.seed, fields=fields

@@ -9,11 +9,13 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from ldl_jax import config as settings
 from ldl_jax import files, workdir
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.contract import PyTree
 from ldl_jax.data.base import Dataset, Split
 from ldl_jax.data.loading import positions
-from ldl_jax.evaluation.load import load, load_weights
+from ldl_jax.evaluation.load import load_model, load_weights
 from ldl_jax.models.spec import head_axes, spec_dtype
 
 BATCH = 250  # images that pass a network at once
@@ -56,18 +58,17 @@ class Passed(NamedTuple):
     stages: tuple[np.ndarray, ...] = ()  # [n, h, w, c] each, of the first images only
 
 
-def read(path, name: str, config: ConfigDict | None = None) -> Network:
+def read(path, name: str, config: ConfigDict | None = None, *, consent: Consent = ASK) -> Network:
     """A run by its directory. config: that of a run that has none. Raises ValueError if it is not
-    finished.
+    finished, or if it names a module of others without consent.
     """
     path = files.home(path)
-    spec, variables, _ = load_weights(path)
-    apply, _ = load(path)
-    head = _head(spec, variables)
-    own = workdir.read_config(path)
-    return Network(
-        name, path, config if own is None else own, spec, variables, jax.jit(apply), head
-    )
+    spec, variables, _ = load_weights(path, consent=consent)
+    if (path / workdir.CONFIG).is_file():
+        # The analysis loads the data that the config names, so this asks for consent too.
+        config = settings.read(path / workdir.CONFIG, trust=consent.everything)
+    apply, _ = load_model(path, consent)
+    return Network(name, path, config, spec, variables, jax.jit(apply), _head(spec, variables))
 
 
 def _head(spec: dict[str, Any], variables: PyTree) -> Head | None:

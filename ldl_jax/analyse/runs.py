@@ -12,6 +12,7 @@ from ldl_jax import config as settings
 from ldl_jax import files, workdir
 from ldl_jax.analyse import networks
 from ldl_jax.analyse.networks import Examples, Network, Passed, Snapshot
+from ldl_jax.config.trust import ASK, Consent
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import make_dataset
 
@@ -35,19 +36,25 @@ class Run(NamedTuple):
 
 
 def read(
-    paths: Sequence, *, count: int, config: ConfigDict | None = None, fields: dict | None = None
+    paths: Sequence,
+    *,
+    count: int,
+    config: ConfigDict | None = None,
+    fields: dict | None = None,
+    consent: Consent = ASK,
 ) -> tuple[list[Run], list[tuple[Network, Passed]]]:
     """The runs, and their teachers as far as they can be read, each with its outputs on the test
     images of the first run.
 
     count: at most so many images of a split. config: that of runs that have none. fields: dotted
-    field -> value, set in the configs of all runs, such as where the data lie. Raises ValueError if
-    a run is not finished or its data cannot be read, or if runs have other classes or test images.
+    field -> value, set in the configs of all runs, such as where the data lie. consent: to modules
+    of others that the runs name. Raises ValueError if a run is not finished or its data cannot be
+    read, or if runs have other classes or test images.
     """
     names = _names([files.home(path) for path in paths])
     found = []
     for path, name in zip(paths, names, strict=True):
-        found.append(networks.read(path, name, config))
+        found.append(networks.read(path, name, config, consent=consent))
     _check_alike(found)
     datasets: dict[str, Dataset] = {}
     runs = []
@@ -58,7 +65,7 @@ def read(
             datasets[key] = make_dataset(c.data)
         runs.append(_run(network, c, datasets[key], count))
     _check_images(runs)
-    return runs, _teachers(runs)
+    return runs, _teachers(runs, consent)
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -121,7 +128,7 @@ def _check_images(runs: list[Run]) -> None:
             )
 
 
-def _teachers(runs: list[Run]) -> list[tuple[Network, Passed]]:
+def _teachers(runs: list[Run], consent: Consent) -> list[tuple[Network, Passed]]:
     """The teachers of the runs that are not runs here themselves, with their outputs."""
     known = {run.network.path.resolve() for run in runs}
     images = runs[0].examples["test"].images
@@ -133,7 +140,9 @@ def _teachers(runs: list[Run]) -> list[tuple[Network, Passed]]:
                 continue
             known.add(place)
             try:
-                teacher = networks.read(path, f"{Path(path).name}, teacher of {run.name}")
+                teacher = networks.read(
+                    path, f"{Path(path).name}, teacher of {run.name}", consent=consent
+                )
             except ValueError:  # it was deleted, or lies elsewhere
                 continue
             if all(teacher.spec[name] == run.network.spec[name] for name in ("classes", "shape")):
