@@ -25,7 +25,7 @@ raw and at each run's temperature. Holm's correction is over the two of a claim 
 All other cells are exploratory, compared with hard labels of the same mixing and length.
 """
 
-from ldl_jax.config import Cell, Finding, Study
+from ldl_jax.config import Cell, Finding, Study, eighths
 
 IMAGES = 2_000  # to train on
 HOLDOUT = 1_000
@@ -47,19 +47,8 @@ SMALL = {
 }
 
 
-def schedule(epochs):
-    """The published schedule in fewer epochs: the learning rate is multiplied by 0.1 after 5/8, 6/8
-    and 7/8 of them.
-    """
-    return {
-        "train.epochs": epochs,
-        "train.eval_every_epochs": epochs / 5,
-        "optimizer.boundaries": (epochs * 5 / 8, epochs * 6 / 8, epochs * 7 / 8),
-    }
-
-
-SHORT = schedule(EPOCHS)
-LONG = schedule(3 * EPOCHS)
+SHORT = {**eighths(EPOCHS), "train.eval_every_epochs": EPOCHS / 5}
+LONG = {**eighths(3 * EPOCHS), "train.eval_every_epochs": 3 * EPOCHS / 5}
 HARD = {"labels.name": "hard"}
 LDL = {"labels.name": "teacher"}
 KD = {

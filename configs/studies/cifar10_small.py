@@ -9,7 +9,7 @@ DATA may contain any copy of CIFAR-10: its checksum is not verified (`data.verif
 that was packed again has another one.
 """
 
-from ldl_jax.config import Cell, Finding, Study
+from ldl_jax.config import Cell, Finding, Study, eighths
 
 EPOCHS = 12.0
 SMALL = {
@@ -22,18 +22,8 @@ SMALL = {
 }
 
 
-def schedule(epochs):
-    """The published schedule in fewer epochs: the learning rate is multiplied by 0.1 after 5/8, 6/8
-    and 7/8 of them.
-    """
-    return {
-        "train.epochs": epochs,
-        "optimizer.boundaries": (epochs * 5 / 8, epochs * 6 / 8, epochs * 7 / 8),
-    }
-
-
-SHORT = schedule(EPOCHS)
-LONG = schedule(3 * EPOCHS)
+SHORT = eighths(EPOCHS)
+LONG = eighths(3 * EPOCHS)
 LDL = {"labels.name": "teacher"}
 KD = {
     "labels.name": "blend",

@@ -21,7 +21,7 @@ from ldl_jax.config.identity import MAY_DIFFER, decisive, differences, in_use
 from ldl_jax.config.io import choose, from_file, from_json, read, start, to_json
 from ldl_jax.config.options import plugs
 from ldl_jax.config.own import NAMES, add_options
-from ldl_jax.config.schedule import scale_boundaries
+from ldl_jax.config.schedule import eighths, scale_boundaries
 from ldl_jax.config.study import Cell, Finding, Study
 from ldl_jax.config.trust import Consent
 
@@ -42,6 +42,7 @@ __all__ = [
     "default",
     "describe",
     "differences",
+    "eighths",
     "flatten",
     "from_file",
     "from_json",

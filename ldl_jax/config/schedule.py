@@ -9,6 +9,13 @@ EPOCHS = "train.epochs"
 BOUNDARIES = "optimizer.boundaries"
 
 
+def eighths(epochs: float) -> dict[str, object]:
+    """Fields of the schedule of `configs/cifar100_hard.py` in other than its 240 epochs: the rate is
+    lowered after 5/8, 6/8 and 7/8 of them.
+    """
+    return {EPOCHS: epochs, BOUNDARIES: (epochs * 5 / 8, epochs * 6 / 8, epochs * 7 / 8)}
+
+
 def scale_boundaries(
     c: ConfigDict,
     before: ConfigDict,
