@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,7 @@ NAMES = {
     "eval.calibrator": "calibrate",
 }
 NO_OPTIONS = Factory("", [], (), True)
+_SEARCHING = threading.Lock()
 
 
 class Own(NamedTuple):
@@ -182,10 +184,12 @@ def set_block(config: ConfigDict, own: Own, block: ConfigDict) -> None:
 
 def search_working_directory() -> None:
     """Let modules of the working directory be imported, as `python -m` does; they come last."""
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
-    # In a notebook, the file may have been written a moment ago.
-    importlib.invalidate_caches()
+    # Two threads that clear the import caches at once fail with a KeyError.
+    with _SEARCHING:
+        if not {"", os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())
+        # In a notebook, the file may have been written a moment ago.
+        importlib.invalidate_caches()
 
 
 def read(own: Own) -> Factory:
