@@ -20,7 +20,8 @@ from frame import slow_but
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
 GATE = [ROOT / ".ci" / name for name in ("run", "full", "lib")]
-SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", *GATE]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.sh"))
+SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", *GATE, *RESULTS]
 
 RUN = """#!/usr/bin/env bash
 if [ "$1" = -c ]; then exec python3 "$@"; fi
