@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ldl_jax import workdir as run
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.evaluation import runs
 from ldl_jax.evaluation.comparison import FIGURES
-from ldl_jax.report import figure_tables
+from ldl_jax.report import figure_tables, recorded
 from ldl_jax.report.tables import as_csv, as_latex, as_markdown, as_text
 
 N, K = 200, 3
@@ -243,3 +244,43 @@ def test_files_of_other_examples_are_refused(tmp_path, labels, sentence):
         runs.groups(entries)
     with pytest.raises(ValueError, match="is given twice"):
         runs.groups([entries[1], entries[1]])
+
+
+def test_a_comparison_is_the_baseline_of_further_runs(six, tmp_path, capsys):
+    assert compare.main([*map(str, six), f"--out={tmp_path}"]) == 0
+    capsys.readouterr()
+    baseline = recorded.read(str(tmp_path / "comparison.json"))
+    assert (baseline.name, baseline.runs) == ("labels=hard", 3)
+    raw = np.array([figures(seed, 1.0) for seed in range(3)])
+    scaled = np.array([figures(seed, 1.0, 2.0)[1] for seed in range(3)])
+    for (mean, std), values in (
+        (baseline.figures["raw"]["accuracy"], raw[:, 0]),
+        (baseline.figures["raw"]["nll"], raw[:, 1]),
+        (baseline.figures["scaled"]["nll"], scaled),
+    ):
+        assert (mean, std) == pytest.approx((values.mean(), values.std(ddof=1)), rel=1e-5)
+    summary = {"splits": {"test": {"accuracy": 0.875, "nll": 0.5}}, "scaled": {}}
+    table = as_text(figure_tables.beside(summary, baseline))
+    assert "labels=hard, 3 runs" in table
+    mean, std = 100 * raw[:, 0].mean(), 100 * raw[:, 0].std(ddof=1)
+    assert re.search(rf"accuracy % +87\.50 +{mean:.2f} ± {std:.2f}\n", table), table
+    assert re.search(r"NLL \(recalibrated\) +- ", table), table
+
+
+@pytest.mark.parametrize("kind", ["absent", "another", "text", "nan", "no state"])
+def test_a_baseline_must_be_a_comparison(six, tmp_path, capsys, kind):
+    path = tmp_path / "comparison.json"
+    if kind != "absent":
+        assert compare.main([*map(str, six), f"--out={tmp_path}"]) == 0
+        capsys.readouterr()
+        content = json.loads(path.read_text())
+        broken = {
+            "another": {"splits": {}},
+            "text": "groups",
+            "nan": {**content, "groups": [{**content["groups"][0], "raw": {"accuracy": {}}}]},
+            "no state": {**content, "groups": [{**content["groups"][0], "raw": None}]},
+        }[kind]
+        path.write_text(json.dumps(broken))
+    with pytest.raises(ValueError, match=r"python -m ldl_jax\.compare wrote") as caught:
+        recorded.read(str(path))
+    assert str(path) in str(caught.value)

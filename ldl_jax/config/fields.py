@@ -43,6 +43,7 @@ def default() -> ConfigDict:
     config.eval = ConfigDict({"weights": "raw"})  # parameters to evaluate: 'raw' or averaged 'ema'
     config.eval.calibrator = "safe_temperature"  # calibrator to fit on the holdout
     config.eval.report = True  # write report.html at the end of a run; takes some seconds
+    config.eval.baseline = ""  # comparison.json whose figures are shown beside the run's ('': none)
     config.eval.metrics = ()  # metrics of your own: dotted names of modules with make or of
     config.eval.train_examples = 0  # training images to measure too at evaluations (0: off)
     config.eval.memory_examples = 0  # training images whose rows of the label memory are saved then

@@ -31,6 +31,7 @@ MAY_DIFFER = (
     "train.chunk_steps",
     "train.on_nonfinite",
     "eval.report",
+    "eval.baseline",
     "eval.metrics",
     "eval.train_examples",
     "eval.memory_examples",

@@ -8,12 +8,16 @@ FOLDER = "configs"
 STUDIES = "studies"  # the folder in it that holds studies
 
 
-def shipped(subfolder: str = "") -> dict[str, Path]:
-    """{name: file} of the configs that come with the package; of its studies with `STUDIES`."""
+def folder() -> Path:
+    """The folder of the configs that come with the package."""
     # A wheel holds them inside the package, a clone beside it.
     inside = PACKAGE / FOLDER
-    folder = inside if inside.is_dir() else PACKAGE.parent / FOLDER
-    return {path.stem: path for path in sorted((folder / subfolder).glob("*.py"))}
+    return inside if inside.is_dir() else PACKAGE.parent / FOLDER
+
+
+def shipped(subfolder: str = "") -> dict[str, Path]:
+    """{name: file} of the configs that come with the package; of its studies with `STUDIES`."""
+    return {path.stem: path for path in sorted((folder() / subfolder).glob("*.py"))}
 
 
 def find(name: str, subfolder: str = "") -> Path | None:

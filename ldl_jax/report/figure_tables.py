@@ -7,6 +7,7 @@ from ldl_jax import escape
 from ldl_jax.calibrate import describe
 from ldl_jax.metrics.base import Shown, shown
 from ldl_jax.report.conclusion import conclusions
+from ldl_jax.report.recorded import Recorded
 from ldl_jax.report.result import STATE_NAMES, STATES, Evaluation, Figure
 from ldl_jax.report.tables import Cell, Group, Table, as_text, simple
 
@@ -72,6 +73,19 @@ def summary(summary: dict) -> Table:
     for split, scores in summary["scaled"].items():
         columns[f"{split} recalibrated"] = scores
     return splits(columns)
+
+
+def beside(summary: dict, recorded: Recorded) -> Table:
+    """A run's figures on the test images beside those recorded of other runs."""
+    own = {"raw": summary["splits"]["test"], "scaled": summary["scaled"].get("test", {})}
+    rows = []
+    for state, figures in recorded.figures.items():
+        for name, (mean, std) in figures.items():
+            spread = "" if std is None else f" ± {number(name, std)}"
+            value = number(name, own[state].get(name))
+            rows.append([title(name, state), value, f"{number(name, mean)}{spread}"])
+    runs = "one run" if recorded.runs == 1 else f"{recorded.runs} runs"
+    return simple(["test", "this run", f"{recorded.name}, {runs}"], rows)
 
 
 def splits(columns: dict[str, dict[str, float]]) -> Table:

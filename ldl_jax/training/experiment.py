@@ -22,6 +22,7 @@ from ldl_jax.metrics.base import Metric
 from ldl_jax.mixing.base import Mixer
 from ldl_jax.models.base import check_group
 from ldl_jax.models.spec import head_axes, make_network, network_spec, spec_dtype
+from ldl_jax.report import recorded
 from ldl_jax.training import contracts, initial, steps, updates
 
 # Fields of config.data that name files with labels.
@@ -61,6 +62,7 @@ def make_experiment(
     config's. consent: the user's `Consent` to modules that the run directories name.
     """
     config.check(config.add_options(c))
+    recorded.read(c.eval.baseline)  # better a fault now than at the end
     consent = consent.to(c)
     dataset = make_dataset(c.data) if dataset is None else dataset
     train, holdout, test = positions(c.data, dataset)

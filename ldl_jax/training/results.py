@@ -12,11 +12,12 @@ from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.config import trust
 from ldl_jax.config.options import options_of
+from ldl_jax.errors import warn
 from ldl_jax.evaluation import evaluation, fitting
 from ldl_jax.evaluation.fitting import Fit
 from ldl_jax.evaluation.passes import reduce
 from ldl_jax.evaluation.predictions import Predictions
-from ldl_jax.report import figure_tables
+from ldl_jax.report import figure_tables, recorded
 from ldl_jax.report.conclusion import conclusions
 from ldl_jax.report.result import Evaluation
 from ldl_jax.report.tables import as_text
@@ -82,7 +83,9 @@ def write(
     written = [folder / path.relative_to(new) for path in paths]
     # Without the intervals of the report, nothing can be said about chance.
     found = conclusions(test, "images") if settings.report else {}
-    _print_results(log, summary, fitted, found, [*written, folder / workdir.METRICS])
+    written.append(folder / workdir.METRICS)
+    _print_results(log, summary, fitted, found, written)
+    _print_baseline(log, summary, settings.baseline)
     return summary
 
 
@@ -209,6 +212,17 @@ def _print_results(
     for state, sentence in found.items():
         log.message(f"test, {state}: {sentence}")
     log.message("\n".join(["wrote:", *(f"  {escape.line(path)}" for path in paths)]))
+
+
+def _print_baseline(log, summary: dict, name: str) -> None:
+    """Print the run's scores beside those of the recorded runs that `eval.baseline` names."""
+    try:
+        baseline = recorded.read(name)
+    except ValueError as error:  # it was there when the run began
+        warn(str(error))
+        return
+    if baseline is not None:
+        log.message("\n" + as_text(figure_tables.beside(summary, baseline)))
 
 
 def _calibrator_text(fitted: Fit | None) -> str:
