@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from ldl_jax import config
-from ldl_jax.data import order, own_labels
+from ldl_jax.data import noise, order, own_labels
+from ldl_jax.data.loading import make_dataset
 from ldl_jax.evaluation import human
 from ldl_jax.evaluation.predictions import Predictions
 from ldl_jax.labels import table as table_source
@@ -22,8 +23,8 @@ from ldl_jax.metrics import table as table_metric
 from ldl_jax.metrics.base import Seen
 from ldl_jax.training import experiment as build
 from ldl_jax.training import loop as train
+from ldl_jax.training import results, steps
 from ldl_jax.training import schedule as plan
-from ldl_jax.training import steps
 from ldl_jax.training.batches import Feed
 from ldl_jax.training.programs import device_data, make_programs
 
@@ -116,6 +117,78 @@ def test_tables_reach_the_step_whether_images_are_resident_or_fed(own, resident)
         index = np.asarray(seen.index)
         np.testing.assert_array_equal(seen.label, noisy[index])
         np.testing.assert_allclose(seen.given["table"], table[index], atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pair"])
+def test_noise_changes_its_share_of_the_labels_whatever_the_seed_of_the_run(kind):
+    labels = np.arange(20_000) % 5
+    made = noise.noisy(labels, 5, share=0.3, kind=kind, seed=0)
+    shift = (made - labels) % 5
+    counts = np.bincount(shift, minlength=5)
+    assert counts[0] == 14_000
+    expected = [1500] * 4 if kind == "symmetric" else [6000, 0, 0, 0]
+    # 4 standard deviations of a binomial count
+    assert np.abs(counts[1:] - expected).max() <= (
+        4 * np.sqrt(1500 * 0.75) if kind == "symmetric" else 0
+    )
+    # The same share of every class, up to chance.
+    by_class = np.bincount(labels[shift > 0], minlength=5)
+    assert np.abs(by_class - 1200).max() < 4 * np.sqrt(4000 * 0.3 * 0.7)
+    np.testing.assert_array_equal(made, noise.noisy(labels, 5, share=0.3, kind=kind, seed=0))
+    assert (made != noise.noisy(labels, 5, share=0.3, kind=kind, seed=1)).any()
+    np.testing.assert_array_equal(labels, np.arange(20_000) % 5)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_noise_is_trained_on_and_not_measured(own, resident):
+    c, _ = own
+    c.data.noise, c.data.noise_kind, c.data.resident, c.data.holdout = 0.25, "pair", resident, 20
+    made = build.make_experiment(c, jax.devices()[:1])
+    published = np.arange(N) % K
+    given = made.dataset.train.given["label"]
+    assert (given != published).sum() == round(0.25 * N)
+    assert made.recipe.build.tables == ("label",)
+    assert "25.00% of the labels to train on are wrong (pair noise)" in " ".join(made.dataset.notes)
+    share = results.changed_labels(made)
+    if resident:
+        index = np.arange(8) * 3
+        np.testing.assert_array_equal(prepared(made, index).label, given[index])
+        np.testing.assert_array_equal(made.dataset.train.labels, published)
+        assert share == {"labels_changed": (given != published)[made.train].mean()}
+    assert config.decisive(c)["data.noise"] == 0.25
+    assert "data.noise" not in config.decisive(config.default())
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"data.noise": 1.0}, r"config.data.noise must be in \[0, 1\), got 1.0"),
+        ({"data.noise": -0.1}, r"config.data.noise must be in \[0, 1\), got -0.1"),
+        (
+            {"data.noise": 0.1, "data.noise_kind": "both"},
+            "noise_kind must be one of symmetric, pair",
+        ),
+        ({"data.noise": 0.1, "data.labels_file": "l.npy"}, "only one of config.data.noise and"),
+        ({"data.noise_seed": -1}, "config.data.noise_seed must be"),
+    ],
+)
+def test_noise_that_cannot_be_is_refused(own, fields, sentence):
+    c, _ = own
+    c.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=sentence):
+        config.check(c)
+
+
+def test_labels_that_are_not_known_cannot_be_changed(own):
+    c, _ = own
+    c.data.noise = 0.5
+    made = make_dataset(c.data)
+    unknown = made._replace(train=made.train._replace(labels=None, given=()))
+    with pytest.raises(ValueError, match="needs labels that are known before the images are read"):
+        own_labels.trained_on(unknown, c.data)
+    # Sizes alone have no labels to change.
+    sizes = own_labels.trained_on(unknown, c.data, compare=False)
+    assert sizes.train.given["label"].shape == (N,)
 
 
 def test_a_table_is_the_target_and_follows_its_split(own):

@@ -19,6 +19,7 @@ LOWEST = {
     "data.holdout_share": 0,
     "data.test_seed": 0,
     "data.examples": 1,
+    "data.noise_seed": 0,
     "model.norm_group": 0,
     "optimizer.learning_rate": 0,
     "optimizer.clip_norm": 0,
@@ -161,6 +162,7 @@ def names(config: ConfigDict) -> None:
                 f"config.eval.metrics[{index}] must be the dotted name of a module of your own, "
                 f"such as mine.metric; got {name!r}"
             )
+    _check_name("data.noise_kind", config.data.noise_kind, ("symmetric", "pair"))
     _check_name("data.on_error", config.data.on_error, ("raise", "skip"))
     _check_name("data.train_split", config.data.train_split, ("train", "test"))
     _check_name("model.dtype", config.model.dtype, ("float32", "bfloat16", "float64"))
@@ -184,6 +186,13 @@ def together(config: ConfigDict) -> None:
             f"got {fold}"
         )
     _check_shares(config.data)
+    if not 0 <= config.data.noise < 1:
+        raise ValueError(f"config.data.noise must be in [0, 1), got {config.data.noise}")
+    if config.data.noise and config.data.labels_file:
+        raise ValueError(
+            "only one of config.data.noise and config.data.labels_file may be set, got "
+            f"{config.data.noise} and {config.data.labels_file!r}"
+        )
     # Found here, not at the first evaluation, which may be hours away.
     if config.eval.weights == "ema" and not config.optimizer.ema:
         raise ValueError(

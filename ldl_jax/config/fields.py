@@ -75,6 +75,9 @@ def _data() -> ConfigDict:
     data.fold = 0  # fold to evaluate as the test set, counted from 0; train on the others
     data.labels_file = ""  # .npy or .npz of integers [N] to replace the training labels ('': none)
     data.labels_name = ""  # array in labels_file, if that is an .npz of several
+    data.noise = 0.0  # share of the training labels to replace by wrong ones (0: none)
+    data.noise_kind = "symmetric"  # 'symmetric': by any other class, or 'pair': by the next one
+    data.noise_seed = 0  # seed that draws them; apart from `seed`, so that all runs have the same
     data.train_table = ""  # .npy or .npz of distributions [N, K] for the published train split
     data.test_table = ""  # the same for the published test split, for training or evaluation
     data.table_name = ""  # array in the two tables, if they are .npz files of several

@@ -44,6 +44,9 @@ AFTER_TRAINING = ("eval.calibrator",)
 ADDED = (
     "augment.names",
     "data.holdout_share",
+    "data.noise",
+    "data.noise_kind",
+    "data.noise_seed",
     "data.test_share",
     "data.test_seed",
     "data.imagefolder.exif",

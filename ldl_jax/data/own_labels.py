@@ -1,4 +1,4 @@
-"""The user's own labels: noisy labels, tables of distributions, and which split is trained on.
+"""The labels to train on: noisy labels, tables of distributions, and which split is trained on.
 
 Every table is an .npy file, or an array of an .npz, of plain numbers with one row per image of a
 published split, in the published order.
@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldl_jax import distributions, files
-from ldl_jax.data.base import Dataset, counted_from_one
+from ldl_jax.data.base import Dataset, Split, counted_from_one
+from ldl_jax.data.noise import noisy
 from ldl_jax.errors import UnreadableFile, one_line
 
 MAJORITY = 0.5  # a class is renamed if more than this share of its images has one other label
@@ -37,12 +38,13 @@ def with_tables(dataset: Dataset, settings: ConfigDict) -> Dataset:
 
 
 def trained_on(dataset: Dataset, settings: ConfigDict, *, compare: bool = True) -> Dataset:
-    """Exchange the splits by `config.data.train_split`, and attach the labels of `labels_file`.
+    """Exchange the splits by `config.data.train_split`, and attach the labels of `labels_file`, or
+    those with `noise`.
 
-    With `folds`, `train` and `test` are the same split. compare: compare the labels with the
-    published ones, if these are known. Raises ValueError if the data set's own options select a
-    part of its training images, but `train_split` is 'test', or if the labels number the classes
-    otherwise.
+    With `folds`, `train` and `test` are the same split. compare: whether the published labels are
+    there, unless they are read with the images. Raises ValueError if the data set's own options
+    select a part of its training images, but `train_split` is 'test', if the labels number the
+    classes otherwise, or if labels that are not known cannot be changed.
     """
     if settings.train_split == "test":
         # The subset lists positions of the published training split.
@@ -61,9 +63,36 @@ def trained_on(dataset: Dataset, settings: ConfigDict, *, compare: bool = True) 
             path = settings.labels_file
             note = disagreement(path, labels, split.labels, dataset.classes)
             dataset = dataset._replace(notes=(*dataset.notes, note))
-        split = split._replace(given={**dict(split.given), "label": labels})
-        dataset = dataset._replace(train=split)
+        dataset = dataset._replace(train=_with_labels(split, labels))
+    if settings.noise:
+        split = dataset.train
+        labels = _noisy_labels(split, settings, len(dataset.classes), known=compare)
+        changed = f"{settings.noise:.2%} of the labels to train on are wrong ({settings.noise_kind} noise)"
+        dataset = dataset._replace(
+            train=_with_labels(split, labels),
+            notes=(*dataset.notes, f"config.data.noise: {changed}"),
+        )
     return dataset._replace(test=dataset.train) if settings.folds else dataset
+
+
+def _with_labels(split: Split, labels: np.ndarray) -> Split:
+    return split._replace(given={**dict(split.given), "label": labels})
+
+
+def _noisy_labels(
+    split: Split, settings: ConfigDict, num_classes: int, *, known: bool
+) -> np.ndarray:
+    """The labels with `config.data.noise`; of published sizes alone, none."""
+    if not known:
+        return np.zeros(split.num_examples, np.int32)
+    if split.labels is None:
+        raise ValueError(
+            f"config.data.noise needs labels that are known before the images are read, which those "
+            f"of data.name={settings.name!r} are not; write noisy labels to a file and name it in "
+            "config.data.labels_file"
+        )
+    options = {"share": settings.noise, "kind": settings.noise_kind, "seed": settings.noise_seed}
+    return noisy(split.labels, num_classes, **options)
 
 
 def read_labels(path: str, name: str, num_examples: int, num_classes: int) -> np.ndarray:

@@ -276,7 +276,9 @@ def _facts(experiment: Experiment) -> dict[str, str]:
 
 
 def changed_labels(experiment: Experiment) -> dict[str, float]:
-    """The share of training examples whose label `data.labels_file` changes; {} without the file."""
+    """The share of training examples whose label `data.labels_file` or `data.noise` changes; {}
+    without them.
+    """
     split = experiment.dataset.train
     if "label" not in split.given or split.labels is None:
         return {}
