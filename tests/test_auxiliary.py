@@ -271,6 +271,14 @@ REFUSED = [
     ),
     ("jsd", {"views": 1}, ONE, (), r"jsd\.views must be between 2 and 64, got 1"),
     ("jsd", {"views": -2}, ONE, (), r"jsd\.views must be between 2 and 64, got -2"),
+    ("augmix", {"width": 0}, ONE, (), r"augmix\.width must be between 1 and 10, got 0"),
+    (
+        "augmix",
+        {"severity": 11.0},
+        ONE,
+        (),
+        r"augmix\.severity must be above 0\.1 and at most 10, got",
+    ),
 ]
 
 

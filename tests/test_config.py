@@ -21,7 +21,7 @@ def test_a_block_is_what_the_factory_says():
         "alpha": 0.8, "schedule": "linear", "momentum": 0.0, "write": "unmixed", "dtype": "logits",
     }  # fmt: skip
     assert c.mixing.cutmix.alpha == 1.0
-    assert set(config.plugs("mixing")) == {"none", "mixup", "cutmix", "ricap"}
+    assert set(config.plugs("mixing")) == {"none", "mixup", "cutmix", "ricap", "switch"}
 
 
 def test_every_factory_takes_every_option_of_its_block():

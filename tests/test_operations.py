@@ -62,7 +62,7 @@ PILLOW = {
 }
 TOLERANCE = {  # (levels, share of the values that may differ)
     "autocontrast": (1, 0.02),  # whole numbers here, doubles there
-    "rotate": (255, 0.02),  # ties of positions at 135 degrees
+    "rotate": (255, 0.025),  # ties of positions at 135 degrees
 }
 
 
@@ -156,7 +156,7 @@ def test_operations_are_drawn_with_equal_probability():
     # One level tells the three apart: it stays, is inverted, or is inverted where it is at least 1.
     pixels = jnp.stack([jnp.full((1, 1), 0.0), jnp.full((1, 1), 10.0)], -1)
     pixels = jnp.concatenate([pixels, pixels[..., :1]], -1)
-    made = jax.vmap(lambda key: spaces.draw(space, key, pixels, lambda _: jnp.int32(1)))(keys)
+    made = jax.vmap(lambda key: spaces.draw(key, space, pixels, lambda _: jnp.int32(1)))(keys)
     first, second = np.asarray(made)[:, 0, 0, 0], np.asarray(made)[:, 0, 0, 1]
     counts = [
         ((first == 0) & (second == 10)).sum(),

@@ -33,6 +33,7 @@ SMALL_FOLDERS = (
 )  # a method is a file of at most 80 lines
 FACTORY_FOLDERS = (*SMALL_FOLDERS, "models", "calibrate")  # whose files make something by options
 PARTS = ("spec", "describe", "likelihood", "missing")  # shared by members of a plug folder
+ROOMS = ("readers", "operations")  # folders of shared parts within a plug folder
 OWNERS = {  # third-party package -> the only places that may import it
     "tensorflow": ("data/readers/",), "tensorflow_datasets": ("data/readers/",), "orbax": ("checkpoint/",),
     "matplotlib": ("report/",), "tensorboardX": ("training/log.py",), "tqdm": None, "torch": ("bench/torch_",),
@@ -126,7 +127,10 @@ def test_a_plug_imports_its_base_and_no_sibling():
         folder = f"ldl_jax.{path.parent.name}"
         for module in internal_imports(path):
             part = module.removeprefix(f"{folder}.")
-            assert part in (module, "base", *PARTS) or "readers" in part, (name(path), module)
+            assert part in (module, "base", *PARTS) or part.split(".")[0] in ROOMS, (
+                name(path),
+                module,
+            )
 
 
 def test_a_library_enters_through_its_own_rooms():

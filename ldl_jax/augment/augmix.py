@@ -11,7 +11,7 @@ def make(
     *,
     severity: float = 3.0,  # largest strength of an operation, above 0.1, at most 10
     width: int = 3,  # number of chains, 1 to 10
-    depth: int = 0,  # operations in each chain, 1 to 10 (0: 1 to 3, at random)
+    depth: int = 0,  # operations in each chain, 0 to 10; 0 for 1 to 3, at random
     alpha: float = 1.0,  # parameter of the Dirichlet and Beta distributions of the shares, above 0
     all_operations: bool = False,  # also four blends, which are among the corruptions of ImageNet-C
 ) -> Callable:

@@ -17,7 +17,7 @@ def make(
     *,
     operations_in_row: int = 2,  # number of operations, N, 1 to 20
     magnitude: int = 9,  # strength of each, M, 0 to bins - 1
-    bins: int = 31,  # number of strengths, 2 to 1000
+    bins: int = 31,  # number of strengths that the magnitude counts in
 ) -> Callable:
     """N of 14 operations, each at strength M (Cubuk et al. 2020), with torchvision's ranges.
 
@@ -39,7 +39,7 @@ def make(
         levels = operations.to_levels(image)
         for number in range(operations_in_row):
             step_key = jax.random.fold_in(key, number)
-            levels = spaces.draw(space, step_key, levels, lambda _: jnp.int32(magnitude))
+            levels = spaces.draw(step_key, space, levels, lambda _: jnp.int32(magnitude))
         return operations.to_image(levels, image.dtype)
 
     return member

@@ -30,7 +30,7 @@ def make(
     def member(key, image):
         levels = operations.to_levels(image)
         levels = spaces.draw(
-            space, key, levels, lambda bin_key: jax.random.randint(bin_key, (), 0, bins)
+            key, space, levels, lambda bin_key: jax.random.randint(bin_key, (), 0, bins)
         )
         return operations.to_image(levels, image.dtype)
 

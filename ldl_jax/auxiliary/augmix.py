@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ldl_jax.augment.operations import chains
-from ldl_jax.auxiliary import jsd
+from ldl_jax.auxiliary.base import jensen_shannon, masked_mean
 from ldl_jax.contract import Auxiliary, Build
 
 
@@ -16,7 +16,7 @@ def make(
     weight: float = 12.0,  # weight of the divergence
     severity: float = 3.0,  # largest strength of an operation, above 0.1, at most 10
     width: int = 3,  # number of chains in a mixture, 1 to 10
-    depth: int = 0,  # operations in each chain, 1 to 10 (0: 1 to 3, at random)
+    depth: int = 0,  # operations in each chain, 0 to 10; 0 for 1 to 3, at random
     alpha: float = 1.0,  # parameter of the Dirichlet and Beta distributions of the shares, above 0
     all_operations: bool = False,  # also four blends, which are among the corruptions of ImageNet-C
 ) -> Auxiliary:
@@ -26,6 +26,7 @@ def make(
     Images that were mixed (CutMix and the like) are mixed before. Raises ValueError if an option is
     out of range.
     """
+    del build
     mixed = chains.make(
         "config.auxiliary.augmix",
         severity=severity,
@@ -34,7 +35,6 @@ def make(
         alpha=alpha,
         all_operations=all_operations,
     )
-    divergence = jsd.make(build, weight=weight, views=3)
 
     def views(key, image):
         batch = len(image)
@@ -47,4 +47,8 @@ def make(
             seen.append(jax.vmap(mixed)(keys, image))
         return jnp.stack(seen)
 
-    return divergence._replace(draws=1, views=views)
+    def loss(params, state, batch, outputs, targets):
+        del params, targets
+        return weight * masked_mean(jensen_shannon(outputs.logits), batch), state
+
+    return Auxiliary(loss, views=views)

@@ -1,9 +1,6 @@
 """Agreement between several views of one image."""
 
-import jax
-import jax.numpy as jnp
-
-from ldl_jax.auxiliary.base import masked_mean
+from ldl_jax.auxiliary.base import jensen_shannon, masked_mean
 from ldl_jax.contract import Auxiliary, Build
 
 MOST = 64  # views; each is a pass through the network
@@ -26,11 +23,6 @@ def make(
 
     def loss(params, state, batch, outputs, targets):
         del params, targets
-        log_p = jax.nn.log_softmax(outputs.logits)  # [V, B, K]
-        p = jnp.exp(log_p)
-        log_mixture = jnp.log(jnp.clip(p.mean(0), 1e-7, 1))
-        # A probability that underflows to 0 contributes 0, and no NaN to the gradient.
-        divergence = jnp.sum(p * jnp.where(p > 0, log_p - log_mixture, 0), -1).mean(0)
-        return weight * masked_mean(divergence, batch), state
+        return weight * masked_mean(jensen_shannon(outputs.logits), batch), state
 
     return Auxiliary(loss, draws=views)

@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--kinds",
         default="",
-        help="step: kinds to measure beside the bare step, separated by commas (default: all)",
+        help="step: kinds to measure beside the bare step, separated by commas, such as randaugment "
+        "(default: all without operations of augment/)",
     )
     line.add_argument("--trace", help="step: folder for a profiler trace of the step with a memory")
     line.add_argument("--root", default="", help="input: an image folder with train/<class>/*.JPEG")

@@ -243,6 +243,15 @@ def kinds(c: ConfigDict) -> dict[str, ConfigDict]:
     }
 
 
+def augmented(c: ConfigDict) -> dict[str, ConfigDict]:
+    """The bare step with each operation of augment/; measured where they are asked for by name."""
+    made = {}
+    for name in config.plugs("augment"):
+        made[name] = deepcopy(c)
+        made[name].augment.names = (name,)
+    return made
+
+
 def frozen_copy(spec: dict) -> Teacher:
     """A fresh network like the student, as a frozen teacher."""
     init, apply = make_network(spec)
@@ -289,7 +298,7 @@ def measure_kinds(
     with the memory. only: these kinds beside the bare one; (): all. Raises ValueError for an
     unknown kind.
     """
-    configs = kinds(c)
+    configs = kinds(c) | (augmented(c) if only else {})
     for kind in only:
         if kind not in configs:
             raise ValueError(f"--kinds must be among {', '.join(configs)}; got {kind!r}")

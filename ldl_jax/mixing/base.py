@@ -120,3 +120,33 @@ def check_shares(name: str, alpha: float, probability: float) -> None:
 def draw_shape(size: int, per_example: bool) -> tuple[int, ...]:
     """The shape of the draws for a batch of `size`: one for each example, or one for all."""
     return (size if per_example else 1,)
+
+
+def mixup(key, image: Array, *, alpha: float, probability: float, per_example: bool):
+    """What a mixer returns, with shares from Beta(alpha, alpha): see `mixing.mixup`."""
+    size = image.shape[1]
+    shape = draw_shape(size, per_example)
+    share_key, use_key = jax.random.split(key)
+    share = jax.random.beta(share_key, alpha, alpha, shape, jnp.float32)
+    # An image that is not mixed has share 1 of itself, so that the program is the same.
+    share = jnp.where(jax.random.uniform(use_key, shape) < probability, share, 1)
+    share = jnp.broadcast_to(share, (size,)).astype(precision(image))
+    return blend_images(image, share), partners(size, 2), jnp.stack([share, 1 - share], axis=1)
+
+
+def cutmix(key, image: Array, *, alpha: float, probability: float, per_example: bool):
+    """What a mixer returns, with kept areas from Beta(alpha, alpha): see `mixing.cutmix`."""
+    _, size, height, width, _ = image.shape
+    shape = draw_shape(size, per_example)
+    share_key, use_key, centre_key = jax.random.split(key, 3)
+    side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha, shape, jnp.float32))
+    # An image that is not mixed gets an empty box, so that the program is the same.
+    side = jnp.where(jax.random.uniform(use_key, shape) < probability, side, 0)
+    extent = jnp.asarray([height, width])
+    half = (side[:, None] * extent).astype(jnp.int32) // 2
+    centre = jax.random.randint(centre_key, (*shape, 2), 0, extent)
+    start = jnp.clip(centre - half, 0, extent)
+    stop = jnp.clip(centre + half, 0, extent)
+    box = jnp.broadcast_to(jnp.stack([start, stop], axis=2).reshape(-1, 4), (size, 4))
+    mixed, share = paste_box(image, box)
+    return mixed, partners(size, 2), jnp.stack([share, 1 - share], axis=1)

@@ -1,9 +1,8 @@
 """mixup: weighted sums of two images."""
 
-import jax
-import jax.numpy as jnp
+from functools import partial
 
-from ldl_jax.mixing.base import Mixer, blend_images, check_shares, draw_shape, partners, precision
+from ldl_jax.mixing.base import Mixer, check_shares, mixup
 
 
 def make(
@@ -19,14 +18,5 @@ def make(
     """
     check_shares("mixup", alpha, probability)
 
-    def mix(key, image):
-        size = image.shape[1]
-        shape = draw_shape(size, per_example)
-        share_key, use_key = jax.random.split(key)
-        share = jax.random.beta(share_key, alpha, alpha, shape, jnp.float32)
-        # An image that is not mixed has share 1 of itself, so that the program is the same.
-        share = jnp.where(jax.random.uniform(use_key, shape) < probability, share, 1)
-        share = jnp.broadcast_to(share, (size,)).astype(precision(image))
-        return blend_images(image, share), partners(size, 2), jnp.stack([share, 1 - share], axis=1)
-
-    return Mixer(mix, probability, 2)
+    options = {"alpha": alpha, "probability": probability, "per_example": per_example}
+    return Mixer(partial(mixup, **options), probability, 2)

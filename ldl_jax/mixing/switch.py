@@ -1,10 +1,12 @@
 """mixup or CutMix, drawn for each batch."""
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.mixing import cutmix, mixup
-from ldl_jax.mixing.base import Mixer, draw_shape
+from ldl_jax.mixing.base import Mixer, cutmix, draw_shape, mixup
 
 
 def make(
@@ -22,23 +24,24 @@ def make(
     """
     if not 0 <= cutmix_share <= 1:
         raise ValueError(f"config.mixing.switch.cutmix_share must be in [0, 1], got {cutmix_share}")
-    both = []
-    for name, method, alpha in (("mixup", mixup, mixup_alpha), ("cutmix", cutmix, cutmix_alpha)):
-        if not alpha > 0:
-            raise ValueError(f"config.mixing.switch.{name}_alpha must be above 0, got {alpha}")
-        if not 0 <= probability <= 1:
+    for name, alpha in (("mixup", mixup_alpha), ("cutmix", cutmix_alpha)):
+        if not 0 < alpha < math.inf:
             raise ValueError(
-                f"config.mixing.switch.probability must be in [0, 1], got {probability}"
+                f"config.mixing.switch.{name}_alpha must be above 0 and finite, got {alpha}"
             )
-        both.append(method.make(alpha=alpha, probability=probability, per_example=per_example))
+    if not 0 <= probability <= 1:
+        raise ValueError(f"config.mixing.switch.probability must be in [0, 1], got {probability}")
+    options = {"probability": probability, "per_example": per_example}
+    blend = partial(mixup, alpha=mixup_alpha, **options)
+    paste = partial(cutmix, alpha=cutmix_alpha, **options)
 
     def mix(key, image):
-        switch_key, mixup_key, cutmix_key = jax.random.split(key, 3)
+        switch_key, blend_key, paste_key = jax.random.split(key, 3)
         size = image.shape[1]
         draw = jax.random.uniform(switch_key, draw_shape(size, per_example)) < cutmix_share
         boxed = jnp.broadcast_to(draw, (size,))
-        blended, partner, blended_share = both[0].mix(mixup_key, image)
-        pasted, _, pasted_share = both[1].mix(cutmix_key, image)
+        blended, partner, blended_share = blend(blend_key, image)
+        pasted, _, pasted_share = paste(paste_key, image)
         mixed = jnp.where(boxed[:, None, None, None], pasted, blended)
         return mixed, partner, jnp.where(boxed[:, None], pasted_share, blended_share)
 

@@ -9,10 +9,8 @@ import jax.numpy as jnp
 from ldl_jax.augment import operations
 from ldl_jax.contract import Array
 
-NAMES = (
-    "autocontrast", "equalize", "posterize", "rotate", "solarize", "shear_x", "shear_y", "translate_x",
-    "translate_y",
-)  # fmt: skip
+NAMES = ("autocontrast", "equalize", "posterize", "rotate", "solarize")
+NAMES += ("shear_x", "shear_y", "translate_x", "translate_y")
 BLENDS = ("color", "contrast", "brightness", "sharpness")
 MOST = 10  # chains, and operations in each
 HIGHEST = 10.0  # strength

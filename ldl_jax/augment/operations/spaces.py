@@ -58,7 +58,7 @@ def wide(shape, bins: int) -> dict[str, np.ndarray]:
     return _space(shape, bins, shear=0.99, shift=(32, 32), turn=135, blend=0.99, bits=6)
 
 
-def draw(space: dict[str, np.ndarray], key, pixels: Array, bin_of) -> Array:
+def draw(key, space: dict[str, np.ndarray], pixels: Array, bin_of) -> Array:
     """Levels f32[H, W, C] after an operation of a space, all of them equally likely.
 
     bin_of: (key) -> i32[], the bin of its magnitude.
