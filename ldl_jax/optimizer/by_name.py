@@ -151,7 +151,8 @@ def _counted(transformation, name: str) -> optax.GradientTransformationExtraArgs
                 f"its update needs {needs}, which steps of the user's own must pass, and a label "
                 "source that takes steps itself cannot"
             )
-        updates, inner = transformation.update(grads, state.inner, params, **extra)
+        given = {} if needs is None else {needs: extra[needs]}
+        updates, inner = transformation.update(grads, state.inner, params, **given)
         inner = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), inner, state.inner)
         return updates, Counted(state.count + 1, inner)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 LONGEST = 2**31 - 1  # updates are counted in int32
+MOST_CYCLES = 1000  # each is a part of the compiled schedule
 SCHEDULES = ("piecewise", "cosine", "constant", "cosine_restarts", "onecycle")
 
 
@@ -54,7 +55,7 @@ def make_schedule(
     elif schedule == "piecewise":
         # In short runs two boundaries may fall on one update. One that is never reached must still
         # fit into the device's int32.
-        edges = Counter(min(round(epoch * updates_per_epoch), 2**31 - 1) for epoch in boundaries)
+        edges = Counter(min(round(epoch * updates_per_epoch), LONGEST) for epoch in boundaries)
         factors = {update: factor**repeats for update, repeats in edges.items()}
         base = optax.piecewise_constant_schedule(learning_rate, factors)
     else:
@@ -71,13 +72,19 @@ def make_schedule(
 
 def cycle_lengths(first: float, factor: float, total: int) -> list[int]:
     """The lengths of the cycles of 'cosine_restarts' in updates, at least 1, until they fill a run of
-    `total` updates; the last may reach beyond it.
+    `total` updates; the last may reach beyond it. Raises ValueError for more than MOST_CYCLES.
     """
     lengths: list[int] = []
-    ends = 0
-    while ends < total:
-        lengths.append(max(1, round(min(first * factor ** len(lengths), LONGEST))))
-        ends += lengths[-1]
+    length = first
+    while sum(lengths) < total:
+        length = min(length, LONGEST)
+        lengths.append(max(1, round(length)))
+        length *= factor
+        if len(lengths) > MOST_CYCLES:
+            raise ValueError(
+                f"optimizer.cycle_epochs must give at most {MOST_CYCLES} cycles in a run, but the "
+                f"first has {first:g} updates of {total}"
+            )
     return lengths
 
 
