@@ -147,7 +147,7 @@ def test_updates_are_those_of_optax(name):
     options = {key: 0.8 * block[key] for key in free[:1]}
     ours, state, _ = moved(made(name, **changes))
     chex.assert_trees_all_close(ours, moved(directly(name, options))[0], rtol=1e-12, atol=1e-15)
-    chex.assert_tree_all_finite(ours)
+    chex.assert_tree_all_finite((ours, state))
     assert int(optimizer.count(state)) == STEPS
     leaves = jax.tree.leaves(ours)
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float64)}
@@ -316,7 +316,7 @@ def test_what_optax_refuses_is_found_before_the_run():
 def test_a_label_source_that_takes_steps_itself_cannot_use_sam():
     transformation = made("sam")
     params = jax.tree.map(jnp.asarray, start())
-    with pytest.raises(ValueError, match="its update needs grad_fn"):
+    with pytest.raises(ValueError, match="is 'sam', whose update needs grad_fn; a label source"):
         jax.eval_shape(lambda p: transformation.update(p, transformation.init(p), p), params)
 
 

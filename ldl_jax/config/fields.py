@@ -100,11 +100,9 @@ def _optimizer() -> ConfigDict:
     optimizer.learning_rate = 0.1  # learning rate after the warm-up
     optimizer.momentum = 0.9  # momentum of SGD, [0, 1)
     optimizer.nesterov = False  # Nesterov momentum of SGD
-    optimizer.weight_decay = 5e-4  # L2 penalty, added to the gradient; or what the optimizer has
+    optimizer.weight_decay = 5e-4  # L2, added to the gradient before the momentum, or name's own
     optimizer.decay = "all"  # parameters that decay: 'all', or 'kernels' (no biases, no BatchNorm)
-    optimizer.schedule = (
-        "piecewise"  # 'piecewise', 'cosine', 'cosine_restarts', 'onecycle', 'constant'
-    )
+    optimizer.schedule = "piecewise"  # also 'cosine', 'cosine_restarts', 'onecycle', 'constant'
     optimizer.boundaries = (100.0, 150.0)  # epochs at which 'piecewise' multiplies by factor
     optimizer.factor = 0.1  # factor of 'piecewise'
     optimizer.cycle_epochs = 10.0  # length of the first cycle of 'cosine_restarts', in epochs

@@ -148,8 +148,8 @@ def _counted(transformation, name: str) -> optax.GradientTransformationExtraArgs
     def update(grads, state, params=None, **extra):
         if needs is not None and extra.get(needs) is None:
             raise ValueError(
-                f"its update needs {needs}, which steps of the user's own must pass, and a label "
-                "source that takes steps itself cannot"
+                f"config.optimizer.name is {name!r}, whose update needs {needs}; a label source, or "
+                "any other step that does not pass it, needs another optimizer"
             )
         given = {} if needs is None else {needs: extra[needs]}
         updates, inner = transformation.update(grads, state.inner, params, **given)
