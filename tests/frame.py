@@ -186,6 +186,7 @@ def named(name, accumulate=1, learning_rate=0.1):
     settings = config.default().optimizer
     settings.name, settings.accumulate = name, accumulate
     settings.learning_rate, settings.schedule, settings.nesterov = learning_rate, "cosine", True
+    settings.warmup_epochs = 1.0
     return optimizer.from_settings(settings, PER_EPOCH, TOTAL)
 
 

@@ -89,7 +89,9 @@ def _exported(library: Path, file: Path, package: str) -> Iterator[tuple[str, Op
         if source.is_file():
             text = source.read_text(encoding="utf-8")
             # Most modules have no optimizer, and parsing takes time.
-            factories = re.findall(r"^def (\w+)\([^)]*?(?:learning_rate|\boptimizer):", text, re.M)
+            factories = re.findall(
+                r"^def (?!scale_by_)(\w+)\([^)]*?\b(?:learning_rate|optimizer):", text, re.M
+            )
             if names.intersection(factories):
                 yield from _defined(ast.parse(text), names, package)
 
@@ -131,7 +133,7 @@ def _parameters(arguments: ast.arguments) -> dict[str, tuple[str, ast.expr | Non
 
 def _options(function: ast.FunctionDef) -> Iterator[Option]:
     """The parameters that can be flags: numbers, booleans, strings and tuples of numbers."""
-    docstring = ast.get_docstring(function) or ""
+    meanings = _meanings(ast.get_docstring(function) or "")
     for name, (annotation, default) in _parameters(function.args).items():
         if name in FIXED or default is None or re.search("Mask|[Dd][Tt]ype|Callable", annotation):
             continue
@@ -146,15 +148,17 @@ def _options(function: ast.FunctionDef) -> Iterator[Option]:
         if is_open or is_number or isinstance(value, str):
             # An integer stays one where an array is allowed: it may be a number of steps.
             kind = kind if value is None else type(value).__name__
-            yield Option(name, value, kind, _meaning(docstring, name))
+            yield Option(name, value, kind, meanings.get(name, "see optax"))
 
 
-def _meaning(docstring: str, parameter: str) -> str:
-    """The first sentence that a docstring has about a parameter, on one line."""
-    found = re.search(
-        rf"^\s+{parameter}: (.*?)(?:\.\s|\n\s*\n|\n\s+\w+: |\Z)", docstring, re.M | re.S
-    )
-    return " ".join(found[1].split()).rstrip(".") if found else "see optax"
+def _meanings(docstring: str) -> dict[str, str]:
+    """The first sentence that a docstring has about each parameter, on one line."""
+    entry = r"^[ \t]+(\w+): (.*?)(?=\n\s*\n|\n[ \t]+\w+: |\Z)"
+    meanings = {}
+    for parameter, text in re.findall(entry, docstring, re.M | re.S):
+        sentence = re.split(r"\.\s", text, maxsplit=1)[0]
+        meanings[parameter] = " ".join(sentence.split()).rstrip(".")
+    return meanings
 
 
 def blocks() -> Iterator[tuple[str, ConfigDict]]:
