@@ -174,28 +174,23 @@ def test_a_state_keeps_its_types_and_its_arrays_are_its_own(name):
     assert not set(kept) & {id(variable) for variable in jaxpr.invars}
 
 
+def flat(updates):
+    """All updates of all steps as one array."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(updates)])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "sam"])
 def test_what_is_said_about_an_optimizer_holds(name):
     """Whether weight decay is coupled, and whether updates are proportional to the rate."""
-    name = name if name != "sam" else "adabelief"
-    one, other = (
-        moved(made(name, weight_decay=0.0, learning_rate=rate), still=True)[0]
-        for rate in (RATE, RATE / 2)
-    )
-    one, other, plain = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-                         for tree in (one, other, one))  # fmt: skip
-    proportional = np.allclose(one, 2 * other, rtol=1e-9, atol=1e-14)
-    assert proportional == (name in optimizers.PROPORTIONAL)
-    decayed, shifted = (
-        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-        for tree in (
-            moved(made(name), still=True)[0],
-            moved(made(name, weight_decay=0.0), still=True, shift=DECAY)[0],
-        )
-    )
+    plain = moved(made(name, weight_decay=0.0), still=True)[0]
+    if name in optimizers.PROPORTIONAL:
+        half = moved(made(name, weight_decay=0.0, learning_rate=RATE / 2), still=True)[0]
+        np.testing.assert_allclose(flat(plain), 2 * flat(half), rtol=1e-9, atol=1e-14)
+    decayed = flat(moved(made(name), still=True)[0])
+    shifted = flat(moved(made(name, weight_decay=0.0), still=True, shift=DECAY)[0])
     assert optimizers.is_coupled(name) == np.allclose(decayed, shifted, rtol=1e-10, atol=1e-14)
-    assert np.abs(decayed - plain).max() > 0
+    assert np.abs(decayed - flat(plain)).max() > 0
 
 
 def test_decay_of_kernels_reaches_the_optimizer_s_own():
