@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldl_jax import mesh, optimizer
+from ldl_jax import config, mesh, optimizer
 from ldl_jax.augment import base as augment
 from ldl_jax.config import options
 from ldl_jax.contract import Batch, Build, Forward, Outputs
@@ -59,6 +59,7 @@ class Case(NamedTuple):
     norm_group: int = 0
     skip: bool = False
     network: str = "tiny"
+    optimizer: str = "sgd"
 
 
 def slow_but(quick, values, slow=None):
@@ -180,11 +181,22 @@ def sgd(accumulate=1, learning_rate=0.1):
     return schedule, made
 
 
+def named(name, accumulate=1, learning_rate=0.1):
+    """(schedule, transformation) of an optimizer by its name in the config, with its defaults."""
+    settings = config.default().optimizer
+    settings.name, settings.accumulate = name, accumulate
+    settings.learning_rate, settings.schedule, settings.nesterov = learning_rate, "cosine", True
+    settings.warmup_epochs = 1.0
+    return optimizer.from_settings(settings, PER_EPOCH, TOTAL)
+
+
 @lru_cache(None)
 def recipe(case):
     """The recipe of a case, made as `build` makes one, with two frozen networks."""
     init, apply = network(case.dtype, case.num_classes, case.norm_group, case.network)
     schedule, made_optimizer = sgd(case.accumulate)
+    if case.optimizer != "sgd":
+        schedule, made_optimizer = named(case.optimizer, case.accumulate)
     mixer = plug("mixing", case.mixing).make(**dict(case.mix_options))
     build = make_build(case, init, apply, mixer.probability, made_optimizer)
     auxiliaries = {name: plug("auxiliary", name).make(build) for name in case.auxiliaries}

@@ -33,7 +33,8 @@ NAMES = {
     "model.name": (*config.plugs("models"), "tests.tiny", "no.module", "..", "os.path"),
     "labels.name": config.plugs("labels"), "losses.name": config.plugs("losses"), "mixing.name": config.plugs("mixing"),
     "model.dtype": ("float32", "bfloat16", "float64"), "train.on_nonfinite": ("stop", "skip_step"),
-    "optimizer.schedule": ("piecewise", "cosine", "constant"), "eval.weights": ("raw", "ema"),
+    "optimizer.schedule": ("piecewise", "cosine", "constant", "cosine_restarts", "onecycle"),
+    "optimizer.name": ("sgd", "adamw", "muon", "sam", "schedule_free", "lbfgs"), "eval.weights": ("raw", "ema"),
     "optimizer.decay": ("all", "kernels"), "labels.online.write": ("clean", "unmixed"),
 }  # fmt: skip
 WHOLE = st.sampled_from(

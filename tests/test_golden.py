@@ -266,4 +266,6 @@ def test_runs_are_compared_the_same(golden, capsys, lacking):
 @pytest.mark.usefixtures("golden")
 def test_the_command_says_the_same(capsys, name, words):
     assert main.main(words) == 0
-    assert capsys.readouterr().out == (GOLDEN / "texts" / f"{name}.txt").read_text()
+    # The options of optax's optimizers, the last part of --help, depend on its version.
+    said = capsys.readouterr().out.partition("\noptimizer.name, by their names in optax")[0]
+    assert said == (GOLDEN / "texts" / f"{name}.txt").read_text()

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from ldl_jax import optimizer
+from ldl_jax.optimizer import schedules
 
 DEFAULTS = {
     "momentum": 0.9,
@@ -195,6 +196,41 @@ def test_a_warm_up_multiplies_the_rate(name, warmup_epochs, updates):
     np.testing.assert_allclose(rates(warm, range(12)), expected, rtol=1e-6)
 
 
+def test_a_cosine_restarts_at_the_peak_in_cycles_that_grow():
+    assert schedules.cycle_lengths(4, 2.0, 40) == [4, 8, 16, 32]
+    assert schedules.cycle_lengths(4, 1e300, 40) == [4, 2**31 - 1]
+    made = make_schedule(schedule="cosine_restarts", cycle_epochs=1.0, cycle_factor=2.0)
+    expected = []
+    for length in (4, 8, 16, 32):
+        expected += [0.1 * (1 + math.cos(math.pi * count / length)) for count in range(length)]
+    found = jax.jit(jax.vmap(made))(np.arange(40))
+    np.testing.assert_allclose(found, expected[:40], rtol=1e-10, atol=1e-12)
+
+
+def test_a_run_that_ends_within_a_cycle_is_told_and_too_many_cycles_are_refused():
+    told = optimizer.cut_cycle
+    assert told("cosine_restarts", 4, 2.0, 28) == told("cosine", 4, 2.0, 30) == ""
+    assert "ends 30 updates before the end of its last cycle of 32" in told(
+        "cosine_restarts", 4, 2.0, 30
+    )
+    with pytest.raises(ValueError, match=r"cycle_epochs must give at most 1000 cycles in a run"):
+        make_schedule(schedule="cosine_restarts", cycle_epochs=1e-9, total_updates=10**6)
+
+
+def test_one_cycle_rises_and_falls_by_cosines():
+    options = {"rise": 0.25, "start_divisor": 20.0, "end_divisor": 100.0}
+    made = make_schedule(schedule="onecycle", **options)
+    counts = np.arange(41)
+    rising = 0.01 + 0.19 * (1 - np.cos(np.pi * counts / 10)) / 2
+    falling = 0.0001 + 0.1999 * (1 + np.cos(np.pi * (counts - 10) / 30)) / 2
+    expected = np.where(counts <= 10, rising, falling)
+    np.testing.assert_allclose(jax.jit(jax.vmap(made))(counts), expected, rtol=1e-10)
+    # One update is too few to rise; no rate is a NaN.
+    for total in (1, 2, 3):
+        short = make_schedule(schedule="onecycle", total_updates=total)
+        assert all(0 < rate <= 0.2 for rate in rates(short, range(total)))
+
+
 def test_a_constant_rate_is_constant():
     assert rates(make_schedule(), [0, 17, 40]) == [pytest.approx(0.2)] * 3
 
@@ -220,6 +256,6 @@ def test_a_rate_that_is_never_lowered_is_told():
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"optimizer.schedule must be one of 'piecewise', 'cosine', 'constant'; got 'step'",
+        match=r"optimizer.schedule must be one of 'piecewise', .*, 'onecycle'; got 'step'",
     ):
         make_schedule(schedule="step")

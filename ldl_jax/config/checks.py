@@ -28,6 +28,7 @@ LOWEST = {
     "optimizer.accumulate": 1,
     "optimizer.boundaries": 0,
     "optimizer.body_factor": 0,
+    "optimizer.cycle_factor": 1,
     "train.epochs": 0,
     "train.freeze_epochs": 0,
     "train.max_steps": 1,
@@ -204,6 +205,13 @@ def together(config: ConfigDict) -> None:
             "config.optimizer.body_factor must be above 0, got "
             f"{config.optimizer.body_factor}; config.train.freeze_epochs keeps the body as it is"
         )
+    for field in ("cycle_epochs", "start_divisor", "end_divisor"):
+        if not config.optimizer[field] > 0:
+            raise ValueError(
+                f"config.optimizer.{field} must be above 0, got {config.optimizer[field]}"
+            )
+    if not 0 < config.optimizer.rise < 1:
+        raise ValueError(f"config.optimizer.rise must be in (0, 1), got {config.optimizer.rise}")
     if not 0 <= config.optimizer.ema < 1:
         raise ValueError(f"config.optimizer.ema must be in [0, 1), got {config.optimizer.ema}")
 

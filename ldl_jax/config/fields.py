@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict, config_dict
 
-from ldl_jax.config import checks
+from ldl_jax.config import checks, optimizers
 from ldl_jax.config.options import block, block_of, plugs, read_options
 from ldl_jax.config.own import NAMES, add_options, described, own_names, read, set_block
 from ldl_jax.errors import one_line
@@ -100,14 +100,20 @@ def _model() -> ConfigDict:
 def _optimizer() -> ConfigDict:
     """The optimizer and its schedule."""
     optimizer = ConfigDict()
+    optimizer.name = "sgd"  # optimizer: 'sgd', or another of optax by its name there
     optimizer.learning_rate = 0.1  # learning rate after the warm-up
     optimizer.momentum = 0.9  # momentum of SGD, [0, 1)
-    optimizer.nesterov = False  # Nesterov momentum
-    optimizer.weight_decay = 5e-4  # L2 penalty, added to the gradient before the momentum
+    optimizer.nesterov = False  # Nesterov momentum of SGD
+    optimizer.weight_decay = 5e-4  # L2, added to the gradient before the momentum, or name's own
     optimizer.decay = "all"  # parameters that decay: 'all', or 'kernels' (no biases, no BatchNorm)
-    optimizer.schedule = "piecewise"  # learning-rate schedule: 'piecewise', 'cosine' or 'constant'
+    optimizer.schedule = "piecewise"  # also 'cosine', 'cosine_restarts', 'onecycle', 'constant'
     optimizer.boundaries = (100.0, 150.0)  # epochs at which 'piecewise' multiplies by factor
     optimizer.factor = 0.1  # factor of 'piecewise'
+    optimizer.cycle_epochs = 10.0  # length of the first cycle of 'cosine_restarts', in epochs
+    optimizer.cycle_factor = 1.0  # factor of this length from each cycle to the next, at least 1
+    optimizer.rise = 0.3  # share of the run in which 'onecycle' raises the rate, (0, 1)
+    optimizer.start_divisor = 25.0  # 'onecycle' starts at learning_rate divided by this
+    optimizer.end_divisor = 1e4  # and ends at the rate of its start divided by this
     optimizer.body_factor = 1.0  # factor of the rate for the model without its head, above 0
     optimizer.warmup_epochs = 0.0  # length of the linear warm-up, in epochs
     optimizer.clip_norm = 0.0  # clip gradients to this global norm (0: off)
@@ -139,6 +145,8 @@ def _with_blocks(config: ConfigDict) -> ConfigDict:
     for section, folder in SECTIONS.items():
         for name in plugs(folder):
             config[section][name] = block(f"{folder}/{name}.py")
+    for name, options in optimizers.blocks():
+        config.optimizer[name] = options
     return config
 
 
@@ -214,6 +222,7 @@ def check(config: ConfigDict) -> None:
     check_types(config, _usual(config))
     checks.names(config)
     checks.together(config)
+    optimizers.check(config)
 
 
 def check_types(config: ConfigDict, usual: ConfigDict) -> None:
@@ -302,6 +311,7 @@ def describe(config: ConfigDict | None = None) -> str:
         lines += ["", f"{title}: {sentence}"]
         for option in options:
             lines.append(f"  {prefix}.{option.name} = {option.value!r}  {option.text}")
+    lines += optimizers.described()
     if config is not None:
         lines += described(config)
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ldl_jax.config import optimizers
 from ldl_jax.config.fields import default, flatten
 from ldl_jax.config.own import own_names, read
 
@@ -52,6 +53,12 @@ ADDED = (
     "data.imagefolder.exif",
     "eval.calibrator",
     "optimizer.body_factor",
+    "optimizer.name",
+    "optimizer.cycle_epochs",
+    "optimizer.cycle_factor",
+    "optimizer.rise",
+    "optimizer.start_divisor",
+    "optimizer.end_divisor",
     "train.freeze_epochs",
 )
 
@@ -69,6 +76,7 @@ def in_use(config: ConfigDict) -> dict[str, object]:
         "losses": (config.losses.name,),
         "auxiliary": config.auxiliary.names,
         "augment": config.augment.names,
+        "optimizer": optimizers.used(config.optimizer),
     }
     # model.options belongs to whichever network the config names.
     kept = ["model.options."]
@@ -129,7 +137,9 @@ def decisive(config: ConfigDict) -> dict[str, object]:
     """
     used = in_use(config)
     usual = flatten(default())
-    new = {name: usual[name] for name in ADDED} | _network_defaults(config)
+    # Another version of optax may have further options.
+    added = [name for name in usual if name.startswith("optimizer.") and name.count(".") > 1]
+    new = {name: usual[name] for name in (*ADDED, *added)} | _network_defaults(config)
     counted = {}
     for name, value in used.items():
         is_new_default = name in new and value == new[name]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ldl_jax.config import recipes
+from ldl_jax.config import optimizers, recipes
 from ldl_jax.config.fields import check_types, default, flatten
 from ldl_jax.config.own import add_options, own_names, set_block
 from ldl_jax.config.trust import confirm, consent_to
@@ -99,8 +99,13 @@ def choose(argument: str, options: dict[str, object]):
 
 
 def to_json(config: ConfigDict) -> str:
-    """The config as indented JSON."""
-    return json.dumps(json.loads(config.to_json_best_effort()), indent=2)
+    """The config as indented JSON, without the blocks of optimizers that it does not name."""
+    content = json.loads(config.to_json_best_effort())
+    named = optimizers.used(config.optimizer)
+    for name in optimizers.optimizers():
+        if name not in named:
+            content["optimizer"].pop(name, None)
+    return json.dumps(content, indent=2)
 
 
 def from_file(path) -> ConfigDict:

@@ -178,12 +178,14 @@ def _measured(experiment: Experiment, steps: int) -> list[tuple[str, str]]:
 
 
 def _moves(experiment: Experiment, state: TrainState, count: int) -> list[traffic.Move]:
+    settings = experiment.config.optimizer
     return traffic.moves(
         experiment.recipe,
         state,
         experiment.dataset.train,
         norm_group=experiment.config.model.norm_group,
         devices=count,
+        gradients=settings.sam.sync_period if settings.name == "sam" else 1,
     )
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, files, mesh, optimizer, workdir
 from ldl_jax.augment import base as augment
-from ldl_jax.config import checks
+from ldl_jax.config import checks, optimizers
 from ldl_jax.config.options import make_plug, options_of
 from ldl_jax.config.trust import ASK
 from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree
@@ -72,6 +72,7 @@ def make_experiment(
     source = initial.load(c.model, consent)
     spec = network_spec(c, dataset, *initial.normalisation(c.model, dataset, source))
     start, notes = (None, ()) if source is None else initial.fit(source, spec)
+    notes = (*notes, *filter(None, [optimizers.note(c.optimizer)]))
 
     # If a teacher is missing, the error shows the command that trains it.
     made_from = f"{c.teachers_from} --config.data.root={c.data.root}" if c.teachers_from else ""
@@ -182,7 +183,7 @@ def make_recipe(
     per_epoch, total = durations(c, count)
     init, apply = make_network(spec)
     dtype = spec_dtype(spec)
-    schedule, transformation = _optimizer(c.optimizer, per_epoch, total)
+    schedule, transformation = optimizer.from_settings(c.optimizer, per_epoch, total)
     mixer = make_plug("mixing", c.mixing.name, Mixer, **options_of(c.mixing, c.mixing.name))
     criterion = make_plug("losses", c.losses.name, None, **options_of(c.losses, c.losses.name))
     # Outputs, teachers and parts are filled in by `_with_views`, which needs the rest of the build.
@@ -253,30 +254,6 @@ def _augment(settings: ConfigDict, spec: dict) -> Callable:
     return augment.make(
         pixels.mean, members, pad=settings.pad, flip=settings.flip, cutout=settings.cutout
     )
-
-
-def _optimizer(settings: ConfigDict, per_epoch: int, total: int):
-    """(learning-rate schedule, optax transformation) of `config.optimizer`."""
-    # The schedule counts updates, of which there is one in `accumulate` steps.
-    schedule = optimizer.make_schedule(
-        settings.learning_rate,
-        schedule=settings.schedule,
-        boundaries=settings.boundaries,
-        factor=settings.factor,
-        warmup_epochs=settings.warmup_epochs,
-        updates_per_epoch=per_epoch / settings.accumulate,
-        total_updates=max(1, total // settings.accumulate),
-    )
-    transformation = optimizer.make(
-        schedule,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        decay=settings.decay,
-        clip_norm=settings.clip_norm,
-        accumulate=settings.accumulate,
-    )
-    return schedule, transformation
 
 
 def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, dict[str, Auxiliary]]:

@@ -89,7 +89,9 @@ def _with_weights(experiment: Experiment, variables: PyTree, step: int) -> Train
     # The rest of a fresh state, such as the optimizer, plays no role in an evaluation.
     state = fresh_state(experiment)
     model = mesh.put_replicated(variables, experiment.mesh)
+    # Without its state, the parameters of an optimizer are those to measure.
     return state.replace(
+        opt_state=(),
         step=mesh.put_replicated(np.asarray(step, state.step.dtype), experiment.mesh),
         params={**state.params, "model": model["params"]},
         batch_stats=model["batch_stats"],

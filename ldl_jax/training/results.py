@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldl_jax import escape, files, mesh, workdir
+from ldl_jax import escape, files, mesh, optimizer, workdir
 from ldl_jax.calibrate import base as calibrators
 from ldl_jax.calibrate import describe
 from ldl_jax.config import trust
@@ -31,7 +31,8 @@ def measured_weights(state: TrainState, weights: str) -> dict:
     """The network's variables to evaluate: weights is 'raw', or 'ema' for their average."""
     if weights == "ema":
         return state.ema
-    return {"params": state.params["model"], "batch_stats": state.batch_stats}
+    params = optimizer.evaluated(state.opt_state, state.params)
+    return {"params": params["model"], "batch_stats": state.batch_stats}
 
 
 def write(

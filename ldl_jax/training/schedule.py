@@ -7,6 +7,7 @@ import jax
 
 from ldl_jax import escape, mesh, optimizer
 from ldl_jax.checkpoint import Checkpoints
+from ldl_jax.config.optimizers import AVERAGING
 from ldl_jax.errors import warn
 from ldl_jax.training import steps
 from ldl_jax.training.experiment import Experiment
@@ -93,8 +94,13 @@ def restore(
     and 'best' (lowest NLL on the holdout, or None).
     """
 
+    fields = UNMEASURED
+    # Averages of parameters are computed from the state of the optimizer.
+    if experiment.config.optimizer.name in AVERAGING:
+        fields = tuple(field for field in UNMEASURED if field != "opt_state")
+
     def unused(notes):
-        return UNMEASURED if end is not None and notes["step"] >= end else ()
+        return fields if end is not None and notes["step"] >= end else ()
 
     restored = checkpoints.restore(abstract_state(experiment), warn, unused=unused)
     if restored is not None:
@@ -127,7 +133,7 @@ def say_notes(experiment: Experiment, log: Log, start: int) -> None:
 
 
 def warn_of(experiment: Experiment) -> None:
-    """Warn of reordered teachers, and of a learning rate that is never lowered."""
+    """Warn of reordered teachers, and of a learning rate that is never lowered or not at the end."""
     build = experiment.recipe.build
     settings = experiment.config.optimizer
     stays = optimizer.never_lowered(
@@ -136,6 +142,13 @@ def warn_of(experiment: Experiment) -> None:
         settings.factor,
         build.total_steps / build.steps_per_epoch,
     )
-    for text in (*experiment.warnings, stays):
+    per_update = settings.accumulate
+    cut = optimizer.cut_cycle(
+        settings.schedule,
+        settings.cycle_epochs * build.steps_per_epoch / per_update,
+        settings.cycle_factor,
+        max(1, build.total_steps // per_update),
+    )
+    for text in (*experiment.warnings, stays, cut):
         if text:
             warn(text)

@@ -275,7 +275,9 @@ def make_train_step(recipe: Recipe) -> Callable:
         (loss, aux), grads = grad(state.params)
         outputs, targets, batch_stats, auxiliary, losses, clean_logits = aux
 
-        moves, opt_state = update(grads, state.opt_state, state.params, state.step)
+        # sam's second gradient is that of the same batch, of which nothing else is kept.
+        extra = {"value": loss, "grad_fn": lambda params, _: grad(params)[1]}
+        moves, opt_state = update(grads, state.opt_state, state.params, state.step, **extra)
         params = optax.apply_updates(state.params, moves)
         moved = optimizer.updated(opt_state, recipe.accumulate)
 

@@ -42,22 +42,30 @@ def bytes_of(tree: PyTree) -> int:
 
 
 def moves(
-    recipe: Recipe, state: TrainState, split: Split, *, norm_group: int, devices: int
+    recipe: Recipe,
+    state: TrainState,
+    split: Split,
+    *,
+    norm_group: int,
+    devices: int,
+    gradients: int = 1,
 ) -> list[Move]:
     """What one step on images of `split` communicates on `devices` devices, from the abstract state.
 
     Gradients count in the type of the parameters (a compiler may send those of a bfloat16 network
     in half the bytes). Scalars and the statistics of a FitNet adaptor's BatchNorm are left out.
+    gradients: of the student in a step, more than one for the optimizer 'sam'.
     """
     views, size, _ = recipe.build.outputs.logits.shape
     stats = state.batch_stats
     peers = _own_networks(state.labels)
-    params = bytes_of(state.params) + sum(bytes_of(params) for params, _ in peers)
+    params = gradients * bytes_of(state.params) + sum(bytes_of(params) for params, _ in peers)
     collected = [Move("gradients", "all-reduce", params, devices)]
 
     # Every forward pass in training mode reduces BatchNorm statistics. A peer network has two: one
     # for the target and one for its own update.
-    collected += _statistics(stats, views * size, norm_group, devices)
+    for _ in range(gradients):
+        collected += _statistics(stats, views * size, norm_group, devices)
     for _, peer_stats in peers:
         collected += _statistics(peer_stats, size, norm_group, devices)
         collected += _statistics(peer_stats, size, norm_group, devices, forward_only=True)

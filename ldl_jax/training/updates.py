@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import traverse_util
 
 from ldl_jax.contract import Array, PyTree
@@ -71,11 +72,23 @@ def student(key, body: Body | None, apply: Callable, step: Array) -> Callable:
 
 
 def update(
-    body: Body | None, transformation: Any, grads: PyTree, opt_state: PyTree, params: PyTree, step
+    body: Body | None,
+    transformation: Any,
+    grads: PyTree,
+    opt_state: PyTree,
+    params: PyTree,
+    step: Array,
+    **extra: Any,
 ) -> tuple[PyTree, PyTree]:
-    """(updates, optimizer state) of one step. grads, params: {'model', 'auxiliary'}."""
+    """(updates, optimizer state) of one step. grads, params: {'model', 'auxiliary'}.
+
+    extra: what optimizers by name may need: `value`, the loss f32[], and `grad_fn` (params, number)
+    -> the gradient of the same batch there.
+    """
+    if not isinstance(transformation, optax.GradientTransformationExtraArgs):
+        extra = {}
     if body is None:
-        return transformation.update(grads, opt_state, params)
+        return transformation.update(grads, opt_state, params, **extra)
 
     def changed(change, tree):
         model = body.change(change, {"params": tree["model"]})["params"]
@@ -88,7 +101,7 @@ def update(
 
         grads = changed(hide, grads)
         params = changed(hide, params)
-    updates, opt_state = transformation.update(grads, opt_state, params)
+    updates, opt_state = transformation.update(grads, opt_state, params, **extra)
     return changed(lambda leaf: leaf * body.factor, updates), opt_state
 
 
