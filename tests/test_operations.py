@@ -183,6 +183,19 @@ def drawn(name, **options):
     return images, np.asarray(jax.jit(jax.vmap(member))(keys, images.astype(np.float32) / 255))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["randaugment", "trivialaugment_wide", "autoaugment", "augmix", "color_jitter", "grayscale"],
+)
+def test_images_of_bytes_are_augmented_alike(name):
+    images, made = drawn(name)
+    keys = jax.random.split(jax.random.key(3), 3)
+    member = plug("augment", name).make(Pixels(images[0].shape, (0.5,) * 3))
+    levels = np.asarray(jax.jit(jax.vmap(member))(keys, images))
+    assert levels.dtype == np.uint8
+    np.testing.assert_allclose(levels, 255 * made, atol=0.501 if name == "augmix" else 1e-3)
+
+
 def test_no_strength_changes_nothing():
     images, made = drawn("color_jitter", brightness=0.0, contrast=0.0, saturation=0.0)
     np.testing.assert_allclose(made, images.astype(np.float32) / 255, atol=1e-7)

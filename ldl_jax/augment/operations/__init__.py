@@ -28,13 +28,15 @@ def number(name: str) -> int:
 
 
 def to_levels(image: Array) -> Array:
-    """Levels of an image in [0, 1], rounded."""
+    """Levels of an image of bytes, or in [0, 1] and rounded."""
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32)
     return jnp.round(255 * jnp.clip(image.astype(jnp.float32), 0, 1))
 
 
 def to_image(pixels: Array, dtype) -> Array:
-    """The image in [0, 1] of levels."""
-    return pixels.astype(dtype) / 255
+    """The image of levels: bytes, or in [0, 1]."""
+    return pixels.astype(dtype) if dtype == jnp.uint8 else pixels.astype(dtype) / 255
 
 
 def apply(pixels: Array, operation: Array, magnitude: Array, *, bilinear: bool = False) -> Array:

@@ -44,7 +44,7 @@ def make(
     alpha: float,
     all_operations: bool,
 ) -> Callable:
-    """A function (key, image[H, W, C] in [0, 1]) -> image; the options are those of `augmix`.
+    """A function (key, image[H, W, C] of bytes or in [0, 1]) -> image; the options are those of `augmix`.
 
     field: of the config, that errors name. Raises ValueError if an option is out of range.
     """
@@ -74,14 +74,16 @@ def make(
     def mixed(key, image):
         weight_key, share_key, chain_key = jax.random.split(key, 3)
         weight = jax.random.dirichlet(weight_key, jnp.full(width, alpha, jnp.float32))
-        share = jax.random.beta(share_key, alpha, alpha).astype(image.dtype)
+        share = jax.random.beta(share_key, alpha, alpha).astype(jnp.float32)
         pixels = operations.to_levels(image)
         total = jnp.zeros(image.shape, jnp.float32)
         for number in range(width):
             total += weight[number] * chain(jax.random.fold_in(chain_key, number), pixels)
         # A rounded sum of shares may end above 1.
-        total = jnp.clip(total / 255, 0, 1).astype(image.dtype)
-        return (1 - share) * image + share * total
+        total = jnp.clip(total, 0, 255)
+        if image.dtype == jnp.uint8:
+            return jnp.round((1 - share) * pixels + share * total).astype(jnp.uint8)
+        return ((1 - share) * image + share * total / 255).astype(image.dtype)
 
     return mixed
 
