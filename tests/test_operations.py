@@ -223,7 +223,9 @@ def test_a_hue_moves_around_its_circle():
             moved = (np.asarray(hue, int) + int(share * 255)) % 256
             parts = (Image.fromarray(moved.astype(np.uint8)), saturation, value)
             expected = np.asarray(Image.merge("HSV", parts).convert("RGB"), float)
-            assert np.abs(result - expected).max() <= 12
+            error = np.abs(result - expected)
+            assert error.mean() <= 2
+            assert error.max() <= 20
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,16 @@ ADDED = {
     "data.test_seed": 1,
     "data.imagefolder.exif": True,
     "eval.calibrator": "temperature",
+    "data.noise": 0.1,
+    "data.noise_kind": "pair",
+    "data.noise_seed": 1,
     "optimizer.body_factor": 0.1,
+    "optimizer.name": "sign_sgd",
+    "optimizer.cycle_epochs": 3.0,
+    "optimizer.cycle_factor": 3.0,
+    "optimizer.rise": 0.2,
+    "optimizer.start_divisor": 7.0,
+    "optimizer.end_divisor": 70.0,
     "train.freeze_epochs": 1.0,
 }
 

@@ -46,9 +46,12 @@ def make(
         sign = operations.draw_signs(sign_key, jnp.asarray(signed)[pair])
         amount = sign * jnp.asarray(magnitude)[pair]
         chosen = jnp.where(used, jnp.asarray(numbers)[pair], operations.number("identity"))
-        levels = operations.to_levels(image)
-        for step in range(2):
-            levels = operations.apply(levels, chosen[step], amount[step])
+
+        def step(number, levels):
+            return operations.apply(levels, chosen[number], amount[number])
+
+        # A loop, since two copies of an operation take longer to compile.
+        levels = jax.lax.fori_loop(0, 2, step, operations.to_levels(image))
         return operations.to_image(levels, image.dtype)
 
     return member

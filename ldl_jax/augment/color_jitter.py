@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ldl_jax.augment import operations
 from ldl_jax.augment.base import Pixels
@@ -33,12 +34,12 @@ def make(
             )
     if not 0 <= hue <= 0.5:
         raise ValueError(f"config.augment.color_jitter.hue must be between 0 and 0.5, got {hue}")
-    lowest = jnp.asarray([*(max(0.0, 1 - value) for value in ranges.values()), -hue])
-    highest = jnp.asarray([*(1 + value for value in ranges.values()), hue])
+    lowest = np.float32([*(max(0.0, 1 - value) for value in ranges.values()), -hue])
+    highest = np.float32([*(1 + value for value in ranges.values()), hue])
 
     def member(key, image):
         order_key, amount_key = jax.random.split(key)
-        amount = jax.random.uniform(amount_key, (4,), minval=lowest, maxval=highest)
+        amount = jax.random.uniform(amount_key, (4,), jnp.float32, lowest, highest)
         order = jax.random.permutation(order_key, 4)
         seen = operations.to_levels(image)
         for step in range(4):

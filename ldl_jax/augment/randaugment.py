@@ -36,10 +36,12 @@ def make(
     space = spaces.usual(pixels.shape, bins)
 
     def member(key, image):
-        levels = operations.to_levels(image)
-        for number in range(operations_in_row):
+        def step(number, levels):
             step_key = jax.random.fold_in(key, number)
-            levels = spaces.draw(step_key, space, levels, lambda _: jnp.int32(magnitude))
+            return spaces.draw(step_key, space, levels, lambda _: jnp.int32(magnitude))
+
+        # A loop, since many copies of an operation take long to compile.
+        levels = jax.lax.fori_loop(0, operations_in_row, step, operations.to_levels(image))
         return operations.to_image(levels, image.dtype)
 
     return member

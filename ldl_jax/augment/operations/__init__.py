@@ -47,6 +47,7 @@ def apply(pixels: Array, operation: Array, magnitude: Array, *, bilinear: bool =
     which solarize inverts. bilinear: interpolate when warping, as AugMix does, instead of taking the
     nearest pixel.
     """
+    magnitude = jnp.asarray(magnitude, jnp.float32)
     warp = geometry.bilinear if bilinear else geometry.nearest
     pixels = warp(pixels, geometry.matrix(operation, magnitude, pixels.shape))
     pixels = levels.look_up(pixels, operation - len(geometry.NAMES), magnitude)
@@ -59,4 +60,5 @@ def apply(pixels: Array, operation: Array, magnitude: Array, *, bilinear: bool =
 
 def draw_signs(key, signed: Array) -> Array:
     """1, or -1 with probability 1/2 where an operation is signed: f32 of the shape of `signed`."""
-    return jnp.where(signed & jax.random.bernoulli(key, shape=signed.shape), -1.0, 1.0)
+    negative = signed & jax.random.bernoulli(key, shape=signed.shape)
+    return jnp.where(negative, jnp.float32(-1), jnp.float32(1))

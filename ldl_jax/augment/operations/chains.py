@@ -57,7 +57,7 @@ def make(
     def step(key, pixels):
         choice_key, level_key, sign_key = jax.random.split(key, 3)
         chosen = jax.random.randint(choice_key, (), 0, len(names))
-        level = jax.random.uniform(level_key, minval=0.1, maxval=severity)
+        level = jax.random.uniform(level_key, (), jnp.float32, 0.1, severity)
         amounts = magnitudes(level, pixels.shape)
         amount = jnp.stack([amounts[name] for name in names])[chosen]
         amount *= operations.draw_signs(sign_key, jnp.asarray(signed)[chosen])
@@ -66,19 +66,24 @@ def make(
     def chain(key, pixels):
         """The levels after a random number of operations."""
         count = jax.random.randint(jax.random.fold_in(key, MOST), (), 1, 4) if depth == 0 else depth
-        for number in range(depth or 3):
-            changed = step(jax.random.fold_in(key, number), pixels)
-            pixels = jnp.where(number < count, changed, pixels)
-        return pixels
+
+        def changed(number, pixels):
+            new = step(jax.random.fold_in(key, number), pixels)
+            return jnp.where(number < count, new, pixels)
+
+        # A loop, since many copies of an operation take long to compile.
+        return jax.lax.fori_loop(0, depth or 3, changed, pixels)
 
     def mixed(key, image):
         weight_key, share_key, chain_key = jax.random.split(key, 3)
-        weight = jax.random.dirichlet(weight_key, jnp.full(width, alpha, jnp.float32))
-        share = jax.random.beta(share_key, alpha, alpha).astype(jnp.float32)
+        weight = jax.random.dirichlet(weight_key, jnp.full(width, alpha), dtype=jnp.float32)
+        share = jax.random.beta(share_key, alpha, alpha, dtype=jnp.float32)
         pixels = operations.to_levels(image)
-        total = jnp.zeros(image.shape, jnp.float32)
-        for number in range(width):
-            total += weight[number] * chain(jax.random.fold_in(chain_key, number), pixels)
+
+        def added(number, total):
+            return total + weight[number] * chain(jax.random.fold_in(chain_key, number), pixels)
+
+        total = jax.lax.fori_loop(0, width, added, jnp.zeros(image.shape, jnp.float32))
         # A rounded sum of shares may end above 1.
         total = jnp.clip(total, 0, 255)
         if image.dtype == jnp.uint8:
