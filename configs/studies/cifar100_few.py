@@ -3,16 +3,16 @@ coarse classes.
 
 python -m ldl_jax.study configs/studies/cifar100_few.py --set data.root=DATA --jobs=2
 
-The networks, the schedule and the images held out are those of configs/studies/cifar10_few.py. All
-cells are exploratory: three seeds, no verdict. DATA may contain any copy of CIFAR-100: its checksum
-is not verified (`data.verify`). Not measured yet.
+The networks, the schedule and the number of images held out are those of
+configs/studies/cifar10_few.py. All cells are exploratory: three seeds, no verdict. DATA may contain
+any copy of CIFAR-100: its checksum is not verified (`data.verify`). Not measured yet.
 """
 
 from ldl_jax.config import Cell, Study, eighths
 
 IMAGES = 2_000  # to train on
 HOLDOUT = 1_000
-EPOCHS = 40.0
+EPOCHS = 60.0
 SMALL = {
     "data.cifar100.labels": "coarse",
     "data.examples": IMAGES + HOLDOUT,

@@ -1,10 +1,17 @@
-"""The paper's three claims where networks overfit: 2,000 training images of CIFAR-10.
+"""The paper's three claims where networks overfit: 1,500 training images of CIFAR-10.
 
 python -m ldl_jax.study configs/studies/cifar10_few.py --set data.root=DATA --jobs=2
 
 Student: ResNet-8; teacher: ResNet-14, one for each seed; a further 1,000 images are held out to fit
 the temperature. DATA may contain any copy of CIFAR-10: its checksum is not verified
 (`data.verify`), since an archive that was packed again has another one. Not measured yet.
+
+A pilot chose the images and epochs: hard labels, seed 0, 10,000 test images, and the accuracy on the
+training images at the end.
+
+images  epochs  accuracy %  training %  ECE %   NLL  T     NLL at T
+2,000   40      53.2        63.6        5.5   1.306  1.16  1.287
+1,500   60      51.7        71.5        10.6  1.384  1.36  1.324
 
 Hypotheses, written down before the runs: two for each claim, in the ECE, the NLL and the accuracy,
 raw and at each run's temperature. Holm's correction is over the two of a claim and metric.
@@ -27,9 +34,9 @@ All other cells are exploratory, compared with hard labels of the same mixing an
 
 from ldl_jax.config import Cell, Finding, Study, eighths
 
-IMAGES = 2_000  # to train on
+IMAGES = 1_500  # to train on
 HOLDOUT = 1_000
-EPOCHS = 40.0  # of the short schedule; the long one has three times as many
+EPOCHS = 60.0  # of the short schedule; the long one has three times as many
 BATCH = 128
 DEPTH = 8  # of the student
 TEACHER_DEPTH = 14
