@@ -399,7 +399,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", frame.slow_but(["schedule_free"], list(RUNS)))
+@pytest.mark.parametrize("name", frame.slow_but(["schedule_free"], list(RUNS), ["sgd"]))
 def test_a_run_resumes_bitwise_and_keeps_the_weights_that_it_measured(tmp_path, name):
     c = settings(optimizer__name=name, labels__name="online", **RUNS[name])
     c.train.epochs, c.train.save_every_epochs = 1.0, 0.5

@@ -413,7 +413,7 @@ def started(*words, **options):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_is_saved_by_each_signal_and_goes_on(tmp_path):
     folder = tmp_path / "run"
     flags = [f"--config.{name}={value}" for name, value in FIELDS.items() if "epochs" not in name]
