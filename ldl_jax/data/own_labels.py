@@ -67,7 +67,8 @@ def trained_on(dataset: Dataset, settings: ConfigDict, *, compare: bool = True) 
     if settings.noise:
         split = dataset.train
         labels = _noisy_labels(split, settings, len(dataset.classes), known=compare)
-        changed = f"{settings.noise:.2%} of the labels to train on are wrong ({settings.noise_kind} noise)"
+        share = float((labels != split.labels).mean()) if compare else settings.noise
+        changed = f"{share:.2%} of the labels to train on are wrong ({settings.noise_kind} noise)"
         dataset = dataset._replace(
             train=_with_labels(split, labels),
             notes=(*dataset.notes, f"config.data.noise: {changed}"),
