@@ -88,6 +88,7 @@ def test_a_run_is_resumed_with_the_same_arrays_alone_and_by_no_command(run, caps
     assert stored.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_thread_and_a_notebook_s_loop_resume_the_run_as_the_main_thread_does(run):
     before = (run.workdir / workdir.METRICS).read_text()
     found = []
@@ -231,6 +232,7 @@ def test_tensors_and_frames_are_data_as_well():
     assert in_memory.dataset(data).digest == in_memory.dataset(DATA).digest
 
 
+@pytest.mark.slow
 def test_the_public_names_stay_callable_whatever_is_imported():
     code = """
 import importlib, pkgutil

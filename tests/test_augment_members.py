@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import frame
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,8 @@ from ldl_jax.config.options import plug
 
 MEAN = (0.2, 0.5, 0.7)
 COUNT, SHAPE = 400, (20, 16, 3)
+# Operations drawn from many take long to compile.
+QUICK = ["color_jitter", "grayscale", "random_erasing", "randaugment"]
 
 
 def drawn(name, **options):
@@ -23,7 +26,7 @@ def drawn(name, **options):
     return images, np.asarray(jax.jit(jax.vmap(member))(keys, images))
 
 
-@pytest.mark.parametrize("name", config.plugs("augment"))
+@pytest.mark.parametrize("name", frame.slow_but(QUICK, config.plugs("augment")))
 def test_a_member_keeps_shape_type_and_range_and_takes_each_image_by_its_key(name):
     images, made = drawn(name)
     assert made.shape == images.shape

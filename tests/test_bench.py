@@ -155,7 +155,7 @@ def test_what_is_not_there_is_named(capsys, argv, sentence):
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_input_is_measured_beside_the_bare_rate(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench.input, "REFILL", 0)
     draw = np.random.default_rng(0)

@@ -99,6 +99,7 @@ def test_a_fault_that_is_not_the_disks_is_not_taken_for_one(tmp_path):
         checkpoints.confirm(1)
 
 
+@pytest.mark.slow
 def test_what_keeps_tracebacks_out_is_installed_once_and_not_by_an_import(tmp_path):
     code = "import sys; before = sys.unraisablehook; import ldl_jax.checkpoint; assert sys.unraisablehook is before"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -187,7 +188,7 @@ def check(process, workdir, out, reason):
     assert (workdir / "summary.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disk_that_fills_up_and_is_cleared(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

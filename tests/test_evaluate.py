@@ -229,6 +229,7 @@ def test_one_validation_file_for_several_networks_is_told_and_one_for_each_is_ta
     )
 
 
+@pytest.mark.slow
 def test_a_calibrator_is_fitted_once_on_each_validation_file(folder, monkeypatch):
     fits = []
 

@@ -74,6 +74,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.slow
 def test_they_train_together_and_resume(save, tmp_path, capsys):
     save(**MODULES)
     argv = [f"--config={ROOT / 'configs' / 'digits_online.py'}", f"--workdir={tmp_path / 'run'}"]

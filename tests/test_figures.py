@@ -128,12 +128,14 @@ def test_the_reliability_diagram_shows_each_bin_in_every_size(size):
     assert plots.CALIBRATED in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+@pytest.mark.slow
 def test_bins_may_be_empty_few_or_many(tmp_path):
     nothing = {name: np.zeros(15) for name in ("count", "confidence", "correct")}
     for bins in (some_bins(1), some_bins(50), nothing):
         assert is_plot(run_plots.reliability(tmp_path / "r.png", bins, title=""))
 
 
+@pytest.mark.slow
 def test_curves_of_nothing_and_of_very_much_are_drawn(tmp_path, monkeypatch):
     texts = drawn_texts(monkeypatch)
     assert is_plot(run_plots.curves(tmp_path / "c.png", [], title="a run"))

@@ -231,6 +231,7 @@ def test_a_tilde_is_the_home_in_every_path_that_enters(tmp_path, monkeypatch):
     assert line.config.data.labels_file == f"{tmp_path}/l.npy"
 
 
+@pytest.mark.slow
 def test_commands_need_neither_docstrings_nor_asserts():
     code = (
         "import contextlib\n"

@@ -224,6 +224,7 @@ def test_a_frozen_body_stays_as_it_is_while_the_head_and_auxiliaries_learn():
         assert all(changed)
 
 
+@pytest.mark.slow
 def test_a_head_on_a_frozen_body_learns_from_the_network_that_is_evaluated():
     case = Case("hard", dtype="float64")
     before, after = stepped(case, Body(HEAD, 1, 1.0), 1)
@@ -245,6 +246,7 @@ def test_a_head_on_a_frozen_body_learns_from_the_network_that_is_evaluated():
         np.testing.assert_allclose(after.params["model"]["fc"][name], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_factor_slows_the_body_alone():
     case = Case("hard", dtype="float64")
     before, plain = stepped(case, None, 1)
@@ -278,6 +280,7 @@ def test_new_fields_leave_identities_as_they_were():
     assert tuned == plain | {"model.init_from": "x", "train.freeze_epochs": 1.0}
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_starts_there_resumes_bitwise_and_knows_its_weights(tmp_path, capsys):
     digits = build.make_dataset(settings().data)
     source = written(tmp_path / "source", settings(), digits._replace(mean=(0.4,)))

@@ -190,8 +190,8 @@ def by_file(made):
         checked(made)
 
 
-test_flags = often(30)(given(changes())(by_flags))
-test_a_config_file = often(70)(given(changes())(by_file))
+test_flags = often(20)(given(changes())(by_flags))
+test_a_config_file = often(50)(given(changes())(by_file))
 test_many_flags = pytest.mark.nightly(often(300)(given(changes())(by_flags)))
 test_many_config_files = pytest.mark.nightly(often(700)(given(changes())(by_file)))
 

@@ -173,6 +173,7 @@ def test_a_run_is_loaded(golden):
     np.testing.assert_allclose(apply(variables, images).logits, logits, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_study_is_collected_from_its_cards(golden, capsys):
     cards = {path.name: path.read_bytes() for path in (golden / "study" / "cards").iterdir()}
     for name in ("results.json", "results.csv"):
@@ -188,7 +189,7 @@ def test_a_study_is_collected_from_its_cards(golden, capsys):
     assert capsys.readouterr().out == (golden / "study" / "commands.txt").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_makes_the_same_card_again(golden):
     card = golden / "study" / "cards" / "hard-0.json"
     before = read(card)

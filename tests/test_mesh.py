@@ -101,7 +101,8 @@ def test_a_memory_stays_on_its_devices(dtype):
     assert program.memory_analysis().temp_size_in_bytes < 4 * MIB
 
 
-@pytest.mark.parametrize("mixing", [pytest.param("none", marks=pytest.mark.slow), "mixup"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mixing", ["none", "mixup"])
 def test_no_image_moves_between_devices_but_the_neighbour_in_a_mixed_pair(mixing):
     """With three views; mixing rolls the batch by one, so each device sends its last image's three
     views on.

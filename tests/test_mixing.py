@@ -95,7 +95,7 @@ def joined(image, split, offset):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), slow_but([("ricap", "batch")], [(n, k) for n in NAMES for k in KINDS])
+    ("name", "kind"), slow_but([("mixup", "batch")], [(n, k) for n in NAMES for k in KINDS])
 )
 def test_partners_are_rolls_and_shares_sum_to_one(name, kind):
     made = drawn(name, kind)
@@ -109,7 +109,7 @@ def test_partners_are_rolls_and_shares_sum_to_one(name, kind):
     assert (made.share >= 0).all()
 
 
-@pytest.mark.parametrize("name", slow_but(["ricap"], NAMES))
+@pytest.mark.parametrize("name", slow_but(["mixup"], NAMES))
 def test_a_batch_shares_one_draw_unless_each_example_has_its_own(name):
     for kind in KINDS:
         share = drawn(name, kind).share

@@ -120,6 +120,7 @@ def test_the_spaces_are_torchvision_s():
         assert {name for pair in policy for name, _, _ in pair} <= set(operations.NAMES)
 
 
+@pytest.mark.slow
 def test_augmix_chains_are_those_of_its_authors():
     """Two images of CIFAR-10 as google-research/augmix (commit 9b9824c7) mixed them, with its draws."""
     with np.load(VECTORS / "augmix.npz") as vectors:
@@ -149,6 +150,7 @@ def test_augmix_chains_are_those_of_its_authors():
         np.testing.assert_allclose(normalised, recorded[f"{number}/mixed"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_operations_are_drawn_with_equal_probability():
     space = {name: np.ones(2, np.float32) for name in ("identity", "invert", "solarize")}
     count = 3000
@@ -183,6 +185,7 @@ def drawn(name, **options):
     return images, np.asarray(jax.jit(jax.vmap(member))(keys, images.astype(np.float32) / 255))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["randaugment", "trivialaugment_wide", "autoaugment", "augmix", "color_jitter", "grayscale"],
@@ -259,6 +262,7 @@ def test_colours_need_one_channel_or_three():
         plug("augment", "randaugment").make(Pixels((8, 8, 4), (0.5,) * 4))
 
 
+@pytest.mark.slow
 def test_views_of_augmix_are_the_image_and_two_mixtures():
     images = jnp.asarray(pictures(4), jnp.float32) / 255
     auxiliary = plug("auxiliary", "augmix").make(None)

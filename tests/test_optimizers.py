@@ -362,6 +362,7 @@ def test_a_step_on_eight_devices_is_that_on_one(name):
     )
 
 
+@pytest.mark.slow
 def test_sam_moves_statistics_and_memories_once():
     """By the first gradient, as SGD does; the parameters by the second, of the very same batch."""
     sgd = Case("online", "cutmix", dtype="float64", network="linear")
@@ -399,7 +400,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", frame.slow_but(["schedule_free"], list(RUNS), ["sgd"]))
+@pytest.mark.parametrize("name", frame.slow_but([], list(RUNS), ["schedule_free"]))
 def test_a_run_resumes_bitwise_and_keeps_the_weights_that_it_measured(tmp_path, name):
     c = settings(optimizer__name=name, labels__name="online", **RUNS[name])
     c.train.epochs, c.train.save_every_epochs = 1.0, 0.5

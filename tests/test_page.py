@@ -110,6 +110,7 @@ def test_figures_intervals_floors_groups_and_names_of_classes_are_shown(written)
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", written, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_what_was_found_comes_first_and_the_curves_of_a_run_are_drawn():
     (one,) = ONE
     gap = Figure(-0.433, (-0.446, -0.421), None, "calibration")

@@ -66,6 +66,7 @@ def test_devices_that_are_not_here_are_planned_for_without_data(absent, count):
     assert at_least <= sent <= 1.01 * at_least
 
 
+@pytest.mark.slow
 def test_the_table_has_the_numbers_of_devices_that_can_share_the_batch(absent):
     assert re.search(r"for N = +1 +8 +16 +32 +256$", dry_run.sizes(absent, 16), re.MULTILINE)
     absent.data.batch_size = 96
@@ -157,6 +158,7 @@ def measured_rows(monkeypatch, outcome, **change):
     return re.findall(r"^((?:time|all|peak) .*?)  +(.*)$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_timed_steps_tell_the_duration_and_the_peak_memory(monkeypatch):
     times = trial.Trial(steps=32, seconds=0.0123, compiling=8.06, peak=3 * 2**20)
     # 20 epochs of 20 steps, 0.0123 s each

@@ -96,7 +96,7 @@ def test_our_temperature_is_that_of_the_likelihood(script, network):
     assert ece(test / expected, test_labels) == pytest.approx(SCALED[network], abs=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_measures_both_networks(script, tmp_path):
     files = [str(script.FOLDER / f"{network}_test.npz") for network in NETWORKS]
     vals = [f"--val={script.FOLDER / network}_val.npz" for network in NETWORKS]

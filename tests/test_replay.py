@@ -249,6 +249,7 @@ def test_what_a_fed_mixed_batch_lacks_is_told(case, fields, words):
         )
 
 
+@pytest.mark.slow
 def test_partners_not_named_are_the_batch_rolled():
     draw = np.random.default_rng(0)
     image = draw.random((1, B, SIDE, SIDE, 3))

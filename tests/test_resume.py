@@ -128,7 +128,7 @@ def test_killed_once(calm, tmp_path, environment):
     assert_survives_kills(tmp_path / "killed", calm, environment, kills=1, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_evaluation_killed_while_it_writes_leaves_whole_results_or_none(
     calm, tmp_path, environment
 ):

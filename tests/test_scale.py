@@ -1,6 +1,7 @@
 """Long logs and large studies: the number of points, plots and files, not the time."""
 
 import numpy as np
+import pytest
 
 from ldl_jax.config import options
 from ldl_jax.config.fields import default
@@ -44,6 +45,7 @@ def test_a_plot_of_a_long_log_draws_some_thousand_points():
     assert max(points) <= run_plots._DRAWN + 2
 
 
+@pytest.mark.slow
 def test_the_page_of_a_large_study_draws_some_diagrams_and_says_how_many(monkeypatch):
     bins = {"count": [4, 6], "confidence": [2.0, 5.0], "correct": [1.0, 5.0]}
     cells = {f"c{number}": {0: Card({"raw": {"reliability": bins}}, {})} for number in range(5)}

@@ -357,7 +357,7 @@ def train(folder):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_training_in_a_notebook_is_interrupted_in_the_loop_and_at_its_end(
     tmp_path, monkeypatch, capsys
 ):

@@ -28,6 +28,9 @@ SLOW = [("online", "ricap"), ("mean_teacher", "cutmix"), ("blend", "mixup")]
 
 FOLDERS = ("labels", "losses", "auxiliary", "mixing")
 MEMBERS = [(folder, name) for folder in FOLDERS for name in config.plugs(folder)]
+# Draws of views and of mixtures take long to compile.
+HEAVY = [("auxiliary", "augmix"), ("mixing", "switch"), ("mixing", "ricap")]
+QUICK = [member for member in MEMBERS if member not in HEAVY]
 
 
 def member(folder, name):
@@ -44,7 +47,7 @@ def member(folder, name):
     ), frame.streamed
 
 
-@pytest.mark.parametrize(("folder", "name"), MEMBERS)
+@pytest.mark.parametrize(("folder", "name"), frame.slow_but(QUICK, MEMBERS))
 def test_a_member_keeps_the_contract(folder, name):
     """One step of a linear network, compiled once, on eight devices: a new member costs about a
     second.
@@ -247,6 +250,7 @@ def test_a_chunk_is_its_steps():
     )
 
 
+@pytest.mark.slow
 def test_averages_move_only_where_parameters_move():
     case = Case("mean_teacher", accumulate=2, ema=0.9)
     start, (one, _), (two, _) = frame.fresh(case), frame.train(case, 1), frame.train(case, 2)

@@ -84,6 +84,7 @@ def same(one, other):
         assert one[name].dtype == other[name].dtype
 
 
+@pytest.mark.slow
 def test_the_examples_asked_for_come_in_their_order_at_any_batch_size(images, tmp_path):
     made = opened(images, tmp_path)
     assert (made.train.num_examples, made.test.num_examples, made.train.shape) == (
@@ -129,6 +130,7 @@ def test_a_stream_begun_at_any_batch_and_the_slices_of_processes_are_the_same_by
         same(joined(pair), whole[number])
 
 
+@pytest.mark.slow
 def test_the_stream_does_not_read_far_ahead_and_what_the_batches_raise_is_raised(images, tmp_path):
     made, asked = opened(images, tmp_path), []
 
@@ -346,6 +348,7 @@ def faults(root):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_named(copied, tmp_path):
     bad = faults(copied)
     made, good = opened(copied, tmp_path), (0, np.array([1, 2, 4], np.int32))
@@ -361,6 +364,7 @@ def test_an_image_that_cannot_be_read_is_named(copied, tmp_path):
         assert len(str(told.value)) < 400
 
 
+@pytest.mark.slow
 def test_skipped_images_keep_their_slot_and_change_nothing_else(images, copied, tmp_path, capfd):
     bad = faults(copied)
     sound = opened(images, tmp_path / "sound")
@@ -390,6 +394,7 @@ def test_skipped_images_keep_their_slot_and_change_nothing_else(images, copied, 
     assert "warning" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_batch_without_a_good_image_counts_for_nothing_in_evaluation_and_ends_training(
     copied, tmp_path, monkeypatch
 ):
@@ -427,6 +432,7 @@ def test_reasons_are_without_what_tensorflow_adds():
     assert base.reason_of(ValueError(plain)) == "Unknown format."
 
 
+@pytest.mark.slow
 def test_a_fault_that_passes_is_healed_to_the_bit(copied, tmp_path, monkeypatch):
     path = copied / "train/n01/1.JPEG"
     content = path.read_bytes()
@@ -494,6 +500,7 @@ def stored(images, tmp_path_factory):
     return write_prepared(tmp_path_factory.mktemp("tfds") / "own" / "1.0.0", images)
 
 
+@pytest.mark.slow
 def test_a_tfds_directory_streams_the_folders_images(images, stored, tmp_path):
     one, other = opened(images, tmp_path), opened(stored.parent.parent, tmp_path)
     assert len(list(stored.glob("own-train.tfrecord-*"))) == 4
@@ -507,6 +514,7 @@ def test_a_tfds_directory_streams_the_folders_images(images, stored, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_records_are_found_in_the_order_of_their_ids_by_option(images, tmp_path):
     ids = [int(k) for k in np.random.default_rng(1).permutation(15)]
     root = write_prepared(tmp_path / "own" / "1.0.0", images, shard=6, ids=ids)
@@ -604,7 +612,10 @@ def test_checksums_are_those_of_the_format():
         assert not records.matches(data + b"\0", masked_crc(data))
 
 
-@pytest.mark.parametrize("place", ["label", "image", "checksum"])
+@pytest.mark.parametrize(
+    "place",
+    ["label", *(pytest.param(place, marks=pytest.mark.slow) for place in ("image", "checksum"))],
+)
 def test_a_flipped_bit_in_a_record_is_found(shards, tmp_path, capfd, place):
     """Without a checksum the label would be another, and the image have other pixels."""
     batch = (0, np.arange(4, 8, dtype=np.int32))
@@ -683,6 +694,7 @@ def test_a_damaged_shard_is_named_or_what_is_lost_counts_for_nothing(shards, tmp
     assert (tfrecord.source(made, "train", on_error="raise", **common).shards.offset >= 0).all()
 
 
+@pytest.mark.slow
 def test_a_record_that_holds_no_image_is_named_and_a_shard_that_changes_is_noticed(
     shards, tmp_path
 ):

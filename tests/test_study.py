@@ -40,7 +40,7 @@ from ldl_jax.study.progress import Progress
 from ldl_jax.training import experiment, programs
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.py"))
-LARGE = ("cifar100", "cifar10")  # a hundred cells and forty
+LARGE = ("cifar100", "cifar10", "stl10")  # a hundred cells, forty, and large images
 TINY = {
     "model.name": "tests.tiny", "data.examples": 96, "data.holdout": 32, "data.batch_size": 32, "train.epochs": 1.0,
     "train.log_every_steps": 1, "labels.name": "hard",
@@ -187,6 +187,7 @@ ADDED = {
 }
 
 
+@pytest.mark.slow
 def test_cards_that_were_kept_are_those_of_today_s_plan():
     """Nobody's results are refused because the settings, or what counts of them, have grown since."""
     study_file = next(path for path in CONFIGS if path.stem == "cifar10_small")

@@ -89,6 +89,7 @@ def tree(path):
     return ast.parse(path.read_text())
 
 
+@lru_cache(None)
 def imports(path):
     """Dotted names of all that a file imports, anywhere in it."""
     found = []

@@ -226,6 +226,7 @@ def test_a_run_has_its_scores_before_and_after_a_temperature_fitted_on_its_holdo
     assert tuple(said["classes"]) == tuple("0123456789")
 
 
+@pytest.mark.slow
 def test_another_measurement_ends_with_the_report(calm, tmp_path, capsys):
     again = shutil.copytree(calm, tmp_path / "again")
     measure_again(settings(optimizer__ema=0.9, eval__report=True), again, jax.devices()[:1])
@@ -274,6 +275,7 @@ def test_a_run_that_was_terminated_and_went_on_is_bitwise_the_calm_one_whatever_
     chex.assert_trees_all_equal(predictions(tmp_path), predictions(calm))
 
 
+@pytest.mark.slow
 def test_an_array_that_would_be_sent_to_the_devices_in_every_step_is_refused(tmp_path, monkeypatch):
     def numpy_batches(experiment, plan, first):
         return ((1, {"index": np.arange(96, dtype=np.int32)}) for _ in range(first, plan.total))
@@ -457,7 +459,7 @@ def test_a_trace_of_the_steps_asked_for_is_written(tmp_path):
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_told(tmp_path, capsys):
     c = settings(train__max_steps=5, data__holdout=0)
     go(tmp_path / "short", c, profile=(3, 9))
@@ -466,6 +468,7 @@ def test_a_trace_that_the_run_ends_in_is_written_and_one_that_never_began_is_tol
     assert "no trace was written: step 3 was not run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_data_behind_the_same_config_are_refused_and_nothing_is_overwritten(tmp_path):
     def arrays(classes, images=128, seed=0, first=0):
         draw = np.random.default_rng(seed)
@@ -524,6 +527,7 @@ def test_other_teachers_or_tables_than_the_last_starts_are_not_measured(calm, tm
     assert contents(other) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measured(calm, tmp_path):
     kept = shutil.copytree(calm, tmp_path / "kept", ignore=shutil.ignore_patterns("checkpoints"))
     before = contents(kept)
@@ -547,6 +551,7 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew_and_can_be_measure
     assert load_weights(kept)[2] == load_weights(calm)[2]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_is_made_again(calm, tmp_path):
     """Without a checkpoint, so that the weights in the directory are all there is."""
     kept = shutil.copytree(calm, tmp_path / "kept", ignore=shutil.ignore_patterns("checkpoints"))
@@ -586,6 +591,7 @@ def deleting(path, at):
     return stopping(delete)
 
 
+@pytest.mark.slow
 def test_a_run_whose_directory_is_deleted_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "_stopping", deleting(tmp_path / "run", 5))
     c = settings(optimizer__ema=0.9, train__epochs=1.0)
@@ -669,7 +675,7 @@ def test_a_run_is_not_extended_to_less(calm):
         go(calm, settings(optimizer__ema=0.9, train__epochs=1.0), extend=True)
 
 
-@pytest.mark.parametrize("name", slow_but(["mean_teacher"], ["peer", "mean_teacher"]))
+@pytest.mark.parametrize("name", slow_but([], ["peer", "mean_teacher"], ["mean_teacher"]))
 def test_a_second_network_that_is_no_number_ends_the_run_too(name):
     made = build.make_experiment(settings(labels__name=name, data__holdout=0), jax.devices()[:1])
     device, state = make_programs(made), plan.fresh_state(made)
