@@ -139,3 +139,8 @@ class Auxiliary(NamedTuple):
     teacher_views: bool = False  # True: frozen networks see all views, not only view 0
     # (state) -> {name: scalar}; logged at evaluations as 'auxiliary/<plug>/<name>'
     report: Callable = _no_report
+    # The step multiplies the loss by this weight, which is 0 before start_epoch and then rises
+    # linearly from 0 in ramp_epochs.
+    weight: float = 1.0
+    start_epoch: float = 0.0
+    ramp_epochs: float = 0.0

@@ -10,7 +10,9 @@ import pytest
 from frame import options_of, plain_batch, plain_build, plug, softmax
 
 from ldl_jax import config
-from ldl_jax.contract import Outputs, Target
+from ldl_jax.auxiliary.base import timed
+from ldl_jax.contract import Auxiliary, Outputs, Target
+from ldl_jax.labels.base import ramp
 
 B, MASK = 4, np.array([1, 1, 0, 1.0])
 DRAW = np.random.default_rng(0)
@@ -23,6 +25,11 @@ def build():
 
 def make(name, made=None, **options):
     return plug("auxiliary", name).make(made or build(), **options)
+
+
+def weighted(auxiliary, params, state, batch, outputs, targets=()):
+    """The loss times its weight, as the step adds it."""
+    return auxiliary.weight * auxiliary.loss(params, state, batch, outputs, targets)[0]
 
 
 # ---- hint
@@ -92,7 +99,7 @@ def test_a_hint_is_the_error_of_the_adapted_maps(size):
 
     def loss(params, stage):
         seen = student._replace(stages=(student.stages[0], stage, student.stages[2]))
-        return auxiliary.loss(params, state, batch, seen, ())[0]
+        return weighted(auxiliary, params, state, batch, seen)
 
     value, (slope, by_maps) = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, student.stages[1])
     params = jax.tree.map(np.asarray, params)
@@ -159,7 +166,7 @@ def jsd_by_numpy(logits, mask):
 def jsd(logits, mask=MASK, **options):
     auxiliary = make("jsd", **options)
     batch = plain_batch([0] * B, mask=jnp.asarray(mask))
-    return auxiliary.loss({}, (), batch, Outputs(jnp.asarray(logits), (), None), ())[0]
+    return weighted(auxiliary, {}, (), batch, Outputs(jnp.asarray(logits), (), None))
 
 
 @pytest.mark.parametrize("spread", [1.0, 40.0])
@@ -212,6 +219,40 @@ def test_it_asks_for_so_many_draws_and_shows_frozen_networks_one():
 
 
 # ---- every auxiliary
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "shares"),
+    [
+        (0.0, 0.0, [1, 1, 1, 1, 1, 1]),
+        (0.0, 2.0, [0, 0.25, 0.5, 0.75, 1, 1]),
+        (1.0, 0.0, [0, 0, 1, 1, 1, 1]),
+        (1.5, 1.0, [0, 0, 0, 0, 0.5, 1]),
+    ],
+)
+def test_a_term_starts_and_rises_at_its_epochs(start, length, shares):
+    """Two steps are an epoch."""
+    found = [
+        ramp(jnp.asarray(step), build(), start_epoch=start, ramp_epochs=length) for step in range(6)
+    ]
+    np.testing.assert_allclose(found, shares, atol=1e-15)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+@pytest.mark.parametrize("option", ["weight", "start_epoch", "ramp_epochs"])
+def test_the_options_that_all_have_are_finite_and_not_negative(option, value):
+    given = {"start_epoch": 0.0, "ramp_epochs": 0.0, "weight": 1.0} | {option: value}
+    auxiliary = Auxiliary(None, weight=given.pop("weight"))
+    with pytest.raises(ValueError, match=rf"^{option} must be finite and at least 0, got"):
+        timed(auxiliary, **given)
+
+
+@pytest.mark.parametrize("name", config.plugs("auxiliary"))
+def test_every_auxiliary_has_a_weight_a_start_and_a_ramp(name):
+    options = options_of(f"auxiliary/{name}.py")
+    assert {"weight", "start_epoch", "ramp_epochs"} <= set(options)
+    own = [key for key in options if key not in ("start_epoch", "ramp_epochs")]
+    assert own[0] == "weight"
 
 
 @pytest.mark.parametrize("name", config.plugs("auxiliary"))

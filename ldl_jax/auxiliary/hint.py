@@ -75,6 +75,6 @@ def make(
         student = adaptor.apply({"params": params}, maps)
         teacher = nn.relu(batch.teacher[0].stages[stage - 1][0]).astype(kind)
         error = jnp.mean((student - teacher) ** 2, axis=(1, 2, 3))
-        return weight * masked_mean(error, batch), state
+        return masked_mean(error, batch), state
 
-    return Auxiliary(loss, init)
+    return Auxiliary(loss, init, weight=weight)

@@ -23,6 +23,6 @@ def make(
 
     def loss(params, state, batch, outputs, targets):
         del params, targets
-        return weight * masked_mean(jensen_shannon(outputs.logits), batch), state
+        return masked_mean(jensen_shannon(outputs.logits), batch), state
 
-    return Auxiliary(loss, draws=views)
+    return Auxiliary(loss, draws=views, weight=weight)

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax.config import optimizers
 from ldl_jax.config.fields import default, flatten
+from ldl_jax.config.options import SHARED, read_options
 from ldl_jax.config.own import own_names, read
 
 # Fields that may change when a run is resumed. Teachers, initial weights, labels and tables are
@@ -140,6 +141,12 @@ def decisive(config: ConfigDict) -> dict[str, object]:
     # Another version of optax may have further options.
     added = [name for name in usual if name.startswith("optimizer.") and name.count(".") > 1]
     new = {name: usual[name] for name in (*ADDED, *added)} | _network_defaults(config)
+    # So were the options that all auxiliary losses share, those of the user's own included.
+    shared = {option.name: option.value for option in read_options(*SHARED["auxiliary"])[1]}
+    for name in used:
+        option = name.rpartition(".")[2]
+        if name.startswith("auxiliary.") and option in shared:
+            new[name] = shared[option]
     counted = {}
     for name, value in used.items():
         is_new_default = name in new and value == new[name]

@@ -34,6 +34,10 @@ FIELDS = {
 }
 
 
+# Folder of plugs -> the file and the function that declare the options which all of its plugs have.
+SHARED = {"auxiliary": ("auxiliary/base.py", "timed")}
+
+
 class Option(NamedTuple):
     """An option of a factory, as the source has it: its name, default, type and comment."""
 
@@ -163,7 +167,21 @@ def read_options(file: str, function: str = "make") -> tuple[str, list[Option]]:
         raise ValueError(f"ldl_jax/{file} must have a function {function}(), which makes the plug")
     if factory.unread:
         raise ValueError(no_literal(factory.unread[0], function))
+    if function == "make":
+        return factory.sentence, with_shared(Path(file).parts[0], factory).options
     return factory.sentence, factory.options
+
+
+def with_shared(folder: str, factory: Factory) -> Factory:
+    """A factory with the options that all plugs of its folder have, as far as it has not declared
+    them with a default of its own.
+    """
+    if folder not in SHARED:
+        return factory
+    declared = [option.name for option in factory.options]
+    shared = read_options(*SHARED[folder])[1]
+    more = [option for option in shared if option.name not in declared]
+    return factory._replace(options=[*factory.options, *more])
 
 
 def no_literal(option: str, function: str = "make") -> str:

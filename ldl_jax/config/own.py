@@ -29,6 +29,7 @@ from ldl_jax.config.options import (
     parse,
     plugs,
     read_options,
+    with_shared,
 )
 from ldl_jax.errors import one_line
 
@@ -212,7 +213,7 @@ def read(own: Own) -> Factory:
     if not any(re.search(rf"\b{name}\b|import \*", text) for name in makes):
         raise ValueError(f"{own.subject} {own.name!r}, which must have a function make() ({file})")
     # If `make` comes from elsewhere, its options are not known before the module is imported.
-    return NO_OPTIONS if factory is None else _checked(own, factory)
+    return NO_OPTIONS if factory is None else with_shared(own.folder, _checked(own, factory))
 
 
 def default_options(folder: str, name: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.contract import Array, Batch, Forward, Target
+from ldl_jax.contract import Array, Batch, Build, Forward, Target
 from ldl_jax.losses.base import kl_divergence
 
 WRITE_RULES = ("unmixed", "clean")
@@ -79,6 +79,21 @@ def own_prediction(batch: Batch, forward: Forward, write: str) -> tuple[Array, A
         return jax.nn.softmax(forward.clean_logits), valid
     # The prediction of a mixed image says little about any of the images in it.
     return jax.nn.softmax(forward.outputs.logits[0]), valid & (batch.share[:, 0] == 1)
+
+
+def ramp(
+    step: Array, build: Build, *, start_epoch: float = 0.0, ramp_epochs: float = 0.0
+) -> Array | float:
+    """The share, [0, 1], of a term at a step: 0 before start_epoch, then rising linearly from 0 in
+    ramp_epochs; 1.0 if both are 0.
+    """
+    if not start_epoch and not ramp_epochs:
+        return 1.0
+    kind = build.outputs.logits.dtype
+    since = step.astype(kind) - round(start_epoch * build.steps_per_epoch)
+    if not ramp_epochs:
+        return (since >= 0).astype(kind)
+    return jnp.clip(since / (ramp_epochs * build.steps_per_epoch), 0, 1)
 
 
 def mix_rows(values: Array, partner: Array, share: Array) -> Array:

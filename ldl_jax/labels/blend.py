@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-import jax.numpy as jnp
-
 from ldl_jax.contract import Build, LabelSource
+from ldl_jax.labels.base import ramp
 
 
 def make(
@@ -32,19 +31,16 @@ def make(
     if not ramp_epochs >= 0:
         raise ValueError(f"config.labels.blend.ramp_epochs must be at least 0, got {ramp_epochs}")
     sources = tuple(build.part(name) for name in parts)
-    ramp_steps = ramp_epochs * build.steps_per_epoch
 
     def init(key, variables):
         return tuple(source.init(key, variables) for source in sources)
 
     def targets(state, batch, outputs):
-        ramp = 1.0
-        if ramp_steps:
-            ramp = jnp.minimum(batch.step.astype(outputs.logits.dtype) / ramp_steps, 1)
+        share = ramp(batch.step, build, ramp_epochs=ramp_epochs)
         terms = []
         for index, (source, weight) in enumerate(zip(sources, weights, strict=True)):
             # With a ramp, the first part (usually the hard label) starts alone.
-            scale = weight * (ramp if index else 1.0)
+            scale = weight * (share if index else 1.0)
             for target in source.targets(state[index], batch, outputs):
                 terms.append(replace(target, weight=target.weight * scale))
         return tuple(terms)

@@ -1,5 +1,6 @@
 """An experiment: the data, network, plugs and devices that a config stands for."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, files, mesh, optimizer, workdir
 from ldl_jax.augment import base as augment
+from ldl_jax.auxiliary.base import timed
 from ldl_jax.config import checks, optimizers
-from ldl_jax.config.options import make_plug, options_of
+from ldl_jax.config.options import make_plug, options_of, plug
 from ldl_jax.config.trust import ASK
 from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree
 from ldl_jax.data.base import Dataset
@@ -283,8 +285,7 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
         completed = build._replace(outputs=outputs, teachers=tuple(teacher_outputs), part=part)
         auxiliaries = {}
         for name in c.auxiliary.names:
-            options = options_of(c.auxiliary, name)
-            auxiliaries[name] = make_plug("auxiliary", name, Auxiliary, completed, **options)
+            auxiliaries[name] = _auxiliary(name, completed, options_of(c.auxiliary, name))
         return completed, auxiliaries
 
     # The auxiliaries say how many views there are, but making them needs a build: start with one
@@ -293,6 +294,19 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
     views = steps.num_views(auxiliaries, image)
     check_group(c.model.norm_group, c.data.batch_size, views)
     return (completed, auxiliaries) if views == 1 else complete(views)
+
+
+def _auxiliary(name: str, build: Build, options: dict[str, object]) -> Auxiliary:
+    """An auxiliary loss, with its own options and those that all auxiliaries have."""
+    factory = getattr(plug("auxiliary", name), "make", None)
+    declared = inspect.signature(factory).parameters if callable(factory) else ()
+    shared = inspect.signature(timed).parameters
+    own = {key: value for key, value in options.items() if key in declared or key not in shared}
+    auxiliary = make_plug("auxiliary", name, Auxiliary, build, **own)
+    try:
+        return timed(auxiliary, **{key: options[key] for key in shared if key in options})
+    except ValueError as error:
+        raise ValueError(f"config.auxiliary.{name}.{error}") from None
 
 
 def _abstract_outputs(apply: Callable, variables: PyTree, image):

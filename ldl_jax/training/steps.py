@@ -11,7 +11,7 @@ from flax import struct
 
 from ldl_jax import optimizer
 from ldl_jax.contract import Array, Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree
-from ldl_jax.labels.base import mix_target, term_loss
+from ldl_jax.labels.base import mix_target, ramp, term_loss
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing.base import Mixer
 from ldl_jax.training import updates
@@ -235,9 +235,16 @@ def _loss(recipe: Recipe, state: TrainState, batch: Batch, params):
     losses = {"label": jnp.sum(jnp.where(mask > 0, terms, 0)) / jnp.maximum(mask.sum(), 1)}
     states = {}
     for name, auxiliary in recipe.auxiliaries.items():
-        losses[name], states[name] = auxiliary.loss(
+        loss, states[name] = auxiliary.loss(
             params["auxiliary"][name], state.auxiliary[name], batch, outputs, targets
         )
+        share = ramp(
+            batch.step,
+            recipe.build,
+            start_epoch=auxiliary.start_epoch,
+            ramp_epochs=auxiliary.ramp_epochs,
+        )
+        losses[name] = auxiliary.weight * share * loss
 
     # A source that records predictions on clean images needs a second pass only if images are mixed.
     clean_logits = None
