@@ -36,6 +36,8 @@ def test_every_factory_takes_every_option_of_its_block():
                 for n, p in inspect.signature(factory).parameters.items()
                 if p.kind is p.KEYWORD_ONLY
             }
+            if folder == "auxiliary":
+                options = {"start_epoch": 0.0, "ramp_epochs": 0.0} | options
             assert config.default()[section].get(name, ConfigDict()).to_dict() == options, (
                 folder,
                 name,

@@ -93,7 +93,9 @@ def test_they_train_together_and_resume(save, tmp_path, capsys):
 
     stored = config.from_json((run / "config.json").read_text())
     assert stored.labels.mine.memory.to_dict() == {"share": 0.4, "momentum": 0.9}
-    assert stored.auxiliary.mine.penalty.to_dict() == {"weight": 0.1, "decay": 0.5}
+    assert stored.auxiliary.mine.penalty.to_dict() == {
+        "weight": 0.1, "decay": 0.5, "start_epoch": 0.0, "ramp_epochs": 0.0,
+    }  # fmt: skip
     with np.load(run / "predictions" / "test.npz") as file:
         probs = frame.softmax(file["logits"])
         label = file["label"]
@@ -150,7 +152,7 @@ def test_the_penalty_is_the_negative_entropy_and_its_state_the_confidence(mine):
     loss, state = made.loss(params, state, batch, outputs, ())
     probs = frame.softmax(logits)
     entropy = -(probs * np.log(probs)).sum(1)
-    np.testing.assert_allclose(loss, -2 * entropy[mask > 0].mean(), rtol=1e-6)
+    np.testing.assert_allclose(made.weight * loss, -2 * entropy[mask > 0].mean(), rtol=1e-6)
     expected = 0.25 * probs.max(1)[mask > 0].mean()
     np.testing.assert_allclose(made.report(state)["confidence"], expected, rtol=1e-6)
 

@@ -35,8 +35,8 @@ class Adaptor(nn.Module):
 def make(
     build: Build,
     *,
-    stage: int = 2,  # stage whose maps are compared, counted from 1
     weight: float = 100.0,  # weight of the mean squared error
+    stage: int = 2,  # stage whose maps are compared, counted from 1
 ) -> Auxiliary:
     """FitNet (Romero et al. 2015, equation 3): squared error between the maps of one stage and the
     first teacher's.

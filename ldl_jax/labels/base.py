@@ -82,7 +82,7 @@ def own_prediction(batch: Batch, forward: Forward, write: str) -> tuple[Array, A
 
 
 def ramp(
-    step: Array, build: Build, *, start_epoch: float = 0.0, ramp_epochs: float = 0.0
+    step: Array, build: Build, start_epoch: float = 0.0, ramp_epochs: float = 0.0
 ) -> Array | float:
     """The share, [0, 1], of a term at a step: 0 before start_epoch, then rising linearly from 0 in
     ramp_epochs; 1.0 if both are 0.

@@ -301,10 +301,16 @@ def _auxiliary(name: str, build: Build, options: dict[str, object]) -> Auxiliary
     factory = getattr(plug("auxiliary", name), "make", None)
     declared = inspect.signature(factory).parameters if callable(factory) else ()
     shared = inspect.signature(timed).parameters
-    own = {key: value for key, value in options.items() if key in declared or key not in shared}
+    own = dict(options)
+    timing = {}
+    for option, value in options.items():
+        if option in shared:
+            timing[option] = value
+            if option not in declared:
+                del own[option]
     auxiliary = make_plug("auxiliary", name, Auxiliary, build, **own)
     try:
-        return timed(auxiliary, **{key: options[key] for key in shared if key in options})
+        return timed(auxiliary, **timing)
     except ValueError as error:
         raise ValueError(f"config.auxiliary.{name}.{error}") from None
 

@@ -238,12 +238,7 @@ def _loss(recipe: Recipe, state: TrainState, batch: Batch, params):
         loss, states[name] = auxiliary.loss(
             params["auxiliary"][name], state.auxiliary[name], batch, outputs, targets
         )
-        share = ramp(
-            batch.step,
-            recipe.build,
-            start_epoch=auxiliary.start_epoch,
-            ramp_epochs=auxiliary.ramp_epochs,
-        )
+        share = ramp(batch.step, recipe.build, auxiliary.start_epoch, auxiliary.ramp_epochs)
         losses[name] = auxiliary.weight * share * loss
 
     # A source that records predictions on clean images needs a second pass only if images are mixed.
