@@ -81,14 +81,19 @@ def assert_same_arrays(here, there):
 
 
 def assert_same_csv(here, there):
-    """Equal texts, and numbers to RELATIVE."""
+    """Equal texts, and numbers to RELATIVE, but for noise floors: rows and columns of that name."""
     with open(here, newline="") as one, open(there, newline="") as other:
-        for row, (left, right) in enumerate(zip(csv.reader(one), csv.reader(other), strict=True)):
-            for a, b in zip(left, right, strict=True):
-                if a != b:
-                    assert math.isclose(
-                        float(a), float(b), rel_tol=SIMULATED if "floor" in left else RELATIVE
-                    ), row
+        header, *rows = csv.reader(one)
+        expected_header, *expected_rows = csv.reader(other)
+    assert header == expected_header
+    for number, (row, expected) in enumerate(zip(rows, expected_rows, strict=True)):
+        assert len(row) == len(expected), number
+        # Rows end with their last figure.
+        for column, a, b in zip(header, row, expected, strict=False):
+            if a != b:
+                is_floor = column == "floor" or "floor" in expected
+                tolerance = SIMULATED if is_floor else RELATIVE
+                assert math.isclose(float(a), float(b), rel_tol=tolerance), (number, column)
 
 
 def read(path):
