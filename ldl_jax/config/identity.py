@@ -142,11 +142,10 @@ def decisive(config: ConfigDict) -> dict[str, object]:
     added = [name for name in usual if name.startswith("optimizer.") and name.count(".") > 1]
     new = {name: usual[name] for name in (*ADDED, *added)} | _network_defaults(config)
     # So were the options that all auxiliary losses share, those of the user's own included.
-    shared = {option.name: option.value for option in read_options(*SHARED["auxiliary"])[1]}
-    for name in used:
-        option = name.rpartition(".")[2]
-        if name.startswith("auxiliary.") and option in shared:
-            new[name] = shared[option]
+    for option in read_options(*SHARED["auxiliary"])[1]:
+        for name in used:
+            if name.startswith("auxiliary.") and name.endswith(f".{option.name}"):
+                new[name] = option.value
     counted = {}
     for name, value in used.items():
         is_new_default = name in new and value == new[name]

@@ -178,10 +178,10 @@ def with_shared(folder: str, factory: Factory) -> Factory:
     """
     if folder not in SHARED:
         return factory
-    declared = [option.name for option in factory.options]
-    shared = read_options(*SHARED[folder])[1]
-    more = [option for option in shared if option.name not in declared]
-    return factory._replace(options=[*factory.options, *more])
+    options = {option.name: option for option in factory.options}
+    for option in read_options(*SHARED[folder])[1]:
+        options.setdefault(option.name, option)
+    return factory._replace(options=list(options.values()))
 
 
 def no_literal(option: str, function: str = "make") -> str:
