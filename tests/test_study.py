@@ -875,6 +875,15 @@ def test_the_page_the_text_and_the_csv_say_the_same():
     assert whole.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
 
 
+def test_runs_that_were_measured_only_at_their_end_have_no_curves():
+    asked, found = six(0.2)
+    assert "<h2>Training curves</h2>" in page._epochs(asked, found)
+    for runs in found.values():
+        for one in runs.values():
+            one.facts["epochs"] = {"epoch": [2.0], "accuracy": [0.5], "ece": [0.1]}
+    assert page._epochs(asked, found) == ""
+
+
 @browser.needed
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
