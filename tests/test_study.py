@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import browser
+import frame
 import jax
 import numpy as np
 import pytest
@@ -673,6 +674,7 @@ def test_the_parts_of_the_nll_and_the_training_accuracy_are_shown():
     for place, one in found["good"].items():
         one.facts["raw"]["figures"]["nll"], one.facts["scaled"]["figures"]["nll"] = nll[:, place]
         one.facts["train_accuracy"] = 0.9 + place / 100
+        one.facts["holdout_nll"] = 1.5 + place
     # Older cards have no training accuracy.
     found["bad"][0].facts["train_accuracy"] = 0.5
     results = {"cells": tables.rows(asked, found), "findings": [], "comparisons": []}
@@ -684,15 +686,18 @@ def test_the_parts_of_the_nll_and_the_training_accuracy_are_shown():
     assert good["train"]["accuracy"]["mean"] == pytest.approx(0.925)
     assert bad["train"] is None
     shown = tables.cells(results)
-    assert shown.head[-2:] == ["NLL calibration part", "training accuracy %"]
-    assert shown.rows()[0][-2:] == [
+    further = ["NLL calibration part", "training accuracy %", "holdout NLL (recalibrated)"]
+    assert shown.head[-3:] == further
+    assert shown.rows()[0][-3:] == [
         f"{apart.mean():.4f}\n± {apart.std(ddof=1):.4f}",
         "92.50\n± 1.87",
+        "4.0000\n± 1.8708",
     ]
     assert shown.rows()[1][-1] == tables.MISSING
     rows = list(csv.DictReader(tables.numbers(results).splitlines()))
     told = {r["figure"]: r for r in rows if r["name"] == "good" and not r["state"]}
-    assert set(told) == {"nll_refinement", "nll_calibration", "train_accuracy"}
+    figures = {"nll_refinement", "nll_calibration", "train_accuracy", "holdout_nll"}
+    assert set(told) == figures
     assert float(told["nll_calibration"]["mean"]) == pytest.approx(apart.mean())
     # The last panel of the plot has a point at the refinement and a ring at the raw NLL.
     figure = study_plots.cells(results["cells"])
@@ -704,6 +709,7 @@ def test_the_parts_of_the_nll_and_the_training_accuracy_are_shown():
         for one in cell.values():
             one.facts["scaled"] = None
             one.facts.pop("train_accuracy", None)
+            one.facts.pop("holdout_nll", None)
     rows = tables.rows(asked, found)
     assert tables.cells({"cells": rows}).head[-1] == "ECE %"
     assert len(study_plots.cells(rows).axes) == 2
@@ -875,6 +881,15 @@ def test_the_page_the_text_and_the_csv_say_the_same():
     assert whole.count("<svg") == 1 + 1 + 3 + 2  # answers, cells, a diagram for each, epochs
 
 
+def test_runs_that_were_measured_only_at_their_end_have_no_curves():
+    asked, found = six(0.2)
+    assert "<h2>Training curves</h2>" in page._epochs(asked, found)
+    for runs in found.values():
+        for one in runs.values():
+            one.facts["epochs"] = {"epoch": [2.0], "accuracy": [0.5], "ece": [0.1]}
+    assert page._epochs(asked, found) == ""
+
+
 @browser.needed
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
@@ -951,7 +966,13 @@ def test_a_study_runs_goes_on_and_answers(file, tmp_path, capsys, monkeypatch):
     log.write_text(log.read_text() + '{"step": 2, "epoch": 1.0, "train/accuracy": 0.75}\n')
     (tmp_path / "w/cards/plain-1.json").unlink()
     assert command.main(words) == 0
-    assert json.loads((tmp_path / "w/cards/plain-1.json").read_text())["train_accuracy"] == 0.75
+    card = json.loads((tmp_path / "w/cards/plain-1.json").read_text())
+    assert card["train_accuracy"] == 0.75
+    with np.load(tmp_path / "w/runs/plain-1/predictions/holdout.npz") as predicted:
+        logits, label = predicted["logits"].astype(np.float64), predicted["label"]
+    probs = frame.softmax(logits / card["temperature"])
+    nll = -np.log(probs[np.arange(len(label)), label]).mean()
+    assert card["holdout_nll"] == pytest.approx(nll, rel=1e-6)
     assert not (tmp_path / "w/runs/plain-0/checkpoints").exists()
     made = [
         json.loads(file.read_text())["tested_on"] for file in (tmp_path / "w/cards").glob("*.json")

@@ -17,7 +17,7 @@ from ldl_jax import files
 from ldl_jax import workdir as run_directory
 from ldl_jax.config.study import Planned
 from ldl_jax.errors import UnreadableFile
-from ldl_jax.evaluation import bootstrap, curves, evaluation, runs
+from ldl_jax.evaluation import bootstrap, curves, evaluation, predictions, runs
 from ldl_jax.evaluation.bootstrap import Answers
 from ldl_jax.evaluation.passes import Reduced
 from ldl_jax.files import reading
@@ -64,7 +64,9 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
     ece), versions, and for each state, 'raw' and 'scaled' (None without a temperature): figures
     (metrics; fractions, nat), floor (noise floor of the ECE) and reliability (bins of the
     confidence). train_accuracy: accuracy on training images at the last evaluation; only if the run
-    has recorded it.
+    has recorded it. holdout_nll: NLL on the holdout, recalibrated with the temperature that was
+    fitted on it; only if there is one. It serves to choose among settings, which the test images
+    must not.
     """
     run = runs.read(workdir)
     columns = {}
@@ -95,7 +97,18 @@ def make(planned: Planned, workdir, seconds: float) -> Card:
     train_accuracy = _train_accuracy(workdir)
     if train_accuracy is not None:
         facts["train_accuracy"] = train_accuracy
+    if run.temperature is not None:
+        facts["holdout_nll"] = _holdout_nll(run)
     return Card(facts, columns)
+
+
+def _holdout_nll(run: runs.Run) -> float | None:
+    """The NLL on the holdout at the run's temperature; None if its predictions are not there."""
+    file = run_directory.predictions_file(run.path, "holdout")
+    if not file.is_file():
+        return None
+    holdout = runs.reduced(run._replace(test=predictions.read(file)), scaled=True)
+    return float(holdout.nll.mean())
 
 
 def _measured(reduced: Reduced) -> dict:

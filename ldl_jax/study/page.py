@@ -128,7 +128,9 @@ def _reliability(cards) -> str:
 
 
 def _epochs(study: Study, cards) -> str:
-    """Accuracy and ECE against the epoch, for the cells of the findings or the first cells."""
+    """Accuracy and ECE against the epoch, for the cells of the findings or the first cells; '' if
+    the runs were measured only at their end.
+    """
     # Baselines first, so that a cell and what it is compared with share the plot.
     compared: dict[str, None] = {}
     for finding in study.findings:
@@ -138,6 +140,8 @@ def _epochs(study: Study, cards) -> str:
     for name in compared or cards:
         if name in cards and len(shown) < MOST_LINES:
             shown[name] = cards[name]
+    if not _curves(shown, "accuracy"):
+        return ""
 
     plots_by_metric = []
     for metric, label in (("accuracy", "accuracy, %"), ("ece", "ECE, %")):
@@ -153,7 +157,7 @@ def _curves(cards, metric: str) -> dict[str, list[tuple]]:
     for name, runs in cards.items():
         measured = [card.facts["epochs"] for card in runs.values()]
         epochs = measured[0]["epoch"]
-        if not epochs:
+        if len(epochs) < 2:
             continue
         # The mean and the band over seeds need values at the same epochs.
         seeds = []

@@ -15,6 +15,7 @@ PARTS = ("refinement", "calibration")
 FURTHER = {
     ("parts", "calibration"): "NLL calibration part",
     ("train", "accuracy"): "training accuracy %",
+    ("holdout", "nll"): "holdout NLL (recalibrated)",
 }
 STATE_NAMES = {"raw": "raw", "scaled": "recalibrated"}  # state -> its name for readers
 CSV = [
@@ -46,7 +47,8 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
 
     For each state: metric -> mean and std (with n - 1; None for one seed), or None if a run has no
     temperature. parts: the same for the two parts of the NLL, see PARTS. train: the same for the
-    accuracy on training images; None if a run has not recorded it. n: number of finished seeds;
+    accuracy on training images, and holdout for the recalibrated NLL on the holdout; None if a run
+    has not recorded it. n: number of finished seeds;
     seeds: number planned; seconds: mean over the runs; at_bound: number of runs whose temperature
     is a limit of the search.
     """
@@ -70,6 +72,8 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
         row["parts"] = None if row["scaled"] is None else _parts(facts)
         accuracies = [fact.get("train_accuracy") for fact in facts]
         row["train"] = None if None in accuracies else _over_seeds({"accuracy": accuracies})
+        holdout = [fact.get("holdout_nll") for fact in facts]
+        row["holdout"] = None if None in holdout else _over_seeds({"nll": holdout})
         rows.append(row)
     return rows
 
@@ -113,7 +117,11 @@ def numbers(results: dict) -> str:
             for name, value in (row[state] or {}).items():
                 spread = [value["mean"], value["std"], row["n"]]
                 lines.append(["cell", row["cell"], None, state, name, *spread])
-        for prefix, values in (("nll", row["parts"]), ("train", row["train"])):
+        for prefix, values in (
+            ("nll", row["parts"]),
+            ("train", row["train"]),
+            ("holdout", row["holdout"]),
+        ):
             for name, value in (values or {}).items():
                 spread = [value["mean"], value["std"], row["n"]]
                 lines.append(["cell", row["cell"], None, None, f"{prefix}_{name}", *spread])
