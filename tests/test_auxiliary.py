@@ -1,6 +1,6 @@
 """Auxiliaries against references written in numpy float64."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import chex
 import jax
@@ -218,6 +218,43 @@ def test_it_asks_for_so_many_draws_and_shows_frozen_networks_one():
     assert make("jsd").init(jax.random.key(0)) == ({}, ())
 
 
+# ---- joint optimisation
+
+
+def joint_by_numpy(logits, mask, prior, entropy):
+    p = softmax(logits)[mask > 0]
+    uniform = -np.log(p.mean(0)).mean()
+    return prior * uniform - entropy * (p * np.log(p)).sum(1).mean()
+
+
+def joint(logits, mask=MASK, **options):
+    batch = plain_batch([0] * B, mask=jnp.asarray(mask))
+    outputs = Outputs(jnp.asarray(logits)[None], (), None)
+    return weighted(make("joint", **options), {}, (), batch, outputs)
+
+
+def test_the_penalties_of_joint_optimisation_and_their_gradient():
+    logits, way = DRAW.standard_normal((2, B, 5))
+    options = {"prior": 1.5, "entropy": 0.3}
+    expected = joint_by_numpy(logits, MASK, **options)
+    np.testing.assert_allclose(joint(logits, **options), expected, rtol=1e-12)
+    np.testing.assert_allclose(joint(logits, weight=2.0, **options), 2 * expected, rtol=1e-12)
+    slope = jax.grad(partial(joint, **options))(jnp.asarray(logits))
+    ahead = joint_by_numpy(logits + 1e-6 * way, MASK, **options)
+    behind = joint_by_numpy(logits - 1e-6 * way, MASK, **options)
+    np.testing.assert_allclose((slope * way).sum(), (ahead - behind) / 2e-6, rtol=1e-6)
+    assert (slope[MASK == 0] == 0).all()
+
+
+def test_the_prior_counts_classes_of_which_every_probability_underflows():
+    logits = np.tile([2000.0, 0, 0, 0, 0], (B, 1))
+    value, slope = jax.value_and_grad(partial(joint, entropy=0.0))(jnp.asarray(logits))
+    np.testing.assert_allclose(value, 1.2 * 2000 * 4 / 5, rtol=1e-12)
+    assert np.isfinite(slope).all()
+    nobody = jax.grad(partial(joint, mask=np.zeros(B)))(jnp.asarray(logits))
+    assert (nobody == 0).all()
+
+
 # ---- every auxiliary
 
 
@@ -312,6 +349,14 @@ REFUSED = [
     ),
     ("jsd", {"views": 1}, ONE, (), r"jsd\.views must be between 2 and 64, got 1"),
     ("jsd", {"views": -2}, ONE, (), r"jsd\.views must be between 2 and 64, got -2"),
+    ("joint", {"prior": -1.0}, ONE, (), r"joint\.prior must be finite and at least 0, got -1\.0"),
+    (
+        "joint",
+        {"entropy": np.nan},
+        ONE,
+        (),
+        r"joint\.entropy must be finite and at least 0, got nan",
+    ),
     ("augmix", {"width": 0}, ONE, (), r"augmix\.width must be between 1 and 10, got 0"),
     (
         "augmix",

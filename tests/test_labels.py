@@ -624,6 +624,13 @@ REFUSED = [
     ("table", {}, {"tables": ("label",)}, r"'table' needs a distribution for .* config\.data\.train_table"),
     ("smooth", {"epsilon": 1.1}, {}, r"smooth\.epsilon must be in \[0, 1\], got 1\.1"),
     ("smooth", {"epsilon": -0.1}, {}, r"smooth\.epsilon must be in \[0, 1\], got -0\.1"),
+    ("similarity", {"alpha": 1.1}, {}, r"similarity\.alpha must be in \[0, 1\], got 1\.1"),
+    ("similarity", {"temperature": 0.0}, {}, r"similarity\.temperature must be above 0, got 0\.0"),
+    ("similarity", {"start_epoch": -1.0}, {}, r"similarity\.start_epoch must be finite and at least 0, got -1\.0"),
+    ("tf_kd", {"alpha": -0.1}, {}, r"tf_kd\.alpha must be in \[0, 1\], got -0\.1"),
+    ("tf_kd", {"temperature": 0.0}, {}, r"tf_kd\.temperature must be above 0, got 0\.0"),
+    ("tf_kd", {"correct": 0.0}, {}, r"tf_kd\.correct must be in \(0, 1\], got 0\.0"),
+    ("tf_kd", {"multiplier": np.nan}, {}, r"tf_kd\.multiplier must be finite and at least 0, got nan"),
     ("blend", {"weights": (1.0,)}, {}, r"blend\.weights must have one weight for each .*; got \(1\.0,\) for"),
     ("blend", {"parts": (), "weights": ()}, {}, r"blend\.weights must have one weight for each .*; got \(\) for \(\)"),
     ("blend", {"parts": ("hard", "blend")}, {}, r"blend\.parts must not contain 'blend' itself"),
@@ -654,3 +661,79 @@ def test_a_word_that_is_not_on_offer_is_refused(name):
             sentence = rf"labels\.{name}\.{option} must be one of .*'{value}'.*; got 'nonsense'"
             with pytest.raises(ValueError, match=sentence):
                 make(name, **{option: "nonsense"})
+
+
+# ---- similarity
+
+
+def similar_by_numpy(sums, count, temperature):
+    """Row by row: cosines of the classes that occur, softmax over those."""
+    rows = np.eye(len(sums))
+    there = [k for k in range(len(sums)) if count[k] > 0 and np.abs(sums[k]).sum() > 0]
+    for k in there:
+        cosines = [
+            sums[k] @ sums[j] / np.linalg.norm(sums[k]) / np.linalg.norm(sums[j]) for j in there
+        ]
+        rows[k] = 0
+        rows[k, there] = softmax(np.array(cosines) / temperature)
+    return rows
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_similar_classes_are_those_of_the_last_epoch_s_mean_embeddings(mixed):
+    source = make("similarity", alpha=0.3, temperature=0.2, start_epoch=2.0)
+    targets, update = jax.jit(source.targets), jax.jit(source.update)
+    draw = np.random.default_rng(5)
+    width = build().outputs.embedding.shape[-1]
+    state, table = source.init(jax.random.key(0), None), np.eye(K)
+    sums, count = np.zeros((K, width)), np.zeros(K)
+    for epoch, step, index, logits, mask, share in walk(mixed=mixed):
+        if step % STEPS == 0 and step:
+            table = similar_by_numpy(sums, count, 0.2)
+            sums, count = np.zeros((K, width)), np.zeros(K)
+        # No example of the last class counts in the first epoch.
+        mask = mask * (LABELS[index] != K - 1) if epoch == 0 and not mixed else mask
+        batch = plain_batch(LABELS[index], index=index, share=share, mask=mask, step=step)
+        (target,) = targets(state, batch, says(logits))
+        hard = EYE[LABELS[index]]
+        part = 0.3 * (epoch >= 2)
+        expected = (1 - part) * hard + part * table[LABELS[index]]
+        np.testing.assert_allclose(target.probs, expected, rtol=1e-10, atol=1e-15)
+        embedding = draw.standard_normal((SIZE, width)) + LABELS[index][:, None]
+        shown = np.where(mask[:, None] > 0, embedding, np.nan)
+        passed = after(logits)
+        passed = passed._replace(
+            outputs=passed.outputs._replace(embedding=jnp.asarray(shown)[None])
+        )
+        state = update(state, batch, passed)
+        partner = np.asarray(batch.partner)
+        for i in range(SIZE):
+            for m in range(partner.shape[1]):
+                part = mask[i] * np.asarray(batch.share)[i, m]
+                sums[LABELS[index][partner[i, m]]] += part * embedding[i]
+                count[LABELS[index][partner[i, m]]] += part
+        if epoch == 0 and not mixed and step == STEPS - 1:
+            assert count[K - 1] == 0
+    # The last step has closed the epoch.
+    np.testing.assert_allclose(state["table"], similar_by_numpy(sums, count, 0.2), rtol=1e-10)
+    assert (state["sums"] == 0).all()
+    np.testing.assert_allclose(np.asarray(state["table"]).sum(1), 1, rtol=1e-12)
+
+
+# ---- TF-KD
+
+
+@pytest.mark.parametrize("temperature", [0.5, 20.0])
+def test_the_virtual_teacher_is_the_softmax_of_its_probabilities(temperature):
+    options = {"alpha": 0.3, "temperature": temperature, "correct": 0.9, "multiplier": 2.0}
+    logits = 2 * np.random.default_rng(0).standard_normal((6, K))
+    label = np.arange(6) % K
+    terms = make("tf_kd", **options).targets((), plain_batch(label), says(logits))
+    found = sum(term_loss(term, jnp.asarray(logits), cross_entropy) for term in terms)
+    p = softmax(logits)
+    virtual = np.full((6, K), 0.1 / (K - 1))
+    virtual[np.arange(6), label] = 0.9
+    q = softmax(virtual / temperature)
+    hard = -np.log(p[np.arange(6), label])
+    kl = (q * np.log(q / p)).sum(1)
+    np.testing.assert_allclose(found, 0.7 * hard + 0.3 * 2 * kl / K, rtol=1e-12)

@@ -2,6 +2,7 @@
 loss of one term.
 """
 
+import math
 from dataclasses import replace
 
 import jax
@@ -57,6 +58,14 @@ def check_choice(name: str, option: str, value: str, allowed: tuple[str, ...]) -
     if value not in allowed:
         raise ValueError(
             f"config.labels.{name}.{option} must be one of {', '.join(map(repr, allowed))}; got {value!r}"
+        )
+
+
+def check_epochs(name: str, option: str, value: float) -> None:
+    """Raise ValueError if a number of epochs is negative or not finite."""
+    if not 0 <= value < math.inf:
+        raise ValueError(
+            f"config.labels.{name}.{option} must be finite and at least 0, got {value}"
         )
 
 
@@ -135,6 +144,11 @@ def term_loss(target: Target, logits: Array, criterion) -> Array:
     scaled = logits / (temperature[:, None] if temperature.ndim else temperature)
     compare = kl_divergence if target.soft else criterion
     return target.weight * temperature**2 * compare(scaled, target.probs)
+
+
+def mean_entropy(table: Array) -> Array:
+    """Mean entropy of the rows [..., K] of a table, in nat."""
+    return jnp.mean(-jnp.sum(jax.scipy.special.xlogy(table, table), -1))
 
 
 def row_report(rows: Array) -> dict[str, Array]:
