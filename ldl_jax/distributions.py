@@ -185,6 +185,23 @@ def checked(
     return wide / sums[:, None], note
 
 
+def smoothed(table: np.ndarray, name: str, pseudo_count: float) -> np.ndarray:
+    """Distributions f32[N, K] of votes: (n + pseudo_count) / (sum n + K pseudo_count).
+
+    The mean of a symmetric Dirichlet prior and the votes n; a row without votes is uniform. Raises
+    ValueError naming the table and a row that has something else than whole-number votes.
+    """
+    wide = table.astype(np.float64)
+    wrong = ~((wide >= 0) & (wide == np.round(wide)) & np.isfinite(wide)).all(1)
+    if wrong.any():
+        raise ValueError(
+            f"{name}: row {int(np.argmax(wrong))} must have whole-number votes, since "
+            f"config.data.table_pseudo_count is {pseudo_count:g}"
+        )
+    counts = wide + pseudo_count
+    return (counts / counts.sum(1, keepdims=True)).astype(np.float32)
+
+
 def _sums_of(table: np.ndarray, wide: np.ndarray, totals: np.ndarray) -> str | None:
     """Why rows need not sum to 1; '' if they do; None if nothing explains their sums."""
     if not np.isfinite(totals).all():

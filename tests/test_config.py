@@ -22,6 +22,7 @@ def test_a_block_is_what_the_factory_says():
     c = config.default()
     assert c.labels.online.to_dict() == {
         "alpha": 0.8, "schedule": "linear", "momentum": 0.0, "write": "unmixed", "dtype": "logits",
+        "temperature": 1.0, "correct_only": False, "start_epoch": 0.0,
     }  # fmt: skip
     assert c.mixing.cutmix.alpha == 1.0
     assert set(config.plugs("mixing")) == {"none", "mixup", "cutmix", "ricap", "switch"}

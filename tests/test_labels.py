@@ -615,7 +615,7 @@ REFUSED = [
     ("online", {"alpha": 1.1}, {}, r"online\.alpha must be in \[0, 1\], got 1\.1"),
     ("online", {"alpha": -0.1}, {}, r"online\.alpha must be in \[0, 1\], got -0\.1"),
     ("online", {"momentum": 1.0}, {}, r"online\.momentum must be in \[0, 1\), got 1\.0"),
-    ("mean_teacher", {"statistics": "no"}, {}, r"mean_teacher\.statistics must be .*'batch'; got 'no'"),
+    ("mean_teacher", {"statistics": "no"}, {}, r"mean_teacher\.statistics must be .*'own'; got 'no'"),
     ("mean_teacher", {"decay": 1.0}, {}, r"mean_teacher\.decay must be in \[0, 1\), got 1\.0"),
     ("mean_teacher", {"temperature": 0.0}, {}, r"mean_teacher\.temperature must be above 0, got 0\.0"),
     ("teacher", {"average": "votes"}, {}, r"teacher\.average must be one of 'probs', 'logits'; got 'votes'"),
@@ -631,6 +631,16 @@ REFUSED = [
     ("tf_kd", {"temperature": 0.0}, {}, r"tf_kd\.temperature must be above 0, got 0\.0"),
     ("tf_kd", {"correct": 0.0}, {}, r"tf_kd\.correct must be in \(0, 1\], got 0\.0"),
     ("tf_kd", {"multiplier": np.nan}, {}, r"tf_kd\.multiplier must be finite and at least 0, got nan"),
+    ("online", {"temperature": 0.0}, {}, r"online\.temperature must be above 0, got 0\.0"),
+    ("online", {"start_epoch": -1.0}, {}, r"online\.start_epoch must be finite and at least 0, got -1\.0"),
+    ("blend", {"starts": (1.0,)}, {}, r"blend\.starts must be empty or have one epoch for each .*, got \(1\.0,\) for"),
+    ("blend", {"starts": (0.0, -1.0)}, {}, r"blend\.starts must be finite and at least 0, got -1\.0"),
+    ("dps", {"decay": 1.1}, {}, r"dps\.decay must be in \[0, 1\], got 1\.1"),
+    ("dps", {"label_count": 0.0}, {}, r"dps\.label_count must be finite and above 0, got 0\.0"),
+    ("dps", {"other_count": -1.0}, {}, r"dps\.other_count must be finite and at least 0, got -1\.0"),
+    ("dps", {"start_epoch": np.nan}, {}, r"dps\.start_epoch must be finite and at least 0, got nan"),
+    ("dps", {"dtype": "float16", "decay": 1.0}, {}, r"dps\.dtype 'float16' needs a decay of at most 0\.99"),
+    ("dps", {"write": "all"}, {}, r"dps\.write must be one of 'unmixed', 'clean'; got 'all'"),
     ("blend", {"weights": (1.0,)}, {}, r"blend\.weights must have one weight for each .*; got \(1\.0,\) for"),
     ("blend", {"parts": (), "weights": ()}, {}, r"blend\.weights must have one weight for each .*; got \(\) for \(\)"),
     ("blend", {"parts": ("hard", "blend")}, {}, r"blend\.parts must not contain 'blend' itself"),
@@ -661,6 +671,92 @@ def test_a_word_that_is_not_on_offer_is_refused(name):
             sentence = rf"labels\.{name}\.{option} must be one of .*'{value}'.*; got 'nonsense'"
             with pytest.raises(ValueError, match=sentence):
                 make(name, **{option: "nonsense"})
+
+
+# ---- options of the memories
+
+
+def test_rows_are_written_at_a_temperature_where_they_are_right_and_used_from_an_epoch_on():
+    options = {"temperature": 2.0, "correct_only": True, "start_epoch": 2.0, "schedule": "constant"}
+    steps = list(walk(mixed=True))
+    said, state = run(make("online", alpha=0.8, **options), steps)
+    rows, used, skipped = {}, 0, 0
+    for (epoch, _, index, logits, mask, share), (target,) in zip(steps, said, strict=True):
+        for place, i in enumerate(index):
+            hard = EYE[LABELS[i]]
+            part = 0.8 * (epoch >= 2) * (i in rows)
+            used += part > 0
+            expected = (1 - part) * hard + part * rows.get(i, hard)
+            np.testing.assert_allclose(target.probs[place], expected, rtol=1e-12, atol=1e-15)
+        for place, i in enumerate(index):
+            right = logits[place].argmax() == LABELS[i]
+            skipped += not right
+            if right and mask[place] and share[place, 0] == 1:
+                rows[i] = softmax(logits[place] / 2)
+    assert used > SIZE
+    assert skipped > SIZE
+    np.testing.assert_allclose(state["rows"][sorted(rows)], [rows[i] for i in sorted(rows)])
+
+
+@pytest.mark.parametrize("start", [0.0, 2.0])
+@pytest.mark.parametrize("other", [0.0, 0.5])
+def test_counts_decay_and_grow_by_the_predictions(other, start):
+    steps = list(walk(mixed=True))
+    options = {"decay": 0.8, "label_count": 3.0, "other_count": other, "start_epoch": start}
+    said, state = run(make("dps", **options), steps)
+    counts = np.full((N, K), other)
+    counts[np.arange(N), LABELS] = 3.0
+    written = np.zeros(N, bool)
+    for (epoch, _, index, logits, mask, share), (target,) in zip(steps, said, strict=True):
+        now = counts[index] / counts[index].sum(1, keepdims=True)
+        expected = now if epoch >= start else EYE[LABELS[index]]
+        np.testing.assert_allclose(target.probs, expected, rtol=1e-12, atol=1e-15)
+        for place, i in enumerate(index):
+            if mask[place] and share[place, 0] == 1:
+                counts[i] = 0.8 * counts[i] + softmax(logits[place])
+                written[i] = True
+    np.testing.assert_allclose(state["rows"][:N][written], counts[written], rtol=1e-12)
+    assert (state["rows"][:N][~written] == 0).all()
+    assert 0 < written.sum() <= N
+
+
+def test_counts_without_decay_are_the_label_s_and_the_sum_of_the_predictions():
+    source = make("dps", decay=1.0, label_count=1.0)
+    state, total = source.init(jax.random.key(0), None), EYE[[0, 1, 2]]
+    for epoch, logits in enumerate(np.random.default_rng(3).standard_normal((4, 3, K))):
+        state = source.update(state, plain_batch([0, 1, 2], step=epoch * STEPS), after(logits))
+        total = total + softmax(logits)
+    (target,) = source.targets(state, plain_batch([0, 1, 2], step=4 * STEPS), says(total))
+    np.testing.assert_allclose(target.probs, total / 5, rtol=1e-12)
+
+
+def test_parts_of_a_blend_start_at_their_epochs_and_rise_from_there():
+    options = {"parts": ("hard", "smooth"), "weights": (0.4, 2.0), "starts": (1.0, 2.0)}
+    source = make("blend", ramp_epochs=2.0, **options)
+    for step in range(STEPS * EPOCHS):
+        hard, smooth = source.targets(((), ()), plain_batch([0], step=step), says(EYE[[0]]))
+        epoch = step / STEPS
+        np.testing.assert_allclose(hard.weight, 0.4 * (epoch >= 1))
+        np.testing.assert_allclose(smooth.weight, 2 * np.clip((epoch - 2) / 2, 0, 1))
+
+
+def test_a_teacher_s_own_statistics_are_those_that_its_own_passes_leave():
+    source = make("mean_teacher", build(apply=linear), decay=0.7, statistics="own")
+    averaged, image = variables(0), np.random.default_rng(9).standard_normal((3, 4, 3))
+    state = source.init(jax.random.key(0), jax.tree.map(jnp.asarray, averaged))
+    mean = averaged["batch_stats"]["mean"]
+    for number in range(3):
+        batch = seen([0, 1, 2, 4], image[number])
+        _, other = source.targets(state, batch, says(np.zeros((4, K))))
+        centred = image[number] - image[number].mean(0)
+        expected = softmax(centred @ np.asarray(state["params"]["w"]))
+        np.testing.assert_allclose(other.probs, expected, rtol=1e-12)
+        now = variables(number + 1)
+        state = source.update(
+            state, batch, Forward(None, (), None, **now, updated=jnp.asarray(True))
+        )
+        mean = 0.9 * mean + 0.1 * image[number].mean(0)
+        np.testing.assert_allclose(state["batch_stats"]["mean"], mean, rtol=1e-12)
 
 
 # ---- similarity

@@ -170,10 +170,15 @@ KEPT = Path(__file__).parent.parent / "docs" / "results" / "cifar10_small" / "ca
 ADDED = {
     "augment.names": ("mine.blur",),
     "data.holdout_share": 0.1,
+    "data.table_pseudo_count": 1.0,
     "data.test_share": 0.3,
     "data.test_seed": 1,
     "data.imagefolder.exif": True,
     "eval.calibrator": "temperature",
+    "labels.blend.starts": (0.0, 1.0),
+    "labels.online.correct_only": True,
+    "labels.online.start_epoch": 1.0,
+    "labels.online.temperature": 2.0,
     "data.noise": 0.1,
     "data.noise_kind": "pair",
     "data.noise_seed": 1,
@@ -202,9 +207,9 @@ def test_cards_that_were_kept_are_those_of_today_s_plan():
 def test_a_field_that_was_added_counts_only_where_it_differs_from_its_default(field):
     usual, other = config.default(), config.default()
     *blocks, name = field.split(".")
-    # The options of a data set count only where it is used.
+    # The options of a plug count only where it is used.
     if len(blocks) > 1:
-        usual.data.name = other.data.name = blocks[1]
+        usual[blocks[0]].name = other[blocks[0]].name = blocks[1]
     block = other
     for block_name in blocks:
         block = block[block_name]

@@ -397,6 +397,25 @@ def test_a_table_that_does_not_fit_is_named(own, table, sentence):
     assert "\n" not in str(told.value)
 
 
+def test_votes_are_smoothed_by_a_pseudo_count(own):
+    c, write = own
+    votes = np.random.default_rng(0).integers(0, 4, (N, K))
+    votes[3] = 0
+    c.data.train_table, c.data.table_pseudo_count = write("votes.npy", votes), 0.5
+    found = build.make_dataset(c.data).train.given["table"]
+    expected = (votes + 0.5) / (votes.sum(1) + K / 2)[:, None]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found[3], 1 / K)
+    c.data.train_table = write("shares.npy", rows(N))
+    with pytest.raises(
+        ValueError, match=r"train_table: .*shares.npy: row 0 must have whole-number"
+    ):
+        build.make_dataset(c.data)
+    c.data.table_pseudo_count = -1.0
+    with pytest.raises(ValueError, match=r"data\.table_pseudo_count must be finite and at least 0"):
+        config.check(c)
+
+
 def test_a_table_of_half_precision_is_made_to_sum_to_one(own):
     c, write = own
     whole = np.random.default_rng(0).dirichlet(np.ones(K), N)

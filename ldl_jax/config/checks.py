@@ -187,6 +187,11 @@ def together(config: ConfigDict) -> None:
             f"got {fold}"
         )
     _check_shares(config.data)
+    if not 0 <= config.data.table_pseudo_count < float("inf"):
+        raise ValueError(
+            "config.data.table_pseudo_count must be finite and at least 0, got "
+            f"{config.data.table_pseudo_count}"
+        )
     if not 0 <= config.data.noise < 1:
         raise ValueError(f"config.data.noise must be in [0, 1), got {config.data.noise}")
     if config.data.noise and config.data.labels_file:

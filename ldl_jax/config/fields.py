@@ -80,6 +80,7 @@ def _data() -> ConfigDict:
     data.noise_seed = 0  # seed that draws them; apart from `seed`, so that all runs have the same
     data.train_table = ""  # .npy or .npz of distributions [N, K] for the published train split
     data.test_table = ""  # the same for the published test split, for training or evaluation
+    data.table_pseudo_count = 0.0  # added to each class's votes in the two tables (0: none)
     data.table_name = ""  # array in the two tables, if they are .npz files of several
     return data
 

@@ -31,6 +31,7 @@ def with_tables(dataset: Dataset, settings: ConfigDict) -> Dataset:
                 settings.table_name,
                 split.num_examples,
                 len(dataset.classes),
+                settings.table_pseudo_count,
             )
             splits[name] = split._replace(given={**dict(split.given), "table": table})
             notes += (note,) if note else ()
@@ -155,12 +156,18 @@ def _check_numbering(
 
 
 def read_table(
-    field: str, path: str, name: str, num_examples: int, num_classes: int
+    field: str,
+    path: str,
+    name: str,
+    num_examples: int,
+    num_classes: int,
+    pseudo_count: float = 0.0,
 ) -> tuple[np.ndarray, str | None]:
     """Distributions f32[N, K], rows that sum to 1, of the file that `field` names.
 
-    Also a note if they were not stored as such: `distributions.checked` says what is taken. Raises
-    ValueError naming the file and a row that is not a distribution.
+    Also a note if they were not stored as such: `distributions.checked` says what is taken, and
+    `distributions.smoothed` with a pseudo-count. Raises ValueError naming the file and a row that is
+    not a distribution.
     """
     table = _read(field, path, "table_name", name)
     if table.shape != (num_examples, num_classes) or table.dtype.kind not in "fiu":
@@ -168,6 +175,8 @@ def read_table(
             f"{field}: {path} must hold numbers [{num_examples}, {num_classes}], one row per image "
             f"and one column per class, got {table.dtype}{list(table.shape)}"
         )
+    if pseudo_count:
+        return distributions.smoothed(table, f"{field}: {path}", pseudo_count), None
     rows, note = distributions.checked(table, f"{field}: {path}")
     return rows.astype(np.float32), note
 

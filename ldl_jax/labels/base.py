@@ -79,15 +79,22 @@ def check_write(name: str, write: str, mix_prob: float) -> None:
         )
 
 
-def own_prediction(batch: Batch, forward: Forward, write: str) -> tuple[Array, Array]:
-    """The network's prediction of each single example, [B, K], and whether it may be written,
-    bool[B].
+def own_prediction(
+    batch: Batch, forward: Forward, write: str, *, temperature: float = 1.0, right: bool = False
+) -> tuple[Array, Array]:
+    """The network's prediction of each single example at a temperature, [B, K], and whether it may
+    be written, bool[B]; with `right`, only where the most probable class is the label.
     """
     valid = batch.mask > 0
     if write == "clean":
-        return jax.nn.softmax(forward.clean_logits), valid
-    # The prediction of a mixed image says little about any of the images in it.
-    return jax.nn.softmax(forward.outputs.logits[0]), valid & (batch.share[:, 0] == 1)
+        logits = forward.clean_logits
+    else:
+        # The prediction of a mixed image says little about any of the images in it.
+        logits = forward.outputs.logits[0]
+        valid &= batch.share[:, 0] == 1
+    if right:
+        valid &= jnp.argmax(logits, -1) == batch.label
+    return jax.nn.softmax(logits if temperature == 1 else logits / temperature), valid
 
 
 def ramp(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ldl_jax.contract import Build, LabelSource
-from ldl_jax.labels.base import ramp
+from ldl_jax.labels.base import check_epochs, ramp
 
 
 def make(
@@ -12,12 +12,14 @@ def make(
     parts: tuple[str, ...] = ("hard", "teacher"),  # label sources, each with its own config block
     weights: tuple[float, ...] = (0.1, 0.9),  # weights of the parts, which scale their own terms
     ramp_epochs: float = 0.0,  # epochs in which all weights but the first rise linearly from 0
+    starts: tuple[float, ...] = (),  # epoch in which each part starts (its weight is 0 before)
 ) -> LabelSource:
     """A weighted sum of sources: `hard` and `teacher` at temperature 4 is knowledge distillation
     (Hinton 2015).
 
-    State: a tuple with one entry per part. Raises ValueError if weights and parts differ in number,
-    a part is itself a blend, or ramp_epochs is negative.
+    Before a part starts, its memory is written but its term has the weight 0; the ramp begins at the
+    start. State: a tuple with one entry per part. Raises ValueError if weights, starts and parts
+    differ in number, a part is itself a blend, or an epoch is negative.
     """
     if len(parts) != len(weights) or not parts:
         raise ValueError(
@@ -30,17 +32,24 @@ def make(
         )
     if not ramp_epochs >= 0:
         raise ValueError(f"config.labels.blend.ramp_epochs must be at least 0, got {ramp_epochs}")
+    if starts and len(starts) != len(parts):
+        raise ValueError(
+            "config.labels.blend.starts must be empty or have one epoch for each of "
+            f"config.labels.blend.parts, got {starts} for {parts}"
+        )
+    for start in starts:
+        check_epochs("blend", "starts", start)
     sources = tuple(build.part(name) for name in parts)
 
     def init(key, variables):
         return tuple(source.init(key, variables) for source in sources)
 
     def targets(state, batch, outputs):
-        share = ramp(batch.step, build, ramp_epochs=ramp_epochs)
         terms = []
         for index, (source, weight) in enumerate(zip(sources, weights, strict=True)):
             # With a ramp, the first part (usually the hard label) starts alone.
-            scale = weight * (share if index else 1.0)
+            rise = ramp_epochs if index else 0.0
+            scale = weight * ramp(batch.step, build, starts[index] if starts else 0.0, rise)
             for target in source.targets(state[index], batch, outputs):
                 terms.append(replace(target, weight=target.weight * scale))
         return tuple(terms)
