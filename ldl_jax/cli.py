@@ -259,6 +259,17 @@ def folder(given: str | None, default: Path) -> Path:
     return path
 
 
+def set_fields(texts: list[str]) -> dict[str, str]:
+    """The fields of --set, each with the text of its value."""
+    fields = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise Usage(f"--set must be FIELD=VALUE, such as data.root=DIR; got {text!r}")
+        fields[field.removeprefix("config.")] = value
+    return fields
+
+
 def writable(folder: Path) -> bool:
     """Whether files can be written in a folder, which need not exist; asked before long work.
 

@@ -27,6 +27,17 @@ class Outputs(NamedTuple):
     embedding: Array  # f32[V, B, D]: the pooled input of the head
 
 
+class Stored(NamedTuple):
+    """What is known of stored distributions of augmented views: given['stored_classes'] [B, V, k] and
+    given['stored_probs'] [B, V, k].
+    """
+
+    views: int  # V; in epoch e the images are augmented as view e mod V was
+    seed: int  # of the augmentation
+    scale: float = 1.0  # probability that the number 1 in 'stored_probs' stands for
+    spread: bool = True  # the other classes share what is left; False: it goes to the k stored ones
+
+
 class Build(NamedTuple):
     """What a plug may know when it is built."""
 
@@ -47,6 +58,7 @@ class Build(NamedTuple):
     part: Callable
     # names in Batch.given: 'table' (a distribution per example), 'label' (already in Batch.label)
     tables: tuple[str, ...] = ()
+    stored: Stored | None = None  # of config.data.train_store
 
 
 class Batch(NamedTuple):
@@ -120,6 +132,8 @@ class LabelSource(NamedTuple):
     clean: bool = False  # True: needs forward.clean_logits
     # (state) -> {name: scalar}; called only at evaluations, since it reads whole tables
     report: Callable = _no_report
+    # True: the images are augmented as those of Build.stored were
+    replay: bool = False
 
 
 def _no_parameters(key):

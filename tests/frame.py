@@ -13,13 +13,14 @@ import pytest
 from ldl_jax import config, mesh, optimizer
 from ldl_jax.augment import base as augment
 from ldl_jax.config import options
-from ldl_jax.contract import Batch, Build, Forward, Outputs
+from ldl_jax.contract import Batch, Build, Forward, Outputs, Stored
 from ldl_jax.mixing import base as mixing
 from ldl_jax.models.base import Network, conv, head, norm, normalise, param_dtype, pool
 from ldl_jax.training import steps
 
 K, N, B, SHAPE = 5, 40, 16, (8, 8, 3)
 PER_EPOCH, TOTAL = 2, 6  # 32 of the 40 examples come in an epoch: some rows are skipped
+STORED = Stored(views=2, seed=5)  # distributions of augmented views
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16}
 MIXINGS = ("none", "mixup", "cutmix", "ricap")
 
@@ -157,7 +158,7 @@ def make_build(case, init, apply, mix_prob, made_optimizer, views=1):
         num_classes=case.num_classes, num_examples=case.examples, rows=mesh.padded_rows(case.examples),
         steps_per_epoch=PER_EPOCH, total_steps=TOTAL, mix_prob=mix_prob,
         criterion=plug("losses", case.criterion).make(), init=init, apply=apply, optimizer=made_optimizer,
-        outputs=look, teachers=(look, look), part=None, tables=("table",),
+        outputs=look, teachers=(look, look), part=None, tables=("table",), stored=STORED,
     )  # fmt: skip
     return build._replace(
         part=lambda name: plug("labels", name).make(build, **source_options(name, mix_prob))
@@ -220,6 +221,13 @@ def frozen(dtype="float32", num_classes=K, name="tiny"):
     return tuple(init(jax.random.key(seed)) for seed in (101, 102))
 
 
+def stored_rows(probs):
+    """The two most probable classes of distributions [..., K], as a file has them."""
+    classes = np.argsort(-probs, -1)[..., :2]
+    kept = np.take_along_axis(probs, classes, -1)
+    return {"stored_classes": classes.astype(np.uint8), "stored_probs": kept.astype(np.float16)}
+
+
 @lru_cache(None)
 def data():
     """Forty resident images with a distribution each, and the seed's key."""
@@ -229,6 +237,7 @@ def data():
         draw.integers(0, K, N).astype(np.int32),
     )
     given = {"table": draw.dirichlet(np.ones(K), N).astype(np.float32)}
+    given |= stored_rows(draw.dirichlet(np.ones(K), (N, STORED.views)))
     return {"key": jax.random.key(3), "images": images, "labels": labels, "given": given}
 
 
@@ -274,6 +283,8 @@ def arguments(case):
     images = struct((case.examples, *SHAPE), jnp.uint8)
     labels = struct((case.examples,), jnp.int32)
     given = {"table": struct((case.examples, case.num_classes), jnp.float32)}
+    rows = (case.examples, STORED.views, 2)
+    given |= {"stored_classes": struct(rows, jnp.uint8), "stored_probs": struct(rows, jnp.float16)}
     table = {"key": key, "images": images, "labels": labels, "given": given}
     return state, (variables, variables), table, {"index": struct((case.batch,), jnp.int32)}
 

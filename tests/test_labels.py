@@ -581,8 +581,9 @@ def test_a_source_takes_a_single_example_and_logits_without_bound(name):
     def step(state, logits, number):
         image = jnp.ones((1, *frame.SHAPE))
         batch = plain_batch([2], teacher=[logits] * 2, step=number)
+        given = {"table": EYE[[2]], **frame.stored_rows(EYE[[[2, 1]]])}
         batch = batch._replace(
-            image=image[None], clean=image, given={"table": jnp.asarray(EYE[[2]])}
+            image=image[None], clean=image, given=jax.tree.map(jnp.asarray, given)
         )
         targets = source.targets(state, batch, says(logits))
         return targets, source.update(state, batch, after(logits, clean=logits, **variables))
@@ -641,6 +642,7 @@ REFUSED = [
     ("dps", {"start_epoch": np.nan}, {}, r"dps\.start_epoch must be finite and at least 0, got nan"),
     ("dps", {"dtype": "float16", "decay": 1.0}, {}, r"dps\.dtype 'float16' needs a decay of at most 0\.99"),
     ("dps", {"write": "all"}, {}, r"dps\.write must be one of 'unmixed', 'clean'; got 'all'"),
+    ("stored", {}, {"stored": None}, r"'stored' needs a file; name one in config\.data\.train_store"),
     ("blend", {"weights": (1.0,)}, {}, r"blend\.weights must have one weight for each .*; got \(1\.0,\) for"),
     ("blend", {"parts": (), "weights": ()}, {}, r"blend\.weights must have one weight for each .*; got \(\) for \(\)"),
     ("blend", {"parts": ("hard", "blend")}, {}, r"blend\.parts must not contain 'blend' itself"),

@@ -304,7 +304,7 @@ def shapes():
     build = frame.plain_build()
     image = jax.ShapeDtypeStruct((1, frame.B, *frame.SHAPE), build.outputs.logits.dtype)
     mixer = Mixer(None, 0.0, 1)
-    split = contracts.Split(frame.N, frame.SHAPE, given={"table": np.zeros((frame.N, frame.K))})
+    split = contracts.Split(frame.N, frame.SHAPE, given=frame.data()["given"])
     return build, contracts.abstract_batch(image, build, mixer, split)
 
 

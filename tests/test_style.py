@@ -42,7 +42,8 @@ OWNERS = {  # third-party package -> the only places that may import it
 
 RANKS = {  # entry of the package -> its height: imports go down
     **dict.fromkeys(
-        ("study", "bench", "analyse", "main", "evaluate", "compare", "predict", "convert"), 7
+        ("study", "bench", "analyse", "main", "evaluate", "compare", "predict", "convert", "store"),
+        7,
     ),
     "training": 6,
     "evaluation": 5,

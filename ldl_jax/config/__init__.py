@@ -14,6 +14,7 @@ from ldl_jax.config.fields import (
     describe,
     flatten,
     names_first,
+    parsed,
     set_field,
     unknown_field,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "from_json",
     "in_use",
     "names_first",
+    "parsed",
     "plugs",
     "read",
     "run_directory",

@@ -80,6 +80,7 @@ def _data() -> ConfigDict:
     data.noise_seed = 0  # seed that draws them; apart from `seed`, so that all runs have the same
     data.train_table = ""  # .npy or .npz of distributions [N, K] for the published train split
     data.test_table = ""  # the same for the published test split, for training or evaluation
+    data.train_store = ""  # distributions of augmented views, written by ldl_jax.store ('': none)
     data.table_pseudo_count = 0.0  # added to each class's votes in the two tables (0: none)
     data.table_name = ""  # array in the two tables, if they are .npz files of several
     return data
@@ -208,6 +209,18 @@ def set_field(config: ConfigDict, field: str, value) -> None:
             raise ValueError(f"config.{field} cannot be {value!r} ({one_line(error)})") from None
     if field in NAMES:
         add_options(config)
+
+
+def parsed(config: ConfigDict, field: str, text: str):
+    """The value that a text stands for: the text itself for a string field, otherwise a Python
+    literal if it is one.
+    """
+    if isinstance(flatten(config).get(field), str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def names_first(fields: Iterable[str]) -> list[str]:

@@ -26,6 +26,7 @@ MAY_DIFFER = (
     "data.labels_file",
     "data.train_table",
     "data.test_table",
+    "data.train_store",
     "train.log_every_steps",
     "train.keep",
     "train.save_every_epochs",
@@ -37,6 +38,14 @@ MAY_DIFFER = (
     "eval.metrics",
     "eval.train_examples",
     "eval.memory_examples",
+)
+# Fields that name files or runs whose contents results depend on.
+FILES = (
+    "data.labels_file",
+    "data.train_table",
+    "data.test_table",
+    "data.train_store",
+    "model.init_from",
 )
 # Fields that may change too, although results depend on them: they are read after training.
 AFTER_TRAINING = ("eval.calibrator",)
@@ -157,7 +166,7 @@ def decisive(config: ConfigDict) -> dict[str, object]:
         if name not in MAY_DIFFER and not is_new_default:
             counted[name] = value
     # Other labels or weights make another run; where they lie does not matter.
-    for name in ("data.labels_file", "data.train_table", "data.test_table", "model.init_from"):
+    for name in FILES:
         if used[name]:
             counted[name] = Path(used[name]).name
     return counted

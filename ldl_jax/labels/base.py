@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.contract import Array, Batch, Build, Forward, Target
+from ldl_jax.contract import Array, Batch, Build, Forward, Stored, Target
 from ldl_jax.losses.base import kl_divergence
 
 WRITE_RULES = ("unmixed", "clean")
@@ -43,6 +43,21 @@ def write_rows(
     row = (momentum * old + (1 - momentum) * new).astype(rows.dtype)
     # An index past the end is dropped, so rows that may not be written stay as they are.
     return rows.at[jnp.where(write, index, len(rows))].set(row, mode="drop")
+
+
+def dense_rows(classes: Array, probs: Array, stored: Stored, num_classes: int) -> Array:
+    """Distributions [B, K] of the most probable classes i[B, k] and their stored shares [B, k]."""
+    kind = jnp.promote_types(probs.dtype, jnp.float32)
+    probs = probs.astype(kind) * stored.scale
+    examples = jnp.arange(len(classes))[:, None]
+    rows = jnp.zeros((len(classes), num_classes), kind).at[examples, classes].set(probs)
+    others = num_classes - classes.shape[1]
+    if stored.spread and others:
+        rest = jnp.maximum(1 - probs.sum(-1, keepdims=True), 0) / others
+        is_stored = jnp.zeros(rows.shape, bool).at[examples, classes].set(True)
+        rows = jnp.where(is_stored, rows, rest)
+    # Rounding may have changed the sum.
+    return rows / rows.sum(-1, keepdims=True)
 
 
 def mean_rows(sums: Array, count: Array) -> Array:

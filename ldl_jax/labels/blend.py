@@ -67,4 +67,6 @@ def make(
                 scalars[f"{name}/{key}"] = value
         return scalars
 
-    return LabelSource(targets, init, update, any(source.clean for source in sources), report)
+    clean = any(source.clean for source in sources)
+    replay = any(source.replay for source in sources)
+    return LabelSource(targets, init, update, clean, report, replay)

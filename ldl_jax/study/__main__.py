@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ldl_jax import escape, files, signals
-from ldl_jax.cli import LOWER_BATCH, TRUST, Once, Parser, status
+from ldl_jax.cli import LOWER_BATCH, TRUST, Once, Parser, set_fields, status
 from ldl_jax.config.study import Planned, Study, load, locate
 from ldl_jax.errors import Usage, complain, say
 from ldl_jax.study import cards, directory, hypotheses, plan, runner, workers
@@ -110,7 +110,7 @@ def work(arguments: argparse.Namespace) -> list[str]:
     if arguments.workdir is not None:
         arguments.workdir = str(files.home(arguments.workdir))
     study = load(path)
-    planned = plan.plan(study, path, _fields(arguments.fields), trust=arguments.trust)
+    planned = plan.plan(study, path, set_fields(arguments.fields), trust=arguments.trust)
     selected = _selected(arguments.only, planned)
     if arguments.commands:
         for run in selected:
@@ -136,17 +136,6 @@ def _one_study(arguments: argparse.Namespace) -> str:
             f"the command must name one study, such as configs/studies/digits.py; got {len(given)}"
         )
     return given[0]
-
-
-def _fields(texts: list[str]) -> dict[str, str]:
-    """The fields of --set, each with the text of its value."""
-    fields = {}
-    for text in texts:
-        field, equals, value = text.partition("=")
-        if not equals:
-            raise Usage(f"--set must be FIELD=VALUE, such as data.root=DIR; got {text!r}")
-        fields[field.removeprefix("config.")] = value
-    return fields
 
 
 def _selected(only: str | None, planned: list[Planned]) -> list[Planned]:

@@ -1,6 +1,5 @@
 """From a study to its runs: build every config, and order the runs so that teachers come first."""
 
-import ast
 import copy
 import json
 from collections.abc import Mapping
@@ -109,7 +108,7 @@ def _config(
         _scale_boundaries(cell_config, before, cell.fields)
         before = copy.deepcopy(cell_config)
         for field in config.names_first(overrides):
-            value = _parsed(cell_config, field, overrides[field])
+            value = config.parsed(cell_config, field, overrides[field])
             config.set_field(cell_config, field, value)
         _scale_boundaries(cell_config, before, overrides)
         if cell_config.teachers and not cell.teachers:
@@ -131,7 +130,7 @@ def _config(
 def _plug_names(fields: Mapping[str, object], overrides: dict[str, str]) -> dict[str, object]:
     """The values that a study sets for fields that name plugs."""
     usual = config.default()
-    texts = {field: _parsed(usual, field, text) for field, text in overrides.items()}
+    texts = {field: config.parsed(usual, field, text) for field, text in overrides.items()}
     return {field: value for field, value in {**fields, **texts}.items() if field in config.NAMES}
 
 
@@ -140,15 +139,3 @@ def _scale_boundaries(cell_config: ConfigDict, before: ConfigDict, fields) -> No
     # A wrong type is reported by `config.check`, once all fields are set.
     if isinstance(cell_config.train.epochs, int | float):
         config.scale_boundaries(cell_config, before, fields)
-
-
-def _parsed(cell_config: ConfigDict, field: str, text: str):
-    """The value that a text stands for: the text itself for a string field, otherwise a Python
-    literal if it is one.
-    """
-    if isinstance(config.flatten(cell_config).get(field), str):
-        return text
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ldl_jax import mesh
 from ldl_jax.config.options import called
 from ldl_jax.config.own import own_names
 from ldl_jax.contract import Auxiliary, Batch, Build, Forward, LabelSource, Outputs, PyTree, Target
 from ldl_jax.data.base import Split
 from ldl_jax.metrics.base import Metric, Seen
 from ldl_jax.mixing.base import Mixer, precision
-from ldl_jax.training.steps import Recipe
+from ldl_jax.training.recipe import Recipe
 
 
 def _key():
@@ -195,3 +196,23 @@ def check_metric(name: str, metric: Metric, logits) -> None:
         jax.ShapeDtypeStruct(logits.shape[:1], jnp.float32),
     )
     _traced(f"{name}: sums()", metric.sums, logits, seen)
+
+
+def check_rows(source, auxiliaries, build: Build) -> None:
+    """Check that every entry called `rows` in a plug's state has `build.rows` rows.
+
+    These entries are sharded over the devices by their first axis.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = {
+        "labels": jax.eval_shape(lambda key: source.init(key, build.init(key)), key),
+        "auxiliary": {},
+    }
+    for name, auxiliary in auxiliaries.items():
+        state["auxiliary"][name] = jax.eval_shape(auxiliary.init, key)[1]
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        if mesh.is_rows(path) and leaf.shape[:1] != (build.rows,):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"{name} must have build.rows = {build.rows} rows; got the shape {list(leaf.shape)}"
+            )

@@ -15,7 +15,8 @@ from ldl_jax.auxiliary.base import timed
 from ldl_jax.config import checks, optimizers
 from ldl_jax.config.options import make_plug, options_of, plug
 from ldl_jax.config.trust import ASK
-from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree
+from ldl_jax.contract import Auxiliary, Build, LabelSource, PyTree, Stored
+from ldl_jax.data import stored_rows
 from ldl_jax.data.base import Dataset
 from ldl_jax.data.loading import make_dataset, positions
 from ldl_jax.evaluation.evaluation import OwnMetric, streamed_metrics
@@ -28,7 +29,7 @@ from ldl_jax.report import recorded
 from ldl_jax.training import contracts, initial, steps, updates
 
 # Fields of config.data that name files with labels.
-TABLES = ("labels_file", "train_table", "test_table")
+TABLES = ("labels_file", "train_table", "test_table", "train_store")
 
 
 class Experiment(NamedTuple):
@@ -82,7 +83,8 @@ def make_experiment(
     digests = dict(zip(map(str, c.teachers), (teacher.digest for teacher in loaded), strict=True))
     all_teachers = loaded + [make(spec) for make in teachers]
 
-    recipe = make_recipe(c, spec, all_teachers, dataset, len(train))
+    dataset, stored = stored_rows.attached(dataset, c, spec)
+    recipe = make_recipe(c, spec, all_teachers, dataset, len(train), stored)
     metrics = streamed_metrics(spec["num_classes"], own_metrics(c))
     contracts.check(c, recipe, dataset.train, metrics)
     return Experiment(
@@ -176,7 +178,12 @@ def durations(c: ConfigDict, count: int) -> tuple[int, int]:
 
 
 def make_recipe(
-    c: ConfigDict, spec: dict, teachers: list[Teacher], dataset: Dataset, count: int
+    c: ConfigDict,
+    spec: dict,
+    teachers: list[Teacher],
+    dataset: Dataset,
+    count: int,
+    stored: Stored | None = None,
 ) -> steps.Recipe:
     """The static parts of a step: network, plugs, augmentation, mixing and optimizer.
 
@@ -204,18 +211,19 @@ def make_recipe(
         teachers=(),
         part=None,
         tables=tuple(dataset.train.given),
+        stored=stored,
     )
     checks.pixels(c.augment, dataset.train.shape)
     image = jax.ShapeDtypeStruct((c.data.batch_size, *dataset.train.shape), dtype)
     build, auxiliaries = _with_views(c, build, teachers, image)
     source = build.part(c.labels.name)
-    _check_rows(source, auxiliaries, build)
+    contracts.check_rows(source, auxiliaries, build)
     return steps.Recipe(
         build=build,
         source=source,
         auxiliaries=auxiliaries,
         teachers=tuple(teacher.apply for teacher in teachers),
-        augment=_augment(c.augment, spec),
+        augment=augmentation(c.augment, spec),
         mixer=mixer,
         schedule=schedule,
         accumulate=c.optimizer.accumulate,
@@ -244,7 +252,7 @@ def _body(c: ConfigDict, spec: dict, per_epoch: int) -> updates.Body | None:
     return updates.Body(head, freeze_steps, factor)
 
 
-def _augment(settings: ConfigDict, spec: dict) -> Callable:
+def augmentation(settings: ConfigDict, spec: dict) -> Callable:
     """The augmentation of `config.augment`: (keys[B], image[B, H, W, C]) -> image."""
     pixels = augment.Pixels(tuple(spec["shape"]), tuple(spec["mean"]))
     members = []
@@ -325,23 +333,3 @@ def _abstract_outputs(apply: Callable, variables: PyTree, image):
         return steps.forward(lambda merged: apply(variables, merged), image)[0]
 
     return jax.eval_shape(passed, variables, image)
-
-
-def _check_rows(source, auxiliaries, build: Build) -> None:
-    """Check that every entry called `rows` in a plug's state has `build.rows` rows.
-
-    These entries are sharded over the devices by their first axis.
-    """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = {
-        "labels": jax.eval_shape(lambda key: source.init(key, build.init(key)), key),
-        "auxiliary": {},
-    }
-    for name, auxiliary in auxiliaries.items():
-        state["auxiliary"][name] = jax.eval_shape(auxiliary.init, key)[1]
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        if mesh.is_rows(path) and leaf.shape[:1] != (build.rows,):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(
-                f"{name} must have build.rows = {build.rows} rows; got the shape {list(leaf.shape)}"
-            )
