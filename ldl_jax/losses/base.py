@@ -13,9 +13,32 @@ def expectation(probs: Array, values: Array) -> Array:
     return jnp.sum(jnp.where(nonzero, probs * jnp.where(nonzero, values, 0), 0), axis=-1)
 
 
+def at_least_float32(values: Array) -> Array:
+    """The values, promoted to float32 where they are of a smaller type."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
 def log_softmax(logits: Array) -> Array:
     """Log-probabilities [B, K], in float32 or better whatever the type of the logits."""
-    return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    return jax.nn.log_softmax(at_least_float32(logits))
+
+
+def power(values: Array, exponent: float) -> Array:
+    """values ** exponent for values of at least 0 and an exponent above 0; flat at 0."""
+    # For exponents below 1 the power has an infinite slope at 0.
+    positive = values > 0
+    return jnp.where(positive, jnp.where(positive, values, 1) ** exponent, 0)
+
+
+def weighted_log(probs: Array, factor: Array, log_p: Array) -> Array:
+    """-sum_k probs_k factor_k log_p_k, f32[B]; classes without a share are left out."""
+    return -expectation(probs, factor * jnp.where(probs > 0, log_p, 0))
+
+
+def check(allowed: bool, option: str, condition: str, value: object) -> None:
+    """Raise ValueError if the value of an option such as 'focal.gamma' is not allowed."""
+    if not allowed:
+        raise ValueError(f"config.losses.{option} must be {condition}, got {value!r}")
 
 
 def cross_entropy(logits: Array, probs: Array) -> Array:
