@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -84,13 +85,9 @@ def mixup_numbers(
     so that `loss` finds what `views` has drawn. Mixup m has the batch rolled by m + 1 as partners.
     """
     size = len(like)
-    shares = []
-    for number in range(count):
-        own_key = jax.random.fold_in(jax.random.fold_in(key, KEY), number)
-        shares.append(
-            mixup_shares(own_key, size, alpha=alpha, probability=1.0, per_example=per_example)
-        )
-    share = jnp.stack(shares, axis=1).astype(precision(like))
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, KEY)))(jnp.arange(count))
+    draw = partial(mixup_shares, size=size, alpha=alpha, probability=1.0, per_example=per_example)
+    share = jax.vmap(draw, out_axes=1)(keys).astype(precision(like))
     return partners(size, count + 1)[:, 1:], share
 
 

@@ -12,8 +12,8 @@ def make(
     build: Build,
     *,
     weight: float = 1.0,  # weight of the loss of the cropped image
-    spread: float = 0.375,  # standard deviation of a shift, as a share of the image's side, above 0
-    power: float = 2.0,  # power of the hidden share by which the label is softened, above 0
+    spread: float = 0.375,  # standard deviation of a shift, as a share of the image's side, > 0
+    power: float = 2.0,  # power of the hidden share by which the label is softened, > 0
 ) -> Auxiliary:
     """Soft augmentation (Liu et al. 2023): KL divergence from a softened label to the prediction of
     a shifted crop, which shows the share v of the image.
