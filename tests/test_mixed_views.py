@@ -262,7 +262,9 @@ def test_shares_are_beta_distributed():
         assert abs(np.corrcoef(share.T)[0, 1]) < 0.05
 
 
-@pytest.mark.parametrize("name", frame.slow_but(["soft_augmentation"], [*VIEWS, "soft_augmentation"]))
+@pytest.mark.parametrize(
+    "name", frame.slow_but(["soft_augmentation"], [*VIEWS, "soft_augmentation"])
+)
 def test_views_are_those_of_any_number_of_devices(name):
     image = jnp.asarray(DRAW.random((16, 8, 8, 3)))
     seen = []

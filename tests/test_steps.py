@@ -28,8 +28,9 @@ SLOW = [("online", "ricap"), ("mean_teacher", "cutmix"), ("blend", "mixup")]
 
 FOLDERS = ("labels", "losses", "auxiliary", "mixing")
 MEMBERS = [(folder, name) for folder in FOLDERS for name in config.plugs(folder)]
-# Draws of views and of mixtures take long to compile.
-HEAVY = [("auxiliary", "augmix"), ("mixing", "switch"), ("mixing", "ricap")]
+# Draws of views and of mixtures take long to compile; `regmixup` stands for all that mix.
+HEAVY = [("auxiliary", name) for name in ("augmix", *frame.MIXES) if name != "regmixup"]
+HEAVY += [("mixing", "switch"), ("mixing", "ricap")]
 QUICK = [member for member in MEMBERS if member not in HEAVY]
 
 
