@@ -67,9 +67,10 @@ def drawn_once(key, like, count, *, alpha, per_example=False):
 def shares(name, options=(), size=B):
     """What each view [V, B] is made of, [V, B, B]."""
     pixels = jnp.eye(size).reshape(size, 1, 1, size)
+    auxiliary = make(name, options)  # imported before the patch, which it would keep
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "mixup_numbers", drawn_once)
-        return np.asarray(make(name, options).views(jax.random.key(0), pixels))[:, :, 0, 0]
+        return np.asarray(auxiliary.views(jax.random.key(0), pixels))[:, :, 0, 0]
 
 
 @lru_cache(None)
