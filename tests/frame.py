@@ -23,6 +23,8 @@ PER_EPOCH, TOTAL = 2, 6  # 32 of the 40 examples come in an epoch: some rows are
 STORED = Stored(views=2, seed=5)  # distributions of augmented views
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16}
 MIXINGS = ("none", "mixup", "cutmix", "ricap")
+# Auxiliaries that mix images themselves, so that the run may not.
+MIXES = ("regmixup", "mixupmp", "rankmixup_mrl", "rankmixup_mndcg")
 
 
 class Tiny(nn.Module):

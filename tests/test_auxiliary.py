@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frame import options_of, plain_batch, plain_build, plug, softmax
+from frame import SHAPE, options_of, plain_batch, plain_build, plug, softmax
 
 from ldl_jax import config
 from ldl_jax.auxiliary.base import timed
 from ldl_jax.contract import Auxiliary, Outputs, Target
 from ldl_jax.labels.base import ramp
+from ldl_jax.training.steps import num_views
 
 B, MASK = 4, np.array([1, 1, 0, 1.0])
 DRAW = np.random.default_rng(0)
@@ -304,11 +305,12 @@ def test_an_auxiliary_takes_a_single_example_and_outputs_without_bound(name):
             jnp.asarray(logits), tuple(alike), jnp.ones((views, 1, *like.embedding.shape[2:]))
         )
 
-    views = auxiliary.draws
+    image = jnp.zeros((1, *SHAPE))
+    views = num_views({name: auxiliary}, image)
     teacher = tuple(
         outputs(like, views if auxiliary.teacher_views else 1) for like in build().teachers
     )
-    batch = plain_batch([2])._replace(teacher=teacher)
+    batch = plain_batch([2])._replace(teacher=teacher, image=jnp.stack([image] * views))
     look = outputs(build().outputs, views)
     targets = (Target(jnp.asarray(np.eye(5)[[2]])),)
     loss = lambda params: auxiliary.loss(params, state, batch, look, targets)  # noqa: E731
@@ -364,6 +366,17 @@ REFUSED = [
         ONE,
         (),
         r"augmix\.severity must be above 0\.1 and at most 10, got",
+    ),
+    ("regmixup", {"alpha": 0.0}, ONE, (), r"regmixup\.alpha must be above 0 and finite, got 0\.0"),
+    ("mixupmp", {"alpha": -1.0}, ONE, (), r"mixupmp\.alpha must be above 0 and finite, got -1\.0"),
+    ("rankmixup_mrl", {"margin": np.inf}, ONE, (), r"mrl\.margin must be finite, got inf"),
+    ("rankmixup_mndcg", {"mixes": 0}, ONE, (), r"mndcg\.mixes must be between 1 and 63, got 0"),
+    (
+        "soft_augmentation",
+        {"spread": 0.0},
+        ONE,
+        (),
+        r"\.spread must be above 0 and finite, got 0\.0",
     ),
 ]
 

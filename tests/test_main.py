@@ -45,6 +45,7 @@ WRONG = {
     "labels.blend.parts=('hard',3)": r"config.labels.blend.parts\[1\] must be a string, got 3",
     "model.mean=('x',)": r"config.model.mean\[0\] must be a number, got 'x'",
     "model.std=(None,)": r"config.model.std\[0\] must be a number, got None",
+    "auxiliary.names=('augmix','jsd')": "names must have no second loss .* 'augmix', .* 'jsd'",
     "auxiliary.names=(1,)": r"config.auxiliary.names\[0\] must be a string, got 1",
     "teachers=(1.5,)": r"config.teachers\[0\] must be a string, got 1.5",
     "model.options.foo=3": "config.model.options has no field 'foo'; options of your own module",

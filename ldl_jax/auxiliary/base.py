@@ -1,11 +1,17 @@
 """Shared parts of auxiliary losses."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from ldl_jax.contract import Array, Auxiliary, Batch
+from ldl_jax.contract import Array, Auxiliary, Batch, Build
+from ldl_jax.labels.base import mix_target, term_loss
+from ldl_jax.mixing.base import blend_images, mixup_shares, partners, precision
+
+KEY = 8  # folded into the key of a step where an auxiliary mixes or crops images itself
 
 
 def timed(
@@ -26,9 +32,25 @@ def timed(
     return auxiliary._replace(start_epoch=start_epoch, ramp_epochs=ramp_epochs)
 
 
+def check_views(auxiliaries: dict[str, Auxiliary]) -> None:
+    """Raise ValueError if an auxiliary makes views of its own and another one needs views too.
+
+    There is one batch of views, so the second would compare those of the first.
+    """
+    makers = [name for name, auxiliary in auxiliaries.items() if auxiliary.views is not None]
+    drawers = [name for name, auxiliary in auxiliaries.items() if auxiliary.draws > 1]
+    if makers and len(makers + drawers) > 1:
+        raise ValueError(
+            f"config.auxiliary.names must have no second loss that compares views beside {makers[0]!r}, "
+            f"which makes its own; got {', '.join(map(repr, makers + drawers))}"
+        )
+
+
 def masked_mean(values: Array, batch: Batch) -> Array:
     """Mean over the examples that are not masked, f32[] from f32[B]."""
-    return jnp.sum(batch.mask * values) / jnp.maximum(batch.mask.sum(), 1)
+    # `where`, not a product: the value of a masked example may be NaN.
+    counted = jnp.where(batch.mask > 0, batch.mask * values, 0)
+    return jnp.sum(counted) / jnp.maximum(batch.mask.sum(), 1)
 
 
 def jensen_shannon(logits: Array) -> Array:
@@ -41,3 +63,84 @@ def jensen_shannon(logits: Array) -> Array:
     log_mixture = jnp.log(jnp.clip(p.mean(0), 1e-7, 1))
     # A probability that underflows to 0 contributes 0, and no NaN to the gradient.
     return jnp.sum(p * jnp.where(p > 0, log_p - log_mixture, 0), -1).mean(0)
+
+
+def check_mixup(name: str, build: Build, alpha: float) -> None:
+    """Raise ValueError if images are mixed already, or the parameter of mixup is out of range."""
+    if build.mix_prob > 0:
+        raise ValueError(
+            f"config.auxiliary.names has {name!r}, which mixes images itself, so config.mixing.name must "
+            f"be 'none', got a mixing with probability {build.mix_prob}"
+        )
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"config.auxiliary.{name}.alpha must be above 0 and finite, got {alpha}")
+
+
+def mixup_numbers(
+    key, like: Array, count: int, *, alpha: float, per_example: bool = False
+) -> tuple[Array, Array]:
+    """Partners i32[B, count] and shares of the own image f32[B, count] of `count` mixups of a batch.
+
+    like: [B, ...], of whose size and precision they are. They depend on the key of the step alone,
+    so that `loss` finds what `views` has drawn. Mixup m has the batch rolled by m + 1 as partners.
+    """
+    size = len(like)
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, KEY)))(jnp.arange(count))
+    draw = partial(mixup_shares, size=size, alpha=alpha, probability=1.0, per_example=per_example)
+    share = jax.vmap(draw, out_axes=1)(keys).astype(precision(like))
+    return partners(size, count + 1)[:, 1:], share
+
+
+def mixup_views(key, image: Array, count: int, *, alpha: float, per_example: bool = False) -> Array:
+    """Views [1 + count, B, H, W, C] of images [B, H, W, C]: the images, and `count` mixups of them."""
+    _, shares = mixup_numbers(key, image, count, alpha=alpha, per_example=per_example)
+    views = [image[None]]
+    for number in range(count):
+        views.append(blend_images(image[None], shares[:, number], column=number + 1))
+    return jnp.concatenate(views)
+
+
+def counted_pairs(batch: Batch, partner: Array) -> Batch:
+    """The batch, with a mask f32[B] that is 0 where the example or one of its partners is masked."""
+    return batch._replace(mask=batch.mask * batch.mask[partner].min(axis=1))
+
+
+def largest_share(batch: Batch, partner: Array, share: Array) -> Array:
+    """The largest entry of each mixture of two one-hot labels, [B, count]; 1 for equal labels."""
+    equal = batch.label[:, None] == batch.label[partner]
+    return jnp.where(equal, 1, jnp.maximum(share, 1 - share))
+
+
+def confidence(values: Array) -> Array:
+    """The largest entry [...] of each row [..., K], whose gradient goes to the first one if tied."""
+    first = jnp.argmax(values, axis=-1, keepdims=True)
+    return jnp.take_along_axis(values, first, axis=-1)[..., 0]
+
+
+def mixup_term(
+    build: Build, name: str, *, weight: float, alpha: float, per_example: bool
+) -> Auxiliary:
+    """The terms of the label source on a mixup of the batch, beside those on the batch itself.
+
+    Distributions, weights and temperatures are those of the label source; where they come from a
+    network that has seen the images (`teacher`), its predictions of the images are mixed.
+    """
+    check_mixup(name, build, alpha)
+
+    def views(key, image):
+        return mixup_views(key, image, 1, alpha=alpha, per_example=per_example)
+
+    def loss(params, state, batch, outputs, targets):
+        del params
+        logits = outputs.logits[1]
+        partner, share = mixup_numbers(batch.key, logits, 1, alpha=alpha, per_example=per_example)
+        pair = jnp.concatenate([jnp.arange(len(logits))[:, None], partner], axis=1)
+        shares = jnp.concatenate([share, 1 - share], axis=1)
+        terms = 0
+        for target in targets:
+            # All targets are those of view 0, which is not mixed.
+            mixed = mix_target(replace(target, mixed=False), pair, shares)
+            terms += term_loss(mixed, logits, build.criterion)
+        return masked_mean(terms, counted_pairs(batch, partner)), state
+
+    return Auxiliary(loss, views=views, weight=weight)

@@ -41,13 +41,16 @@ def _partner_image(image: Array, partner: Array | None, column: int) -> Array:
     return jnp.roll(image, column, axis=1) if partner is None else image[:, partner[:, column]]
 
 
-def blend_images(image: Array, share: Array, partner: Array | None = None) -> Array:
+def blend_images(
+    image: Array, share: Array, partner: Array | None = None, column: int = 1
+) -> Array:
     """Weighted sums of two images, share image + (1 - share) partner: [V, B, H, W, C].
 
-    share: f32[B]. partner: i32[B, 2]; None for the batch rolled by one.
+    share: f32[B]. partner: i32[B, M], whose `column` is the other image; None for the batch rolled
+    by `column`.
     """
     share = share.astype(image.dtype)[:, None, None, None]
-    return share * image + (1 - share) * _partner_image(image, partner, 1)
+    return share * image + (1 - share) * _partner_image(image, partner, column)
 
 
 def paste_box(image: Array, box: Array, partner: Array | None = None) -> tuple[Array, Array]:
@@ -122,15 +125,21 @@ def draw_shape(size: int, per_example: bool) -> tuple[int, ...]:
     return (size if per_example else 1,)
 
 
-def mixup(key, image: Array, *, alpha: float, probability: float, per_example: bool):
-    """What a mixer returns, with shares from Beta(alpha, alpha): see `mixing.mixup`."""
-    size = image.shape[1]
+def mixup_shares(key, size: int, *, alpha: float, probability: float, per_example: bool) -> Array:
+    """Shares of the own image in mixup, f32[size], from Beta(alpha, alpha)."""
     shape = draw_shape(size, per_example)
     share_key, use_key = jax.random.split(key)
     share = jax.random.beta(share_key, alpha, alpha, shape, jnp.float32)
     # An image that is not mixed has share 1 of itself, so that the program is the same.
     share = jnp.where(jax.random.uniform(use_key, shape) < probability, share, 1)
-    share = jnp.broadcast_to(share, (size,)).astype(precision(image))
+    return jnp.broadcast_to(share, (size,))
+
+
+def mixup(key, image: Array, *, alpha: float, probability: float, per_example: bool):
+    """What a mixer returns, with shares from Beta(alpha, alpha): see `mixing.mixup`."""
+    size = image.shape[1]
+    options = {"alpha": alpha, "probability": probability, "per_example": per_example}
+    share = mixup_shares(key, size, **options).astype(precision(image))
     return blend_images(image, share), partners(size, 2), jnp.stack([share, 1 - share], axis=1)
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ldl_jax import config, files, mesh, optimizer, workdir
 from ldl_jax.augment import base as augment
-from ldl_jax.auxiliary.base import timed
+from ldl_jax.auxiliary.base import check_views, timed
 from ldl_jax.config import checks, optimizers
 from ldl_jax.config.options import make_plug, options_of, plug
 from ldl_jax.config.trust import ASK
@@ -299,6 +299,7 @@ def _with_views(c: ConfigDict, build: Build, teachers, image) -> tuple[Build, di
     # The auxiliaries say how many views there are, but making them needs a build: start with one
     # view.
     completed, auxiliaries = complete(views=1)
+    check_views(auxiliaries)
     views = steps.num_views(auxiliaries, image)
     check_group(c.model.norm_group, c.data.batch_size, views)
     return (completed, auxiliaries) if views == 1 else complete(views)
