@@ -145,7 +145,7 @@ def _stored(choice: Choice) -> Stored:
 
 
 def _all_views(
-    compute: Callable, variables, split: Split, keys: list, batch_size: int, kept: int
+    compute: Callable, variables, split: Split, of_views: list, batch_size: int, kept: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(classes [N, V, k], probs [N, V, k], KL [N, V]) of all training images."""
     number = split.num_examples
@@ -153,16 +153,16 @@ def _all_views(
     compute = partial(compute, jax.device_put(variables))
     shape = jax.eval_shape(
         compute,
-        keys[0],
+        of_views[0],
         jax.ShapeDtypeStruct((batch_size, *split.shape), np.uint8),
         jax.ShapeDtypeStruct((batch_size,), np.int32),
     )
-    classes = np.zeros((number, len(keys), kept), np.int32)
-    probs = np.zeros((number, len(keys), kept), shape[1].dtype)
-    kl = np.zeros((number, len(keys)), np.float64)
-    total = number * len(keys)
+    classes = np.zeros((number, len(of_views), kept), np.int32)
+    probs = np.zeros((number, len(of_views), kept), shape[1].dtype)
+    kl = np.zeros((number, len(of_views)), np.float64)
+    total = number * len(of_views)
     with tqdm(desc="storing", total=total, unit="image", leave=False, disable=None) as bar:
-        for view, key in enumerate(keys):
+        for view, key in enumerate(of_views):
             for begin in range(0, number, batch_size):
                 # The last batch repeats images, so that there is one shape and one compilation.
                 index = np.arange(begin, begin + batch_size, dtype=np.int32) % number
