@@ -32,6 +32,13 @@ MEMBERS = [(folder, name) for folder in FOLDERS for name in config.plugs(folder)
 HEAVY = [("auxiliary", name) for name in ("augmix", *frame.MIXES) if name != "regmixup"]
 HEAVY += [("mixing", "switch"), ("mixing", "ricap")]
 QUICK = [member for member in MEMBERS if member not in HEAVY]
+# Penalties differ in their formula alone, which `test_penalties` knows; `mmce` and `lspp` stand for
+# them.
+PENALTIES = (
+    *("acls", "confidence_penalty", "cpc", "dca", "logit_penalty", "maxsup", "mbls", "mdca"),
+    *("mmce_weighted", "pairwise_confusion", "soft_ece"),
+)
+QUICK = [member for member in QUICK if member[1] not in PENALTIES]
 
 
 def member(folder, name):
@@ -176,7 +183,7 @@ def test_an_example_mixed_with_a_masked_one_counts_for_nothing():
 @pytest.mark.parametrize(
     "dtype", frame.slow_but(["bfloat16"], ["float32", "bfloat16", "float64"], [])
 )
-@pytest.mark.parametrize("name", SOURCES + AUXILIARIES)
+@pytest.mark.parametrize("name", sorted({*SOURCES, *AUXILIARIES}.difference(PENALTIES)))
 def test_types_of_a_whole_step(name, dtype):
     labels, auxiliaries = ("hard", (name,)) if name in AUXILIARIES else (name, ())
     wide = jnp.float64 if dtype == "float64" else jnp.float32

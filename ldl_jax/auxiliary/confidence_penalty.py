@@ -14,7 +14,7 @@ def make(
     weight: float = 0.1,  # weight of the negative entropy
 ) -> Auxiliary:
     """Minus the entropy, sum_k p_k log p_k, of the predictions p [B, K], averaged over the batch
-    (Pereyra et al. 2017, section 3). At most 0, so the total loss may be negative.
+    (Pereyra et al. 2017). At most 0, so the total loss may be negative.
 
     The program of MbLS, where this is a baseline, also divides by the number of classes: a weight of
     w there is w / K here.

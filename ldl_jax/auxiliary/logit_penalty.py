@@ -11,8 +11,8 @@ def make(
     *,
     weight: float = 0.002,  # weight of half the squared norm
 ) -> Auxiliary:
-    """Half the squared norm of the logits z [B, K], 1/2 sum_k z_k^2, averaged over the batch (Dauphin
-    and Cubuk 2021); the weight is that of the program of MaxSup, where this is a baseline.
+    """Half the squared norm of the logits z [B, K], 1/2 sum_k z_k^2, averaged over the batch
+    (Kornblith et al. 2021); the weight is that of the program of MaxSup, where this is a baseline.
 
     An impossible class (logit -inf) is left out. It looks at the logits alone, so it needs no label:
     label distributions of any source and mixed images change nothing.

@@ -16,7 +16,7 @@ def make(
     margin: float = 10.0,  # gap to the largest logit that costs nothing, at least 0
 ) -> Auxiliary:
     """MbLS: the mean over examples and classes of relu(max_k z_k - z_j - margin), for logits z
-    [B, K] (Liu et al. 2022, equation 9).
+    [B, K] (Liu et al. 2022).
 
     Of tied logits, the first gets the gradient of the largest. An impossible class (logit -inf)
     costs nothing.

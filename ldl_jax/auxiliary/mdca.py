@@ -13,8 +13,8 @@ def make(
     weight: float = 1.0,  # weight of the difference
 ) -> Auxiliary:
     """Multi-class difference of confidence and accuracy: 1/K sum_k |mean_i p_ik - mean_i [y_i = k]|,
-    means over the batch of the probabilities p [B, K] and the labels y (Hebbalaguppe et al. 2022,
-    equation 5).
+    means over the batch of the probabilities p [B, K] and the labels y (Hebbalaguppe et al.
+    2022).
 
     The frequencies are those of the labels, whatever distribution the label source teaches. Under
     mixing, they are those of the mixed labels: each image counts for its classes by share.

@@ -19,8 +19,8 @@ def make(
     temperature: float = 0.01,  # of an example's shares in the bins, above 0; 0 would be hard bins
     order: float = 2.0,  # of the norm, at least 1
 ) -> Auxiliary:
-    """Soft-binned ECE (sum_b S_b / N |A_b - C_b|^order)^(1 / order) (Karandikar et al. 2021, section
-    4).
+    """Soft-binned ECE (sum_b S_b / N |A_b - C_b|^order)^(1 / order) (Karandikar et al. 2021, equation
+    11).
 
     An example with confidence r belongs to bin b, with centre x_b, by the share
     softmax_b(-(r - x_b)^2 / temperature). S_b is the sum of these shares over the batch, N that of
