@@ -15,7 +15,7 @@ def make(
     build: Build,
     *,
     weight: float = 1.0,  # weight of the error; tuned for each data set in the paper
-    bins: int = 15,  # of equal width over [0, 1], 1 to 1000
+    bins: int = 15,  # number of bins of equal width, 1 to 1000
     temperature: float = 0.01,  # of an example's shares in the bins, above 0; 0 would be hard bins
     order: float = 2.0,  # of the norm, at least 1
 ) -> Auxiliary:

@@ -4,7 +4,6 @@ memory has learned.
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,14 +115,14 @@ def store(
 
 
 def _make_view(spec: dict, augment: Callable, kept: int, choice: Choice) -> Callable:
-    """(variables, key, image u8[B, H, W, C], index i32[B]) -> (classes i32[B, k], probs [B, k], KL
+    """(key, variables, image u8[B, H, W, C], index i32[B]) -> (classes i32[B, k], probs [B, k], KL
     f32[B] from the distributions to the stored ones).
     """
     network = make_network(spec)[1]
     stored = _stored(choice)
 
     @jax.jit
-    def view(variables, key, image, index):
+    def view(key, variables, image, index):
         image = draw_views(key, augment, scaled(image, spec_dtype(spec)), index)[0]
         logits = network(variables, image, train=False, key=None)[0].logits
         log_p = jax.nn.log_softmax(logits / jnp.asarray(choice.temperature, logits.dtype))
@@ -150,10 +149,11 @@ def _all_views(
     """(classes [N, V, k], probs [N, V, k], KL [N, V]) of all training images."""
     number = split.num_examples
     batch_size = min(batch_size, number)
-    compute = partial(compute, jax.device_put(variables))
+    variables = jax.device_put(variables)
     shape = jax.eval_shape(
         compute,
         of_views[0],
+        variables,
         jax.ShapeDtypeStruct((batch_size, *split.shape), np.uint8),
         jax.ShapeDtypeStruct((batch_size,), np.int32),
     )
@@ -166,7 +166,7 @@ def _all_views(
             for begin in range(0, number, batch_size):
                 # The last batch repeats images, so that there is one shape and one compilation.
                 index = np.arange(begin, begin + batch_size, dtype=np.int32) % number
-                rows = jax.device_get(compute(key, split.images[index], index))
+                rows = jax.device_get(compute(key, variables, split.images[index], index))
                 real = min(batch_size, number - begin)
                 for array, part in zip((classes, probs, kl), rows, strict=True):
                     array[begin : begin + real, view] = part[:real]
