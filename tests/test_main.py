@@ -27,13 +27,13 @@ def refused(capsys, *argv):
 
 WRONG = {
     "labels.nam=hard": r"config.labels has no field 'nam'; its fields are blend, .*did you mean config.labels.name\?",
-    "labels.online.alpah=1": "config.labels.online has no field 'alpah'; its fields are alpha, dtype, ",
-    "labels.name=onlin": "config.labels.name must be one of blend, classwise, hard, .*got 'onlin'",
+    "labels.online.alpah=1": "config.labels.online has no field 'alpah'; its fields are alpha, correct_only, dtype, ",
+    "labels.name=onlin": "config.labels.name must be one of blend, classwise, dps, hard, .*got 'onlin'",
     "losses.name=mse": "config.losses.name must be one of bootstrap, .*focal, .*kl, .*; got 'mse'",
     "model.name=resnext": "config.model.name must be one of .*got 'resnext'",
     "mixing.name=puzzle": "config.mixing.name must be one of cutmix, mixup, none, .*; got 'puzzle'",
     "data.name=mnist": "config.data.name must be one of .*digits.*got 'mnist'",
-    "auxiliary.names=('jsdd',)": r"config.auxiliary.names\[0\] must be one of .*hint, jsd.*; got 'jsdd'",
+    "auxiliary.names=('jsdd',)": r"config.auxiliary.names\[0\] must be one of .*hint, joint, jsd.*; got 'jsdd'",
     "model.name=no.such.module": "config.model.name is 'no.such.module', which cannot be imported",
     "seed=abc": "config.seed=abc",
     "seed=-1": "config.seed must be between 0 and 4294967295, got -1",
