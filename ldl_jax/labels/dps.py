@@ -1,13 +1,12 @@
 """Online label distributions from counts: each example has a Dirichlet distribution over labels."""
 
-import math
-
 import jax.numpy as jnp
 
 from ldl_jax.contract import Build, LabelSource, Target
 from ldl_jax.labels import base
 
 DTYPES = ("logits", "float16")
+SMALLEST, LARGEST = 1e-12, 1e4  # counts: beyond them, their sum may be 0 or infinite in float32
 LONGEST = 0.99  # decay for counts in half precision: larger ones lose small probabilities
 
 
@@ -15,8 +14,8 @@ def make(
     build: Build,
     *,
     decay: float = 0.9,  # g in a <- g a + p, [0, 1]
-    label_count: float = 10.0,  # count of the label before the first prediction, above 0
-    other_count: float = 0.0,  # count of each other class, at least 0
+    label_count: float = 10.0,  # count of the label before the first prediction, at least 1e-12
+    other_count: float = 0.0,  # count of each other class, [0, 10000]
     start_epoch: float = 0.0,  # epochs with the hard label alone, at least 0; counts grow in them
     write: str = "unmixed",  # counts updated: 'unmixed' examples, or all by a 'clean' pass
     dtype: str = "logits",  # type of the counts: that of the 'logits', or 'float16'
@@ -35,13 +34,13 @@ def make(
     base.check_epochs("dps", "start_epoch", start_epoch)
     if not 0 <= decay <= 1:
         raise ValueError(f"config.labels.dps.decay must be in [0, 1], got {decay}")
-    if not 0 < label_count < math.inf:
+    if not SMALLEST <= label_count <= LARGEST:
         raise ValueError(
-            f"config.labels.dps.label_count must be finite and above 0, got {label_count}"
+            f"config.labels.dps.label_count must be between 1e-12 and 10,000, got {label_count}"
         )
-    if not 0 <= other_count < math.inf:
+    if not 0 <= other_count <= LARGEST:
         raise ValueError(
-            f"config.labels.dps.other_count must be finite and at least 0, got {other_count}"
+            f"config.labels.dps.other_count must be between 0 and 10,000, got {other_count}"
         )
     if dtype == "float16" and not (decay <= LONGEST and label_count + other_count <= 1e3):
         raise ValueError(
