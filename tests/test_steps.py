@@ -201,8 +201,12 @@ def test_types_of_a_whole_step(name, dtype):
         )
 
 
+NUMBERED = {name: (number, name) for number, name in enumerate(SOURCES)}
+
+
 @pytest.mark.parametrize(
-    ("number", "name"), frame.slow_but([(4, "online")], enumerate(SOURCES), [(5, "peer")])
+    ("number", "name"),
+    frame.slow_but([NUMBERED["online"]], NUMBERED.values(), [NUMBERED["peer"]]),
 )
 def test_eight_devices_are_one_device(number, name):
     mixing = frame.MIXINGS[number % 4]
@@ -217,6 +221,13 @@ def test_eight_devices_are_one_device(number, name):
 def test_eight_devices_are_one_device_with_an_auxiliary(name):
     assert_same_on_eight(
         Case("online", dtype="float64", auxiliaries=(name,), augment=(("pad", 1), ("flip", True)))
+    )
+
+
+@pytest.mark.slow
+def test_a_teacher_with_statistics_of_its_own_is_the_same_on_eight_devices():
+    assert_same_on_eight(
+        Case("mean_teacher", "cutmix", "float64", options=(("statistics", "own"),))
     )
 
 
