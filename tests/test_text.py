@@ -171,7 +171,7 @@ def test_comparisons_and_studies_show_names_as_text(text):
     notes = figure_tables.comparison_notes(comparison(text))
     values = {name: {"mean": 0.5, "std": None} for name in (*METRICS, "floor")}
     cell = {"cell": text, "n": 1, "seeds": 1, "published": {}, "at_bound": 1, "raw": values}
-    cell |= {"parts": None, "train": None, "holdout": None}
+    cell |= {"parts": None, "train": None}
     results = {"cells": [cell | {"scaled": None}], "findings": [], "comparisons": []}
     texts = [
         tables.as_text(*shown, notes=notes),

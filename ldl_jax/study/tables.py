@@ -47,8 +47,8 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
 
     For each state: metric -> mean and std (with n - 1; None for one seed), or None if a run has no
     temperature. parts: the same for the two parts of the NLL, see PARTS. train: the same for the
-    accuracy on training images, and holdout for the recalibrated NLL on the holdout; None if a run
-    has not recorded it. n: number of finished seeds;
+    accuracy on training images; None if a run has not recorded it. holdout: for the recalibrated NLL on
+    the holdout; not there if a run has not recorded it. n: number of finished seeds;
     seeds: number planned; seconds: mean over the runs; at_bound: number of runs whose temperature
     is a limit of the search.
     """
@@ -73,7 +73,8 @@ def rows(study: Study, cards: dict[str, dict[int, Card]]) -> list[dict]:
         accuracies = [fact.get("train_accuracy") for fact in facts]
         row["train"] = None if None in accuracies else _over_seeds({"accuracy": accuracies})
         holdout = [fact.get("holdout_nll") for fact in facts]
-        row["holdout"] = None if None in holdout else _over_seeds({"nll": holdout})
+        if None not in holdout:
+            row["holdout"] = _over_seeds({"nll": holdout})
         rows.append(row)
     return rows
 
@@ -120,7 +121,7 @@ def numbers(results: dict) -> str:
         for prefix, values in (
             ("nll", row["parts"]),
             ("train", row["train"]),
-            ("holdout", row["holdout"]),
+            ("holdout", row.get("holdout")),
         ):
             for name, value in (values or {}).items():
                 spread = [value["mean"], value["std"], row["n"]]
@@ -186,7 +187,7 @@ def cells(results: dict) -> Table:
         if any(row[state] for row in rows):
             columns.append((state, name))
             head.append(title(name, state))
-    further = [key for key in FURTHER if any(row[key[0]] for row in rows)]
+    further = [key for key in FURTHER if any(row.get(key[0]) for row in rows)]
     head += [FURTHER[key] for key in further]
     published: dict[str, None] = {}
     for row in rows:
@@ -199,7 +200,7 @@ def cells(results: dict) -> Table:
         for state, name in columns:
             line.append(_spread(row[state], name))
         for entry, name in further:
-            line.append(_spread(row[entry], name))
+            line.append(_spread(row.get(entry), name))
         for name in published:
             line.append(number(name, row["published"].get(name), MISSING))
         lines.append(line)
