@@ -240,7 +240,7 @@ def test_the_penalties_of_joint_optimisation_and_their_gradient():
     expected = joint_by_numpy(logits, MASK, **options)
     np.testing.assert_allclose(joint(logits, **options), expected, rtol=1e-12)
     np.testing.assert_allclose(joint(logits, weight=2.0, **options), 2 * expected, rtol=1e-12)
-    slope = jax.grad(partial(joint, **options))(jnp.asarray(logits))
+    slope = jax.jit(jax.grad(partial(joint, **options)))(jnp.asarray(logits))
     ahead = joint_by_numpy(logits + 1e-6 * way, MASK, **options)
     behind = joint_by_numpy(logits - 1e-6 * way, MASK, **options)
     np.testing.assert_allclose((slope * way).sum(), (ahead - behind) / 2e-6, rtol=1e-6)
